@@ -1,0 +1,3 @@
+"""Batchpoint: batch endpoints on your own machines."""
+
+__version__ = "0.1.0"

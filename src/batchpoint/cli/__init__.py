@@ -1,0 +1,1 @@
+"""The command: click, on top of the client."""

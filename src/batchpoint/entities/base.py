@@ -1,0 +1,106 @@
+"""What all entities share: the base model, names, references such as ``churn:3`` and ``churn@latest``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from batchpoint.errors import InvalidEntityError
+
+AssetName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
+"""Letters, digits, dash, underscore and dot; the first is a letter or digit. Source: behaviour of Azure ML assets."""
+
+EndpointName = Annotated[
+    str, StringConstraints(min_length=3, max_length=32, pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")
+]
+"""3 to 32 letters, digits and dashes; the first is a letter, the last is not a dash. Source: Azure ML endpoint names."""
+
+DeploymentName = EndpointName
+
+ComputeName = Annotated[str, StringConstraints(min_length=3, max_length=24, pattern=r"^[a-zA-Z][-a-zA-Z0-9]*$")]
+"""3 to 24 letters, digits and dashes; the first is a letter. Source: Azure ML compute names."""
+
+DatastoreName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_]{1,255}$")]
+
+JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
+
+
+class Part(BaseModel):
+    """A piece of an entity. Unknown keys are errors at every level, so that a typing slip is caught."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False)
+
+
+class Entity(Part):
+    """Something that a person declares: one model is the YAML file, the REST body, the SDK object and the stored row."""
+
+    schema_address: str | None = Field(default=None, alias="$schema", exclude=True)
+    """Editors write it; nobody reads it."""
+    name: str
+    description: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    properties: dict[str, str] = Field(default_factory=dict)
+    created_at: datetime | None = None
+    """When it was first stored, UTC. Set by the server."""
+    modified_at: datetime | None = None
+    """When it was last changed, UTC. Set by the server."""
+    created_by: str | None = None
+    """Name of the token that stored it. Set by the server."""
+
+    def body(self) -> dict[str, Any]:
+        """The entity as JSON-ready values, without what is unset."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Asset(Entity):
+    """A versioned, immutable entity. Only description, tags and ``archived`` change after it was registered."""
+
+    name: AssetName
+    version: str | None = None
+    """None on a new asset: the registry counts up."""
+    archived: bool = False
+    """Archived assets are hidden from lists; references to them keep working."""
+
+    @property
+    def reference(self) -> str:
+        """``name:version``."""
+        return f"{self.name}:{self.version}"
+
+
+AssetKind = Literal["model", "data", "environment", "code"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A way to point at one asset: ``name:version``, ``name@label`` or ``name`` alone (which means ``@latest``)."""
+
+    name: str
+    version: str | None = None
+    label: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name}:{self.version}"
+        return f"{self.name}@{self.label or 'latest'}"
+
+
+_REFERENCE = re.compile(
+    r"^(?:azureml:(?!//))?(?P<name>[a-zA-Z0-9][a-zA-Z0-9_.\-]*)(?::(?P<version>[a-zA-Z0-9_.\-]+)|@(?P<label>[a-zA-Z0-9_\-]+))?$"
+)
+
+
+def parse_reference(text: str) -> Reference:
+    """Read ``[azureml:]name[:version|@label]``.
+
+    Raises:
+        InvalidEntityError: the text is not a reference.
+    """
+    match = _REFERENCE.match(text.strip())
+    if match is None:
+        message = f"{text!r} is not a reference to an asset. Write name:version, name@latest or azureml:name:version."
+        raise InvalidEntityError(message)
+    return Reference(match["name"], match["version"], match["label"])

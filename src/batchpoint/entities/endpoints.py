@@ -1,0 +1,236 @@
+"""Batch endpoints and their deployments.
+
+Keys and defaults are those of Azure ML's YAML files (CLI v2 batch endpoint and batch deployment schemas). Keys of our
+own live under ``batchpoint:``, or in ``properties`` as ``batchpoint.<key>``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from batchpoint.entities.assets import Environment, Model
+from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
+
+
+class EndpointDefaults(Part):
+    """What answers an invoke that names no deployment."""
+
+    deployment_name: str | None = None
+
+
+class BatchEndpoint(Entity):
+    """A stable address behind which one default deployment, and others by name, score data."""
+
+    name: EndpointName
+    auth_mode: Literal["aad_token", "key", "aml_token"] = "aad_token"
+    defaults: EndpointDefaults = Field(default_factory=EndpointDefaults)
+    identity: dict[str, Any] | None = None
+    location: str | None = None
+    scoring_uri: str | None = None
+    """Address that an invoke is posted to. Set by the server."""
+    openapi_uri: str | None = None
+    provisioning_state: str | None = None
+
+    @field_validator("defaults", mode="before")
+    @classmethod
+    def _defaults_may_be_null(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class CodeConfiguration(Part):
+    """The scoring script and the folder it lies in."""
+
+    code: str
+    """Local folder when declared; ``azureml:<code>:<version>`` once stored."""
+    scoring_script: str
+    """Path of the script inside ``code``."""
+
+
+class RetrySettings(Part):
+    """How often, and for how long, a mini-batch is tried."""
+
+    max_retries: int = Field(default=3, ge=0)
+    """Goes after the first: an item is tried ``1 + max_retries`` times before it counts as failed."""
+    timeout: float = Field(default=30, gt=0, le=259200)
+    """Seconds that one ``run()`` may take."""
+
+
+class ResourceConfiguration(Part):
+    """How many instances of the compute a job takes."""
+
+    instance_count: int = Field(default=1, ge=1)
+    instance_type: str | None = None
+    properties: dict[str, Any] | None = None
+    shm_size: str | None = None
+    docker_args: str | None = None
+    locations: list[str] | None = None
+    max_instance_count: int | None = None
+
+
+def _lower(value: object) -> object:
+    """Azure's samples write logging levels and output actions in either case."""
+    return value.lower() if isinstance(value, str) else value
+
+
+LoggingLevel = Annotated[Literal["debug", "info", "warning"], BeforeValidator(_lower)]
+OutputActionName = Annotated[Literal["append_row", "summary_only"], BeforeValidator(_lower)]
+
+
+class DeploymentSettings(Part):
+    """How a deployment's jobs are cut, tried and written. Azure's keys and defaults."""
+
+    max_concurrency_per_instance: int = Field(default=1, ge=1)
+    mini_batch_size: int = Field(default=10, ge=1)
+    """Files of one ``run()`` call; rows when ``batchpoint.split`` is ``rows``."""
+    error_threshold: int = Field(default=-1, ge=-1)
+    """Failed items (files, or rows of tabular input) that a job survives; -1 means any number."""
+    output_action: OutputActionName = "append_row"
+    output_file_name: str = Field(default="predictions.csv", pattern=r"^[^/\\\x00]+$")
+    retry_settings: RetrySettings = Field(default_factory=RetrySettings)
+    logging_level: LoggingLevel = "info"
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    instance_count: int | None = Field(default=None, ge=1)
+    """Instead of ``resources.instance_count``; not both."""
+
+    @field_validator("environment_variables", mode="before")
+    @classmethod
+    def _text_values(cls, value: object) -> object:
+        return _as_text(value)
+
+
+class CsvOptions(Part):
+    """How csv input is read."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    header: bool = True
+    """Whether the first line of each file names the columns; without, they are ``0``, ``1``, …"""
+    column_names: list[str] | None = None
+    """Names for headerless files."""
+    null_values: list[str] = Field(default_factory=lambda: [""])
+    """Unquoted texts that mean "missing" in a text column. Number columns also take NaN, nan, NA, N/A, null and NULL."""
+
+
+class OutputTable(Part):
+    """A database table that predictions are written to, exactly once, in one transaction."""
+
+    url: str
+    """``sqlite:///path`` or ``postgresql://…``."""
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$")
+
+
+class ScoringOptions(Part):
+    """Our own options of a deployment, also accepted at invoke. Each default keeps Azure's files meaning what they say."""
+
+    output_format: Literal["auto", "csv", "jsonl", "parquet", "azureml"] = "auto"
+    """``auto`` goes by the ending of ``output_file_name``; ``azureml`` writes Azure's exact bytes."""
+    split: Literal["auto", "files", "rows", "bytes"] = "auto"
+    """What a mini-batch is cut by. ``auto``: files for scripts that take paths, bytes for tabular input."""
+    mini_batch_bytes: int | None = Field(default=None, ge=1)
+    """Approximate size of a mini-batch when split by bytes; none chooses one from the size of the input."""
+    mini_batch_type: Literal["auto", "paths", "dataframe"] = "auto"
+    """What ``run()`` receives: a list of paths, or a pandas DataFrame of rows."""
+    csv: CsvOptions = Field(default_factory=CsvOptions)
+    key_columns: list[str] = Field(default_factory=list)
+    """Input columns written in place of ``file`` and ``row``."""
+    passthrough: list[str] = Field(default_factory=list)
+    """Input columns repeated beside each prediction; ``["*"]`` means all."""
+    row_keys: bool = True
+    """Whether ``file`` and ``row`` (or the key columns) stand before each prediction."""
+    errors_format: Literal["jsonl", "parquet"] = "jsonl"
+    isolate_failures: bool = True
+    """Whether a failing mini-batch of several items is halved until the bad items stand alone."""
+    mini_batch_error_threshold: int = Field(default=-1, ge=-1)
+    """Failed mini-batches that a job survives; -1 means any number."""
+    allowed_failed_percent: float = Field(default=100, ge=0, le=100)
+    """Percent of mini-batches that may fail, looked at once all are planned; 100 means any number."""
+    max_worker_losses: int = Field(default=3, ge=0)
+    """Times that a mini-batch may lose its worker (crash, out of memory) before it is halved or, alone, fails."""
+    task_overhead_timeout: float = Field(default=30, ge=0)
+    """Seconds granted beside ``timeout`` for reading the mini-batch and writing its result."""
+    progress_update_timeout: float | None = Field(default=None, gt=0)
+    """Seconds without any finished mini-batch after which the job fails; none means 3 x (timeout + overhead)."""
+    if_exists: Literal["fail", "overwrite", "version"] = "fail"
+    """What to do when the output exists already."""
+    table: OutputTable | None = None
+    program_arguments: list[str] = Field(default_factory=list)
+    """Arguments on the script's ``sys.argv``."""
+
+
+class BatchDeployment(Entity):
+    """A model, how it is scored, and where. Both of Azure's YAML forms are read: with ``settings:``, and without."""
+
+    name: DeploymentName
+    endpoint_name: EndpointName
+    type: Literal["model"] = "model"
+    model: str | Model | None = None
+    """``azureml:name:version``, ``name@latest``, a local path, or a model declared in place."""
+    code_configuration: CodeConfiguration | None = None
+    environment: str | Environment | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    compute: str | None = None
+    """``azureml:<name>`` or ``<name>``; none means ``local``."""
+    resources: ResourceConfiguration = Field(default_factory=ResourceConfiguration)
+    settings: DeploymentSettings = Field(default_factory=DeploymentSettings)
+    batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
+    provisioning_state: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, value: object) -> object:
+        return _normal_deployment(value) if isinstance(value, Mapping) else value
+
+    @field_validator("environment_variables", mode="before")
+    @classmethod
+    def _text_values(cls, value: object) -> object:
+        return _as_text(value)
+
+    @property
+    def compute_name(self) -> str:
+        """The compute's bare name."""
+        return (self.compute or "local").removeprefix("azureml:")
+
+
+def _as_text(value: object) -> object:
+    """YAML reads ``FLAG: 1`` as a number; an environment variable is text."""
+    if isinstance(value, Mapping):
+        return {key: item if isinstance(item, str) else json.dumps(item) for key, item in value.items()}
+    return value
+
+
+def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the legacy form (settings at the root) and ``properties: batchpoint.*`` into the one form.
+
+    Raises:
+        ValueError: the instance count was given twice.
+    """
+    value = dict(given)
+    settings = dict(value.pop("settings", None) or {})
+    for key in DeploymentSettings.model_fields:
+        if key in value and key != "environment_variables":
+            settings.setdefault(key, value.pop(key))
+    options = dict(value.pop("batchpoint", None) or {})
+    properties = {str(key): item for key, item in (value.get("properties") or {}).items()}
+    for key, item in properties.items():
+        if key.startswith("batchpoint."):
+            options.setdefault(key.removeprefix("batchpoint."), _option_value(item))
+    if settings.get("instance_count") is not None:
+        if value.get("resources"):
+            raise ValueError("Can't set instance_count when resources is provided.")
+        value["resources"] = {"instance_count": settings.pop("instance_count")}
+    value["settings"], value["batchpoint"] = settings, options
+    return value
+
+
+def _option_value(text: object) -> object:
+    """Properties are text; lists and numbers in them are written as JSON."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,259 @@
+"""Jobs: one piece of work in the queue, its states, what it reads, what it writes, how far it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from batchpoint.entities.base import Entity, JobName, Part
+from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life. *Cancel requested* is a flag on the job, not a status."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in TERMINAL_STATUSES
+
+
+TERMINAL_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
+
+TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.QUEUED: frozenset({JobStatus.PREPARING, JobStatus.FAILED, JobStatus.CANCELED}),
+    JobStatus.PREPARING: frozenset({JobStatus.RUNNING, *TERMINAL_STATUSES}),
+    JobStatus.RUNNING: frozenset({JobStatus.FINALIZING, *TERMINAL_STATUSES}),
+    JobStatus.FINALIZING: TERMINAL_STATUSES,
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELED: frozenset(),
+}
+"""The allowed moves. Only ``registry/jobs.py`` applies them."""
+
+AZURE_STATUS: dict[JobStatus, str] = {
+    JobStatus.QUEUED: "Queued",
+    JobStatus.PREPARING: "Preparing",
+    JobStatus.RUNNING: "Running",
+    JobStatus.FINALIZING: "Finalizing",
+    JobStatus.COMPLETED: "Completed",
+    JobStatus.FAILED: "Failed",
+    JobStatus.CANCELED: "Canceled",
+}
+"""Azure ML's words for our states (its enum also knows NotStarted, Starting, Provisioning, CancelRequested, Paused)."""
+
+
+class Reason(StrEnum):
+    """Why a job ended. The status follows from it; nobody picks a status by hand."""
+
+    COMPLETED = "completed"
+    ERROR_THRESHOLD_EXCEEDED = "error_threshold_exceeded"
+    ALL_ITEMS_FAILED = "all_items_failed"
+    SCORING_SCRIPT_FAILED = "scoring_script_failed"
+    ENVIRONMENT_FAILED = "environment_failed"
+    INPUT_UNAVAILABLE = "input_unavailable"
+    OUTPUT_FAILED = "output_failed"
+    RECEIPT_UNBALANCED = "receipt_unbalanced"
+    NO_PROGRESS = "no_progress"
+    WORKERS_LOST = "workers_lost"
+    CANCELED_BY_USER = "canceled_by_user"
+    LOST = "lost"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def status(self) -> JobStatus:
+        """The status that a job with this reason ends in."""
+        if self is Reason.COMPLETED:
+            return JobStatus.COMPLETED
+        return JobStatus.CANCELED if self is Reason.CANCELED_BY_USER else JobStatus.FAILED
+
+
+InputType = Literal["uri_file", "uri_folder", "mltable"]
+
+
+class Input(Part):
+    """What to score."""
+
+    type: InputType | None = None
+    """None: found out from what lies there."""
+    path: str
+    """``azureml:name:version``, ``azureml://datastores/<ds>/paths/<p>``, a URL, or a path or glob of this machine."""
+    paths: list[str] = Field(default_factory=list)
+    """Further files of the same input."""
+    include: list[str] = Field(default_factory=list)
+    """Globs of relative paths to take; none takes all."""
+    exclude: list[str] = Field(default_factory=list)
+    """Globs of relative paths to leave out (counted as skipped)."""
+    recursive: bool = False
+    """Whether sub-folders are explored. Azure's rule is no."""
+
+
+class Output(Part):
+    """Where to write. None of it: the default datastore, in a folder named after the job."""
+
+    type: Literal["uri_file", "uri_folder"] = "uri_file"
+    path: str | None = None
+    """A folder or a file: ``azureml://datastores/<ds>/paths/<p>``, an fsspec URL, or a path of this machine."""
+    uri: str | None = None
+    """Where it lies, once the job has published it. Set by the job."""
+
+
+class RetryOverrides(Part):
+    """Retry settings of one invoke; what is None stays as the deployment has it."""
+
+    max_retries: int | None = Field(default=None, ge=0)
+    timeout: float | None = Field(default=None, gt=0, le=259200)
+
+
+class Overrides(Part):
+    """What one invoke may change. What is None stays as the deployment has it."""
+
+    instance_count: int | None = Field(default=None, ge=1)
+    max_concurrency_per_instance: int | None = Field(default=None, ge=1)
+    mini_batch_size: int | None = Field(default=None, ge=1)
+    error_threshold: int | None = Field(default=None, ge=-1)
+    retry_settings: RetryOverrides | None = None
+    logging_level: LoggingLevel | None = None
+    output_file_name: str | None = Field(default=None, pattern=r"^[^/\\\x00]+$")
+    output_format: Literal["auto", "csv", "jsonl", "parquet", "azureml"] | None = None
+    split: Literal["auto", "files", "rows", "bytes"] | None = None
+    mini_batch_bytes: int | None = Field(default=None, ge=1)
+    csv: CsvOptions | None = None
+    key_columns: list[str] | None = None
+    passthrough: list[str] | None = None
+    row_keys: bool | None = None
+    errors_format: Literal["jsonl", "parquet"] | None = None
+    mini_batch_error_threshold: int | None = Field(default=None, ge=-1)
+    allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
+    if_exists: Literal["fail", "overwrite", "version"] | None = None
+    table: OutputTable | None = None
+
+
+class InvokeRequest(Part):
+    """One invoke of a batch endpoint."""
+
+    inputs: dict[str, Input] = Field(default_factory=dict)
+    """Exactly one for a model deployment; its name is free."""
+    outputs: dict[str, Output] = Field(default_factory=dict)
+    deployment_name: str | None = None
+    job_name: JobName | None = None
+    experiment_name: str | None = None
+    description: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    overrides: Overrides = Field(default_factory=Overrides)
+
+
+class Progress(Part):
+    """How far a job is, counted in items (rows of tabular input, else files)."""
+
+    unit: Literal["rows", "files"] = "files"
+    planned_items: int = 0
+    """Items found so far; the total once ``planned_all`` is true."""
+    planned_all: bool = False
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    mini_batches_planned: int = 0
+    mini_batches_done: int = 0
+    mini_batches_failed: int = 0
+    workers: int = 0
+    worker_losses: int = 0
+    timeouts: int = 0
+    items_per_second: float | None = None
+    seconds_left: float | None = None
+    fraction: float | None = None
+    """Done part of the input between 0 and 1, by bytes while the plan is still growing."""
+    phase: str = "starting"
+    """starting, scoring, publishing, finished."""
+    heartbeat_at: datetime | None = None
+
+
+class FileReceipt(Part):
+    """What became of the items of one input file."""
+
+    file: str
+    items: int
+    ok: int
+    failed: int
+    skipped: int = 0
+    reason: str | None = None
+    """Why the file was skipped or could not be read at all."""
+
+
+class Receipt(Part):
+    """The reconciliation: items = ok + failed + skipped, per file and in total, else the job is Failed."""
+
+    job: str
+    unit: Literal["rows", "files"]
+    items: int
+    ok: int
+    failed: int
+    skipped: int
+    output_rows: int
+    """Rows in the output; differs from ``ok`` where a script returns more or fewer rows than it was given."""
+    balanced: bool
+    files: list[FileReceipt] = Field(default_factory=list)
+
+
+class JobError(Part):
+    """Why a job failed, and the first failing item's own traceback: never "exit code 42"."""
+
+    code: str
+    message: str
+    file: str | None = None
+    row: int | None = None
+    exception: str | None = None
+    traceback: str | None = None
+    log: str | None = None
+    """Where more is to be read, relative to the job's folder."""
+
+
+class Job(Entity):
+    """One piece of work: a scoring run of a deployment over an input."""
+
+    name: JobName
+    type: Literal["scoring"] = "scoring"
+    status: JobStatus = JobStatus.QUEUED
+    reason: Reason | None = None
+    cancel_requested: bool = False
+    archived: bool = False
+    endpoint_name: str | None = None
+    deployment_name: str | None = None
+    experiment_name: str | None = None
+    deployment: BatchDeployment | None = None
+    """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
+    inputs: dict[str, Input] = Field(default_factory=dict)
+    """As given, with assets resolved to ``azureml:name:version`` and to the place they point to."""
+    outputs: dict[str, Output] = Field(default_factory=dict)
+    overrides: Overrides = Field(default_factory=Overrides)
+    retry_of: str | None = None
+    """The job whose failed items this one scores again."""
+    idempotency_key: str | None = None
+    folder: str | None = None
+    """The run's folder on the machine of the server. Set by the dispatcher."""
+    progress: Progress | None = None
+    receipt: Receipt | None = None
+    error: JobError | None = None
+    waiting_for: str | None = None
+    """Why a queued job has not started yet."""
+    notices: list[str] = Field(default_factory=list)
+    """What a user should know: an image that is only recorded, a setting that was capped."""
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @field_validator("reason", mode="before")
+    @classmethod
+    def _empty_reason(cls, value: Any) -> Any:
+        return value or None

@@ -1,0 +1,1 @@
+"""One run: files in, predictions out. Knows no server and no registry."""

@@ -1,0 +1,154 @@
+"""ScoringSpec: all that a run needs, already resolved; written as ``spec.json`` into the run's folder.
+
+Secrets are not in it: the runner gets the storage options of datastores with credentials on its standard input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchpoint.entities.endpoints import CsvOptions, OutputTable
+
+
+class SpecPart(BaseModel):
+    """A piece of the specification."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Location(SpecPart):
+    """A place that storage can open: an absolute local path or an fsspec URL."""
+
+    url: str
+    datastore: str | None = None
+    """Name under which the runner was handed the storage options for this place."""
+
+
+class InputSpec(SpecPart):
+    """What to score: files, folders (trailing slash or ``uri_folder``), globs or an MLTable."""
+
+    type: Literal["uri_file", "uri_folder", "mltable"] | None = None
+    locations: list[Location]
+    include: list[str] = Field(default_factory=list)
+    exclude: list[str] = Field(default_factory=list)
+    recursive: bool = False
+
+
+class ScriptSpec(SpecPart):
+    """What scores: a person's script, or the one supplied for MLflow models."""
+
+    kind: Literal["script", "mlflow"]
+    path: str | None = None
+    """Absolute path of the script; None for ``mlflow``."""
+    code_dir: str | None = None
+    """Folder put on the script's ``sys.path``."""
+    arguments: list[str] = Field(default_factory=list)
+    takes: Literal["paths", "dataframe"] = "paths"
+    """What ``run()`` receives."""
+
+
+class ModelSpec(SpecPart):
+    """The model's files on this machine."""
+
+    name: str
+    version: str
+    type: str
+    directory: str
+    """``AZUREML_MODEL_DIR``: the folder that holds the registered file or folder under its own name."""
+    path: str
+    """``MODEL_PATH``: the registered file or folder itself."""
+
+
+class RetrySpec(SpecPart):
+    """Tries and time limits. Times are in seconds."""
+
+    max_retries: int = 3
+    timeout: float = 30
+    task_overhead_timeout: float = 30
+    progress_update_timeout: float | None = None
+    max_worker_losses: int = 3
+    isolate_failures: bool = True
+
+
+class ThresholdSpec(SpecPart):
+    """How much may fail. -1 means any number."""
+
+    items: int = -1
+    mini_batches: int = -1
+    percent: float = 100
+
+
+class SplitSpec(SpecPart):
+    """How the input is cut into mini-batches."""
+
+    by: Literal["files", "rows", "bytes"]
+    files: int = 10
+    """Files of a mini-batch when cut by files."""
+    rows: int | None = None
+    """Rows of a mini-batch when cut by rows."""
+    bytes: int | None = None
+    """Approximate bytes of a mini-batch when cut by bytes; None chooses from the size of the input."""
+
+
+class OutputSpec(SpecPart):
+    """Where and how predictions are written."""
+
+    action: Literal["append_row", "summary_only"] = "append_row"
+    format: Literal["csv", "jsonl", "parquet", "azureml"] = "csv"
+    folder: Location
+    """Final folder. Predictions, what scripts wrote themselves, errors and receipt all appear in it."""
+    file_name: str = "predictions.csv"
+    errors_name: str = "errors.jsonl"
+    receipt_name: str = "receipt.json"
+    owns_folder: bool = True
+    """Whether the folder belongs to this job alone and may be published by one rename."""
+    if_exists: Literal["fail", "overwrite", "version"] = "fail"
+    table: OutputTable | None = None
+    key_columns: list[str] = Field(default_factory=list)
+    passthrough: list[str] = Field(default_factory=list)
+    row_keys: bool = True
+    errors_format: Literal["jsonl", "parquet"] = "jsonl"
+
+
+class ScoringSpec(SpecPart):
+    """One run, whole. The folder it lies in is the run's folder and the only conversation with the control plane."""
+
+    job: str
+    endpoint: str | None = None
+    deployment: str | None = None
+    python: str
+    """Interpreter of the deployment's environment."""
+    script: ScriptSpec
+    model: ModelSpec | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    input: InputSpec
+    split: SplitSpec
+    csv: CsvOptions = Field(default_factory=CsvOptions)
+    output: OutputSpec
+    retry: RetrySpec = Field(default_factory=RetrySpec)
+    thresholds: ThresholdSpec = Field(default_factory=ThresholdSpec)
+    instances: int = 1
+    processes_per_instance: int = 1
+    logging_level: Literal["debug", "info", "warning"] = "info"
+    fork_server: str | None = None
+    """Folder of the warm fork server that may serve this run; None starts one for this run alone."""
+    fork_server_idle_seconds: float = 0
+    """Seconds that the fork server stays after its last run."""
+    retry_of: str | None = None
+    """Folder of the run whose failed items are scored again and merged into the same output."""
+    mltable: dict[str, Any] | None = None
+    """Parsed MLTable, for inputs of that type."""
+
+    @classmethod
+    def read(cls, folder: Path) -> ScoringSpec:
+        """Read ``spec.json`` of a run's folder."""
+        return cls.model_validate_json((folder / "spec.json").read_bytes())
+
+    def write(self, folder: Path) -> None:
+        """Write ``spec.json`` into a run's folder, readable by its owner alone."""
+        path = folder / "spec.json"
+        path.touch(mode=0o600)
+        path.write_text(self.model_dump_json(indent=1))

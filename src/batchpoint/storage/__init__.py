@@ -1,0 +1,1 @@
+"""Bytes: datastores and inputs, through fsspec."""
