@@ -160,6 +160,14 @@ def csv_line(cells: list[str]) -> str:
     return ",".join([_quoted(cell) for cell in cells]) + "\n"
 
 
+def json_ready_text(value: Any) -> str | None:
+    """A value as the text of one cell: its own if it is text, JSON if it is nested, None if it is missing."""
+    plain = _plain(value)
+    if plain is None or isinstance(plain, str):
+        return plain
+    return _json_text(_finite(plain)) if isinstance(plain, (list, dict)) else str(plain)
+
+
 def _count(result: Any) -> int:
     kind = _kind(result)
     if kind is None or (kind == ("numpy", "ndarray") and result.ndim == 0):
@@ -628,18 +636,11 @@ def _typed_array(column: Any) -> Any:
     try:
         array = _arrow_array(column)
     except (pa.ArrowException, OverflowError, TypeError):
-        return pa.array([_plain_text(value) for value in _values(column)], pa.string())
+        return pa.array([json_ready_text(value) for value in _values(column)], pa.string())
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
         return array.cast(pa.string())
     if pa.types.is_struct(array.type) or pa.types.is_map(array.type):
-        return pa.array([_plain_text(value) for value in _values(column)], pa.string())
+        return pa.array([json_ready_text(value) for value in _values(column)], pa.string())
     return array
-
-
-def _plain_text(value: Any) -> str | None:
-    plain = _plain(value)
-    if plain is None or isinstance(plain, str):
-        return plain
-    return _json_text(_finite(plain)) if isinstance(plain, (list, dict)) else str(plain)
