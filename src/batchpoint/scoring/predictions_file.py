@@ -89,12 +89,15 @@ def read_schema(parts: Sequence[Part], segments: Path) -> pa.Schema:
     schemas: dict[bytes, pa.Schema] = {}
     with _OpenSegments(segments) as opened:
         for part in parts:
-            if part.length:
-                head = _schema_bytes(part, opened)
+            if not part.length:
+                continue
+            if part.encoding == "arrow":
+                head = _first_message(part, opened)
                 if head not in schemas:
-                    schemas[head] = (
-                        pa.ipc.open_stream(head).schema if part.encoding == "arrow" else _table(part, opened).schema
-                    )
+                    schemas[head] = pa.ipc.open_stream(head).schema
+            else:
+                schema = _table(part, opened).schema
+                schemas[schema.serialize().to_pybytes()] = schema
     types: dict[str, pa.DataType] = {}
     for schema in schemas.values():
         for field in schema:
@@ -262,15 +265,10 @@ def _write_parquet(parts: Sequence[Part], segments: Path, target: Path) -> int:
     return rows
 
 
-def _schema_bytes(part: Part, opened: _OpenSegments) -> bytes:
-    """What tells the schema of a part: the first message of its Arrow stream, or all of its jsonl."""
-    if part.encoding == "arrow":
-        length = int.from_bytes(opened.read(part.segment, part.offset + 4, 4), "little")
-        return opened.read(part.segment, part.offset, 8 + length)
-    if part.encoding == "jsonl":
-        return opened.read(part.segment, part.offset, part.length)
-    message = f"Segment {part.segment} holds {part.encoding} rows, which cannot be read as a table."
-    raise OutputError(message)
+def _first_message(part: Part, opened: _OpenSegments) -> bytes:
+    """The message that an Arrow stream begins with: its schema. Equal bytes are equal schemas, without parsing them."""
+    length = int.from_bytes(opened.read(part.segment, part.offset + 4, 4), "little")
+    return opened.read(part.segment, part.offset, 8 + length)
 
 
 def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -302,6 +300,9 @@ def _table(part: Part, opened: _OpenSegments) -> pa.Table:
     data = opened.read(part.segment, part.offset, part.length)
     if part.encoding == "arrow":
         return pa.ipc.open_stream(data).read_all()
+    if part.encoding != "jsonl":
+        message = f"Segment {part.segment} holds {part.encoding} rows, which cannot be read as a table."
+        raise OutputError(message)
     objects = [json.loads(line) for line in data.splitlines()]
     return pa.table({name: _inferred([values.get(name) for values in objects]) for name in part.columns})
 

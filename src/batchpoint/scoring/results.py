@@ -243,7 +243,7 @@ def _input_column(frame: Any, name: str, role: str) -> Any:
     for at, column in enumerate(frame.columns):
         if str(column) == name:
             return frame.iloc[:, at]
-    message = f"The {role} column {name!r} is not in the input, which has: {', '.join(map(str, frame.columns))}."
+    message = f"The {role} column {name!r} is not among the columns of the input."
     raise ValueError(message)
 
 
