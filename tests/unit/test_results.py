@@ -211,6 +211,12 @@ def test_each_shape_of_result_has_its_columns(segment: Path, result: Any, column
     assert segment.read_text() == line
 
 
+def test_rows_without_any_column_are_refused(segment: Path) -> None:
+    writer = SegmentWriter(str(segment), "csv", BARE)
+    with pytest.raises(ValueError, match="rows, but no columns"):
+        writer.append(pd.DataFrame(index=[0, 1]), files_part("a", "b"))
+
+
 def test_lists_of_unequal_length_are_json_text(segment: Path) -> None:
     assert written(segment, [[1], [1, 2]], files_part("a", "b")) == '[1]\n"[1, 2]"\n'
 

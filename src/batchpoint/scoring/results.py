@@ -2,6 +2,7 @@
 
 Imports the standard library alone; pandas, numpy, polars and pyarrow are touched only when a result is theirs, or, for
 pyarrow, when there are many rows and it is installed. With pyarrow or without, the bytes of csv and jsonl are equal.
+The code keeps to Python 3.8: environments of older models have it.
 
 Texts of values (csv): nothing for None and NaN, ``True`` and ``False``, whole numbers as they are, floats in Python's
 shortest form, times in ISO 8601 without trailing zeros of a second, bytes in base64, nested values as JSON. In jsonl
@@ -25,7 +26,9 @@ Encoding = Literal["csv", "jsonl", "arrow", "azureml", "none"]
 Style = Literal["csv", "jsonl"]
 
 MANY_ROWS = 2000
-"""From so many rows on, importing pyarrow is worth its time."""
+"""From so many rows on, pyarrow is quicker than Python alone."""
+ROWS_WORTH_AN_IMPORT = 50_000
+"""From so many rows on, that is so even where pyarrow must be imported first."""
 
 _KINDS = {
     ("pandas", "DataFrame"),
@@ -77,7 +80,7 @@ class SegmentWriter:
 
         Raises:
             TypeError: the result is neither a list nor a table.
-            ValueError: a key or passthrough column is not in the input.
+            ValueError: a key or passthrough column is not in the input, or the result has rows but no columns.
             OSError: the segment could not be written; it is as it was before.
         """
         rows = _count(result)
@@ -115,6 +118,9 @@ class SegmentWriter:
             return encoding, [], b""
         leading = self._leading_columns(result, rows, part, set(table))
         table = {**leading, **table}
+        if not table:
+            message = "The table that the run() method returned has rows, but no columns."
+            raise ValueError(message)
         if encoding == "arrow":
             if not _is_installed("pyarrow"):
                 return "jsonl", list(table), _text_bytes(table, rows, "jsonl")
@@ -276,7 +282,7 @@ def _tabulate(result: Any) -> dict[str, Any]:
 def _named(names: Any, columns: list[Any]) -> dict[str, Any]:
     """Columns by their names as text; a second column of one name gets ``_1``, a third ``_2``."""
     named: dict[str, Any] = {}
-    for name, column in zip(names, columns, strict=True):
+    for name, column in zip(names, columns):  # noqa: B905 - strict= needs Python 3.10
         unique, number = str(name), 0
         while unique in named:
             number += 1
@@ -330,20 +336,20 @@ def _azureml_bytes(result: Any) -> bytes:
         result = result.to_pandas()
         name = "DataFrame"
     if name == "DataFrame":
-        text: str = result.to_csv(sep=" ", header=False, index=False, lineterminator="\n")
+        text: str = result.to_csv(sep=" ", header=False, index=False)
         return text.encode()
     return "".join([f"{element!s}\n" for element in result]).encode()
 
 
 def _text_bytes(table: dict[str, Any], rows: int, style: Style) -> bytes:
     prefixes, suffix = _frame_of_line(list(table), style)
-    if rows >= MANY_ROWS and _is_installed("pyarrow"):
+    if _is_worth_arrow(rows):
         return _join_with_arrow(table, rows, style, prefixes, suffix)
     cells = [_cells(column, style) for column in table.values()]
     if style == "csv" and len(cells) == 1:
         cells = [[cell or '""' for cell in cells[0]]]
     line = "".join(prefix.replace("%", "%%") + "%s" for prefix in prefixes) + suffix
-    return "".join([line % row for row in zip(*cells, strict=True)]).encode()
+    return "".join([line % row for row in zip(*cells)]).encode()  # noqa: B905 - as above
 
 
 def _frame_of_line(names: list[str], style: Style) -> tuple[list[str], str]:
@@ -483,6 +489,12 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _is_worth_arrow(rows: int) -> bool:
+    if "pyarrow" in sys.modules:
+        return rows >= MANY_ROWS and sys.modules["pyarrow"] is not None
+    return rows >= ROWS_WORTH_AN_IMPORT and _is_installed("pyarrow")
+
+
 def _is_installed(package: str) -> bool:
     if package in sys.modules:
         return sys.modules[package] is not None
@@ -498,7 +510,7 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
     if style == "csv" and len(cells) == 1:
         cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
     pieces: list[Any] = []
-    for prefix, column in zip(prefixes, cells, strict=True):
+    for prefix, column in zip(prefixes, cells):  # noqa: B905 - as above
         pieces += [pa.scalar(prefix, pa.large_string()), column]
     pieces.append(pa.scalar(suffix, pa.large_string()))
     lines = pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
@@ -548,7 +560,7 @@ def _simple_arrow_array(column: Any) -> Any:
     types = pa.types
     if types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
-    if types.is_string(array.type) or types.is_string_view(array.type):
+    if str(array.type) in {"string", "string_view"}:
         array = array.cast(pa.large_string())
     kind = array.type
     plain_time = types.is_timestamp(kind) and kind.tz is None
@@ -639,7 +651,7 @@ def _typed_array(column: Any) -> Any:
         return pa.array([json_ready_text(value) for value in _values(column)], pa.string())
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
-    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
+    if str(array.type) in {"large_string", "string_view"}:
         return array.cast(pa.string())
     if pa.types.is_struct(array.type) or pa.types.is_map(array.type):
         return pa.array([json_ready_text(value) for value in _values(column)], pa.string())
