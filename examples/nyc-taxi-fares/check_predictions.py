@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
@@ -22,7 +23,7 @@ def check(trips: Path, predictions: Path) -> str:
     table = pd.read_csv(predictions)
     if len(table) != expected:
         raise SystemExit(f"{len(table):,} predictions for {expected:,} trips in {predictions}")
-    if not (table["row"] == range(expected)).all():
+    if not np.array_equal(table["row"], np.arange(expected)):
         raise SystemExit(f"the predictions in {predictions} are not in the order of the trips")
     if table["prediction"].isna().any():
         raise SystemExit(f"there are predictions without a value in {predictions}")
