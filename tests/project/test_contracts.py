@@ -1,0 +1,68 @@
+"""The import contracts and the laws that can be read off the source."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+STANDARD_LIBRARY_ONLY = ["worker.py", "fork_server.py", "slices.py", "results.py", "mlflow_script.py"]
+"""Run under the interpreter of a deployment's environment, where nothing is installed that the deployment did not ask for."""
+
+
+def test_the_import_contracts_hold(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    status = lint_imports(no_cache=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_there_is_one_colour_of_code(root: Path) -> None:
+    found = [
+        f"{path.relative_to(root)}:{node.lineno}"
+        for path in sorted((root / "src").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)
+def test_what_runs_in_a_deployments_environment_needs_the_standard_library_alone(root: Path, name: str) -> None:
+    path = root / "src" / "batchpoint" / "scoring" / name
+    neighbours = {Path(neighbour).stem for neighbour in STANDARD_LIBRARY_ONLY}
+    imported = set(imported_at_the_top(ast.parse(path.read_text())))
+    assert imported - set(sys.stdlib_module_names) - neighbours == set()
+
+
+def imported_at_the_top(module: ast.Module) -> list[str]:
+    """Top-level names of what a module imports when it is imported."""
+    names = []
+    for node in module.body:
+        if isinstance(node, ast.Import):
+            names += [alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append((node.module or "").partition(".")[0])
+    return names
+
+
+def test_every_type_ignore_and_noqa_gives_its_reason(root: Path) -> None:
+    bare = []
+    for folder in ("src", "tests", "examples", "benchmarks"):
+        for path in sorted((root / folder).rglob("*.py")):
+            if path == Path(__file__):
+                continue
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                for mark in ("# type: ignore[", "# noqa: "):
+                    if mark in line and not gives_a_reason(line.partition(mark)[2]):
+                        bare.append(f"{path.relative_to(root)}:{number}")
+    assert bare == []
+
+
+def gives_a_reason(rest: str) -> bool:
+    """Whether words follow the rule's name, after a second ``#`` or a dash."""
+    return any(separator in rest and len(rest.partition(separator)[2]) > 10 for separator in ("#", " - "))
