@@ -45,13 +45,13 @@ def test_the_drawing_of_the_layout_names_every_folder_and_scoring_module(root: P
 
 
 def test_links_between_documents_lead_somewhere(root: Path, tracked: list[Path]) -> None:
-    broken = []
-    for path in tracked:
-        if path.suffix != ".md":
-            continue
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
-            if "://" not in target and not (path.parent / target).exists():
-                broken.append(f"{path.relative_to(root)}: {target}")
+    broken = [
+        f"{path.relative_to(root)}: {target}"
+        for path in tracked
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())
+        if "://" not in target and not (path.parent / target).exists()
+    ]
     assert broken == []
 
 

@@ -14,7 +14,6 @@ OTHER_WORDS = {
     "minibatch": "mini-batch",
     "zygote": "fork server",
     "forkserver": "fork server",
-    "time out": "time-out (noun) or time_out",
 }
 """Words that the glossary does not know → the word that it uses."""
 
