@@ -7,8 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from batchpoint.entities.assets import Model
+from batchpoint.entities.base import Entity
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import JobStatus, Reason
+from batchpoint.entities.resources import Compute
 from batchpoint.errors import BY_CODE
 from batchpoint.settings import Settings
 
@@ -70,6 +75,22 @@ def test_every_example_has_a_readme_and_is_listed(root: Path) -> None:
     assert folders
     assert [path.name for path in folders if not (path / "README.md").is_file()] == []
     assert [path.name for path in folders if f"({path.name}/README.md)" not in listed] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "entity"),
+    [
+        ("*/model.yml", Model),
+        ("*/compute.yml", Compute),
+        ("*/endpoint.yml", BatchEndpoint),
+        ("*/deployment.yml", BatchDeployment),
+    ],
+)
+def test_every_declaration_of_the_examples_is_valid(root: Path, pattern: str, entity: type[Entity]) -> None:
+    paths = sorted((root / "examples").glob(pattern))
+    assert paths
+    for path in paths:
+        entity.model_validate(yaml.safe_load(path.read_text()))
 
 
 def test_the_makefile_lists_every_target_of_the_contributors_page(root: Path) -> None:
