@@ -62,15 +62,17 @@ def test_every_type_ignore_and_noqa_gives_its_reason(root: Path) -> None:
     assert bare == []
 
 
+SILENCED = re.compile(r"# (type: ignore\[[\w, -]+\]|noqa: [A-Z]+\d+(?:, ?[A-Z]+\d+)*)(.*)$")
+
+
 def without_reason(lines: list[str]) -> list[int]:
-    """Numbers of the lines that silence a rule for which nobody has given a reason: there, or further up in the file."""
+    """Numbers of the lines that silence a rule without a reason: there, on the line above, or further up in the file."""
     reasoned: set[str] = set()
     bare = []
-    for number, line in enumerate(lines, 1):
-        for rule, reason in re.findall(r"# ((?:type: ignore\[|noqa: )[\w, -]+)\]?\s*(?:#|- |–)?\s*(.*)$", line):
-            name = rule.partition(" - ")[0].strip()
-            if reason or " - " in rule:
-                reasoned.add(name)
-            elif name not in reasoned:
+    for number, (above, line) in enumerate(zip(["", *lines], lines, strict=False), 1):
+        for rule, rest in SILENCED.findall(line):
+            if re.search(r"\w{3}", rest) or above.lstrip().startswith("#"):
+                reasoned.add(rule)
+            elif rule not in reasoned:
                 bare.append(number)
     return bare
