@@ -66,7 +66,7 @@ SILENCED = re.compile(r"# (type: ignore\[[\w, -]+\]|noqa: [A-Z]+\d+(?:, ?[A-Z]+\
 
 
 def without_reason(lines: list[str]) -> list[int]:
-    """Numbers of the lines that silence a rule without a reason: there, on the line above, or further up in the file."""
+    """Lines that silence a rule with no reason given: there, on the line above, or further up in the file."""
     reasoned: set[str] = set()
     bare = []
     for number, (above, line) in enumerate(zip(["", *lines], lines, strict=False), 1):
