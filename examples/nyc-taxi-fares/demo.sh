@@ -25,9 +25,9 @@ run batchpoint deployment create --file deployment.yml --set-default
 [ "${1:-}" != --register-only ] || exit 0
 
 job=taxi-fares-$(date -u +%Y%m%d-%H%M%S)-$$
-run batchpoint endpoint invoke taxi-fares --input "$work/trips.csv" --job-name "$job" --stream
-run batchpoint job show "$job" --query '{status: status, unit: receipt.unit, items: receipt.items, ok: receipt.ok, failed: receipt.failed, skipped: receipt.skipped, balanced: receipt.balanced}' -o yaml
-run batchpoint job download "$job" --download-path "$work/$job"
+run batchpoint endpoint invoke --name taxi-fares --input "$work/trips.csv" --job-name "$job" --stream
+run batchpoint job show --name "$job" --query '{status: status, unit: receipt.unit, items: receipt.items, ok: receipt.ok, failed: receipt.failed, skipped: receipt.skipped, balanced: receipt.balanced}' -o yaml
+run batchpoint job download --name "$job" --download-path "$work/$job"
 
 predictions=$(find "$work/$job" -name predictions.csv)
 run head -n 6 "$predictions"
@@ -35,7 +35,7 @@ run python check_predictions.py "$work/trips.csv" "$predictions"
 
 printf '\nWhere everything lies:\n'
 printf '  predictions, downloaded  %s\n' "$(realpath "$predictions")"
-printf '  predictions, published   %s\n' "$(batchpoint job show "$job" --query outputs.score.uri -o tsv)"
-printf "  the job's logs           %s\n" "$(batchpoint job show "$job" --query folder -o tsv)/logs"
+printf '  predictions, published   %s\n' "$(batchpoint job show --name "$job" --query outputs.score.uri -o tsv)"
+printf "  the job's logs           %s\n" "$(batchpoint job show --name "$job" --query folder -o tsv)/logs"
 printf '  trips and model          %s\n' "$(realpath "$work")"
 printf '  everything remembered    %s\n' "$BATCHPOINT_HOME"
