@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from shipped import Shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
