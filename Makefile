@@ -8,7 +8,6 @@ POSTGRES_BIN := $(subst $(space),:,$(strip $(wildcard /usr/lib/postgresql/*/bin)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)$(if $(POSTGRES_BIN),:$(POSTGRES_BIN))
 # Without this a run inside somebody's own virtual environment would install there.
 unexport VIRTUAL_ENV
-export PYTHONDONTWRITEBYTECODE ?= 1
 
 PYTEST := python -m pytest
 ARGS ?=

@@ -94,10 +94,11 @@ class Server:
         time.sleep(0.5)
 
 
-def score_without_server(path: Path, model: Path, output: Path, *, mark: str) -> float:
+def score_without_server(path: Path, model: Path, output: Path, *, workers: int, mark: str) -> float:
     """Seconds of ``batchpoint score``, from the start of the process to its end."""
-    output.unlink(missing_ok=True)
+    output.parent.mkdir(exist_ok=True)
     command = ["batchpoint", "score", "--model", str(model), "--data", str(path), "-o", str(output)]
+    command += ["--workers", str(workers), "--overwrite"]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {MARK: mark})
     return time.perf_counter() - started

@@ -113,8 +113,9 @@ def ours(server: object, workload: Workload, data: Path, *, bad_row: bool) -> Sy
         systems["one bad row"] = (lambda: server.score(endpoint, bad, expect_failed=1), mark)
     if workload.script is None:
         alone = f"score-{os.getpid()}"
-        model, output = MODELS[workload.kind](data), data / "score-output.csv"
-        systems["score"] = (lambda: score_without_server(path, model, output, mark=alone), alone)
+        model, output = MODELS[workload.kind](data), data / "score" / "predictions.csv"
+        workers = server.workers
+        systems["score"] = (lambda: score_without_server(path, model, output, workers=workers, mark=alone), alone)
     return systems
 
 
