@@ -9,8 +9,10 @@ BATCHPOINT_HOME=$(cd ../../.demo/home && pwd)
 export BATCHPOINT_HOME
 
 # Show each command as one would type it, then run it.
+bold='' plain=''
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
 run() {
-    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
     "$@"
 }
 
