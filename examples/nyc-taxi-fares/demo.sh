@@ -20,10 +20,10 @@ run() {
 [ -f "$work/trips.csv" ] || run python simulate_trips.py --rows 250000 --seed 7 "$work/trips.csv"
 [ -f "$work/model/MLmodel" ] || run python train.py "$work/training.csv" "$work/model"
 
-run batchpoint model create --file model.yml
-run batchpoint compute create --file compute.yml
-run batchpoint endpoint create --file endpoint.yml
-run batchpoint deployment create --file deployment.yml --set-default
+run batchpoint model create --file model.yml -o table
+run batchpoint compute create --file compute.yml -o table
+run batchpoint endpoint create --file endpoint.yml -o table
+run batchpoint deployment create --file deployment.yml --set-default -o table
 [ "${1:-}" != --register-only ] || exit 0
 
 job=taxi-fares-$(date -u +%Y%m%d-%H%M%S)-$$
