@@ -20,15 +20,15 @@ run() {
 [ -f "$work/trips.csv" ] || run python simulate_trips.py --rows 250000 --seed 7 "$work/trips.csv"
 [ -f "$work/model/MLmodel" ] || run python train.py "$work/training.csv" "$work/model"
 
-run batchpoint model create --file model.yml -o table
-run batchpoint compute create --file compute.yml -o table
-run batchpoint endpoint create --file endpoint.yml -o table
-run batchpoint deployment create --file deployment.yml --set-default -o table
+run batchpoint model create --file model.yml --query name -o tsv
+run batchpoint compute create --file compute.yml --query name -o tsv
+run batchpoint endpoint create --file endpoint.yml --query name -o tsv
+run batchpoint deployment create --file deployment.yml --set-default --query name -o tsv
 [ "${1:-}" != --register-only ] || exit 0
 
 job=taxi-fares-$(date -u +%Y%m%d-%H%M%S)-$$
 run batchpoint endpoint invoke --name taxi-fares --input "$work/trips.csv" --job-name "$job" --stream
-run batchpoint job show --name "$job" --query '{status: status, unit: receipt.unit, items: receipt.items, ok: receipt.ok, failed: receipt.failed, skipped: receipt.skipped, balanced: receipt.balanced}' -o yaml
+run batchpoint job show --name "$job" --query receipt -o yaml
 run batchpoint job download --name "$job" --download-path "$work/$job"
 
 predictions=$(find "$work/$job" -name predictions.csv)
