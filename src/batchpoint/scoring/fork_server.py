@@ -173,8 +173,7 @@ class ForkServer:
         runner.close()
         for pid, owner in self._workers.items():
             if owner is runner:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                kill_group(pid)
 
 
 class Runner:
@@ -232,6 +231,13 @@ def preload_model(path: str) -> None:
     except Exception as error:  # noqa: BLE001 -- preloading only saves time; init() in the worker will tell
         sys.stderr.write(f"The model {path} was not preloaded: {error}\n")
     gc.collect()
+
+
+def kill_group(pid: int) -> None:
+    """Kill a worker and what its script started."""
+    for kill in (os.killpg, os.kill):  # just forked, it is not yet the leader of its own group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def die_with_parent(parent: int) -> None:

@@ -226,10 +226,7 @@ def _from_list(values: list[Any]) -> Record:
         items=items,
         ok=ok,
         failed=failed,
-        parts=tuple(
-            Part(*part[:8], columns=tuple(part[8]), missing=None if part[9] is None else tuple(part[9]))
-            for part in parts
-        ),
+        parts=tuple(Part(*part[:8], tuple(part[8]), None if part[9] is None else tuple(part[9])) for part in parts),
         failures=tuple(
             FailedItem(item, file, row, attempt, errors[error], key)
             for item, file, row, attempt, error, key in failures
