@@ -226,10 +226,16 @@ def _from_list(values: list[Any]) -> Record:
         items=items,
         ok=ok,
         failed=failed,
-        parts=tuple(Part(*part[:8], tuple(part[8]), None if part[9] is None else tuple(part[9])) for part in parts),
+        parts=tuple(_part(*part) for part in parts),
         failures=tuple(
             FailedItem(item, file, row, attempt, errors[error], key)
             for item, file, row, attempt, error, key in failures
         ),
         files={name: (numbers[0], numbers[1], numbers[2]) for name, numbers in files.items()},
     )
+
+
+def _part(*values: Any) -> Part:
+    *numbers, columns, missing = values
+    part = Part(*numbers)
+    return replace(part, columns=tuple(columns), missing=None if missing is None else tuple(missing))

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -157,8 +157,7 @@ class LocalEngine:
         if self._has_schema and not state.has_schema:
             state.has_schema = True
             if self._schema is not None:
-                schema = {"columns": self._schema.columns, "types": self._schema.types}
-                self._send(state, {"op": "schema", "schema": schema})
+                self._send(state, {"op": "schema", "schema": asdict(self._schema)})
         if self._last is None or self._last[0] is not mini_batch:
             self._last = (mini_batch, _content(mini_batch))
         parts = {"op": "score", "id": task, "start": start, "stop": stop}
@@ -301,7 +300,9 @@ class LocalEngine:
     def _setup(self, state: _Process, slot: int) -> dict[str, Any]:
         spec, folder = self._spec, self._folder
         model = spec.model
-        encoding = spec.output.format if spec.output.format != "parquet" else "arrow"
+        encoding = {"parquet": "arrow"}.get(spec.output.format, spec.output.format)
+        if spec.output.action == "summary_only":
+            encoding = "none"
         return {
             "op": "setup",
             "job": spec.job,

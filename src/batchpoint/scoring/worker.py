@@ -134,7 +134,7 @@ class Worker:
         try:
             items = self._read(message)
             rows = items if message["unit"] == "rows" else None
-            part = {**message, "frame": self._kept_columns(rows)} if rows is not None else message
+            part = self._part(message, rows)
             marks.append(time.perf_counter())
             result = self._call_run(items, message["mini_batch"])
             marks.append(time.perf_counter())
@@ -161,6 +161,17 @@ class Worker:
         if self._slices is None:
             self._slices = load_sibling("slices")
         return self._slices.read_rows(message["slices"], start, stop, self._setup["csv"], self._schema)
+
+    def _part(self, message: Message, rows: Any) -> dict[str, Any]:
+        """What ``results.SegmentWriter`` has to know of a part, taken before the script can change it."""
+        start, stop = message["start"], message["stop"]
+        part: dict[str, Any] = {"unit": message["unit"], "start": start, "stop": stop}
+        if rows is None:
+            part["names"] = [file["name"] for file in message["files"][start:stop]]
+        else:
+            part["keys"] = row_keys(message["slices"], start, stop)
+            part["frame"] = self._kept_columns(rows)
+        return part
 
     def _kept_columns(self, frame: Any) -> Any:
         """The columns that stand beside predictions, set aside before the script can change them in place."""
@@ -424,6 +435,18 @@ def third_party_modules() -> list[str]:
         if public and name.count(".") < 2 and ("site-packages" in file or "dist-packages" in file):
             found.append(name)
     return sorted(found)
+
+
+def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, int, int]]:
+    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows."""
+    runs = []
+    begin = 0
+    for piece in slices:
+        first, last = max(start, begin), min(stop, begin + piece["rows"])
+        if first < last:
+            runs.append((piece["name"], piece["first_row"] + first - begin, last - first))
+        begin += piece["rows"]
+    return runs
 
 
 def _durations(marks: Sequence[float]) -> dict[str, float]:
