@@ -214,7 +214,7 @@ def write_outcome(
         "outputs": dict(outputs or {}),
         "notices": notices or [],
     }
-    _replace(folder / "outcome.json", json.dumps(outcome, indent=1), durable=True)
+    _replace(folder / "outcome.json", json.dumps(outcome), durable=True)
 
 
 def _replace(path: Path, text: str, *, durable: bool) -> None:

@@ -34,6 +34,7 @@ from batchpoint.scoring.state_machine import (
 )
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 STACK_SECONDS = 0.5
 """How long a worker may take to write down its stack before it is killed."""
 
@@ -339,7 +340,7 @@ class LocalEngine:
 
     def _send(self, state: _Process, message: dict[str, Any]) -> None:
         was_empty = not state.outbox
-        state.outbox += json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        state.outbox += _encode(message).encode() + b"\n"
         if was_empty:
             self._flush(state)
 

@@ -21,11 +21,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Empty, Full, Queue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
@@ -172,7 +170,7 @@ def _reason_of(error: Exception) -> Reason:
 class Planner:
     """Plans in a thread of its own, a bounded number of mini-batches ahead, so that reading never holds up scoring."""
 
-    AHEAD = 64
+    AHEAD = 256
 
     def __init__(self, spec: ScoringSpec, storage_options: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         """Begin to plan."""
@@ -181,19 +179,21 @@ class Planner:
         """Items of each input file, as planned: what the receipt is checked against."""
         self._spec, self._options, self._folder = spec, storage_options, folder
         self._stopped = threading.Event()
-        self._queue: Queue[MiniBatch | BaseException | None] = Queue(self.AHEAD)
+        self._found: deque[MiniBatch | BaseException | None] = deque()
+        self._has_room = threading.Event()
         self._thread = threading.Thread(target=self._work, name="planner", daemon=True)
         self._thread.start()
 
     def take(self, number: int) -> list[Event]:
         """Up to ``number`` events of what is planned by now. Raises what planning raised."""
         events: list[Event] = []
-        with suppress(Empty):
-            while len(events) < number:
-                found = self._queue.get_nowait()
-                if isinstance(found, BaseException):
-                    raise found
-                events.append(PlanEnded() if found is None else MiniBatchPlanned(found))
+        while self._found and len(events) < number:
+            found = self._found.popleft()
+            if isinstance(found, BaseException):
+                raise found
+            events.append(PlanEnded() if found is None else MiniBatchPlanned(found))
+        if events and len(self._found) < self.AHEAD // 2:
+            self._has_room.set()
         return events
 
     def stop(self) -> None:
@@ -212,6 +212,7 @@ class Planner:
                 if not self._put(mini_batch):
                     return
             self._put(None)
+            from batchpoint.scoring import output  # noqa: PLC0415, F401 -- needed at the end; there is time for it now
         except BaseException as error:  # noqa: BLE001 -- the rim of the thread: the driver raises it again
             self._put(error)
 
@@ -224,11 +225,12 @@ class Planner:
                 self.items_of[piece.file.name] = self.items_of.get(piece.file.name, 0) + piece.rows
 
     def _put(self, found: MiniBatch | BaseException | None) -> bool:
-        while not self._stopped.is_set():
-            with suppress(Full):
-                self._queue.put(found, timeout=0.2)
-                return True
-        return False
+        """Add to what is found, once there is room; False when nobody wants it any more."""
+        while len(self._found) >= self.AHEAD and not self._stopped.is_set():
+            self._has_room.clear()
+            self._has_room.wait(0.1)
+        self._found.append(found)
+        return not self._stopped.is_set()
 
 
 class Run:
@@ -283,6 +285,7 @@ class Run:
         self._apply(engine, RunStarted())
         has_schema = False
         while machine.finished is None:
+            sleep(machine.slack)
             planned = planner.take(machine.appetite)
             if planner.plan is not None and not has_schema:
                 engine.pin_schema(planner.plan.schema)
@@ -465,16 +468,16 @@ class Run:
                 Stores(self._options),
                 planned=planner.items_of,
             )
-        except DatastoreError as error:
-            raise OutputError(f"The output could not be written: {error.message}") from error
+        except DatastoreError as refusal:
+            raise OutputError(f"The output could not be written: {refusal.message}") from refusal
         self._logs.overview(f"Finished concatenating {len(segments)} files in {monotonic() - began:.3f} seconds.")
         receipt: Receipt = published.receipt
         reason, error = Reason.COMPLETED, None
         if not receipt.balanced:
             reason = Reason.RECEIPT_UNBALANCED
             message = (
-                f"The receipt does not add up: {receipt.items} items planned, {receipt.ok} ok, {receipt.failed} failed, "
-                f"{receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
+                f"The receipt does not add up: {receipt.items} items planned, {receipt.ok} ok, {receipt.failed} "
+                f"failed, {receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
             )
             error = JobError(code=CODES[reason], message=message)
         return self._end(reason, error, receipt, published.outputs, [*published.notices], planner)

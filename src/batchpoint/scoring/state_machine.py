@@ -347,6 +347,14 @@ class StateMachine:
         return any(worker.is_ready and not worker.tasks for worker in self._workers.values())
 
     @property
+    def slack(self) -> float:
+        """Seconds for which no worker needs the driver: it may sleep it and find several events at once."""
+        stock = [len(worker.tasks) for worker in self._workers.values() if worker.is_ready]
+        if not stock or not self._mean_seconds:
+            return 0.0
+        return min(0.005, (min(stock) - 1) * self._mean_seconds / 2)
+
+    @property
     def live_workers(self) -> int:
         """Workers that are starting or working."""
         return len(self._workers)
@@ -607,24 +615,30 @@ class StateMachine:
         mean = self._mean_seconds
         if mean is None or mean > 0.25:
             return 1
-        return 2 if mean > 0.02 else 8
+        return min(16, 2 + int(0.02 / mean)) if mean else 16
 
     def _hand_out(self, now: float) -> None:
         if not self._again and not self._fresh:
             return
-        for level in range(self._depth):
-            for number, worker in self._workers.items():
-                if not worker.is_ready or worker.is_being_killed or len(worker.tasks) > level:
-                    continue
-                task = self._pop()
-                if task is None:
-                    return
-                if not worker.tasks:
-                    worker.head_since = now
-                self._next_task += 1
-                task.id = self._next_task
-                worker.tasks.append(task)
-                self._out.append(Score(number, task.id, task.open.mini_batch, task.start, task.stop, task.attempts + 1))
+        ready = [
+            (number, worker)
+            for number, worker in self._workers.items()
+            if worker.is_ready and not worker.is_being_killed
+        ]
+        depth = self._depth
+        while ready:
+            number, worker = min(ready, key=_stock)
+            if len(worker.tasks) >= depth:
+                return
+            task = self._pop()
+            if task is None:
+                return
+            if not worker.tasks:
+                worker.head_since = now
+            self._next_task += 1
+            task.id = self._next_task
+            worker.tasks.append(task)
+            self._out.append(Score(number, task.id, task.open.mini_batch, task.start, task.stop, task.attempts + 1))
 
     def _push(self, task: _Task) -> None:
         heapq.heappush(self._again, (task.order, task))
@@ -636,6 +650,8 @@ class StateMachine:
 
     def _start_workers(self, now: float) -> None:
         """Start as many workers as there are parts without one, as far as there are slots."""
+        if len(self._workers) == self._slots:
+            return
         starting = sum(not worker.is_ready for worker in self._workers.values())
         idle = sum(worker.is_ready and not worker.tasks for worker in self._workers.values())
         needed = len(self._again) + len(self._fresh) - starting - idle
@@ -706,6 +722,10 @@ class StateMachine:
         failure = self.first_failure if reason.status.value == "failed" and error is None else None
         self.finished = Finish(reason, message, failure, error)
         self._out.append(self.finished)
+
+
+def _stock(entry: tuple[int, _Worker]) -> int:
+    return len(entry[1].tasks)
 
 
 # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────────
