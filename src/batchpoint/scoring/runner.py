@@ -285,7 +285,8 @@ class Run:
         self._apply(engine, RunStarted())
         has_schema = False
         while machine.finished is None:
-            sleep(machine.slack)
+            if slack := machine.slack:
+                sleep(slack)
             planned = planner.take(machine.appetite)
             if planner.plan is not None and not has_schema:
                 engine.pin_schema(planner.plan.schema)
