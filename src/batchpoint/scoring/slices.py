@@ -3,8 +3,8 @@
 Runs under the interpreter of the deployment's environment: only the standard library is imported at the top. pandas is
 needed to read rows; pyarrow is used when it is there, because it reads csv several times faster.
 
-What a csv record is, here and for planning: records end at ``\\n``, ``\\r\\n`` or a lone ``\\r`` outside quotes; a quote
-opens only at the start of a field (RFC 4180; the readers of pyarrow, pandas and the ``csv`` module agree); a line
+What a csv record is, here and for planning: records end at ``\\n``, ``\\r\\n`` or a lone ``\\r`` outside quotes; a
+quote opens only at the start of a field (RFC 4180; the readers of pyarrow, pandas and the ``csv`` module agree); a line
 without any character is not a record. Files are UTF-8 by the time they are planned.
 """
 
@@ -50,7 +50,7 @@ def read_rows(
     """The rows ``start`` to ``stop`` of a mini-batch as a ``pandas.DataFrame`` with a fresh index.
 
     Args:
-        slices: the mini-batch's slices as they come from the driver: name, path, format, offset, length, first_row, rows.
+        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows.
         start: first row, counted over all slices.
         stop: one past the last row.
         csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
@@ -62,7 +62,7 @@ def read_rows(
     Raises:
         UnreadableRowsError: a row is ragged, not UTF-8, not JSON, or a value does not fit the signature.
     """
-    import pandas  # noqa: PLC0415 -- the user's own; loaded by the first read
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
     frames = []
     for group in _alike(_wanted(slices, start, stop), csv):
@@ -72,7 +72,7 @@ def read_rows(
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
     if len(frames) == 1:
         return frames[0]
-    return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
@@ -154,7 +154,8 @@ def read_json_array(path: str) -> list[Any]:
     if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if not isinstance(value, list):
-        raise UnreadableRowsError(f"{Path(path).name} holds a JSON {type(value).__name__}; an array of objects is needed.")
+        message = f"{Path(path).name} holds a JSON {type(value).__name__}; an array of objects is needed."
+        raise UnreadableRowsError(message)
     return value
 
 
@@ -240,7 +241,8 @@ def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, int]]:
     begin = 0
     if b'"' in data:
         mark = re.escape(delimiter.encode())
-        tokens = re.compile(rb'(?:(?<=[\r\n])|(?<=' + mark + rb')|\A)"[^"]*(?:""[^"]*)*(?:"|\Z)|\r\n|\n|\r')
+        opens = rb"(?:(?<=[\r\n])|(?<=" + mark + rb")|\A)"
+        tokens = re.compile(opens + rb'"[^"]*(?:""[^"]*)*(?:"|\Z)|\r\n|\n|\r')
         ends = (match.end() for match in tokens.finditer(data) if data[match.start()] != 34)
     else:
         ends = (match.end() for match in re.finditer(rb"\r\n|\n|\r", data))
@@ -309,7 +311,8 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
         raise UnreadableRowsError(f"{first['name']}, from row {first['first_row'] + group[0][1]}: {error}") from None
     if len(frame) != rows:
         _explain(group, columns, delimiter)
-        raise UnreadableRowsError(f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?")
+        message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
+        raise UnreadableRowsError(message)
     return frame
 
 
@@ -341,28 +344,35 @@ class _BadValueError(Exception):
 
 
 def _parse(
-    data: bytes, columns: Sequence[str], types: Mapping[str, str], strict: frozenset[str], delimiter: str, nulls: list[str]
+    data: bytes,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    strict: frozenset[str],
+    delimiter: str,
+    nulls: list[str],
 ) -> Any:
     try:
-        import pyarrow  # noqa: PLC0415 -- the user's own, and may be absent
-        import pyarrow.csv  # noqa: PLC0415 -- the same
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
     except ImportError:
         return _parse_with_pandas(data, columns, types, strict, delimiter, nulls)
-    arrow_types = {name: pyarrow.type_for_alias(kind) for name, kind in types.items()}
+    arrow_types = {name: pa.type_for_alias(kind) for name, kind in types.items()}
     try:
         # Most files have no odd spellings of "missing" in their numbers: one pass with the policy for text will do.
         table = _arrow_table(data, columns, arrow_types, delimiter, nulls)
-    except pyarrow.ArrowInvalid:
-        texts = _arrow_table(data, columns, dict.fromkeys(columns, pyarrow.string()), delimiter, nulls)
+    except pa.ArrowInvalid:
+        texts = _arrow_table(data, columns, dict.fromkeys(columns, pa.string()), delimiter, nulls)
         converted = [
-            _converted(texts.column(i), arrow_types[name], name, strict=name in strict) for i, name in enumerate(columns)
+            _converted(texts.column(i), arrow_types[name], name, strict=name in strict)
+            for i, name in enumerate(columns)
         ]
-        table = pyarrow.table(converted, names=list(columns))
+        table = pa.table(converted, names=list(columns))
     return table.to_pandas(use_threads=False)
 
 
-def _arrow_table(data: bytes, columns: Sequence[str], types: Mapping[str, Any], delimiter: str, nulls: list[str]) -> Any:
-    import pyarrow.csv as arrow_csv  # noqa: PLC0415 -- the user's own, known to be there
+def _arrow_table(
+    data: bytes, columns: Sequence[str], types: Mapping[str, Any], delimiter: str, nulls: list[str]
+) -> Any:
+    from pyarrow import csv as arrow_csv  # noqa: PLC0415 -- the user's own, known to be there
 
     return arrow_csv.read_csv(
         io.BytesIO(data),
@@ -383,27 +393,27 @@ def _arrow_table(data: bytes, columns: Sequence[str], types: Mapping[str, Any], 
 
 def _converted(texts: Any, kind: Any, name: str, *, strict: bool) -> Any:
     """A column of texts as numbers; texts that do not convert widen the column, or fail it when it is strict."""
-    import pyarrow  # noqa: PLC0415 -- the user's own, known to be there
-    import pyarrow.compute as compute  # noqa: PLC0415 -- the same
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+    from pyarrow import compute  # noqa: PLC0415 -- the same
 
-    if pyarrow.types.is_string(kind):
+    if pa.types.is_string(kind):
         return texts
-    if pyarrow.types.is_binary(kind):
+    if pa.types.is_binary(kind):
         return texts.cast(kind)
     trimmed = compute.utf8_trim_whitespace(texts)
-    missing = compute.is_in(trimmed, value_set=pyarrow.array(NUMBER_NULLS))
-    present = compute.if_else(missing, pyarrow.scalar(None, pyarrow.string()), trimmed)
-    for candidate in [kind] if strict or not pyarrow.types.is_integer(kind) else [kind, pyarrow.float64()]:
+    missing = compute.is_in(trimmed, value_set=pa.array(NUMBER_NULLS))
+    present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    for candidate in [kind] if strict or not pa.types.is_integer(kind) else [kind, pa.float64()]:
         try:
             return present.cast(candidate)
-        except pyarrow.ArrowInvalid:
+        except pa.ArrowInvalid:
             continue
     if not strict:
         return texts
     for row, value in enumerate(present.to_pylist()):
         try:
-            pyarrow.array([value], pyarrow.string()).cast(kind)
-        except pyarrow.ArrowInvalid:
+            pa.array([value], pa.string()).cast(kind)
+        except pa.ArrowInvalid:
             raise _BadValueError(row, name, value, str(kind)) from None
     raise _BadValueError(0, name, str(texts[0]), str(kind))
 
@@ -412,12 +422,17 @@ _PANDAS_TYPES = {"int64": "int64", "int32": "int32", "double": "float64", "float
 
 
 def _parse_with_pandas(
-    data: bytes, columns: Sequence[str], types: Mapping[str, str], strict: frozenset[str], delimiter: str, nulls: list[str]
+    data: bytes,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    strict: frozenset[str],
+    delimiter: str,
+    nulls: list[str],
 ) -> Any:
     """The same without pyarrow. pandas cannot tell a quoted empty text from an unquoted one: both are missing."""
-    import pandas  # noqa: PLC0415 -- the user's own; loaded by the first read
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
-    frame = pandas.read_csv(
+    frame = pd.read_csv(
         io.BytesIO(data), header=None, names=list(columns), index_col=False, sep=delimiter, dtype=str,
         keep_default_na=False, na_values=nulls, encoding="utf-8", on_bad_lines="error",
     )  # fmt: skip
@@ -439,7 +454,7 @@ def _parse_with_pandas(
 
 
 def _pandas_column(present: Any, kind: str) -> Any:
-    import pandas  # noqa: PLC0415 -- the user's own; loaded by the first read
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
     if kind == "bool":
         known = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
@@ -448,8 +463,8 @@ def _pandas_column(present: Any, kind: str) -> Any:
         mapped = present.map(known)
         return mapped.astype(bool) if not mapped.isna().any() else mapped.astype(object)
     if kind.startswith("timestamp"):
-        return pandas.to_datetime(present)
-    numbers = pandas.to_numeric(present)
+        return pd.to_datetime(present)
+    numbers = pd.to_numeric(present)
     whole = kind in {"int64", "int32"}
     if whole and present.dropna().str.contains(r"[.eE]").any():
         return numbers.astype("float64")
@@ -527,28 +542,28 @@ def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:
 
 def _json_frame(rows: list[Any], schema: Mapping[str, Any] | None) -> Any:
     """Numbers take the pinned type where that loses nothing, so that every slice has the same types."""
-    import pandas  # noqa: PLC0415 -- the user's own; loaded by the first read
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
-    frame = pandas.DataFrame(rows)
+    frame = pd.DataFrame(rows)
     for name, kind in zip(schema["columns"], schema["types"], strict=True) if schema else ():
         if name in frame and kind in _PANDAS_TYPES and frame[name].dtype.kind in "iuf":
             whole = kind.startswith("int")
-            if (kind == "double" or kind == "float") or (whole and frame[name].dtype.kind in "iu"):
+            if kind in {"double", "float"} or (whole and frame[name].dtype.kind in "iu"):
                 frame[name] = frame[name].astype(_PANDAS_TYPES[kind])
     return frame
 
 
 def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
     try:
-        import pyarrow  # noqa: PLC0415 -- the user's own, and may be absent
-        import pyarrow.parquet  # noqa: PLC0415 -- the same
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+        from pyarrow import parquet  # noqa: PLC0415 -- the same
     except ImportError:
         message = "Reading parquet needs pyarrow in the deployment's environment. Add it to its packages."
         raise UnreadableRowsError(message) from None
     path = piece["path"]
     try:
         if _Memory.parquet_path != path:
-            _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, pyarrow.parquet.ParquetFile(path), None
+            _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
         tables = []
         passed = 0
         for group in range(_Memory.parquet.metadata.num_row_groups):
@@ -560,6 +575,6 @@ def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
                 begin = max(first - passed, 0)
                 tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
             passed += rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
-    return pyarrow.concat_tables(tables).to_pandas(use_threads=False, ignore_metadata=True)
+    return pa.concat_tables(tables).to_pandas(use_threads=False, ignore_metadata=True)

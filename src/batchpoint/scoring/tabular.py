@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from batchpoint.entities.endpoints import CsvOptions
 from batchpoint.scoring import slices
@@ -69,7 +69,7 @@ def prepared(file: InputFile, kind: Format, csv: CsvOptions, folder: Path) -> In
     encoding = _codec_name(csv.encoding) if kind == "csv" else "utf-8"
     if not compressed and encoding == "utf-8":
         return file
-    target = folder / "inputs" / "plain" / (file.name.removesuffix(file.name[-len(suffix) :]) if compressed else file.name)
+    target = folder / "inputs" / "plain" / (file.name[: -len(suffix)] if compressed else file.name)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
@@ -146,15 +146,15 @@ def _codec_name(encoding: str) -> str:
 
 def _opened(path: str, suffix: str) -> IO[bytes]:
     if suffix == ".gz":
-        return gzip.open(path, "rb")
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     if suffix == ".bz2":
         return bz2.open(path, "rb")
     if suffix == ".xz":
         return lzma.open(path, "rb")
     if suffix == ".zst":
-        import pyarrow  # noqa: PLC0415 -- costs 0.1 s, and few files need it
+        import pyarrow as pa  # noqa: PLC0415 -- costs 0.1 s, and few files need it
 
-        stream: IO[bytes] = pyarrow.input_stream(path, compression="zstd")
+        stream: IO[bytes] = pa.input_stream(path, compression="zstd")
         return stream
     return Path(path).open("rb")
 
@@ -187,7 +187,7 @@ def _blocks(file: InputFile, offset: int, size: int, delimiter: str | None) -> I
                 offset += end
             rest = data[end:]
             if len(rest) > max(LONGEST_RECORD, 2 * size):
-                raise UnreadableRowsError(f"{file.name}: the record that begins at byte {offset} does not end (a quote?).")
+                raise UnreadableRowsError(f"{file.name}: the record at byte {offset} never ends: is a quote missing?")
         if rest:
             yield offset, rest, len(_bounds(rest, delimiter))
 
@@ -198,7 +198,7 @@ def _whole_records(data: bytes, delimiter: str | None) -> tuple[int, int]:
         return _slowly(data, delimiter)
     if delimiter is None or b'"' not in data:
         end = data.rfind(b"\n") + 1
-        ends, blank = _line_feeds(data, end)
+        ends, blank = _line_feeds(data, end, spaces=delimiter is None)
         return end, len(_bounds(data[:end], delimiter)) if blank else ends
     found = _quoted_ends(data, delimiter)
     return _slowly(data, delimiter) if found is None else found
@@ -214,11 +214,11 @@ def _bounds(data: bytes, delimiter: str | None) -> list[tuple[int, int]]:
     return slices.line_bounds(data) if delimiter is None else slices.record_bounds(data, delimiter)
 
 
-def _line_feeds(data: bytes, end: int) -> tuple[int, bool]:
-    """How many lines end before ``end``, and whether some line may be blank (begins with a space or another line end)."""
+def _line_feeds(data: bytes, end: int, *, spaces: bool) -> tuple[int, bool]:
+    """How many lines end before ``end``, and whether some line may be blank (or, with ``spaces``, hold only spaces)."""
     if len(data) < _NUMPY_PAYS:
-        blank = data.startswith((b"\n", b"\r", b" ", b"\t")) or b"\n\n" in data or b"\n " in data
-        return data.count(b"\n", 0, end), blank or b"\n\t" in data or (b"\r" in data and b"\n\r" in data)
+        blank = data.startswith((b"\n", b"\r", b" ", b"\t")) or b"\n\n" in data or (b"\r" in data and b"\n\r" in data)
+        return data.count(b"\n", 0, end), blank or (spaces and (b"\n " in data or b"\n\t" in data))
     import numpy as np  # noqa: PLC0415 -- costs 0.1 s, which only large files earn back
 
     array = np.frombuffer(data, dtype=np.uint8)
@@ -300,21 +300,21 @@ def _rows_head(rows: list[object], offset: int) -> Head:
 
 
 def _parquet_head(file: InputFile) -> Head:
-    import pyarrow  # noqa: PLC0415 -- costs 0.1 s, and csv does not need it
-    import pyarrow.parquet  # noqa: PLC0415 -- the same
+    import pyarrow as pa  # noqa: PLC0415 -- costs 0.1 s, and csv does not need it
+    from pyarrow import parquet  # noqa: PLC0415 -- the same
 
     try:
-        schema = pyarrow.parquet.read_schema(file.path)
-    except (pyarrow.ArrowException, OSError) as error:
+        schema = parquet.read_schema(file.path)
+    except (pa.ArrowException, OSError) as error:
         raise UnreadableRowsError(f"{file.name} is not a whole parquet file: {error}") from None
     return Head(tuple(schema.names), tuple(str(kind) for kind in schema.types), 0)
 
 
 def _parquet_slices(file: InputFile, *, size: int | None, rows: int | None) -> Iterator[Slice]:
     """Cuts at row groups, and inside those that are larger than a slice."""
-    import pyarrow.parquet  # noqa: PLC0415 -- costs 0.1 s, and csv does not need it
+    from pyarrow import parquet  # noqa: PLC0415 -- costs 0.1 s, and csv does not need it
 
-    metadata = pyarrow.parquet.read_metadata(file.path)
+    metadata = parquet.read_metadata(file.path)
     first = 0
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group)
