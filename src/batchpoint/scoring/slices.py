@@ -78,7 +78,7 @@ def read_rows(
 def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
     """The delimiter of a csv file: as set, except that a ``.tsv`` is cut at tabs unless something else was set."""
     delimiter = str(csv.get("delimiter") or ",")
-    return "\t" if delimiter == "," and name.lower().endswith(".tsv") else delimiter
+    return "\t" if delimiter == "," and ".tsv" in Path(name.lower()).suffixes[-2:] else delimiter
 
 
 def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
@@ -122,23 +122,36 @@ def line_bounds(data: bytes) -> list[tuple[int, int]]:
     return list(_lines(data))
 
 
-def sample_types(head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str]) -> tuple[str, ...]:
+def sample_types(
+    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Guess the types of csv columns from the first rows: int64, double, bool or string, as Arrow names them.
 
     A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
     numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``.
+
+    Returns:
+        The types, and the names of the columns in which no value at all is a number or a truth value.
     """
     values: list[set[str]] = [set() for _ in columns]
     for number, (begin, end) in enumerate(_records(head, delimiter)):
         if number == SAMPLE_ROWS or (end == len(head) and number > 0):
-            break
+            break  # the last record may be cut in two
         try:
             fields = _fields(head[begin:end], delimiter)
         except (UnicodeDecodeError, csv_module.Error):
             continue
         for seen, text in zip(values, fields, strict=False):
             seen.add(text)
-    return tuple(_type_of(seen, set(null_values)) for seen in values)
+    nulls = set(null_values)
+    present = [{text.strip() for text in seen} - set(NUMBER_NULLS) - nulls for seen in values]
+    types = tuple(_type_of(seen, texts, nulls) for seen, texts in zip(values, present, strict=True))
+    only_text = [
+        name
+        for name, texts in zip(columns, present, strict=True)
+        if texts and not any(_NUMBER.fullmatch(text) or text in _TRUTH for text in texts)
+    ]
+    return types, tuple(only_text)
 
 
 def read_json_array(path: str) -> list[Any]:
@@ -279,8 +292,7 @@ def _unique_names(fields: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _type_of(values: set[str], null_values: set[str]) -> str:
-    present = {text.strip() for text in values} - set(NUMBER_NULLS) - null_values
+def _type_of(values: set[str], present: set[str], null_values: set[str]) -> str:
     if not present:
         return "double" if values <= (null_values | {"", "NaN", "nan"}) else "string"
     if all(_INTEGER.fullmatch(text) for text in present):
@@ -329,7 +341,7 @@ def _types(
         with Path(piece["path"]).open("rb") as file:
             file.seek(offset)
             head = file.read(HEAD_BYTES)
-        guessed = sample_types(head, columns, delimiter, csv.get("null_values", [""]))
+        guessed, _ = sample_types(head, columns, delimiter, csv.get("null_values", [""]))
         pinned = {**dict(zip(columns, guessed, strict=True)), **pinned}
     strict = frozenset((schema or {}).get("strict") or ())
     return {name: pinned[name] for name in columns}, strict

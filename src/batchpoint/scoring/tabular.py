@@ -14,14 +14,16 @@ import gzip
 import lzma
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, cast
 
 from batchpoint.entities.endpoints import CsvOptions
 from batchpoint.scoring import slices
-from batchpoint.scoring.mini_batches import InputFile, Slice
 from batchpoint.scoring.slices import BOM, HEAD_BYTES, LONGEST_RECORD, UnreadableRowsError
+
+if TYPE_CHECKING:
+    from batchpoint.scoring.mini_batches import InputFile
 
 Format = Literal["csv", "jsonl", "json", "parquet"]
 
@@ -45,8 +47,19 @@ class Head:
     columns: tuple[str, ...]
     types: tuple[str, ...]
     """Arrow type names, guessed for csv and jsonl."""
-    offset: int
+    texts: frozenset[str] = frozenset()
+    """Columns that hold text and nothing else, as far as was looked: never a number."""
+    offset: int = 0
     """Where the data rows begin (csv)."""
+
+
+class Cut(NamedTuple):
+    """A slice of a file: see ``mini_batches.Slice``."""
+
+    offset: int
+    length: int
+    first_row: int
+    rows: int
 
 
 def format_of(name: str) -> Format | None:
@@ -69,7 +82,7 @@ def prepared(file: InputFile, kind: Format, csv: CsvOptions, folder: Path) -> In
     encoding = _codec_name(csv.encoding) if kind == "csv" else "utf-8"
     if not compressed and encoding == "utf-8":
         return file
-    target = folder / "inputs" / "plain" / (file.name[: -len(suffix)] if compressed else file.name)
+    target = folder / "inputs" / "plain" / file.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
@@ -81,7 +94,7 @@ def prepared(file: InputFile, kind: Format, csv: CsvOptions, folder: Path) -> In
             what = f"decoded as {csv.encoding}" if isinstance(error, UnicodeError) else "decompressed"
             raise UnreadableRowsError(f"{file.name} cannot be {what}: {error}.") from None
         partial.replace(target)
-    return InputFile(name=file.name, path=str(target), size=target.stat().st_size)
+    return replace(file, path=str(target), size=target.stat().st_size)
 
 
 def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
@@ -93,7 +106,7 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
     if kind == "parquet":
         return _parquet_head(file)
     if kind == "json":
-        return _rows_head(slices.read_json_array(file.path)[: slices.SAMPLE_ROWS], 0)
+        return _rows_head(slices.read_json_array(file.path)[: slices.SAMPLE_ROWS])
     if kind == "jsonl":
         return _json_lines_head(file)
     options = csv.model_dump()
@@ -102,12 +115,13 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
     with Path(file.path).open("rb") as handle:
         handle.seek(offset)
         head = handle.read(HEAD_BYTES)
-    return Head(columns, slices.sample_types(head, columns, delimiter, csv.null_values), offset)
+    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values)
+    return Head(columns, types, frozenset(texts), offset)
 
 
 def cut(
     file: InputFile, kind: Format, csv: CsvOptions, head: Head, *, size: int | None, rows: int | None
-) -> Iterator[Slice]:
+) -> Iterator[Cut]:
     """Slices of a prepared file, in order: of about ``size`` bytes, or of exactly ``rows`` rows (but the last).
 
     Every data row is in exactly one slice. Memory stays within a few slices, whatever the size of the file.
@@ -121,14 +135,14 @@ def cut(
         total = len(slices.read_json_array(file.path))
         step = rows or total or 1
         for first in range(0, total, step):
-            yield Slice(file, "json", 0, file.size, first, min(step, total - first))
+            yield Cut(0, file.size, first, min(step, total - first))
     else:
         delimiter = slices.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
         first = 0
         for offset, block, total in _blocks(file, head.offset, size or _ROWS_BLOCK, delimiter):
             for begin, end, count in _within(block, rows, first, delimiter) if rows else [(0, len(block), total)]:
                 if count:
-                    yield Slice(file, kind, offset + begin, end - begin, first, count)
+                    yield Cut(offset + begin, end - begin, first, count)
                     first += count
 
 
@@ -276,10 +290,10 @@ def _json_lines_head(file: InputFile) -> Head:
             continue
     if lines and not rows:
         raise UnreadableRowsError(f"{file.name} does not hold one JSON object a line.")
-    return _rows_head(rows, 0)
+    return _rows_head(rows)
 
 
-def _rows_head(rows: list[object], offset: int) -> Head:
+def _rows_head(rows: list[object]) -> Head:
     kinds: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items() if isinstance(row, dict) else ():
@@ -293,7 +307,8 @@ def _rows_head(rows: list[object], offset: int) -> Head:
             types.append("int64" if seen == {"int"} else "double")
         else:
             types.append("string")
-    return Head(tuple(kinds), tuple(types), offset)
+    texts = frozenset(name for name, seen in kinds.items() if seen - {"null"} == {"str"})
+    return Head(tuple(kinds), tuple(types), texts)
 
 
 # ------------------------------------------------------------------------------------------------------------- parquet
@@ -307,10 +322,14 @@ def _parquet_head(file: InputFile) -> Head:
         schema = parquet.read_schema(file.path)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableRowsError(f"{file.name} is not a whole parquet file: {error}") from None
-    return Head(tuple(schema.names), tuple(str(kind) for kind in schema.types), 0)
+    types = tuple(str(kind) for kind in schema.types)
+    texts = frozenset(
+        name for name, kind in zip(schema.names, types, strict=True) if kind in {"string", "large_string"}
+    )
+    return Head(tuple(schema.names), types, texts)
 
 
-def _parquet_slices(file: InputFile, *, size: int | None, rows: int | None) -> Iterator[Slice]:
+def _parquet_slices(file: InputFile, *, size: int | None, rows: int | None) -> Iterator[Cut]:
     """Cuts at row groups, and inside those that are larger than a slice."""
     from pyarrow import parquet  # noqa: PLC0415 -- costs 0.1 s, and csv does not need it
 
@@ -324,5 +343,5 @@ def _parquet_slices(file: InputFile, *, size: int | None, rows: int | None) -> I
         step = rows or max(1, -(-chunk.num_rows // pieces))
         while first < end:
             count = min(step - first % step if rows else step, end - first)
-            yield Slice(file, "parquet", 0, int(count * bytes_per_row), first, count)
+            yield Cut(0, int(count * bytes_per_row), first, count)
             first += count

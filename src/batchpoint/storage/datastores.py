@@ -170,7 +170,7 @@ class Stores:
                 system.rm(inner, recursive=True)
 
     def check_readable(self, url: str, datastore: str | None = None) -> None:
-        """Raises ``InputError`` when nothing lies there or it may not be read, ``DatastoreError`` when nobody answers."""
+        """Raises ``InputError`` when nothing is there or it may not be read, ``DatastoreError`` when nobody answers."""
         if not self.exists(url, datastore):
             raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url)
         if (path := self.local_path(url)) is not None:
@@ -247,15 +247,15 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
         key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in given.items()
     }
     if datastore.type == "s3":
-        options = _renamed(secrets, access_key_id="key", secret_access_key="secret", session_token="token")
+        options = _renamed(secrets, {"access_key_id": "key", "secret_access_key": "secret", "session_token": "token"})
         if datastore.endpoint:
             options["endpoint_url"] = datastore.endpoint
         return options
     if datastore.type == "gcs":
-        return _renamed(secrets, token="token")
+        return _renamed(secrets, {"token": "token"})
     if datastore.type in {"azure_blob", "azure_data_lake_gen2"}:
         names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
-        options = _renamed(secrets, **{name: name for name in names})
+        options = _renamed(secrets, {name: name for name in names})
         return {"account_name": datastore.account_name, "anon": False, **options}
     if datastore.type == "http" and "token" in secrets:
         return {"headers": {"Authorization": f"Bearer {secrets['token']}"}}
@@ -287,7 +287,7 @@ def _check_supported(datastore: Datastore) -> None:
         raise InvalidEntityError(message)
 
 
-def _renamed(values: Mapping[str, Any], **names: str) -> dict[str, Any]:
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {new: values[old] for old, new in names.items() if old in values}
 
 
