@@ -14,8 +14,8 @@ from typing import Any, Literal
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import tabular
-from batchpoint.scoring.spec import ScoringSpec, SplitSpec
 from batchpoint.scoring.slices import UnreadableRowsError
+from batchpoint.scoring.spec import ScoringSpec, SplitSpec
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
 from batchpoint.storage.inputs import StoredFile, list_input

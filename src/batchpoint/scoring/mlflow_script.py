@@ -82,7 +82,7 @@ def run(mini_batch: Any) -> Any:
 
     Returns:
         A DataFrame with one row for each row of the input, in order; for images one row for each file, or more where a
-        model answers with several. A vector is the column ``prediction``, a matrix ``prediction_0``, ``prediction_1``, …
+        model answers with several. A vector is the column ``prediction``, a matrix ``prediction_0`` and so on.
 
     Raises:
         SignatureError: the rows do not fit the signature.
@@ -140,7 +140,7 @@ def image_for(path: str, signature: Sequence[dict[str, Any]] | None) -> Any:
     Raises:
         SignatureError: the signature has columns that are not one binary column.
     """
-    tensor = signature[0] if signature else {"type": "tensor", "tensor-spec": {"dtype": "uint8"}}
+    tensor: dict[str, Any] = signature[0] if signature else {"type": "tensor", "tensor-spec": {"dtype": "uint8"}}
     if tensor.get("type") != "tensor":
         import pandas as pd  # noqa: PLC0415 -- the user's own
 
@@ -177,8 +177,9 @@ def bools_to_numbers(estimator: Any) -> tuple[str, ...]:
     * the first step of a ``Pipeline`` is a ``ColumnTransformer`` whose output is an array (no ``set_output``);
     * the column occurs in one group only, and that group is passed through, so nothing sees the column before it is
       stacked: the group's array holds the Python values ``True``/``False`` before, and 1/0 after;
-    * the next step is the last, an estimator of scikit-learn's ``ensemble``, ``linear_model`` or ``tree`` that takes
-      any array through ``check_array`` as numbers: ``float(True) == 1.0`` and ``float(False) == 0.0``;
+    * the next step is the last, one of scikit-learn's trees, forests, boosted trees or linear models (no subclass, no
+      estimator made of others), which take any array through ``check_array`` as
+      numbers: ``float(True) == 1.0`` and ``float(False) == 0.0``;
     * the group holds a float column too (looked at for each mini-batch, in ``_cast_bools``), so that the group is
       float64 after the cast, as ``check_array`` makes it of the objects before: each object becomes the double
       nearest to it in both ways.
@@ -228,6 +229,13 @@ def _predict_of(estimator: Any, name: str) -> Callable[[Any], Any]:
 # ------------------------------------------------------------------------------------------------- the exact speed-up
 
 
+_NUMERIC = (
+    "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient_boosting.",
+    "sklearn.linear_model._base", "sklearn.linear_model._coordinate_descent", "sklearn.linear_model._logistic",
+    "sklearn.linear_model._ridge", "sklearn.tree._classes",
+)  # fmt: skip
+
+
 def _passed_through(estimator: Any) -> list[list[str]]:
     """Groups of columns that a pipeline hands straight on to an estimator which takes numbers: see bools_to_numbers."""
     steps = getattr(estimator, "steps", None)
@@ -235,10 +243,9 @@ def _passed_through(estimator: Any) -> list[list[str]]:
         return []
     (_, transformer), (_, last) = steps
     kind = type(transformer)
-    numeric = ("sklearn.ensemble.", "sklearn.linear_model.", "sklearn.tree.")
     if (kind.__module__, kind.__name__) != ("sklearn.compose._column_transformer", "ColumnTransformer"):
         return []
-    if not type(last).__module__.startswith(numeric) or _outputs_frames(transformer):
+    if not type(last).__module__.startswith(_NUMERIC) or _outputs_frames(transformer):
         return []
     uses: dict[object, int] = {}
     groups = []
