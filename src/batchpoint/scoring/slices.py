@@ -206,7 +206,7 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
 class _Memory:
     """What was read last. Halving a failing part reads the same slice again and again."""
 
-    headers: dict[tuple[str, str], tuple[str, ...]] = {}  # noqa: RUF012 -- one per process, on purpose
+    headers: dict[object, tuple[str, ...]] = {}  # noqa: RUF012 -- one per process, on purpose
     slice_key: tuple[str, int, int] | None = None
     data: bytes = b""
     bounds: list[tuple[int, int]] | None = None
@@ -217,11 +217,12 @@ class _Memory:
 
 
 def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
-    key = (piece["path"], delimiter_of(piece["name"], csv))
+    delimiter = delimiter_of(piece["name"], csv)
+    key = (piece["path"], delimiter, csv.get("header", True), tuple(csv.get("column_names") or ()))
     if key not in _Memory.headers:
         if len(_Memory.headers) > 4096:
             _Memory.headers.clear()
-        _Memory.headers[key] = header_of(*key, csv)[0]
+        _Memory.headers[key] = header_of(piece["path"], delimiter, csv)[0]
     return _Memory.headers[key]
 
 
