@@ -54,7 +54,7 @@ def test_names_that_clash_get_the_number_of_their_place(folder: Path) -> None:
 
 def test_nothing_to_score_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no file.*'recursive'"):
+    with pytest.raises(InputError, match=r"holds no file.*'recursive'"):
         names(tmp_path / "empty")
     with pytest.raises(InputError, match="all 4 files are left out"):
         names(folder, include=["*.parquet"])
