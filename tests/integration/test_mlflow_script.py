@@ -101,7 +101,8 @@ def test_rows_that_do_not_fit_the_signature_are_refused_with_all_faults() -> Non
 
 
 COLUMNS = {
-    "bool": pd.Series([True, False]), "int8": pd.Series([1, 2], dtype="int8"), "int32": pd.Series([1, 2], dtype="int32"),
+    "bool": pd.Series([True, False]),
+    "int8": pd.Series([1, 2], dtype="int8"), "int32": pd.Series([1, 2], dtype="int32"),
     "int64": pd.Series([1, 2]), "bits": pd.Series([0, 1]), "uint8": pd.Series([1, 2], dtype="uint8"),
     "float32": pd.Series([1, 2], dtype="float32"), "float64": pd.Series([1.0, 2.0]), "gap": pd.Series([1.0, None]),
     "text": pd.Series(["x", "y"]), "object": pd.Series(["x", None], dtype=object),
@@ -110,7 +111,7 @@ COLUMNS = {
 TYPES = ("boolean", "integer", "long", "float", "double", "string", "datetime")
 
 
-@pytest.mark.parametrize(("column", "wanted"), itertools.product(COLUMNS, TYPES))
+@pytest.mark.parametrize(("column", "wanted"), list(itertools.product(COLUMNS, TYPES)))
 def test_the_signature_is_enforced_as_mlflow_does(column: str, wanted: str) -> None:
     from mlflow.models.utils import _enforce_schema  # noqa: PLC0415 -- slow to import; the judge of this test alone
     from mlflow.types import ColSpec, DataType, Schema  # noqa: PLC0415 -- the same
