@@ -128,6 +128,8 @@ class InputsAndOutputs:
         is_folder = not is_glob and stores.is_folder(first.url, first.datastore)
         if given.type == "uri_file" and is_folder:
             raise InvalidEntityError(f"The input {given.path} is declared as uri_file, but it is a folder.")
+        if first.url.startswith(("http:", "https:")):
+            return "uri_file"  # whatever was declared: nothing can be listed there
         if given.type in {"uri_folder", "mltable"} and not is_folder and not is_glob:
             raise InvalidEntityError(f"The input {given.path} is declared as {given.type}, but it is a file.")
         if given.type != "mltable" and (is_folder or is_glob):
