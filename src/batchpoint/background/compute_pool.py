@@ -1,14 +1,14 @@
-"""Instances of a compute: which waiting job may start, who waits for whom, what state each instance is in.
+"""Instances of a compute: whether a job may start, who it waits for, what state each instance is in.
 
-Every instance is a logical node of this machine, so the pool is a count: a job of N instances starts when N are free,
-first come, first served for each compute (a small job never overtakes a large one that waits before it, or the large
-one might wait for ever).
+Every instance is a logical node of this machine, so the pool is a count: a job of N instances starts when N are free.
+The queue is first come, first served for each compute: a small job never overtakes a large one that waits before it,
+or the large one might wait for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.resources import Compute
@@ -24,20 +24,11 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Who may start now, and what the others wait for."""
-
-    starts: tuple[str, ...] = ()
-    waiting_for: Mapping[str, str] = field(default_factory=dict)
-    """For each job that may not start: why, in words."""
-
-
-@dataclass(frozen=True)
 class Node:
     """One instance of a compute. The states are words of Azure ML's ``list-nodes``."""
 
     node_id: str
-    state: str
+    node_state: str
     """``running`` (with a job), ``idle`` (warm, without one)."""
     current_job_name: str | None = None
 
@@ -51,29 +42,35 @@ def claim_of(job: Job, computes: Mapping[str, Compute]) -> Claim:
     return Claim(job.name, name, min(wanted, compute.max_instances) if compute else wanted)
 
 
-def decide(computes: Mapping[str, Compute], held: Iterable[Claim], waiting: Sequence[Claim]) -> Decision:
-    """Who of ``waiting`` (in the order of the queue) may start beside those who hold instances.
+def reason_to_wait(claim: Claim, computes: Mapping[str, Compute], held: Iterable[Claim]) -> str | None:
+    """Why the first job in a compute's queue cannot start beside those who hold instances; None when it can.
 
     A job of a compute that no longer exists may start: it will say so itself.
     """
-    holders: dict[str, list[Claim]] = {}
-    for claim in held:
-        holders.setdefault(claim.compute, []).append(claim)
-    queues: dict[str, int] = {}
-    starts: list[str] = []
-    waiting_for: dict[str, str] = {}
-    for claim in waiting:
-        compute = computes.get(claim.compute)
-        ahead = queues.get(claim.compute, 0)
-        holding = holders.setdefault(claim.compute, [])
-        free = (compute.max_instances if compute else claim.instances) - sum(other.instances for other in holding)
-        if compute is None or (ahead == 0 and claim.instances <= free):
-            starts.append(claim.job)
-            holding.append(claim)
-        else:
-            waiting_for[claim.job] = _why(claim, compute, max(free, 0), holding, ahead)
-            queues[claim.compute] = ahead + 1
-    return Decision(tuple(starts), waiting_for)
+    compute = computes.get(claim.compute)
+    if compute is None:
+        return None
+    holding = [other for other in held if other.compute == claim.compute]
+    free = compute.max_instances - sum(other.instances for other in holding)
+    if claim.instances <= free:
+        return None
+    names = ", ".join(f"{other.job} ({_instances(other.instances)})" for other in holding[:3])
+    more = f" and {len(holding) - 3} more" if len(holding) > 3 else ""
+    return (
+        f"First in the queue for {_instances(claim.instances)} of compute {compute.name}: {max(free, 0)} of "
+        f"{compute.max_instances} free; held by {names}{more}"
+    )
+
+
+def place_in_queue(job: Job, queued: Iterable[Job]) -> str:
+    """What a job that is not the first of its compute's queue waits for. ``queued`` is in the queue's order."""
+    compute = job.deployment.compute_name if job.deployment else "local"
+    same = [other for other in queued if (other.deployment.compute_name if other.deployment else "local") == compute]
+    ahead = next((index for index, other in enumerate(same) if other.name == job.name), len(same))
+    first = same[0] if same else job
+    return f"Position {ahead + 1} in the queue for compute {compute}; {first.name} is first" + (
+        f" and waits: {first.waiting_for}" if first.waiting_for else ""
+    )
 
 
 def nodes_of(compute: Compute, held: Iterable[Claim], warm_instances: int) -> list[Node]:
@@ -89,16 +86,6 @@ def nodes_of(compute: Compute, held: Iterable[Claim], warm_instances: int) -> li
         else Node(f"{compute.name}-{index}", "idle")
         for index in range(count)
     ]
-
-
-def _why(claim: Claim, compute: Compute, free: int, holding: Sequence[Claim], ahead: int) -> str:
-    wants = _instances(claim.instances)
-    text = f"{wants} of compute {compute.name}: {free} of {compute.max_instances} free"
-    if holding:
-        names = ", ".join(f"{other.job} ({_instances(other.instances)})" for other in holding[:3])
-        more = f" and {len(holding) - 3} more" if len(holding) > 3 else ""
-        text += f"; held by {names}{more}"
-    return f"{text}; position {ahead + 1} in the queue"
 
 
 def _instances(count: int) -> str:
