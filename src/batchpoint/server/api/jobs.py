@@ -51,9 +51,7 @@ def list_jobs(
     archived: Archived = "exclude",
 ) -> JSONResponse:
     """Jobs, the newest first."""
-    found = work.jobs.list(
-        status=status, endpoint=endpoint, archived=archived, limit=page.reach, offset=page.offset
-    )
+    found = work.jobs.list(status=status, endpoint=endpoint, archived=archived, limit=page.reach, offset=page.offset)
     return page.answer(found)
 
 

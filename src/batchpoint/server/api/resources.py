@@ -123,7 +123,9 @@ def named(model: type[Entity], body: object, name: str) -> Entity:
         body = {"name": name, **body}
     entity = read_body(model, body)
     if entity.name != name:
-        from_body = f"The body names {entity.name!r}, the address {name!r}. Give the same name, or leave it out of the body."
+        from_body = (
+            f"The body names {entity.name!r}, the address {name!r}. Give the same name, or leave it out of the body."
+        )
         raise InvalidEntityError(from_body)
     return entity
 

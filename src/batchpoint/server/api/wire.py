@@ -121,7 +121,9 @@ def refuse_local(context: Context, paths: Iterable[str]) -> None:
             )
             raise InvalidEntityError(message)
         if not path.removeprefix("file://").startswith(("/", "~")):
-            raise InvalidEntityError(f"{path!r} is a relative path, which the server cannot place. Give an absolute one.")
+            raise InvalidEntityError(
+                f"{path!r} is a relative path, which the server cannot place. Give an absolute one."
+            )
 
 
 def described(*, body: type[BaseModel] | None = None, result: type[BaseModel] | None = None) -> dict[str, Any]:
