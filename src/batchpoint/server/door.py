@@ -61,8 +61,7 @@ class Door:
             await run_in_threadpool(self._audit, scope, passage.status)
 
     def _audit(self, scope: Scope, status: int) -> None:
-        route = scope.get("route")
-        action = getattr(route, "name", scope["method"])
+        action = str(getattr(scope.get("route"), "name", scope["method"]))
         details = {"status": status, "request_id": scope["request_id"]}
         audit = self._context.workspace.registry.audit
         audit.record(scope["token_name"], action, scope["path"], ok=status < 400, details=details)

@@ -14,7 +14,6 @@ from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import Asset, AssetKind, Part
 from batchpoint.entities.documents import read_body
 from batchpoint.errors import NotFoundError
-from batchpoint.operations.places import Places
 from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Shared, Work
@@ -116,7 +115,7 @@ def download(
     file = next((file for file in found if file.path == path), None)
     if file is None:
         raise NotFoundError(f"{name} has no file {path}.", kind="file", name=path)
-    return streamed(Places(work.registry).stores().open_read(file.url, file.datastore), path, file.size)
+    return streamed(work.stores().open_read(file.url, file.datastore), path, file.size)
 
 
 def streamed(opening: Any, name: str, size: int | None = None) -> StreamingResponse:

@@ -14,7 +14,7 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, ResourceKind
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
-from batchpoint.operations.places import Place, Places
+from batchpoint.operations.places import Place
 from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Admin, Operator, Reader
@@ -31,8 +31,7 @@ _KINDS: dict[str, ResourceKind] = {"computes": "compute", "datastores": "datasto
 @router.get("/datastores/{name}/files", name="datastores.files")
 def list_files(name: str, _: Reader, work: Work, page: Paged, prefix: str = "") -> JSONResponse:
     """The files of a datastore below ``prefix``."""
-    place, places = _place(work, name, prefix)
-    stores = places.stores()
+    place, stores = _place(work, name, prefix), work.stores()
     if not stores.exists(place.url, place.datastore):
         return page.answer([])
     inner = prefix.strip("/")
@@ -45,8 +44,7 @@ def list_files(name: str, _: Reader, work: Work, page: Paged, prefix: str = "") 
 @router.get("/datastores/{name}/files/{path:path}", name="datastores.download")
 def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
     """One file of a datastore."""
-    place, places = _place(work, name, path)
-    stores = places.stores()
+    place, stores = _place(work, name, path), work.stores()
     try:
         size = stores.size(place.url, place.datastore)
         if stores.is_folder(place.url, place.datastore):
@@ -59,7 +57,7 @@ def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
 @router.put("/datastores/{name}/files/{path:path}", name="datastores.upload", status_code=201)
 async def upload(name: str, path: str, request: Request, _: Operator, work: Work) -> JSONResponse:
     """Write one file, of any size: it goes to disk as it comes, and appears whole under its name."""
-    place, places = await to_thread.run_sync(_place, work, name, path)
+    place = await to_thread.run_sync(_place, work, name, path)
     folder = work.settings.home / "uploads"
     folder.mkdir(exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as partial:
@@ -67,7 +65,7 @@ async def upload(name: str, path: str, request: Request, _: Operator, work: Work
             await to_thread.run_sync(partial.write, piece)
         partial.flush()
         size = partial.tell()
-        await to_thread.run_sync(places.stores().put, Path(partial.name), place.url, place.datastore)
+        await to_thread.run_sync(work.stores().put, Path(partial.name), place.url, place.datastore)
     return answer({"path": path, "size": size, "uri": place.uri}, status=201)
 
 
@@ -130,7 +128,6 @@ def named(model: type[Entity], body: object, name: str) -> Entity:
     return entity
 
 
-def _place(work: Workspace, datastore: str, path: str) -> tuple[Place, Places]:
+def _place(work: Workspace, datastore: str, path: str) -> Place:
     work.resources.get("datastore", datastore)
-    places = Places(work.registry)
-    return places.resolve(f"azureml://datastores/{datastore}/paths/{path}"), places
+    return work.places.resolve(f"azureml://datastores/{datastore}/paths/{path}")
