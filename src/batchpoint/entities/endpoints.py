@@ -205,6 +205,8 @@ def _as_text(value: object) -> object:
 def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
     """Bring the legacy form (settings at the root) and ``properties: batchpoint.*`` into the one form.
 
+    A model or environment declared in place needs no name; it is called after the endpoint and the deployment.
+
     Raises:
         ValueError: the instance count was given twice.
     """
@@ -225,6 +227,10 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
         if value.get("resources"):
             raise ValueError("Can't set instance_count when resources is provided.")
         value["resources"] = {"instance_count": settings.pop("instance_count")}
+    for key in ("model", "environment"):
+        inline = value.get(key)
+        if isinstance(inline, Mapping) and "name" not in inline:
+            value[key] = {"name": f"{value.get('endpoint_name')}-{value.get('name')}", **inline}
     value["settings"], value["batchpoint"] = settings, options
     return value
 

@@ -256,6 +256,14 @@ class Jobs:
             values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
             self._change(connection, row, values, "released", {"owner": row.lease_owner})
 
+    def release_all(self, owner: str) -> None:
+        """Give back every lease of an owner that is known to be gone, so that nobody waits for them to run out."""
+        with self._database.write() as connection:
+            left = select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
+            for row in connection.execute(left.with_for_update()).all():
+                values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
+                self._change(connection, row, values, "released", {"owner": owner})
+
     def archive(self, name: str) -> Job:
         """Hide a job from lists.
 

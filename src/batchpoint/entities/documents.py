@@ -1,0 +1,555 @@
+"""Documents: YAML or JSON text → an entity, with every fault named by file, line, key and what is allowed there.
+
+Pure: the text is handed in, and local paths are listed and replaced, never looked at.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from batchpoint.entities.assets import ASSET_KINDS
+from batchpoint.entities.base import AssetName, ComputeName, DatastoreName, EndpointName, Entity
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
+from batchpoint.entities.resources import RESOURCE_KINDS
+from batchpoint.errors import InvalidEntityError
+
+Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment"]
+
+ENTITY_KINDS: dict[Kind, type[Entity]] = {
+    **ASSET_KINDS,
+    **RESOURCE_KINDS,
+    "endpoint": BatchEndpoint,
+    "deployment": BatchDeployment,
+}
+"""Every kind of entity that a person declares."""
+
+Key = tuple[str | int, ...]
+"""Where a value stands: mapping keys and list positions from the root of the document."""
+
+AnyPart = TypeVar("AnyPart", bound=BaseModel)
+
+_SCHEMAS: dict[str, Kind] = {
+    "model": "model",
+    "data": "data",
+    "environment": "environment",
+    "amlcompute": "compute",
+    "compute": "compute",
+    "batchendpoint": "endpoint",
+    "batchdeployment": "deployment",
+    "modelbatchdeployment": "deployment",
+    "azureblob": "datastore",
+    "azurefile": "datastore",
+    "azuredatalakegen1": "datastore",
+    "azuredatalakegen2": "datastore",
+    "onelake": "datastore",
+    "datastore": "datastore",
+}
+"""The name in Azure's ``…/latest/<name>.schema.json``, in lower case."""
+
+_TYPES: dict[str, Kind] = {
+    "custom_model": "model",
+    "mlflow_model": "model",
+    "triton_model": "model",
+    "uri_file": "data",
+    "uri_folder": "data",
+    "mltable": "data",
+    "amlcompute": "compute",
+    "azure_blob": "datastore",
+    "azure_file": "datastore",
+    "azure_data_lake_gen1": "datastore",
+    "azure_data_lake_gen2": "datastore",
+    "s3": "datastore",
+    "gcs": "datastore",
+    "model": "deployment",
+}
+
+_NAME_RULES: dict[str, str] = {
+    rule.__metadata__[0].pattern: words
+    for rule, words in (
+        (AssetName, "letters, digits, '-', '_' and '.', starting with a letter or digit, at most 255"),
+        (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
+        (ComputeName, "3 to 24 letters, digits and dashes, starting with a letter"),
+        (DatastoreName, "letters, digits and underscores, at most 255"),
+    )
+}
+
+_EXPECTED: dict[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "list": "a list",
+    "datetime": "a date and time",
+}
+"""What pydantic's error types ask for, by the first word of the type."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A mapping as it was written: its values, where each stands, and the text of each scalar."""
+
+    value: dict[str, Any]
+    name: str
+    """File name for messages."""
+    places: dict[Key, str] = field(default_factory=dict)
+    """``file:line`` of each key."""
+    texts: dict[Key, str] = field(default_factory=dict)
+    """Scalars as they were written, so that ``version: 1.10`` stays ``1.10``."""
+
+    def with_settings(self, assignments: Iterable[str]) -> Document:
+        """The document with ``a.b=c`` applied in order, as ``--set`` does. Values are read as YAML.
+
+        Raises:
+            InvalidEntityError: an assignment has no ``=``, or goes through something that is not a mapping or a list.
+        """
+        value, places, texts = _copy(self.value), dict(self.places), dict(self.texts)
+        for assignment in assignments:
+            key, given, text = read_assignment(assignment)
+            _assign(value, key, given, assignment)
+            places[key], texts[key] = f"--set {'.'.join(map(str, key))}", text
+        return replace(self, value=value, places=places, texts=texts)
+
+    def with_value(self, key: Key, given: Any) -> Document:
+        """The document with one value replaced; its place stays known."""
+        value = _copy(self.value)
+        _assign(value, key, given, ".".join(map(str, key)))
+        texts = {known: text for known, text in self.texts.items() if known[: len(key)] != key}
+        return replace(self, value=value, texts=texts)
+
+    def kind(self) -> Kind:
+        """Which kind of entity this declares, by ``$schema``, else ``type``, else a key that only one kind has.
+
+        Raises:
+            InvalidEntityError: nothing tells the kind.
+        """
+        if found := kind_by_schema(self.value):
+            return found
+        if found := _TYPES.get(str(self.value.get("type", "")).lower()):
+            return found
+        for key, kind in (("endpoint_name", "deployment"), ("conda_file", "environment"), ("auth_mode", "endpoint")):
+            if key in self.value:
+                return kind  # type: ignore[return-value]  # the literals above are kinds
+        message = f"{self.name} does not say what it declares. Add '$schema' or 'type', or use the command of its kind."
+        raise InvalidEntityError(message)
+
+    def entity(self, kind: Kind | None = None) -> Entity:
+        """The entity that is declared.
+
+        Raises:
+            InvalidEntityError: with every fault; ``details['problems']`` holds ``place``, ``key``, ``message`` and
+                ``allowed`` of each.
+        """
+        wanted = kind or self.kind()
+        hint = ""
+        declared = kind_by_schema(self.value)
+        if declared is not None and declared != wanted:
+            hint = f"'$schema' says that this declares a {declared}; a {wanted} was expected."
+        return self.part(ENTITY_KINDS[wanted], hint=hint)
+
+    def part(self, model: type[AnyPart], *, hint: str = "") -> AnyPart:
+        """The document as any model of ``batchpoint.entities``; raises like ``entity``."""
+        value = _with_written_texts(self.value, self.texts)
+        try:
+            return model.model_validate(value)
+        except ValidationError as refused:
+            value = _numbers_as_text(value, refused.errors(), self.texts)
+        try:
+            return model.model_validate(value)
+        except ValidationError as refused:
+            problems = _problems(model, self, value, refused.errors())
+        if hint:
+            problems.insert(0, {"place": self.places.get(("$schema",), self.name), "key": "$schema", "message": hint})
+        lines = [f"{problem['place']}: {problem['message']}" for problem in problems]
+        head = f"{self.name} is not valid:" if len(lines) == 1 else f"{self.name} has {len(lines)} faults:"
+        raise InvalidEntityError("\n  ".join([head, *lines]), problems=problems)
+
+
+def read_document(text: str, *, name: str = "document") -> Document:
+    """Read YAML (or JSON, which is YAML) text that holds one mapping.
+
+    Raises:
+        InvalidEntityError: it is not YAML, not a mapping, or gives one key twice.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
+            raise InvalidEntityError(message)
+        document = Document(value={}, name=name)
+        document.value.update(_Reader(loader, document).mapping(node, ()))
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        place = f"{name}:{mark.line + 1}" if mark else name
+        message = f"{place}: this is not YAML: {fault.problem or fault.context}."
+        raise InvalidEntityError(message) from None
+    except yaml.YAMLError as fault:
+        raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
+    finally:
+        loader.dispose()
+    return document
+
+
+def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart:
+    """A JSON body as a model, with the same messages and suggestions as a file.
+
+    Raises:
+        InvalidEntityError: as ``Document.entity``.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidEntityError(f"{name} must be a JSON object, not {_said(body)}.")
+    return Document(value=dict(body), name=name).part(model)
+
+
+def kind_by_schema(value: Mapping[str, Any]) -> Kind | None:
+    """The kind that ``$schema`` names; None without one that is known."""
+    match = re.search(r"/(\w+)\.schema\.json$", str(value.get("$schema", "")))
+    return _SCHEMAS.get(match[1].lower()) if match else None
+
+
+def read_assignment(text: str) -> tuple[Key, Any, str]:
+    """``a.b[0].c=value`` → the key, the value read as YAML, and the value's text.
+
+    Raises:
+        InvalidEntityError: there is no ``=``, or no key before it.
+    """
+    name, equals, given = text.partition("=")
+    keys = [int(part) if part.isdigit() else part for part in re.split(r"[.\[]", name.strip().replace("]", ""))]
+    if not equals or "" in keys:
+        raise InvalidEntityError(f"--set {text!r}: write it as key=value, or outer.inner=value.")
+    try:
+        value = yaml.safe_load(given) if given else ""
+    except yaml.YAMLError:
+        value = given
+    return tuple(keys), value, given
+
+
+def suggestion(given: str, allowed: Iterable[str]) -> str:
+    """A sentence that helps with a name that is not allowed: the nearest one, or all of them."""
+    names = sorted(allowed)
+    nearest = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.6)
+    if nearest:
+        return f"Did you mean '{nearest[0]}'?"
+    return f"Known: {', '.join(names)}." if names else ""
+
+
+@dataclass(frozen=True)
+class LocalPath:
+    """A value of a document that is a path of the machine it was written on."""
+
+    key: Key
+    path: str
+    holds: Literal["path", "conda_file", "pip_requirements"] = "path"
+    """The last two are files whose content is put in their place."""
+
+
+def is_local(text: str) -> bool:
+    """Whether a path means this machine: neither an ``azureml:`` reference nor an address of another scheme."""
+    return text.startswith("file:") or not re.match(r"^[a-zA-Z][a-zA-Z0-9+.\-]+:", text)
+
+
+def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
+    """The local paths in a document of this kind; Azure's files mean them relative to the file they stand in."""
+    if kind in ("model", "data", "code"):
+        return list(_paths(value, ("path",)))
+    if kind == "datastore":
+        return list(_paths(value, ("path",))) if value.get("type", "local") == "local" else []
+    if kind == "environment":
+        return list(_environment_paths(value, ()))
+    if kind == "deployment":
+        return list(_deployment_paths(value))
+    return []
+
+
+def looks_like_a_path(text: str) -> bool:
+    """Whether the value of ``model:`` is a local path and not a reference such as ``churn:3`` or ``churn@latest``."""
+    return text.startswith("file:") or (is_local(text) and (text.startswith(("~", ".")) or "/" in text))
+
+
+def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
+    for key in keys:
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found):
+            yield LocalPath(key, found)
+
+
+def _environment_paths(value: Mapping[str, Any], prefix: Key) -> Iterator[LocalPath]:
+    for name in ("conda_file", "pip_requirements"):
+        found = _at(value, (*prefix, name))
+        if isinstance(found, str) and is_local(found):
+            yield LocalPath((*prefix, name), found, name)  # type: ignore[arg-type]  # both names are kinds of content
+    yield from _paths(value, (*prefix, "build", "path"))
+
+
+def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    model = value.get("model")
+    if isinstance(model, str) and looks_like_a_path(model):
+        yield LocalPath(("model",), model)
+    yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
+    yield from _environment_paths(value, ("environment",))
+
+
+class _Reader:
+    """Turns nodes into values, noting places and texts, and refusing what YAML would let pass in silence."""
+
+    def __init__(self, loader: yaml.SafeLoader, document: Document) -> None:
+        self._loader = loader
+        self._document = document
+        self._open: set[int] = set()
+
+    def mapping(self, node: yaml.MappingNode, at: Key) -> dict[str, Any]:
+        self._enter(node)
+        self._refuse_duplicates(node)
+        self._loader.flatten_mapping(node)
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            place = (*at, key)
+            self._document.places[place] = f"{self._document.name}:{key_node.start_mark.line + 1}"
+            result[key] = self._value(value_node, place)
+        self._open.discard(id(node))
+        return result
+
+    def _value(self, node: yaml.Node, at: Key) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            self._enter(node)
+            result = []
+            for position, item in enumerate(node.value):
+                self._document.places[(*at, position)] = f"{self._document.name}:{item.start_mark.line + 1}"
+                result.append(self._value(item, (*at, position)))
+            self._open.discard(id(node))
+            return result
+        self._document.texts[at] = str(node.value)
+        return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]  # PyYAML's own
+
+    def _enter(self, node: yaml.Node) -> None:
+        if id(node) in self._open:
+            raise yaml.MarkedYAMLError(problem="an alias stands inside its own anchor", problem_mark=node.start_mark)
+        self._open.add(id(node))
+
+    def _refuse_duplicates(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
+            if key_node.value in seen and key_node.value != "<<":
+                problem = f"key '{key_node.value}' is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _at(value: Any, key: Key) -> Any:
+    for step in key:
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _assign(root: dict[str, Any], key: Key, given: Any, said: str) -> None:
+    current: Any = root
+    for step in key[:-1]:
+        if isinstance(current, list) and isinstance(step, int) and step < len(current):
+            current = current[step]
+        elif isinstance(current, dict):
+            if current.get(str(step)) is None:
+                current[str(step)] = {}
+            current = current[str(step)]
+        else:
+            break
+    last = key[-1]
+    if isinstance(current, dict):
+        current[str(last)] = given
+    elif isinstance(current, list) and isinstance(last, int) and last <= len(current):
+        current[last : last + 1] = [given]
+    else:
+        raise InvalidEntityError(f"--set {said!r}: there is no mapping or list at that place to put a value into.")
+
+
+def _with_written_texts(value: dict[str, Any], texts: Mapping[Key, str]) -> dict[str, Any]:
+    """Environment variables are text: ``PORT: 0123`` and ``V: 1.10`` mean what was written, not YAML's numbers."""
+    result = value
+    for key, text in texts.items():
+        known = _at(value, key)
+        if len(key) > 1 and key[-2] == "environment_variables" and known is not None:
+            result = _copy(result) if result is value else result
+            _assign(result, key, text, text)
+    return result
+
+
+def _numbers_as_text(value: dict[str, Any], errors: list[ErrorDetails], texts: Mapping[Key, str]) -> dict[str, Any]:
+    """Where text is wanted and YAML saw a number, a truth value or a date (``version: 1``), take it as it was written."""
+    result: dict[str, Any] = _copy(value)
+    for error in errors:
+        if error["type"] != "string_type":
+            continue
+        key, _, _ = _resolve(value, error["loc"])
+        given = _at(value, key)
+        if given is None or isinstance(given, str | Mapping | list):
+            continue
+        _assign(result, key, texts.get(key, json.dumps(given, default=str)), str(key))
+    return result
+
+
+def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None, str | None]:
+    """Pydantic's place → key in the document as written, the branch of a union in it, and the key that is missing.
+
+    Steps that the document does not have are names of union branches, or ``settings`` of a deployment in the legacy
+    form, whose keys stand at the root.
+    """
+    key: list[str | int] = []
+    branch, missing = None, None
+    if loc[:1] == ("batchpoint",) and len(loc) > 1 and _at(value, loc) is None:
+        flat = ("properties", f"batchpoint.{loc[1]}")
+        if _at(value, flat) is not None:
+            return flat, None, None
+    for step in loc:
+        current = _at(value, tuple(key))
+        if isinstance(current, Mapping) and step in current:
+            key.append(step)
+        elif isinstance(current, list) and isinstance(step, int):
+            key.append(step)
+        else:
+            branch, missing = (branch or str(step)), str(step)
+    return tuple(key), branch, missing
+
+
+def _problems(
+    model: type[BaseModel], document: Document, value: dict[str, Any], errors: list[ErrorDetails]
+) -> list[dict[str, Any]]:
+    """Each fault once, with its place; of a union only what fits the shape that was given."""
+    found: dict[tuple[Key, str], dict[str, Any]] = {}
+    for error in errors:
+        key, branch, missing = _resolve(value, error["loc"])
+        given = _at(value, key)
+        if branch is not None and error["type"] != "missing" and not _branch_fits(branch, given, error):
+            continue
+        problem = _problem(model, error, key, given, missing)
+        problem["place"] = _place(document, key)
+        found.setdefault((key, problem["message"]), problem)
+    if not found:
+        key, _, _ = _resolve(value, errors[0]["loc"])
+        message = f"key '{_dotted(key)}' is {_said(_at(value, key))}, which is not allowed here."
+        found[key, message] = {"key": _dotted(key), "message": message, "place": _place(document, key)}
+    order = {place: position for position, place in enumerate(document.places)}
+    return [found[both] for both in sorted(found, key=lambda both: order.get(both[0], -1))]
+
+
+def _branch_fits(branch: str, given: Any, error: ErrorDetails) -> bool:
+    plain = branch.split("[", 1)[0]
+    shapes = {"str": str, "dict": Mapping, "list": list}
+    if plain in shapes:
+        return isinstance(given, shapes[plain]) or not isinstance(given, str | Mapping | list)
+    if plain[:1].isupper() and error["type"] in ("model_type", "model_attributes_type"):
+        return isinstance(given, Mapping)
+    return True
+
+
+def _problem(
+    model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, missing: str | None
+) -> dict[str, Any]:
+    kind = error["type"]
+    if kind == "missing":
+        name = _dotted((*key, missing) if missing else key)
+        return {"key": name, "message": f"key '{name}' is missing."}
+    name = _dotted(key)
+    if kind == "extra_forbidden":
+        allowed = _keys_at(model, error["loc"][:-1])
+        message = f"key '{name}' is not known here. {suggestion(str(key[-1]), allowed)}".rstrip()
+        return {"key": name, "message": message, "allowed": sorted(allowed)}
+    if kind == "value_error":
+        words = str(error.get("ctx", {}).get("error", error["msg"]))
+        return {"key": name, "message": f"{f'key {name!r}: ' if name else ''}{words.rstrip('.')}."}
+    expected = _expected(error)
+    if kind == "literal_error" and isinstance(given, str):
+        choices = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+        message = f"key '{name}' is {_said(given)}. {suggestion(given, choices)} Allowed: {', '.join(choices)}."
+        return {"key": name, "message": message.replace(f"Known: {', '.join(sorted(choices))}. ", ""), "allowed": choices}
+    return {"key": name, "message": f"key '{name}' is {_said(given)}; {expected} is wanted.", "allowed": expected}
+
+
+def _expected(error: ErrorDetails) -> str:
+    """What would have been right, in words."""
+    kind, context = error["type"], error.get("ctx", {})
+    bounds = {
+        "greater_than_equal": ("a number of at least {}", "ge"),
+        "greater_than": ("a number above {}", "gt"),
+        "less_than_equal": ("a number of at most {}", "le"),
+        "less_than": ("a number below {}", "lt"),
+        "string_too_short": ("text of at least {} characters", "min_length"),
+        "string_too_long": ("text of at most {} characters", "max_length"),
+    }
+    if kind in bounds:
+        words, limit = bounds[kind]
+        return words.format(context.get(limit))
+    if kind == "string_pattern_mismatch":
+        pattern = str(context.get("pattern"))
+        return _NAME_RULES.get(pattern, f"text that matches {pattern}")
+    if kind == "literal_error":
+        return f"one of {context.get('expected')}"
+    return _EXPECTED.get(kind.split("_", 1)[0], error["msg"])
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
+    """The keys that a person may write at a place."""
+    current: type[BaseModel] | None = model
+    for step in loc:
+        known = current.model_fields.get(str(step)) if current else None
+        if known is not None:
+            current = next(_models_in(known.annotation), None)
+    if current is None:
+        return set()
+    keys = {item.alias or name for name, item in current.model_fields.items()}
+    if current is BatchDeployment:
+        keys |= set(DeploymentSettings.model_fields)
+    return keys
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _place(document: Document, key: Key) -> str:
+    for length in range(len(key), 0, -1):
+        if place := document.places.get(key[:length]):
+            return place
+    return document.name
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(step) for step in key)
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return repr(value)
