@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
-from batchpoint import __version__, local_server
+from batchpoint import __version__
 from batchpoint.client.connection import ByteProgress, Connection, address
 from batchpoint.client.files import LocalFiles, kind_of, load
-from batchpoint.client.jobs import Job, inside, entity_of
+from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.documents import Kind, read_body
@@ -487,6 +487,8 @@ class Tokens:
 
 
 def _local_server(settings: Settings, token: str | None) -> tuple[str, str | None]:
+    from batchpoint import local_server
+
     server = local_server.ensure(settings.home)
     _warn_about_version(server.url, server.version)
     return server.url, token or local_server.read_token(settings.home)
