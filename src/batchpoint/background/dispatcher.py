@@ -1,0 +1,340 @@
+"""Claims queued jobs, launches their runs, follows their folders, finishes them.
+
+Two loops. The one claims: it wakes when a job is queued, and hands each job to a thread that prepares it (which takes
+minutes when an environment is built) and starts its runner. The other follows everything that was claimed: it holds
+the leases, passes on progress and cancel requests, and sees a runner end within milliseconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import selectors
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
+from batchpoint.background.job_changes import JobChanges
+from batchpoint.background.launcher import Launcher, job_folder
+from batchpoint.background.loop import Loop
+from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
+from batchpoint.entities.resources import Compute
+from batchpoint.errors import (
+    BatchpointError,
+    DatastoreError,
+    EnvironmentBuildError,
+    InputError,
+    LeaseLostError,
+    ScoringScriptError,
+)
+from batchpoint.registry.jobs import ClaimedJob
+from batchpoint.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 2.0
+"""A lease is renewed this often at least, which is also how long a cancel from another process may go unseen."""
+PROGRESS_SECONDS = 0.5
+"""Progress is passed on this often at most."""
+FOLLOW_SECONDS = 0.1
+"""How often the folders of runs are looked at. The end of a runner is seen at once, by its process."""
+DEATHS_ALLOWED = 3
+"""A runner that dies so often without any progress in between is given up."""
+
+
+@dataclass
+class _Run:
+    """A claimed job."""
+
+    job: Job
+    lease_token: str
+    claim: Claim
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    """None while it is prepared, and for a runner that was started by an earlier server."""
+    pidfd: int | None = None
+    launched: bool = False
+    dropped: bool = False
+    """Whether it is no longer ours: finished, or lost to another server."""
+    cancel_requested: bool = False
+    status: JobStatus = JobStatus.PREPARING
+    deaths: int = 0
+    ledger_bytes: int = 0
+    renewed_at: float = 0.0
+    progress_stamp: int = 0
+    notices: tuple[str, ...] = ()
+
+
+class Dispatcher:
+    """Carries out the jobs of one registry on this machine."""
+
+    def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges) -> None:
+        self._workspace = workspace
+        self._jobs = workspace.registry.jobs
+        self._launcher = launcher
+        self._changes = changes
+        self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Run] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self.loops = (
+            Loop("dispatcher", self.claim_next, interval=0.5, longest_interval=2.0, wake=workspace.job_queued),
+            Loop("follower", self.follow, interval=FOLLOW_SECONDS),
+        )
+
+    def held(self) -> list[Claim]:
+        """What the jobs that are worked on hold of their computes."""
+        with self._lock:
+            return [run.claim for run in self._runs.values()]
+
+    def hurry(self, job: str) -> None:
+        """Look at a job now: it was asked to cancel."""
+        with self._lock:
+            if run := self._runs.get(job):
+                run.renewed_at = 0.0
+        self._wake_follower()
+
+    def claim_next(self) -> bool:
+        """Claim one job that fits, if there is one, and begin with it; whether there was one."""
+        computes = {
+            compute.name: compute
+            for compute in self._workspace.registry.resources.list("compute")
+            if isinstance(compute, Compute)
+        }
+        held = self.held()
+
+        def fits(job: Job) -> str | None:
+            return reason_to_wait(claim_of(job, computes), computes, held)
+
+        claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits)
+        if claimed is None:
+            return False
+        self._begin(claimed, claim_of(claimed.job, computes))
+        return True
+
+    def follow(self) -> bool:
+        """Wait a moment for a runner to end, then look at every run."""
+        with self._lock:
+            waiting = FOLLOW_SECONDS if self._runs else 1.0
+        for key, _ in self._selector.select(waiting):
+            if key.fd == self._wake_read:
+                os.read(self._wake_read, 4096)
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            try:
+                self._look_at(run)
+            except LeaseLostError:
+                log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
+                self._drop(run)
+        return True
+
+    def stop(self) -> None:
+        """Let go of everything: runners keep running, and the next server takes them over at once."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            self._drop(run)
+            with suppress(LeaseLostError):
+                self._jobs.release(run.job.name, run.lease_token)
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
+        job = claimed.job
+        run = _Run(job, claimed.lease_token, claim, job_folder(self._workspace.settings.home, job.name))
+        run.renewed_at = time.monotonic()
+        run.status = job.status
+        with self._lock:
+            self._runs[job.name] = run
+        self._changes.notify()
+        # A daemon: a server that is told to end does not wait for an environment to be built.
+        arguments = {"run": run, "resumed": claimed.resumed}
+        threading.Thread(target=self._prepare, kwargs=arguments, name=f"prepare-{job.name}", daemon=True).start()
+
+    def _prepare(self, run: _Run, *, resumed: bool) -> None:
+        """In a thread of its own: everything between the claim and the start of the runner."""
+        try:
+            if resumed and (run.folder / "spec.json").is_file():
+                if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
+                    self._launch(run)
+            else:
+                run.notices = self._launcher.prepare(run.job, run.folder)
+                self._jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
+                self._launch(run)
+            self._move(run, JobStatus.RUNNING)
+            run.launched = True
+        except LeaseLostError:
+            self._drop(run)
+        except BatchpointError as error:
+            self._fail(run, _reason_of(error), JobError(code=error.code, message=error.message))
+        except Exception as error:  # the rim of a job: whatever happened belongs into its record
+            log.exception("Job %s could not be prepared", run.job.name)
+            text = f"The job could not be started: {type(error).__name__}: {error}"
+            self._fail(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
+        finally:
+            self._wake_follower()
+            self._launcher.keep_spare()
+
+    def _launch(self, run: _Run) -> None:
+        if run.dropped:
+            return
+        run.ledger_bytes = _size(run.folder / "ledger.jsonl")
+        run.process = self._launcher.start(run.folder)
+        with suppress(AttributeError, OSError):  # without pidfd (not Linux) the end is seen by looking
+            run.pidfd = os.pidfd_open(run.process.pid)
+            self._selector.register(run.pidfd, selectors.EVENT_READ)
+
+    def _look_at(self, run: _Run) -> None:
+        if run.dropped:
+            return
+        self._hold(run)
+        if run.launched and not run.dropped and self._has_ended(run):
+            self._ended(run)
+
+    def _hold(self, run: _Run) -> None:
+        """Renew the lease when it is time, with the progress when there is news; pass on a cancel request."""
+        now = time.monotonic()
+        since = now - run.renewed_at
+        stamp = _stamp(run.folder / "progress.json") if run.launched else 0
+        if since < RENEW_SECONDS and (stamp == run.progress_stamp or since < PROGRESS_SECONDS):
+            return
+        progress = _read_progress(run.folder) if stamp != run.progress_stamp else None
+        run.renewed_at, run.progress_stamp = now, stamp
+        cancel = self._jobs.renew(run.job.name, run.lease_token, LEASE_SECONDS, progress)
+        if progress is not None:
+            if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
+                self._move(run, JobStatus.FINALIZING)
+            self._changes.notify()
+        if cancel and not run.cancel_requested:
+            run.cancel_requested = True
+            if run.launched:
+                (run.folder / "cancel").touch()
+            else:
+                self._fail(run, Reason.CANCELED_BY_USER, None)
+
+    def _has_ended(self, run: _Run) -> bool:
+        if run.process is not None:
+            return run.process.poll() is not None
+        return not runner_lives(run.folder)
+
+    def _ended(self, run: _Run) -> None:
+        self._forget_process(run)
+        outcome = _read_json(run.folder / "outcome.json")
+        if outcome is not None:
+            self._finish(run, outcome)
+            return
+        committed = _size(run.folder / "ledger.jsonl")
+        run.deaths = 1 if committed > run.ledger_bytes else run.deaths + 1
+        if run.deaths >= DEATHS_ALLOWED:
+            message = (
+                f"The runner of the job died {run.deaths} times without any progress in between. "
+                f"Its own words are at the end of {run.folder / 'logs' / 'runner.log'}."
+            )
+            self._fail(run, Reason.LOST, JobError(code="worker_lost", message=message, log="logs/runner.log"))
+            return
+        log.warning("The runner of job %s died (time %d); the job is resumed", run.job.name, run.deaths)
+        self._launch(run)
+
+    def _finish(self, run: _Run, outcome: dict[str, Any]) -> None:
+        outputs = {name: str(found["uri"]) for name, found in (outcome.get("outputs") or {}).items()}
+        error, receipt = outcome.get("error"), outcome.get("receipt")
+        self._jobs.finish(
+            run.job.name,
+            run.lease_token,
+            Reason(outcome["reason"]),
+            error=JobError.model_validate(error) if error else None,
+            receipt=Receipt.model_validate(receipt) if receipt else None,
+            outputs=outputs,
+            notices=outcome.get("notices") or (),
+            progress=_read_progress(run.folder),
+        )
+        self._drop(run)
+
+    def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
+        with suppress(LeaseLostError):
+            self._jobs.finish(run.job.name, run.lease_token, reason, error=error)
+        self._drop(run)
+
+    def _move(self, run: _Run, status: JobStatus) -> None:
+        # A resumed job may be further on already than the step that is repeated.
+        if run.status == JobStatus.FINALIZING or run.dropped:
+            return
+        self._jobs.transition(run.job.name, run.lease_token, status)
+        run.status = status
+        self._changes.notify()
+
+    def _drop(self, run: _Run) -> None:
+        run.dropped = True
+        with self._lock:
+            self._runs.pop(run.job.name, None)
+        self._forget_process(run)
+        self._changes.notify()
+        self._workspace.job_queued.set()  # what the job held is free now
+
+    def _forget_process(self, run: _Run) -> None:
+        pidfd, run.pidfd = run.pidfd, None
+        if pidfd is not None:
+            self._selector.unregister(pidfd)
+            os.close(pidfd)
+
+    def _wake_follower(self) -> None:
+        with suppress(OSError):  # a full pipe wakes as well as one more byte; a closed one has nobody to wake
+            os.write(self._wake_write, b".")
+
+
+def runner_lives(folder: Path) -> bool:
+    """Whether a runner works in this folder: it holds ``runner.lock`` for as long as it lives."""
+    try:
+        with (folder / "runner.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _reason_of(error: BatchpointError) -> Reason:
+    if isinstance(error, EnvironmentBuildError):
+        return Reason.ENVIRONMENT_FAILED
+    if isinstance(error, InputError | DatastoreError):
+        return Reason.INPUT_UNAVAILABLE
+    return Reason.SCORING_SCRIPT_FAILED if isinstance(error, ScoringScriptError) else Reason.INTERNAL_ERROR
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _read_progress(folder: Path) -> Progress | None:
+    found = _read_json(folder / "progress.json")
+    return Progress.model_validate(found) if found is not None else None
+
+
+def _stamp(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0

@@ -1,0 +1,424 @@
+"""A job → its ScoringSpec and a running process. The only reader of both halves: registry words in, scoring words out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+import yaml
+
+from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.jobs import Job, Output
+from batchpoint.entities.resources import Compute
+from batchpoint.errors import InputError, InvalidEntityError
+from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.places import Place, Places, asset_reference
+from batchpoint.scoring.spec import (
+    InputSpec,
+    Location,
+    ModelSpec,
+    OutputSpec,
+    RetrySpec,
+    ScoringSpec,
+    ScriptSpec,
+    SplitSpec,
+    ThresholdSpec,
+)
+from batchpoint.workspace import Workspace
+
+TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+"""Files whose rows can be scored; MLflow models get anything else as paths."""
+
+STAYS_WARM_SECONDS = 30 * 86400.0
+"""Idle time of a fork server on a compute that keeps instances (``min_instances``)."""
+
+_PACKAGES_FOR_ROWS = ("pandas", "pyarrow")
+"""What reading rows needs in the deployment's environment."""
+
+Format = Literal["csv", "jsonl", "parquet", "azureml"]
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where predictions go."""
+
+    folder: Place
+    file_name: str
+    owns_folder: bool
+    """Whether the folder is the job's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a job's deployment and input turned out to be on this machine."""
+
+    python: str
+    compute: Compute
+    home: Path
+    output: OutputPlace
+    model: Model | None = None
+    model_path: Path | None = None
+    code_dir: Path | None = None
+    inputs: tuple[Place, ...] = ()
+    """Where the input lies, assets replaced by what they point to."""
+    tabular_input: bool = True
+    mltable: dict[str, Any] | None = None
+
+
+def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
+    """The specification of a job's run. Pure.
+
+    Raises:
+        InvalidEntityError: the job has no deployment, no input, or names a datastore that is not there.
+    """
+    deployment = _deployment_of(job)
+    settings, options = deployment.settings, deployment.batchpoint
+    script = _script(deployment, resolved)
+    compute = resolved.compute
+    instances = min(deployment.resources.instance_count, compute.max_instances)
+    model = resolved.model
+    return ScoringSpec(
+        job=job.name,
+        endpoint=job.endpoint_name,
+        deployment=job.deployment_name,
+        python=resolved.python,
+        script=script,
+        model=_model(model, resolved.model_path) if model and resolved.model_path else None,
+        environment_variables={**deployment.environment_variables, **settings.environment_variables},
+        input=_input(job, resolved),
+        split=_split(deployment, script),
+        csv=options.csv,
+        output=_output(deployment, resolved.output),
+        retry=RetrySpec(
+            max_retries=settings.retry_settings.max_retries,
+            timeout=settings.retry_settings.timeout,
+            task_overhead_timeout=options.task_overhead_timeout,
+            progress_update_timeout=options.progress_update_timeout,
+            max_worker_losses=options.max_worker_losses,
+            isolate_failures=options.isolate_failures,
+        ),
+        thresholds=ThresholdSpec(
+            items=settings.error_threshold,
+            mini_batches=options.mini_batch_error_threshold,
+            percent=options.allowed_failed_percent,
+        ),
+        instances=instances,
+        processes_per_instance=settings.max_concurrency_per_instance,
+        logging_level=settings.logging_level,
+        fork_server=str(fork_server_folder(resolved, script, instances * settings.max_concurrency_per_instance)),
+        fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
+        retry_of=str(job_folder(resolved.home, job.retry_of)) if job.retry_of else None,
+        mltable=resolved.mltable,
+    )
+
+
+def job_folder(home: Path, job: str) -> Path:
+    """The run's folder of a job."""
+    return home / "jobs" / job
+
+
+def output_path(job: Job, file_name: str) -> tuple[str, str, bool]:
+    """Folder and file name of a job's predictions, and whether the folder is the job's own.
+
+    Without a place of its own, a job writes to the default datastore, in a folder named after the job (Azure's layout).
+    A path that looks like a file (an ending, no trailing slash) is one.
+    """
+    own_folder = f"azureml/{job.name}/score"
+    given = next(iter(job.outputs.values()), Output())
+    path = given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{own_folder}/"
+    if given.type == "uri_file" and not path.endswith("/") and PurePosixPath(path).suffix:
+        folder, _, file_name = path.rpartition("/")
+    else:
+        folder = path
+    return folder, file_name, folder.rstrip("/").endswith(own_folder)
+
+
+def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> Path:
+    """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads."""
+    key = json.dumps(
+        [
+            resolved.python,
+            resolved.compute.name,
+            resolved.model.reference if resolved.model else None,
+            str(resolved.model_path),
+            str(resolved.code_dir),
+            script.path,
+            script.takes,
+            workers,
+        ]
+    )
+    return resolved.home / "fork_servers" / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+class Launcher:
+    """Prepares runs and starts their runners. Keeps one runner started ahead of time, so that a job begins at once."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._places = Places(workspace.registry)
+        self._home = workspace.settings.home
+        self._environments = Environments(self._home)
+        self._lock = threading.Lock()
+        self._spare: subprocess.Popen[bytes] | None = None
+        self._spare_log: Path | None = None
+        self._closed = False
+
+    def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
+        """Write the run's specification into its folder; answers with notices. Takes minutes when packages are built.
+
+        Raises:
+            EnvironmentBuildError: the environment cannot be built.
+            InputError, DatastoreError: the input is not there.
+            NotFoundError, InvalidEntityError: something that the job names is gone or unfit.
+        """
+        interpreter, resolved = self._resolve(job)
+        spec = build_spec(job, resolved)
+        folder.mkdir(parents=True, exist_ok=True)
+        if spec.fork_server:
+            self._describe_fork_server(Path(spec.fork_server), resolved.compute, spec.instances)
+        spec.write(folder)
+        notices = list(interpreter.notices)
+        wanted = _deployment_of(job).resources.instance_count
+        if wanted > spec.instances:
+            notices.append(
+                f"The job asked for {wanted} instances; compute {resolved.compute.name} has {spec.instances} at most."
+            )
+        return tuple(notices)
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Start, or resume, the run in this folder. Its runner is a process of its own, which outlives this one."""
+        line = json.dumps({"folder": str(folder), "storage_options": self._places.storage_options()}) + "\n"
+        process, log_path = self._take_spare()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(line.encode())
+            process.stdin.close()
+        except BrokenPipeError:
+            # The spare died while it waited; a fresh one shows whether that was chance. Its end is seen by whoever follows.
+            process.wait()
+            process, log_path = self._spawn()
+            assert process.stdin is not None
+            process.stdin.write(line.encode())
+            process.stdin.close()
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        log_path.replace(folder / "logs" / "runner.log")
+        return process
+
+    def keep_spare(self) -> None:
+        """Start the runner that waits for the next job, unless one waits already."""
+        with self._lock:
+            if not self._closed and (self._spare is None or self._spare.poll() is not None):
+                if self._spare_log is not None:
+                    self._spare_log.unlink(missing_ok=True)
+                self._spare, self._spare_log = self._spawn()
+
+    def close(self) -> None:
+        """End the waiting runner. Runners that have a job go on."""
+        with self._lock:
+            self._closed = True
+            spare, self._spare = self._spare, None
+        if spare is not None and spare.stdin is not None:
+            spare.stdin.close()
+            spare.terminate()
+            spare.wait()
+        if self._spare_log is not None:
+            self._spare_log.unlink(missing_ok=True)
+
+    def warm_instances(self, compute: str) -> int:
+        """How many instances of a compute have a living fork server."""
+        return max(self._living_fork_servers(compute), default=0)
+
+    def _resolve(self, job: Job) -> tuple[Interpreter, Resolved]:
+        deployment = _deployment_of(job)
+        assets = self._workspace.assets
+        model, model_path = self._model(deployment)
+        code = deployment.code_configuration
+        code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
+        inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
+        tabular, mltable = self._look_at_input(job, inputs)
+        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular)
+        folder, file_name, owns_folder = output_path(job, deployment.settings.output_file_name)
+        resolved = Resolved(
+            python=interpreter.python,
+            compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
+            home=self._home,
+            output=OutputPlace(self._places.resolve(folder), file_name, owns_folder),
+            model=model,
+            model_path=model_path,
+            code_dir=code_dir,
+            inputs=inputs,
+            tabular_input=tabular,
+            mltable=mltable,
+        )
+        return interpreter, resolved
+
+    def _model(self, deployment: BatchDeployment) -> tuple[Model | None, Path | None]:
+        if deployment.model is None:
+            return None, None
+        assets, given = self._workspace.assets, deployment.model
+        model = given if isinstance(given, Model) else cast("Model", assets.resolve("model", given))
+        return model, assets.local_path(model)
+
+    def _input_paths(self, job: Job) -> Iterable[str]:
+        for given in job.inputs.values():
+            for path in (given.path, *given.paths):
+                reference = asset_reference(path)
+                if reference is None:
+                    yield path
+                else:
+                    yield cast("Data", self._workspace.assets.resolve("data", reference)).path
+
+    def _look_at_input(self, job: Job, inputs: tuple[Place, ...]) -> tuple[bool, dict[str, Any] | None]:
+        """Whether the input's first file holds rows, and the parsed MLTable of an input of that type."""
+        if not inputs:
+            raise InputError(f"Job {job.name} has no input.")
+        stores = self._places.stores()
+        first, given = inputs[0], next(iter(job.inputs.values()))
+        if given.type == "mltable":
+            with stores.open_read(f"{first.url.rstrip('/')}/MLTable", first.datastore) as file:
+                parsed = yaml.safe_load(file)
+            if not isinstance(parsed, dict):
+                raise InputError(f"The MLTable file of {first.uri} is not a mapping.")
+            return True, parsed
+        name = first.url
+        if stores.is_folder(first.url, first.datastore):
+            found = stores.list(first.url, first.datastore, recursive=given.recursive)
+            name = next((file.path for file in found), "")
+        return name.lower().endswith(TABULAR_ENDINGS) or not PurePosixPath(name).suffix, None
+
+    def _interpreter(
+        self, deployment: BatchDeployment, model: Model | None, model_path: Path | None, *, tabular: bool
+    ) -> Interpreter:
+        reads_rows = deployment.code_configuration is None or deployment.batchpoint.mini_batch_type == "dataframe"
+        also = _PACKAGES_FOR_ROWS if reads_rows and tabular else ()
+        environment = deployment.environment
+        if isinstance(environment, str):
+            environment = cast("Environment", self._workspace.assets.resolve("environment", environment))
+        if environment is not None:
+            return self._environments.for_environment(environment, also=also)
+        if model is not None and model.type == "mlflow_model" and model_path is not None:
+            flavors = tuple(model.flavors or ())
+            return self._environments.for_mlflow_model(model_path, flavors=flavors, also=also)
+        return self._environments.default()
+
+    def _take_spare(self) -> tuple[subprocess.Popen[bytes], Path]:
+        with self._lock:
+            spare, log_path = self._spare, self._spare_log
+            self._spare = self._spare_log = None
+        if spare is not None and log_path is not None and spare.poll() is None:
+            return spare, log_path
+        return self._spawn()
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], Path]:
+        folder = self._home / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        log_path = folder / f"runner-{uuid.uuid4().hex[:12]}.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "batchpoint.scoring.runner"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._home,
+                start_new_session=True,
+            )
+        return process, log_path
+
+    def _describe_fork_server(self, folder: Path, compute: Compute, instances: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "compute.json").write_text(json.dumps({"compute": compute.name, "instances": instances}))
+
+    def _living_fork_servers(self, compute: str) -> Iterable[int]:
+        for described in (self._home / "fork_servers").glob("*/compute.json"):
+            facts = json.loads(described.read_text())
+            if facts["compute"] == compute and (described.parent / "socket").exists():
+                yield facts["instances"]
+
+
+def _deployment_of(job: Job) -> BatchDeployment:
+    if job.deployment is None:
+        raise InvalidEntityError(f"Job {job.name} has no deployment to run.")
+    return job.deployment
+
+
+def _location(place: Place) -> Location:
+    return Location(url=place.url, datastore=place.datastore)
+
+
+def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
+    options = deployment.batchpoint
+    code = deployment.code_configuration
+    kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
+    takes = options.mini_batch_type
+    if takes == "auto":
+        takes = "dataframe" if kind == "mlflow" and resolved.tabular_input else "paths"
+    return ScriptSpec(
+        kind=kind,
+        path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,
+        code_dir=str(resolved.code_dir) if resolved.code_dir else None,
+        arguments=options.program_arguments,
+        takes=takes,
+    )
+
+
+def _model(model: Model, path: Path) -> ModelSpec:
+    # Azure's scripts look for the registered file or folder, under its own name, inside AZUREML_MODEL_DIR.
+    return ModelSpec(
+        name=model.name, version=model.version or "1", type=model.type, directory=str(path.parent), path=str(path)
+    )
+
+
+def _input(job: Job, resolved: Resolved) -> InputSpec:
+    if not job.inputs:
+        raise InvalidEntityError(f"Job {job.name} has no input.")
+    given = next(iter(job.inputs.values()))
+    return InputSpec(
+        type=given.type,
+        locations=[_location(place) for place in resolved.inputs],
+        include=given.include,
+        exclude=given.exclude,
+        recursive=given.recursive,
+    )
+
+
+def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
+    options, size = deployment.batchpoint, deployment.settings.mini_batch_size
+    by = options.split
+    if by == "auto":
+        by = "files" if script.takes == "paths" else "bytes"
+    return SplitSpec(by=by, files=size, rows=size if by == "rows" else None, bytes=options.mini_batch_bytes)
+
+
+def _output(deployment: BatchDeployment, place: OutputPlace) -> OutputSpec:
+    options = deployment.batchpoint
+    return OutputSpec(
+        action=deployment.settings.output_action,
+        format=_format(options.output_format, place.file_name),
+        folder=_location(place.folder),
+        file_name=place.file_name,
+        errors_name=f"errors.{options.errors_format}",
+        owns_folder=place.owns_folder,
+        if_exists=options.if_exists,
+        table=options.table,
+        key_columns=options.key_columns,
+        passthrough=options.passthrough,
+        row_keys=options.row_keys,
+        errors_format=options.errors_format,
+    )
+
+
+def _format(wanted: Literal["auto", "csv", "jsonl", "parquet", "azureml"], file_name: str) -> Format:
+    if wanted != "auto":
+        return wanted
+    endings: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+    return endings.get(PurePosixPath(file_name).suffix.lower(), "csv")

@@ -1,0 +1,42 @@
+"""All that goes on by itself, started and stopped together."""
+
+from __future__ import annotations
+
+from batchpoint.background.compute_pool import Node, nodes_of
+from batchpoint.background.dispatcher import Dispatcher
+from batchpoint.background.job_changes import JobChanges
+from batchpoint.background.launcher import Launcher
+from batchpoint.background.loop import LoopHealth
+from batchpoint.entities.resources import Compute
+from batchpoint.workspace import Workspace
+
+
+class Background:
+    """The loops of one workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.changes = JobChanges()
+        self._launcher = Launcher(workspace)
+        self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
+        self._loops = [*self.dispatcher.loops]
+
+    def start(self) -> None:
+        """Start every loop, and the runner that waits for the first job."""
+        self._launcher.keep_spare()
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """End every loop. Runs go on; the next server takes them over."""
+        for loop in self._loops:
+            loop.stop()
+        self.dispatcher.stop()
+        self._launcher.close()
+
+    def health(self) -> list[LoopHealth]:
+        """How every loop fares."""
+        return [loop.health() for loop in self._loops]
+
+    def nodes(self, compute: Compute) -> list[Node]:
+        """The instances of a compute, with what they do."""
+        return nodes_of(compute, self.dispatcher.held(), self._launcher.warm_instances(compute.name))

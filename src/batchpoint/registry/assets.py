@@ -1,0 +1,197 @@
+"""Assets: versions, labels, archiving. A version is stored once and never changes but in description and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.exc import IntegrityError
+
+from batchpoint.entities.assets import ASSET_KINDS
+from batchpoint.entities.base import Asset, AssetKind
+from batchpoint.errors import AlreadyExistsError, NotFoundError
+from batchpoint.registry.database import Database
+from batchpoint.registry.tables import assets_table as assets
+
+Archived = Literal["exclude", "only", "include"]
+
+
+class Assets:
+    """The assets of one registry."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def register(self, kind: AssetKind, asset: Asset, content_hash: str, *, by: str | None) -> tuple[Asset, bool]:
+        """Store a version. Answers with it, and whether it is new.
+
+        Without a version it gets the highest whole number so far plus one. With one that exists already and the same
+        content, only description and tags are taken over.
+
+        Raises:
+            AlreadyExistsError: the version exists with other content.
+        """
+        while True:
+            with self._database.write() as connection:
+                if asset.version is not None:
+                    known = _find(connection, kind, asset.name, asset.version)
+                    if known is not None:
+                        return self._again(connection, known, asset, content_hash), False
+                version = asset.version or _next_version(connection, kind, asset.name)
+                created = {"version": version, "created_at": self._now(), "created_by": by, "archived": False}
+                stored = asset.model_copy(update=created)
+                try:
+                    with connection.begin_nested():
+                        self._insert(connection, kind, stored, content_hash)
+                    return stored, True
+                except IntegrityError:
+                    pass  # another process registered that version just now: look again
+
+    def get(self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None) -> Asset:
+        """One version; without version, by label. ``latest`` is the most recently created that is not archived.
+
+        Raises:
+            NotFoundError: there is no such asset, version or label.
+        """
+        with self._database.read() as connection:
+            if version is not None:
+                row = _find(connection, kind, name, version)
+            elif label in {None, "latest"}:
+                of_name = select(assets).where(assets.c.kind == kind, assets.c.name == name)
+                newest = of_name.where(assets.c.archived.is_(False)).order_by(assets.c.id.desc()).limit(1)
+                row = connection.execute(newest).first()
+            else:
+                row = None
+            if row is None:
+                raise _not_found(connection, kind, name, version, label)
+            return _asset(row)
+
+    def find_content(self, kind: AssetKind, name: str, content_hash: str) -> Asset | None:
+        """The newest version of that name with that content."""
+        query = select(assets).where(assets.c.kind == kind, assets.c.name == name)
+        query = query.where(assets.c.content_hash == content_hash).order_by(assets.c.id.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return _asset(row) if row else None
+
+    def list(
+        self,
+        kind: AssetKind,
+        *,
+        name: str | None = None,
+        archived: Archived = "exclude",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Asset]:
+        """Versions, the newest first."""
+        query = select(assets).where(assets.c.kind == kind).order_by(assets.c.id.desc()).limit(limit).offset(offset)
+        if name is not None:
+            query = query.where(assets.c.name == name)
+        if archived != "include":
+            query = query.where(assets.c.archived == (archived == "only"))
+        with self._database.read() as connection:
+            return [_asset(row) for row in connection.execute(query)]
+
+    def update(
+        self,
+        kind: AssetKind,
+        name: str,
+        version: str,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Asset:
+        """Change description or tags; None leaves them as they are.
+
+        Raises:
+            NotFoundError: there is no such version.
+        """
+        with self._database.write() as connection:
+            row = _find(connection, kind, name, version)
+            if row is None:
+                raise _not_found(connection, kind, name, version, None)
+            return self._update(connection, row, description, tags)
+
+    def set_archived(self, kind: AssetKind, name: str, version: str | None, *, archived: bool) -> None:
+        """Hide a version, or all there are, from lists and from ``latest``; or show them again.
+
+        Raises:
+            NotFoundError: there is no such asset.
+        """
+        which = update(assets).where(assets.c.kind == kind, assets.c.name == name)
+        if version is not None:
+            which = which.where(assets.c.version == version)
+        with self._database.write() as connection:
+            if connection.execute(which.values(archived=archived)).rowcount == 0:
+                raise _not_found(connection, kind, name, version, None)
+
+    def _again(self, connection: Connection, row: Row[Any], asset: Asset, content_hash: str) -> Asset:
+        if row.content_hash != content_hash:
+            raise AlreadyExistsError(
+                f"{row.kind.capitalize()} {asset.reference} exists already with other content, and versions never "
+                "change. Register it under another version, or leave the version out to count up."
+            )
+        described = asset.model_fields_set
+        description = asset.description if "description" in described else None
+        return self._update(connection, row, description, asset.tags if "tags" in described else None)
+
+    def _update(
+        self, connection: Connection, row: Row[Any], description: str | None, tags: Mapping[str, str] | None
+    ) -> Asset:
+        asset = _asset(row)
+        before = (asset.description, asset.tags)
+        after = (asset.description if description is None else description, asset.tags if tags is None else dict(tags))
+        if before != after:
+            asset.description, asset.tags = after
+            asset.modified_at = self._now()
+            connection.execute(update(assets).where(assets.c.id == row.id).values(body=_body(asset)))
+        return asset
+
+    def _insert(self, connection: Connection, kind: AssetKind, asset: Asset, content_hash: str) -> None:
+        values = {
+            "kind": kind,
+            "name": asset.name,
+            "version": asset.version,
+            "archived": False,
+            "content_hash": content_hash,
+            "body": _body(asset),
+        }
+        connection.execute(assets.insert().values(values))
+
+
+def _find(connection: Connection, kind: AssetKind, name: str, version: str) -> Row[Any] | None:
+    key = (assets.c.kind == kind, assets.c.name == name, assets.c.version == version)
+    return connection.execute(select(assets).where(*key)).first()
+
+
+def _next_version(connection: Connection, kind: AssetKind, name: str) -> str:
+    query = select(assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
+    numbers = [int(version) for version in connection.execute(query).scalars() if version.isdecimal()]
+    return str(max(numbers, default=0) + 1)
+
+
+def _not_found(
+    connection: Connection, kind: AssetKind, name: str, version: str | None, label: str | None
+) -> NotFoundError:
+    query = select(assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
+    versions = connection.execute(query.order_by(assets.c.id.desc()).limit(5)).scalars().all()
+    if not versions:
+        message = f"There is no {kind} named {name}."
+    elif version is not None:
+        message = f"There is no {kind} {name}:{version}. The newest versions are {', '.join(versions)}."
+    elif label not in {None, "latest"}:
+        message = f"There is no {kind} {name}@{label}: the only label is latest."
+    else:
+        message = f"All versions of {kind} {name} are archived. Name a version ({', '.join(versions)}), or restore one."
+    return NotFoundError(message, kind=kind, name=name, version=version, label=label)
+
+
+def _asset(row: Row[Any]) -> Asset:
+    return ASSET_KINDS[row.kind].model_validate({**row.body, "archived": row.archived})
+
+
+def _body(asset: Asset) -> dict[str, Any]:
+    return {key: value for key, value in asset.body().items() if key != "archived"}

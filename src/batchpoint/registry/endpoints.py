@@ -1,0 +1,147 @@
+"""Batch endpoints and their deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import delete, func, select
+
+from batchpoint.entities.base import Entity
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.errors import NotFoundError
+from batchpoint.registry.database import Database
+from batchpoint.registry.tables import deployments_table as deployments
+from batchpoint.registry.tables import endpoints_table as endpoints
+
+E = TypeVar("E", bound=Entity)
+
+
+class Endpoints:
+    """The endpoints of one registry."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def put(self, endpoint: BatchEndpoint, *, by: str | None) -> BatchEndpoint:
+        """Store an endpoint, new or in place of the one of that name."""
+        with self._database.write() as connection:
+            query = select(endpoints.c.body).where(endpoints.c.name == endpoint.name).with_for_update()
+            before = connection.execute(query).scalar()
+            stored = stamped(endpoint, before, self._now(), by)
+            if before is None:
+                connection.execute(endpoints.insert().values(name=endpoint.name, body=stored.body()))
+            else:
+                change = endpoints.update().where(endpoints.c.name == endpoint.name)
+                connection.execute(change.values(body=stored.body()))
+            return stored
+
+    def get(self, name: str) -> BatchEndpoint:
+        """One endpoint.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            body = connection.execute(select(endpoints.c.body).where(endpoints.c.name == name)).scalar()
+        if body is None:
+            raise NotFoundError(f"There is no batch endpoint named {name}.", kind="endpoint", name=name)
+        return BatchEndpoint.model_validate(body)
+
+    def list(self, *, limit: int | None = None, offset: int = 0) -> list[BatchEndpoint]:
+        """All endpoints, by name."""
+        query = select(endpoints.c.body).order_by(endpoints.c.name).limit(limit).offset(offset)
+        with self._database.read() as connection:
+            return [BatchEndpoint.model_validate(body) for body in connection.execute(query).scalars()]
+
+    def delete(self, name: str) -> None:
+        """Forget an endpoint and its deployments.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.write() as connection:
+            if connection.execute(delete(endpoints).where(endpoints.c.name == name)).rowcount == 0:
+                raise NotFoundError(f"There is no batch endpoint named {name}.", kind="endpoint", name=name)
+
+
+class Deployments:
+    """The deployments of one registry."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def put(self, deployment: BatchDeployment, *, by: str | None) -> BatchDeployment:
+        """Store a deployment, new or in place of the one of that name."""
+        key = (deployments.c.endpoint_name == deployment.endpoint_name, deployments.c.name == deployment.name)
+        with self._database.write() as connection:
+            before = connection.execute(select(deployments.c.body).where(*key).with_for_update()).scalar()
+            stored = stamped(deployment, before, self._now(), by)
+            model = stored.model if isinstance(stored.model, str) else None
+            values = {"compute": stored.compute_name, "model": model, "body": stored.body()}
+            if before is None:
+                names = {"endpoint_name": deployment.endpoint_name, "name": deployment.name}
+                connection.execute(deployments.insert().values(**names, **values))
+            else:
+                connection.execute(deployments.update().where(*key).values(values))
+            return stored
+
+    def get(self, endpoint_name: str, name: str) -> BatchDeployment:
+        """One deployment.
+
+        Raises:
+            NotFoundError: the endpoint has none of that name.
+        """
+        key = (deployments.c.endpoint_name == endpoint_name, deployments.c.name == name)
+        with self._database.read() as connection:
+            body = connection.execute(select(deployments.c.body).where(*key)).scalar()
+        if body is None:
+            raise _no_deployment(endpoint_name, name)
+        return BatchDeployment.model_validate(body)
+
+    def list(
+        self, *, endpoint_name: str | None = None, compute: str | None = None, model: str | None = None
+    ) -> list[BatchDeployment]:
+        """Deployments of an endpoint, of a compute, of a model (as they refer to it), or all; by name."""
+        query = select(deployments.c.body).order_by(deployments.c.endpoint_name, deployments.c.name)
+        if endpoint_name is not None:
+            query = query.where(deployments.c.endpoint_name == endpoint_name)
+        if compute is not None:
+            query = query.where(deployments.c.compute == compute)
+        if model is not None:
+            query = query.where(deployments.c.model == model)
+        with self._database.read() as connection:
+            return [BatchDeployment.model_validate(body) for body in connection.execute(query).scalars()]
+
+    def count(self, endpoint_name: str) -> int:
+        """How many deployments an endpoint has."""
+        query = select(func.count()).where(deployments.c.endpoint_name == endpoint_name)
+        with self._database.read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def delete(self, endpoint_name: str, name: str) -> None:
+        """Forget a deployment.
+
+        Raises:
+            NotFoundError: the endpoint has none of that name.
+        """
+        key = (deployments.c.endpoint_name == endpoint_name, deployments.c.name == name)
+        with self._database.write() as connection:
+            if connection.execute(delete(deployments).where(*key)).rowcount == 0:
+                raise _no_deployment(endpoint_name, name)
+
+
+def _no_deployment(endpoint_name: str, name: str) -> NotFoundError:
+    message = f"Deployment {name} not found for endpoint {endpoint_name}."
+    return NotFoundError(message, kind="deployment", name=name, endpoint=endpoint_name)
+
+
+def stamped(entity: E, before: dict[str, Any] | None, now: datetime, by: str | None) -> E:
+    """The entity with the fields set that only the server sets."""
+    if before is None:
+        return entity.model_copy(update={"created_at": now, "created_by": by, "modified_at": None})
+    created = {"created_at": datetime.fromisoformat(before["created_at"]), "created_by": before.get("created_by")}
+    return entity.model_copy(update={**created, "modified_at": now})

@@ -1,0 +1,444 @@
+"""The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row.
+
+A lease is the right to work on a job until a time. Whoever holds its token renews it; when it runs out, the next
+``claim`` takes the job over, and whatever the old holder still tries fails with ``LeaseLostError``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from batchpoint.entities.jobs import (
+    TERMINAL_STATUSES,
+    TRANSITIONS,
+    Job,
+    JobError,
+    JobStatus,
+    Output,
+    Progress,
+    Reason,
+    Receipt,
+)
+from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
+from batchpoint.registry.database import Database
+from batchpoint.registry.tables import job_events_table as events
+from batchpoint.registry.tables import jobs_table as jobs
+
+ACTIVE_STATUSES = frozenset(JobStatus) - TERMINAL_STATUSES
+"""Jobs that are waiting or worked on."""
+
+LEASED_STATUSES = ACTIVE_STATUSES - {JobStatus.QUEUED}
+"""Jobs that somebody works on, or did until he was lost."""
+
+Archived = Literal["exclude", "only", "include"]
+
+_IN_COLUMNS = frozenset(
+    {"status", "reason", "cancel_requested", "archived", "idempotency_key", "waiting_for", "progress"}
+    | {"queued_at", "started_at", "finished_at"}
+)
+"""Fields of a job that change while it runs: they lie in columns, not in the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job, and the proof of the right to work on it."""
+
+    job: Job
+    lease_token: str
+    resumed: bool
+    """Whether somebody worked on it before and was lost: its folder may hold committed work."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One change of a job."""
+
+    at: datetime
+    event: str
+    """A new status, or ``cancel_requested``, ``lease_taken_over``, ``released``, ``archived``, ``restored``."""
+    details: dict[str, Any]
+
+
+class Jobs:
+    """The jobs of one registry. ``now`` is the clock that leases run by."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def enqueue(
+        self, job: Job, *, idempotency_key: str | None = None, request_hash: str | None = None
+    ) -> tuple[Job, bool]:
+        """Put a job at the end of the queue. Answers with the job, and whether it is new.
+
+        The same key with the same request hash gives the job that was made then.
+
+        Raises:
+            ConflictError: the key was used for another request.
+            AlreadyExistsError: a job of that name exists.
+        """
+        while True:
+            with self._database.write() as connection:
+                known = self._known(connection, job, idempotency_key, request_hash)
+                if known is not None:
+                    return known, False
+                try:
+                    with connection.begin_nested():
+                        return self._insert(connection, job, idempotency_key, request_hash), True
+                except IntegrityError:
+                    pass  # another process put the same key or name in just now: look again
+
+    def get(self, name: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            return _job(_row(connection, name))
+
+    def list(
+        self,
+        *,
+        status: JobStatus | Collection[JobStatus] | None = None,
+        endpoint: str | None = None,
+        deployment: str | None = None,
+        compute: str | None = None,
+        retry_of: str | None = None,
+        archived: Archived = "exclude",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Jobs, the newest first."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
+        if status is not None:
+            wanted = [status] if isinstance(status, JobStatus) else status
+            query = query.where(jobs.c.status.in_([str(each) for each in wanted]))
+        for column, value in (
+            (jobs.c.endpoint_name, endpoint),
+            (jobs.c.deployment_name, deployment),
+            (jobs.c.compute, compute),
+            (jobs.c.retry_of, retry_of),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if archived != "include":
+            query = query.where(jobs.c.archived == (archived == "only"))
+        with self._database.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def claim(
+        self, owner: str, lease_seconds: float, *, fits: Callable[[Job], str | None] = lambda _job: None
+    ) -> ClaimedJob | None:
+        """Take the next job to work on; None when there is none that fits.
+
+        First jobs whose lease ran out (they keep their status, ``resumed`` is true), then the oldest queued one, which
+        becomes ``preparing``. ``fits`` says why a job cannot start now, or None when it can; it is called inside the
+        transaction and must decide at once, from memory. A queued job that does not fit keeps the answer as
+        ``waiting_for`` and holds back the younger ones of its compute.
+        """
+        with self._database.read() as connection:
+            if connection.execute(self._claimable(select(jobs.c.id)).limit(1)).first() is None:
+                return None
+        with self._database.write() as connection:
+            return self._take_over(connection, owner, lease_seconds, fits) or self._take_queued(
+                connection, owner, lease_seconds, fits
+            )
+
+    def renew(self, name: str, token: str, lease_seconds: float, progress: Progress | None = None) -> bool:
+        """Hold the lease for longer and note the progress. Answers whether the job is asked to cancel.
+
+        Raises:
+            LeaseLostError: somebody else works on the job now, or it is finished.
+        """
+        values: dict[str, Any] = {"lease_expires_at": self._now() + timedelta(seconds=lease_seconds)}
+        if progress is not None:
+            values["progress"] = progress.model_dump(mode="json", exclude_none=True)
+        with self._database.write() as connection:
+            statement = update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token).values(values)
+            found = connection.execute(statement.returning(jobs.c.cancel_requested)).first()
+        if found is None:
+            raise LeaseLostError(f"The lease of job {name} was lost.")
+        return bool(found.cancel_requested)
+
+    def transition(self, name: str, token: str, to_status: JobStatus) -> Job:
+        """Move a leased job on. Moving it to where it is already changes nothing.
+
+        Raises:
+            LeaseLostError: somebody else works on the job now.
+            ConflictError: the move is not allowed, or it is the end: ends go through ``finish``.
+        """
+        with self._database.write() as connection:
+            row = self._leased(connection, name, token)
+            if row.status == to_status:
+                return _job(row)
+            if to_status in TERMINAL_STATUSES:
+                raise ConflictError(f"Job {name} ends through finish(), which wants a reason.")
+            return self._move(connection, row, to_status, {})
+
+    def finish(
+        self,
+        name: str,
+        token: str,
+        reason: Reason,
+        *,
+        error: JobError | None = None,
+        receipt: Receipt | None = None,
+        outputs: Mapping[str, str] | None = None,
+        notices: Collection[str] = (),
+        progress: Progress | None = None,
+    ) -> Job:
+        """End a job; its status follows from the reason. ``outputs`` says where each named output lies (a URI).
+
+        Raises:
+            LeaseLostError: somebody else works on the job now.
+            ConflictError: a job in this status cannot end for this reason.
+        """
+        with self._database.write() as connection:
+            row = self._leased(connection, name, token)
+            job = _job(row)
+            job.error, job.receipt = error, receipt
+            for output, uri in (outputs or {}).items():
+                job.outputs[output] = job.outputs.get(output, Output()).model_copy(update={"uri": uri})
+            job.notices += [notice for notice in notices if notice not in job.notices]
+            values: dict[str, Any] = {"body": _body(job), "reason": str(reason)}
+            if progress is not None:
+                values["progress"] = progress.model_dump(mode="json", exclude_none=True)
+            return self._move(connection, row, reason.status, values, {"reason": str(reason)})
+
+    def request_cancel(self, name: str) -> Job:
+        """Ask for a job to be canceled. A queued one is canceled at once; a canceled one stays as it is.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: the job has completed or failed already.
+        """
+        with self._database.write() as connection:
+            row = _row(connection, name, lock=True)
+            if row.status == JobStatus.QUEUED:
+                values = {"cancel_requested": True, "reason": str(Reason.CANCELED_BY_USER)}
+                return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]})
+            if row.status in {JobStatus.COMPLETED, JobStatus.FAILED}:
+                raise ConflictError(f"Job {name} cannot be canceled: it is {row.status} already.")
+            if row.status == JobStatus.CANCELED or row.cancel_requested:
+                return _job(row)
+            return self._change(connection, row, {"cancel_requested": True}, "cancel_requested", {})
+
+    def release(self, name: str, token: str) -> None:
+        """Give the lease back, so that the next ``claim`` of any server takes the job over at once.
+
+        Raises:
+            LeaseLostError: somebody else works on the job now.
+        """
+        with self._database.write() as connection:
+            row = self._leased(connection, name, token)
+            values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
+            self._change(connection, row, values, "released", {"owner": row.lease_owner})
+
+    def archive(self, name: str) -> Job:
+        """Hide a job from lists.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._set_archived(name, archived=True)
+
+    def restore(self, name: str) -> Job:
+        """Undo ``archive``.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._set_archived(name, archived=False)
+
+    def update(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        folder: str | None = None,
+        notices: Collection[str] = (),
+    ) -> Job:
+        """Change what is not guarded by the lease; None leaves a field as it is, ``notices`` are added.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.write() as connection:
+            job = _job(_row(connection, name, lock=True))
+            if description is not None:
+                job.description = description
+            if tags is not None:
+                job.tags = dict(tags)
+            if properties is not None:
+                job.properties = dict(properties)
+            if folder is not None:
+                job.folder = folder
+            job.notices += [notice for notice in notices if notice not in job.notices]
+            connection.execute(update(jobs).where(jobs.c.name == name).values(body=_body(job)))
+            return job
+
+    def events(self, name: str) -> Sequence[JobEvent]:
+        """Every change of a job, the oldest first.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            _row(connection, name)
+            rows = connection.execute(select(events).where(events.c.job_name == name).order_by(events.c.id))
+            return [JobEvent(row.at, row.event, row.details) for row in rows]
+
+    def counts_by_status(self) -> dict[JobStatus, int]:
+        """How many jobs are in each status, archived ones included."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status)).all()
+        counts = {JobStatus(status): count for status, count in rows}
+        return {status: counts.get(status, 0) for status in JobStatus}
+
+    def _known(self, connection: Connection, job: Job, key: str | None, request_hash: str | None) -> Job | None:
+        if key is not None:
+            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
+            if row is not None and row.request_hash != request_hash:
+                raise ConflictError(
+                    f"The idempotency key {key} was used for another request, which made job {row.name}. "
+                    "Use a new key for a new request."
+                )
+            if row is not None:
+                return _job(row)
+        if connection.execute(select(jobs.c.id).where(jobs.c.name == job.name)).first() is not None:
+            raise AlreadyExistsError(f"A job named {job.name} exists already. Choose another name, or leave it out.")
+        return None
+
+    def _insert(self, connection: Connection, job: Job, key: str | None, request_hash: str | None) -> Job:
+        now = self._now()
+        job = job.model_copy(update={"created_at": now, "queued_at": now, "idempotency_key": key})
+        values = {
+            "name": job.name,
+            "status": str(JobStatus.QUEUED),
+            "cancel_requested": False,
+            "archived": False,
+            "endpoint_name": job.endpoint_name,
+            "deployment_name": job.deployment_name,
+            "compute": job.deployment.compute_name if job.deployment else "local",
+            "retry_of": job.retry_of,
+            "idempotency_key": key,
+            "request_hash": request_hash,
+            "queued_at": now,
+            "body": _body(job),
+        }
+        connection.execute(jobs.insert().values(values))
+        self._note(connection, job.name, "queued", {"by": job.created_by} if job.created_by else {})
+        return job
+
+    def _claimable(self, query: Select[Any]) -> Select[Any]:
+        expired = jobs.c.status.in_([str(status) for status in LEASED_STATUSES]) & (
+            jobs.c.lease_expires_at <= self._now()
+        )
+        return query.where((jobs.c.status == str(JobStatus.QUEUED)) | expired)
+
+    def _take_over(
+        self, connection: Connection, owner: str, lease_seconds: float, fits: Callable[[Job], str | None]
+    ) -> ClaimedJob | None:
+        query = self._claimable(select(jobs)).where(jobs.c.status != str(JobStatus.QUEUED)).order_by(jobs.c.id)
+        for row in connection.execute(query.limit(100).with_for_update(skip_locked=True)).all():
+            if fits(_job(row)) is None:
+                lease = self._lease(owner, lease_seconds)
+                details = {"owner": owner, "before": row.lease_owner}
+                job = self._change(connection, row, lease, "lease_taken_over", details)
+                return ClaimedJob(job, lease["lease_token"], resumed=True)
+        return None
+
+    def _take_queued(
+        self, connection: Connection, owner: str, lease_seconds: float, fits: Callable[[Job], str | None]
+    ) -> ClaimedJob | None:
+        queued = jobs.c.status == str(JobStatus.QUEUED)
+        first = func.min(jobs.c.id)
+        computes = connection.execute(select(jobs.c.compute).where(queued).group_by(jobs.c.compute).order_by(first))
+        for compute in computes.scalars().all():
+            oldest = select(jobs).where(queued, jobs.c.compute == compute).order_by(jobs.c.id).limit(1)
+            row = connection.execute(oldest.with_for_update(skip_locked=True)).first()
+            if row is None:
+                continue
+            reason = fits(_job(row))
+            if reason is None:
+                lease = self._lease(owner, lease_seconds)
+                values = {**lease, "waiting_for": None}
+                job = self._move(connection, row, JobStatus.PREPARING, values, {"owner": owner})
+                return ClaimedJob(job, lease["lease_token"], resumed=False)
+            if reason != row.waiting_for:
+                connection.execute(update(jobs).where(jobs.c.id == row.id).values(waiting_for=reason[:1024]))
+        return None
+
+    def _lease(self, owner: str, lease_seconds: float) -> dict[str, Any]:
+        expires_at = self._now() + timedelta(seconds=lease_seconds)
+        return {"lease_owner": owner, "lease_token": secrets.token_hex(16), "lease_expires_at": expires_at}
+
+    def _leased(self, connection: Connection, name: str, token: str) -> Row[Any]:
+        row = _row(connection, name, lock=True)
+        if row.lease_token != token:
+            raise LeaseLostError(f"The lease of job {name} was lost.")
+        return row
+
+    def _move(
+        self,
+        connection: Connection,
+        row: Row[Any],
+        to_status: JobStatus,
+        values: dict[str, Any],
+        details: dict[str, Any] | None = None,
+    ) -> Job:
+        """Apply one row of ``TRANSITIONS``."""
+        if to_status not in TRANSITIONS[JobStatus(row.status)]:
+            raise ConflictError(f"Job {row.name} is {row.status} and cannot become {to_status}.")
+        values = {**values, "status": str(to_status)}
+        if to_status == JobStatus.RUNNING:
+            values["started_at"] = self._now()
+        if to_status in TERMINAL_STATUSES:
+            values |= {"finished_at": self._now(), "waiting_for": None}
+            values |= {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
+        return self._change(connection, row, values, str(to_status), details or {})
+
+    def _change(
+        self, connection: Connection, row: Row[Any], values: dict[str, Any], event: str, details: dict[str, Any]
+    ) -> Job:
+        changed = connection.execute(update(jobs).where(jobs.c.id == row.id).values(values).returning(jobs)).one()
+        self._note(connection, row.name, event, details)
+        return _job(changed)
+
+    def _set_archived(self, name: str, *, archived: bool) -> Job:
+        with self._database.write() as connection:
+            row = _row(connection, name, lock=True)
+            if row.archived == archived:
+                return _job(row)
+            return self._change(connection, row, {"archived": archived}, "archived" if archived else "restored", {})
+
+    def _note(self, connection: Connection, name: str, event: str, details: dict[str, Any]) -> None:
+        values = {"job_name": name, "at": self._now(), "event": event, "details": details}
+        connection.execute(events.insert().values(values))
+
+
+def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+    query = select(jobs).where(jobs.c.name == name)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFoundError(f"There is no job named {name}.", kind="job", name=name)
+    return row
+
+
+def _job(row: Row[Any]) -> Job:
+    columns = {field: getattr(row, field) for field in _IN_COLUMNS}
+    return Job.model_validate({**row.body, **columns})
+
+
+def _body(job: Job) -> dict[str, Any]:
+    return {key: value for key, value in job.body().items() if key not in _IN_COLUMNS}

@@ -1,0 +1,103 @@
+"""Named things: computes and datastores. Credentials are stored apart from the body, encrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import delete, select
+
+from batchpoint.entities.base import Entity
+from batchpoint.entities.resources import RESOURCE_KINDS, Datastore, DatastoreCredentials, ResourceKind
+from batchpoint.errors import NotFoundError
+from batchpoint.registry.database import Database
+from batchpoint.registry.endpoints import stamped
+from batchpoint.registry.secrets import SecretBox
+from batchpoint.registry.tables import resources_table as resources
+
+
+class Resources:
+    """The computes and datastores of one registry."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime], secret_box: SecretBox) -> None:
+        self._database = database
+        self._now = now
+        self._secret_box = secret_box
+
+    def put(self, kind: ResourceKind, entity: Entity, *, by: str | None) -> Entity:
+        """Store an entity, new or in place of the one of that name.
+
+        A datastore without credentials keeps those that it has; empty ones take them away.
+        """
+        with self._database.write() as connection:
+            key = (resources.c.kind == kind, resources.c.name == entity.name)
+            before = connection.execute(select(resources).where(*key).with_for_update()).first()
+            encrypted = before.credentials if before else None
+            if isinstance(entity, Datastore):
+                if entity.credentials is not None:
+                    given = _plain(entity.credentials)
+                    encrypted = self._secret_box.encrypt(given) if given else None
+                entity = entity.model_copy(update={"credentials": None, "has_credentials": encrypted is not None})
+            stored = stamped(entity, before.body if before else None, self._now(), by)
+            values = {"body": stored.body(), "credentials": encrypted}
+            if before:
+                connection.execute(resources.update().where(*key).values(values))
+            else:
+                connection.execute(resources.insert().values(kind=kind, name=entity.name, **values))
+            return stored
+
+    def get(self, kind: ResourceKind, name: str) -> Entity:
+        """One of them; a datastore comes without its credentials.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            key = (resources.c.kind == kind, resources.c.name == name)
+            row = connection.execute(select(resources.c.body).where(*key)).first()
+            if row is None:
+                query = select(resources.c.name).where(resources.c.kind == kind).order_by(resources.c.name).limit(20)
+                names = ", ".join(connection.execute(query).scalars())
+                raise NotFoundError(f"There is no {kind} named {name}. There are: {names}.", kind=kind, name=name)
+        return RESOURCE_KINDS[kind].model_validate(row.body)
+
+    def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> list[Entity]:
+        """All of a kind, by name."""
+        query = select(resources.c.body).where(resources.c.kind == kind).order_by(resources.c.name)
+        with self._database.read() as connection:
+            bodies = connection.execute(query.limit(limit).offset(offset)).scalars().all()
+        return [RESOURCE_KINDS[kind].model_validate(body) for body in bodies]
+
+    def delete(self, kind: ResourceKind, name: str) -> None:
+        """Forget one, with its credentials.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.write() as connection:
+            key = (resources.c.kind == kind, resources.c.name == name)
+            if connection.execute(delete(resources).where(*key)).rowcount == 0:
+                raise NotFoundError(f"There is no {kind} named {name}.", kind=kind, name=name)
+
+    def credentials(self, name: str) -> DatastoreCredentials | None:
+        """The decrypted credentials of a datastore. For whoever opens it; never for an answer to a user.
+
+        Raises:
+            RegistryError: the key file is not the one that they were stored with.
+        """
+        key = (resources.c.kind == "datastore", resources.c.name == name)
+        with self._database.read() as connection:
+            encrypted = connection.execute(select(resources.c.credentials).where(*key)).scalar()
+        if encrypted is None:
+            return None
+        return DatastoreCredentials.model_validate(self._secret_box.decrypt(encrypted))
+
+
+def _plain(credentials: DatastoreCredentials) -> dict[str, str]:
+    values: dict[str, Any] = {name: getattr(credentials, name) for name in type(credentials).model_fields}
+    plain = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
+    }
+    return {name: value for name, value in plain.items() if value is not None}

@@ -1,0 +1,140 @@
+"""Every table. An entity is stored as its JSON ``body`` beside the few columns that are queried."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from batchpoint.registry.database import UtcDateTime
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Counter = BigInteger().with_variant(Integer, "sqlite")
+"""Type of counted-up primary keys; SQLite counts up only plain integers."""
+
+assets_table = Table(
+    "assets",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),  # order of creation: what ``latest`` means
+    Column("kind", String(16), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("version", String(255), nullable=False),
+    Column("archived", Boolean, nullable=False),
+    Column("content_hash", String(128), nullable=False),
+    Column("body", JSON, nullable=False),
+    UniqueConstraint("kind", "name", "version"),
+    Index(None, "kind", "archived", "id"),
+)
+
+resources_table = Table(
+    "resources",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("credentials", LargeBinary),  # encrypted; see secrets.py
+)
+
+endpoints_table = Table(
+    "endpoints",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("body", JSON, nullable=False),
+)
+
+deployments_table = Table(
+    "deployments",
+    metadata,
+    Column("endpoint_name", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("compute", String(64), nullable=False, index=True),
+    Column("model", String(512), index=True),
+    Column("body", JSON, nullable=False),
+    ForeignKeyConstraint(["endpoint_name"], ["endpoints.name"], ondelete="CASCADE"),
+)
+
+jobs_table = Table(
+    "jobs",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),  # order of submission: the queue's order
+    Column("name", String(255), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),
+    Column("reason", String(64)),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("archived", Boolean, nullable=False),
+    Column("endpoint_name", String(64)),
+    Column("deployment_name", String(64)),
+    Column("compute", String(64), nullable=False),
+    Column("retry_of", String(255)),
+    Column("idempotency_key", String(255), unique=True),
+    Column("request_hash", String(64)),
+    Column("waiting_for", String(1024)),
+    Column("queued_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("lease_owner", String(255)),
+    Column("lease_token", String(64)),
+    Column("lease_expires_at", UtcDateTime),
+    Column("progress", JSON),
+    Column("body", JSON, nullable=False),
+    Index(None, "status", "compute", "id"),
+    Index(None, "status", "lease_expires_at"),
+    Index(None, "archived", "id"),
+    Index(None, "endpoint_name", "deployment_name", "id"),
+)
+
+job_events_table = Table(
+    "job_events",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),
+    Column("job_name", String(255), nullable=False, index=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("details", JSON, nullable=False),
+    ForeignKeyConstraint(["job_name"], ["jobs.name"], ondelete="CASCADE"),
+)
+
+tokens_table = Table(
+    "tokens",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("secret_hash", String(64), nullable=False, unique=True),
+    Column("prefix", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(255)),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+)
+
+audit_table = Table(
+    "audit",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("who", String(255), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(1024), nullable=False),
+    Column("ok", Boolean, nullable=False),
+    Column("details", JSON, nullable=False),
+)

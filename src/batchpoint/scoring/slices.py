@@ -1,0 +1,592 @@
+"""Slices → rows: what a worker reads of tabular files, and where one csv record ends and the next begins.
+
+Runs under the interpreter of the deployment's environment: only the standard library is imported at the top. pandas is
+needed to read rows; pyarrow is used when it is there, because it reads csv several times faster.
+
+What a csv record is, here and for planning: records end at ``\\n``, ``\\r\\n`` or a lone ``\\r`` outside quotes; a
+quote opens only at the start of a field (RFC 4180; the readers of pyarrow, pandas and the ``csv`` module agree); a line
+without any character is not a record. Files are UTF-8 by the time they are planned.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+NUMBER_NULLS = ("", "NaN", "nan", "NA", "N/A", "null", "NULL")
+"""Texts that mean "missing" in a column of numbers or truth values, whatever ``csv.null_values`` says."""
+
+HEAD_BYTES = 1 << 18
+"""How much of a file is looked at to guess the types of its columns."""
+SAMPLE_ROWS = 1000
+LONGEST_RECORD = 1 << 26
+"""A csv record of more bytes than this is taken for a quote that never ends."""
+
+BOM = b"\xef\xbb\xbf"
+
+_TRUE = ("true", "True", "TRUE", "1")
+_FALSE = ("false", "False", "FALSE", "0")
+_TRUTH = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|Inf|nan|NaN)")
+
+
+class UnreadableRowsError(ValueError):
+    """Rows could not be read. The message names file, row and, where it can, column and value."""
+
+
+def read_rows(
+    slices: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    csv: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+) -> Any:
+    """The rows ``start`` to ``stop`` of a mini-batch as a ``pandas.DataFrame`` with a fresh index.
+
+    Args:
+        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows.
+        start: first row, counted over all slices.
+        stop: one past the last row.
+        csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
+        schema: ``columns`` and ``types`` (Arrow names) pinned by planning; ``strict`` names the columns whose types the
+            model's signature demands. A column that is not in it is typed by the head of its file.
+
+    Only the wanted rows are parsed, so a bad row fails the ranges that hold it and no other.
+
+    Raises:
+        UnreadableRowsError: a row is ragged, not UTF-8, not JSON, or a value does not fit the signature.
+    """
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
+
+    frames = []
+    for group in _alike(_wanted(slices, start, stop), csv):
+        if group[0][0]["format"] == "csv":
+            frames.append(_read_csv(group, csv, schema))
+        else:
+            frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
+    if len(frames) == 1:
+        return frames[0]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
+    """The delimiter of a csv file: as set, except that a ``.tsv`` is cut at tabs unless something else was set."""
+    delimiter = str(csv.get("delimiter") or ",")
+    return "\t" if delimiter == "," and ".tsv" in Path(name.lower()).suffixes[-2:] else delimiter
+
+
+def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Names of a csv file's columns, and the offset at which its data begins.
+
+    Empty and repeated names become ``Unnamed: 3`` and ``name.1``, as in pandas. No names means an empty file.
+
+    Raises:
+        UnreadableRowsError: the header is not UTF-8, or names fewer columns than were given for the file.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        while True:
+            begin = len(BOM) if head.startswith(BOM) else 0
+            found = next(_records(head[begin:], delimiter), None)
+            more = file.read(HEAD_BYTES) if found is None or begin + found[1] == len(head) else b""
+            if not more:
+                break
+            head += more
+            if len(head) > LONGEST_RECORD:
+                raise UnreadableRowsError(f"The first line of {path} does not end within {LONGEST_RECORD} bytes.")
+    if found is None:
+        return (), begin
+    try:
+        fields = _fields(head[begin + found[0] : begin + found[1]], delimiter)
+    except UnicodeDecodeError as error:
+        raise UnreadableRowsError(f"The first line is not UTF-8 ({error}). Set csv.encoding.") from None
+    if csv.get("header", True):
+        return _unique_names(fields), begin + found[1]
+    names = csv.get("column_names")
+    return (tuple(names) if names else tuple(str(i) for i in range(len(fields)))), begin
+
+
+def record_bounds(data: bytes, delimiter: str) -> list[tuple[int, int]]:
+    """Start and end (line ending included) of each record of ``data``, which begins at the start of a record."""
+    return list(_records(data, delimiter))
+
+
+def line_bounds(data: bytes) -> list[tuple[int, int]]:
+    """Start and end of each line of ``data`` (jsonl) that is not blank."""
+    return list(_lines(data))
+
+
+def sample_types(
+    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Guess the types of csv columns from the first rows: int64, double, bool or string, as Arrow names them.
+
+    A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
+    numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``.
+
+    Returns:
+        The types, and the names of the columns in which no value at all is a number or a truth value.
+    """
+    values: list[set[str]] = [set() for _ in columns]
+    for number, (begin, end) in enumerate(_records(head, delimiter)):
+        if number == SAMPLE_ROWS or (end == len(head) and number > 0):
+            break  # the last record may be cut in two
+        try:
+            fields = _fields(head[begin:end], delimiter)
+        except (UnicodeDecodeError, csv_module.Error):
+            continue
+        for seen, text in zip(values, fields, strict=False):
+            seen.add(text)
+    nulls = set(null_values)
+    present = [{text.strip() for text in seen} - set(NUMBER_NULLS) - nulls for seen in values]
+    types = tuple(_type_of(seen, texts, nulls) for seen, texts in zip(values, present, strict=True))
+    only_text = [
+        name
+        for name, texts in zip(columns, present, strict=True)
+        if texts and not any(_NUMBER.fullmatch(text) or text in _TRUTH for text in texts)
+    ]
+    return types, tuple(only_text)
+
+
+def read_json_array(path: str) -> list[Any]:
+    """The rows of a json file: an array of objects, or an object with ``columns`` and ``data``.
+
+    Raises:
+        UnreadableRowsError: the file is not json, or is neither of these.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise UnreadableRowsError(f"{Path(path).name} is not valid JSON: {error}.") from None
+    if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+    if not isinstance(value, list):
+        message = f"{Path(path).name} holds a JSON {type(value).__name__}; an array of objects is needed."
+        raise UnreadableRowsError(message)
+    return value
+
+
+# ---------------------------------------------------------------------------------------------- which rows are wanted
+
+Piece = tuple[Mapping[str, Any], int, int]
+"""A slice, and the rows of it that are wanted."""
+
+
+def _wanted(slices: Sequence[Mapping[str, Any]], start: int, stop: int) -> Iterator[Piece]:
+    passed = 0
+    for piece in slices:
+        first, last = max(start - passed, 0), min(stop - passed, piece["rows"])
+        if first < last:
+            yield piece, first, last
+        passed += piece["rows"]
+
+
+def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Piece]]:
+    """Neighbours that can be parsed in one go: csv files with the same columns."""
+    group: list[Piece] = []
+    group_key: object = None
+    for piece in pieces:
+        is_csv = piece[0]["format"] == "csv"
+        key = (_header(piece[0], csv), delimiter_of(piece[0]["name"], csv)) if is_csv else piece[0]["format"]
+        if group and key != group_key:
+            yield group
+            group = []
+        group.append(piece)
+        group_key = key
+    if group:
+        yield group
+
+
+class _Memory:
+    """What was read last. Halving a failing part reads the same slice again and again."""
+
+    headers: dict[tuple[str, str], tuple[str, ...]] = {}  # noqa: RUF012 -- one per process, on purpose
+    slice_key: tuple[str, int, int] | None = None
+    data: bytes = b""
+    bounds: list[tuple[int, int]] | None = None
+    group_key: tuple[str, int] | None = None
+    group: Any = None
+    parquet_path: str | None = None
+    parquet: Any = None
+
+
+def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
+    key = (piece["path"], delimiter_of(piece["name"], csv))
+    if key not in _Memory.headers:
+        if len(_Memory.headers) > 4096:
+            _Memory.headers.clear()
+        _Memory.headers[key] = header_of(*key, csv)[0]
+    return _Memory.headers[key]
+
+
+def _bytes_of(piece: Mapping[str, Any]) -> bytes:
+    key = (piece["path"], piece["offset"], piece["length"])
+    if _Memory.slice_key != key:
+        with Path(piece["path"]).open("rb") as file:
+            file.seek(piece["offset"])
+            data = file.read(piece["length"])
+        if len(data) != piece["length"]:
+            raise UnreadableRowsError(f"{piece['name']} has become shorter since it was planned.")
+        _Memory.slice_key, _Memory.data, _Memory.bounds = key, data, None
+    return _Memory.data
+
+
+def _cut(piece: Mapping[str, Any], first: int, last: int, delimiter: str | None) -> bytes:
+    """The bytes of the wanted rows, ending in a line ending. A delimiter of None means lines of JSON."""
+    data = _bytes_of(piece)
+    if first > 0 or last < piece["rows"]:
+        if _Memory.bounds is None:
+            _Memory.bounds = list(_lines(data) if delimiter is None else _records(data, delimiter))
+        data = data[_Memory.bounds[first][0] : _Memory.bounds[last - 1][1]]
+    return data if data.endswith((b"\n", b"\r")) else data + b"\n"
+
+
+# ------------------------------------------------------------------------------------------------------------- records
+
+
+def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, int]]:
+    begin = 0
+    if b'"' in data:
+        mark = re.escape(delimiter.encode())
+        opens = rb"(?:(?<=[\r\n])|(?<=" + mark + rb")|\A)"
+        tokens = re.compile(opens + rb'"[^"]*(?:""[^"]*)*(?:"|\Z)|\r\n|\n|\r')
+        ends = (match.end() for match in tokens.finditer(data) if data[match.start()] != 34)
+    else:
+        ends = (match.end() for match in re.finditer(rb"\r\n|\n|\r", data))
+    for end in ends:
+        if end - begin > 2 or data[begin:end].strip(b"\r\n"):
+            yield begin, end
+        begin = end
+    if begin < len(data):
+        yield begin, len(data)
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, int]]:
+    begin = 0
+    for match in re.finditer(rb"\n|\Z", data):
+        if data[begin : match.end()].strip():
+            yield begin, match.end()
+        begin = match.end()
+
+
+def _fields(record: bytes, delimiter: str) -> list[str]:
+    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
+    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+
+
+def _unique_names(fields: list[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    for position, field in enumerate(fields):
+        name = base = field or f"Unnamed: {position}"
+        count = 0
+        while name in names:
+            count += 1
+            name = f"{base}.{count}"
+        names.append(name)
+    return tuple(names)
+
+
+def _type_of(values: set[str], present: set[str], null_values: set[str]) -> str:
+    if not present:
+        return "double" if values <= (null_values | {"", "NaN", "nan"}) else "string"
+    if all(_INTEGER.fullmatch(text) for text in present):
+        return "int64"
+    if all(_NUMBER.fullmatch(text) for text in present):
+        return "double"
+    return "bool" if present <= _TRUTH else "string"
+
+
+# ----------------------------------------------------------------------------------------------------------------- csv
+
+
+def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Any:
+    first = group[0][0]
+    columns, delimiter = _header(first, csv), delimiter_of(first["name"], csv)
+    data = b"".join(_cut(*piece, delimiter) for piece in group)
+    types, strict = _types(first, columns, delimiter, csv, schema)
+    rows = sum(last - begin for _, begin, last in group)
+    nulls = list(csv.get("null_values", [""]))
+    try:
+        frame = _parse(data, columns, types, strict, delimiter, nulls)
+    except _BadValueError as error:
+        name, row = _place(group, error.row)
+        message = f"{name}, row {row}: column {error.column!r} holds {error.value!r}, which is not {error.type}."
+        raise UnreadableRowsError(message) from None
+    except ValueError as error:  # ArrowInvalid and pandas' ParserError are both ValueErrors
+        _explain(group, columns, delimiter)
+        raise UnreadableRowsError(f"{first['name']}, from row {first['first_row'] + group[0][1]}: {error}") from None
+    if len(frame) != rows:
+        _explain(group, columns, delimiter)
+        message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
+        raise UnreadableRowsError(message)
+    return frame
+
+
+def _types(
+    piece: Mapping[str, Any],
+    columns: tuple[str, ...],
+    delimiter: str,
+    csv: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+) -> tuple[dict[str, str], frozenset[str]]:
+    pinned = dict(zip(schema["columns"], schema["types"], strict=True)) if schema else {}
+    if any(name not in pinned for name in columns):
+        offset = header_of(piece["path"], delimiter, csv)[1]
+        with Path(piece["path"]).open("rb") as file:
+            file.seek(offset)
+            head = file.read(HEAD_BYTES)
+        guessed, _ = sample_types(head, columns, delimiter, csv.get("null_values", [""]))
+        pinned = {**dict(zip(columns, guessed, strict=True)), **pinned}
+    strict = frozenset((schema or {}).get("strict") or ())
+    return {name: pinned[name] for name in columns}, strict
+
+
+class _BadValueError(Exception):
+    """A value does not fit the type that the signature demands."""
+
+    def __init__(self, row: int, column: str, value: str, kind: str) -> None:
+        super().__init__(row, column, value, kind)
+        self.row, self.column, self.value, self.type = row, column, value, kind
+
+
+def _parse(
+    data: bytes,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    strict: frozenset[str],
+    delimiter: str,
+    nulls: list[str],
+) -> Any:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+    except ImportError:
+        return _parse_with_pandas(data, columns, types, strict, delimiter, nulls)
+    arrow_types = {name: pa.type_for_alias(kind) for name, kind in types.items()}
+    try:
+        # Most files have no odd spellings of "missing" in their numbers: one pass with the policy for text will do.
+        table = _arrow_table(data, columns, arrow_types, delimiter, nulls)
+    except pa.ArrowInvalid:
+        texts = _arrow_table(data, columns, dict.fromkeys(columns, pa.string()), delimiter, nulls)
+        converted = [
+            _converted(texts.column(i), arrow_types[name], name, strict=name in strict)
+            for i, name in enumerate(columns)
+        ]
+        table = pa.table(converted, names=list(columns))
+    return table.to_pandas(use_threads=False)
+
+
+def _arrow_table(
+    data: bytes, columns: Sequence[str], types: Mapping[str, Any], delimiter: str, nulls: list[str]
+) -> Any:
+    from pyarrow import csv as arrow_csv  # noqa: PLC0415 -- the user's own, known to be there
+
+    return arrow_csv.read_csv(
+        io.BytesIO(data),
+        read_options=arrow_csv.ReadOptions(
+            column_names=list(columns), use_threads=False, block_size=min(max(len(data) + 1, 1 << 12), 2**31 - 1)
+        ),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in data),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=types,
+            null_values=nulls,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            true_values=_TRUE,
+            false_values=_FALSE,
+        ),
+    )
+
+
+def _converted(texts: Any, kind: Any, name: str, *, strict: bool) -> Any:
+    """A column of texts as numbers; texts that do not convert widen the column, or fail it when it is strict."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+    from pyarrow import compute  # noqa: PLC0415 -- the same
+
+    if pa.types.is_string(kind):
+        return texts
+    if pa.types.is_binary(kind):
+        return texts.cast(kind)
+    trimmed = compute.utf8_trim_whitespace(texts)
+    missing = compute.is_in(trimmed, value_set=pa.array(NUMBER_NULLS))
+    present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    for candidate in [kind] if strict or not pa.types.is_integer(kind) else [kind, pa.float64()]:
+        try:
+            return present.cast(candidate)
+        except pa.ArrowInvalid:
+            continue
+    if not strict:
+        return texts
+    for row, value in enumerate(present.to_pylist()):
+        try:
+            pa.array([value], pa.string()).cast(kind)
+        except pa.ArrowInvalid:
+            raise _BadValueError(row, name, value, str(kind)) from None
+    raise _BadValueError(0, name, str(texts[0]), str(kind))
+
+
+_PANDAS_TYPES = {"int64": "int64", "int32": "int32", "double": "float64", "float": "float32", "bool": "bool"}
+
+
+def _parse_with_pandas(
+    data: bytes,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    strict: frozenset[str],
+    delimiter: str,
+    nulls: list[str],
+) -> Any:
+    """The same without pyarrow. pandas cannot tell a quoted empty text from an unquoted one: both are missing."""
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
+
+    frame = pd.read_csv(
+        io.BytesIO(data), header=None, names=list(columns), index_col=False, sep=delimiter, dtype=str,
+        keep_default_na=False, na_values=nulls, encoding="utf-8", on_bad_lines="error",
+    )  # fmt: skip
+    bounds = record_bounds(data, delimiter)
+    if any(len(_fields(data[a:b], delimiter)) != len(columns) for a, b in bounds):
+        raise ValueError("rows have different numbers of fields")
+    for name in columns:
+        if types[name] == "string":
+            continue
+        texts = frame[name].str.strip()
+        present = texts.mask(texts.isin(NUMBER_NULLS))
+        try:
+            frame[name] = _pandas_column(present, types[name])
+        except (ValueError, KeyError):
+            if name in strict:
+                row, value = _first_bad(present, types[name])
+                raise _BadValueError(row, name, value, types[name]) from None
+    return frame
+
+
+def _pandas_column(present: Any, kind: str) -> Any:
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
+
+    if kind == "bool":
+        known = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
+        if not present.dropna().isin(known).all():
+            raise ValueError(kind)
+        mapped = present.map(known)
+        return mapped.astype(bool) if not mapped.isna().any() else mapped.astype(object)
+    if kind.startswith("timestamp"):
+        return pd.to_datetime(present)
+    numbers = pd.to_numeric(present)
+    whole = kind in {"int64", "int32"}
+    if whole and present.dropna().str.contains(r"[.eE]").any():
+        return numbers.astype("float64")
+    return numbers.astype("float64" if whole and numbers.isna().any() else _PANDAS_TYPES[kind])
+
+
+def _first_bad(present: Any, kind: str) -> tuple[int, str]:
+    for row in range(len(present)):
+        try:
+            _pandas_column(present.iloc[row : row + 1], kind)
+        except (ValueError, KeyError):
+            return row, str(present.iloc[row])
+    return 0, ""
+
+
+def _place(group: list[Piece], row: int) -> tuple[str, int]:
+    """File and row, counted from 0, of a row of what was parsed."""
+    for piece, first, last in group:
+        if row < last - first:
+            return piece["name"], piece["first_row"] + first + row
+        row -= last - first
+    return group[-1][0]["name"], group[-1][0]["first_row"] + group[-1][2]
+
+
+def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None:
+    """Raise for the first row that is ragged, not UTF-8, or has a quote that never ends."""
+    for piece, first, last in group:
+        data = _cut(piece, first, last, delimiter)
+        for row, (begin, end) in enumerate(_records(data, delimiter), piece["first_row"] + first):
+            try:
+                fields = _fields(data[begin:end], delimiter)
+            except UnicodeDecodeError as error:
+                message = f"{piece['name']}, row {row}: not UTF-8 ({error.reason}). Set csv.encoding."
+                raise UnreadableRowsError(message) from None
+            except csv_module.Error as error:
+                raise UnreadableRowsError(f"{piece['name']}, row {row}: {error}.") from None
+            if len(fields) != len(columns):
+                message = f"{piece['name']}, row {row}: expected {len(columns)} fields, found {len(fields)}."
+                raise UnreadableRowsError(message)
+
+
+# ------------------------------------------------------------------------------------------------------- other formats
+
+
+def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping[str, Any] | None) -> Any:
+    if piece["format"] == "parquet":
+        return _read_parquet(piece, piece["first_row"] + first, piece["first_row"] + last)
+    if piece["format"] == "json":
+        rows = read_json_array(piece["path"])[piece["first_row"] + first : piece["first_row"] + last]
+    else:
+        rows = _json_lines(piece, first, last)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            message = f"{piece['name']}, row {piece['first_row'] + first + number}: expected an object, found {row!r}."
+            raise UnreadableRowsError(message)
+    return _json_frame(rows, schema)
+
+
+def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:
+    data = _cut(piece, first, last, None)
+    lines = [data[begin:end] for begin, end in _lines(data)]
+    try:
+        rows: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        rows = []
+    if len(rows) == len(lines):
+        return rows
+    for number, line in enumerate(lines, piece["first_row"] + first):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise UnreadableRowsError(f"{piece['name']}, row {number}: not valid JSON: {error}.") from None
+    return [json.loads(line) for line in lines]
+
+
+def _json_frame(rows: list[Any], schema: Mapping[str, Any] | None) -> Any:
+    """Numbers take the pinned type where that loses nothing, so that every slice has the same types."""
+    import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
+
+    frame = pd.DataFrame(rows)
+    for name, kind in zip(schema["columns"], schema["types"], strict=True) if schema else ():
+        if name in frame and kind in _PANDAS_TYPES and frame[name].dtype.kind in "iuf":
+            whole = kind.startswith("int")
+            if kind in {"double", "float"} or (whole and frame[name].dtype.kind in "iu"):
+                frame[name] = frame[name].astype(_PANDAS_TYPES[kind])
+    return frame
+
+
+def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+        from pyarrow import parquet  # noqa: PLC0415 -- the same
+    except ImportError:
+        message = "Reading parquet needs pyarrow in the deployment's environment. Add it to its packages."
+        raise UnreadableRowsError(message) from None
+    path = piece["path"]
+    try:
+        if _Memory.parquet_path != path:
+            _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
+        tables = []
+        passed = 0
+        for group in range(_Memory.parquet.metadata.num_row_groups):
+            rows = _Memory.parquet.metadata.row_group(group).num_rows
+            if passed < last and passed + rows > first:
+                if _Memory.group_key != (path, group):
+                    _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                    _Memory.group_key = (path, group)
+                begin = max(first - passed, 0)
+                tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
+            passed += rows
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
+    return pa.concat_tables(tables).to_pandas(use_threads=False, ignore_metadata=True)

@@ -1,0 +1,55 @@
+"""Who is asking, and what he may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from batchpoint.entities.tokens import Role, Token
+from batchpoint.errors import AuthenticationError, PermissionDeniedError
+from batchpoint.server.context import context_of
+
+def authenticated(request: Request) -> Token:
+    """The token of a request.
+
+    Raises:
+        AuthenticationError: there is none, or it is unknown, expired or revoked.
+        TooManyRequestsError: the address failed too often of late.
+    """
+    context = context_of(request)
+    address = request.client.host if request.client else "unknown"
+    context.failed_attempts.check(address)
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        message = "This needs a token. Send the header 'Authorization: Bearer <token>'."
+        raise AuthenticationError(message)
+    try:
+        token = context.workspace.tokens.authenticate(secret.strip())
+    except AuthenticationError:
+        context.failed_attempts.note(address)
+        raise
+    request.scope["token_name"] = token.name
+    return token
+
+
+def _require(role: Role) -> Callable[[Request], Token]:
+    def check(request: Request) -> Token:
+        token = authenticated(request)
+        if not token.allows(role):
+            message = (
+                f"The token {token.name} has the role {token.role}; {request.method} {request.url.path} needs {role}."
+            )
+            raise PermissionDeniedError(message)
+        return token
+
+    return check
+
+
+Reader = Annotated[Token, Depends(_require("reader"))]
+"""The caller, who may at least read."""
+Operator = Annotated[Token, Depends(_require("operator"))]
+"""The caller, who may at least register, deploy and invoke."""
+Admin = Annotated[Token, Depends(_require("admin"))]
+"""The caller, who may do everything."""

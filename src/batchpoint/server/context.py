@@ -1,0 +1,92 @@
+"""What the routes of one server share. It hangs on the application, never on a module."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from batchpoint.background.service import Background
+from batchpoint.errors import TooManyRequestsError
+from batchpoint.server.failed_attempts import FailedAttempts
+from batchpoint.workspace import Workspace
+
+WAITERS_ALLOWED = 200
+"""Requests that may wait at the same time (long polls and event streams); each takes a thread while it waits."""
+
+
+class Activity:
+    """When the server was last used, for servers that end themselves when nobody does."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open = 0
+        self._last = clock()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request for as long as it is being answered."""
+        with self._lock:
+            self._open += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+                self._last = self._clock()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last request was answered; 0 while one is."""
+        with self._lock:
+            return 0.0 if self._open else self._clock() - self._last
+
+
+@dataclass
+class Context:
+    """The workspace, what goes on by itself, and what the server remembers between requests."""
+
+    workspace: Workspace
+    background: Background
+    server_id: str
+    shares_files: bool
+    """Whether callers see the same files as the server: it listens on this machine alone."""
+    activity: Activity = field(default_factory=Activity)
+    failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    closing: threading.Event = field(default_factory=threading.Event)
+    """Set when the server ends: event streams and long polls end with it."""
+    _waiters: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITERS_ALLOWED))
+
+    def take_waiting_place(self) -> Callable[[], None]:
+        """Take one of the places for requests that wait; call the answer to give it back.
+
+        Raises:
+            TooManyRequestsError: all are taken.
+        """
+        if not self._waiters.acquire(blocking=False):
+            message = f"{WAITERS_ALLOWED} requests wait for jobs already. Ask again later, or less often."
+            raise TooManyRequestsError(message)
+        return self._waiters.release
+
+
+def context_of(request: Request) -> Context:
+    """The context of the server that answers this request."""
+    context = request.app.state.context
+    assert isinstance(context, Context)
+    return context
+
+
+def _workspace_of(request: Request) -> Workspace:
+    return context_of(request).workspace
+
+
+Shared = Annotated[Context, Depends(context_of)]
+"""What the routes share."""
+Work = Annotated[Workspace, Depends(_workspace_of)]
+"""The operations."""

@@ -1,0 +1,114 @@
+"""Error code → HTTP status, and the one JSON shape in which every door answers with an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from batchpoint.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    BatchpointError,
+    ConflictError,
+    DatastoreError,
+    InvalidEntityError,
+    LeaseLostError,
+    NotFoundError,
+    PermissionDeniedError,
+    RegistryError,
+    RequestError,
+    RequestTooLargeError,
+    ScoringError,
+    ServerUnavailableError,
+    TooManyRequestsError,
+)
+
+log = logging.getLogger(__name__)
+
+_STATUS: dict[type[BatchpointError], int] = {
+    InvalidEntityError: 422,
+    NotFoundError: 404,
+    AlreadyExistsError: 409,
+    ConflictError: 409,
+    AuthenticationError: 401,
+    PermissionDeniedError: 403,
+    TooManyRequestsError: 429,
+    RequestTooLargeError: 413,
+    RequestError: 400,
+    ScoringError: 422,
+    DatastoreError: 503,
+    RegistryError: 503,
+    ServerUnavailableError: 503,
+    LeaseLostError: 409,
+    BatchpointError: 500,
+}
+
+
+def status_of(error: BatchpointError) -> int:
+    """The HTTP status that an error is answered with: that of its class, else of the nearest class above it."""
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def problem(
+    code: str, message: str, *, status: int, request_id: str | None, details: Mapping[str, Any] | None = None
+) -> JSONResponse:
+    """The one shape."""
+    body = {"code": code, "message": message, "details": dict(details or {}), "request_id": request_id}
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}}.get(status)
+    return JSONResponse({"error": body}, status_code=status, headers=headers)
+
+
+def problem_of(error: BatchpointError, request_id: str | None) -> JSONResponse:
+    """An error of batchpoint in the one shape."""
+    details = {key: value if _is_plain(value) else str(value) for key, value in error.details.items()}
+    return problem(error.code, error.message, status=status_of(error), request_id=request_id, details=details)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that a route or the framework raises in the one shape."""
+    app.add_exception_handler(BatchpointError, _batchpoint_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def _batchpoint_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BatchpointError)
+    if status_of(error) >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error.message, exc_info=error)
+    return problem_of(error, request.scope.get("request_id"))
+
+
+def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        {"place": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+    ]
+    message = "The request is not valid: " + "; ".join(f"{fault['place']}: {fault['message']}" for fault in problems)
+    return problem_of(InvalidEntityError(message, problems=problems), request.scope.get("request_id"))
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    if error.status_code == 404:
+        code, message = NotFoundError.code, f"There is nothing at {path}. GET /openapi.json lists what there is."
+    elif error.status_code == 405:
+        code, message = RequestError.code, f"{path} does not take {method}."
+    else:
+        code, message = RequestError.code, f"{HTTPStatus(error.status_code).phrase}: {error.detail}"
+    return problem(code, message, status=error.status_code, request_id=request.scope.get("request_id"))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool)

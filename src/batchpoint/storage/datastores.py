@@ -1,0 +1,356 @@
+"""Bytes, wherever they lie: list, open, fetch, put, publish. The only module that knows fsspec.
+
+A place is an absolute local path, or an fsspec URL together with the name of the datastore whose options open it.
+Local files never go through fsspec: they are read and renamed directly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+from urllib.parse import unquote, urlsplit
+
+from batchpoint.entities.resources import Datastore
+from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
+
+EXTRAS = {
+    "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"), "az": ("adlfs", "azure"),
+    "abfs": ("adlfs", "azure"), "abfss": ("adlfs", "azure"), "adl": ("adlfs", "azure"), "wasbs": ("adlfs", "azure"),
+}  # fmt: skip
+"""For each protocol that a plain install cannot open: the package it needs, and the extra that brings it."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One file that a listing found."""
+
+    url: str
+    path: str
+    """Path below the listed place, with forward slashes."""
+    size: int
+    """Bytes."""
+
+
+class Stores:
+    """Opens places with the options of their datastores.
+
+    Args:
+        storage_options: for each datastore with options, what ``storage_options()`` gave for it.
+    """
+
+    def __init__(self, storage_options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._options = {name: dict(options) for name, options in (storage_options or {}).items()}
+
+    @staticmethod
+    def local_path(url: str) -> Path | None:
+        """The local path that a place is, or None when it lies elsewhere."""
+        scheme, separator, _ = url.partition("://")
+        if not separator and not url.startswith("file:"):
+            return Path(url)
+        if scheme in {"file", "local"} or url.startswith("file:"):
+            return Path(unquote(urlsplit(url).path))
+        return None
+
+    def exists(self, url: str, datastore: str | None = None) -> bool:
+        """Whether a file or a folder lies there. Raises ``DatastoreError`` when the store does not answer."""
+        if (path := self.local_path(url)) is not None:
+            return path.exists()
+        with self._access(url, datastore) as (system, inner):
+            return bool(system.exists(inner))
+
+    def is_folder(self, url: str, datastore: str | None = None) -> bool:
+        """Whether a folder lies there. Raises ``DatastoreError`` when the store does not answer."""
+        if (path := self.local_path(url)) is not None:
+            return path.is_dir()
+        with self._access(url, datastore) as (system, inner):
+            return _protocol(url) not in {"http", "https"} and bool(system.isdir(inner))
+
+    def size(self, url: str, datastore: str | None = None) -> int:
+        """Bytes of a file; 0 where the store does not tell. Raises ``InputError`` when it is missing."""
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            return path.stat().st_size
+        with self._access(url, datastore) as (system, inner):
+            return int(system.size(inner) or 0)
+
+    def list(self, url: str, datastore: str | None = None, *, recursive: bool = False) -> Iterator[StoredObject]:
+        """The files of a folder, sorted by path byte by byte: its direct children, or all below it.
+
+        Raises:
+            InputError: there is no such folder.
+            DatastoreError: the store does not answer.
+        """
+        if (path := self.local_path(url)) is not None:
+            yield from _list_local(path, recursive=recursive)
+            return
+        with self._access(url, datastore) as (system, inner):
+            root = inner.rstrip("/")
+            if recursive:
+                found = system.find(root, detail=True)
+            else:
+                found = {entry["name"]: entry for entry in system.ls(root, detail=True)}
+        objects = []
+        for name, entry in found.items():
+            below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
+            if entry.get("type") != "directory" and below:
+                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, int(entry.get("size") or 0)))
+        yield from sorted(objects, key=lambda found: found.path.encode())
+
+    @contextmanager
+    def open_read(self, url: str, datastore: str | None = None) -> Iterator[IO[bytes]]:
+        """A file to read from. Raises ``InputError`` when it is missing or may not be read."""
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            with path.open("rb") as file:
+                yield file
+            return
+        with self._access(url, datastore) as (system, inner), system.open(inner, "rb") as file:
+            yield cast("IO[bytes]", file)
+
+    def fetch(self, url: str, target: Path, datastore: str | None = None) -> Path:
+        """Copy a file to this machine; the target appears whole or not at all.
+
+        Raises:
+            InputError: it is missing or may not be read.
+            DatastoreError: the store does not answer.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with self.open_read(url, datastore) as source, partial.open("wb") as copy:
+                shutil.copyfileobj(source, copy, _CHUNK)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def put(self, source: Path, url: str, datastore: str | None = None) -> None:
+        """Copy a file of this machine to a place, where it appears whole or not at all.
+
+        Object stores show an object when its upload is complete; on this machine the copy is synced and renamed.
+
+        Raises:
+            DatastoreError: it could not be written there.
+        """
+        if (path := self.local_path(url)) is not None:
+            with source.open("rb") as file:
+                _write_local(path, file)
+            return
+        with self._access(url, datastore) as (system, inner):
+            system.put_file(str(source), inner)
+
+    def write_bytes(self, url: str, content: bytes, datastore: str | None = None) -> None:
+        """Write a small file, whole or not at all. Raises ``DatastoreError`` when it cannot be written."""
+        if (path := self.local_path(url)) is not None:
+            _write_local(path, content)
+            return
+        with self._access(url, datastore) as (system, inner):
+            system.pipe_file(inner, content)
+
+    def remove(self, url: str, datastore: str | None = None) -> None:
+        """Remove a file, or a folder with all that it holds; nothing there is fine."""
+        if (path := self.local_path(url)) is not None:
+            with _reported(url):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            return
+        with self._access(url, datastore) as (system, inner):
+            if system.exists(inner):
+                system.rm(inner, recursive=True)
+
+    def check_readable(self, url: str, datastore: str | None = None) -> None:
+        """Raises ``InputError`` when nothing is there or it may not be read, ``DatastoreError`` when nobody answers."""
+        if not self.exists(url, datastore):
+            raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url)
+        if (path := self.local_path(url)) is not None:
+            if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+                raise InputError(f"{url} may not be read. Give this user the right to read it.", url=url)
+            return
+        with self._access(url, datastore) as (system, inner):
+            if not system.isdir(inner) and _protocol(url) not in {"http", "https"}:
+                system.info(inner)
+
+    def check_writable(self, url: str, datastore: str | None = None) -> None:
+        """Raises ``DatastoreError`` when a file or folder could not be created there. Leaves nothing behind."""
+        if _protocol(url) in {"http", "https"}:
+            raise DatastoreError(f"{url} cannot be written: http is for input. Name another place.", url=url)
+        if (path := self.local_path(url)) is not None:
+            nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+            if not (nearest.is_dir() or nearest == path) or not os.access(nearest, os.W_OK):
+                message = f"{url} cannot be written: {nearest} is not a folder this user may write to."
+                raise DatastoreError(message, url=url)
+            return
+        probe = f"{url.rstrip('/')}.batchpoint-{uuid.uuid4().hex[:12]}"
+        with self._access(probe, datastore) as (system, inner):
+            system.pipe_file(inner, b"batchpoint")
+            system.rm_file(inner)
+
+    @contextmanager
+    def _access(self, url: str, datastore: str | None) -> Iterator[tuple[Any, str]]:
+        """The file system of a place and its path there; what goes wrong inside is told in our words."""
+        import fsspec  # noqa: PLC0415 -- costs 50 ms that purely local runs need not pay
+
+        protocol = _protocol(url)
+        package, extra = EXTRAS.get(protocol, (None, ""))
+        if package and importlib.util.find_spec(package) is None:
+            message = f"{url} needs the package {package}. Install it with: pip install 'batchpoint[{extra}]'"
+            raise DatastoreError(message, url=url)
+        with _reported(url, datastore):
+            options = self._options.get(datastore, {}) if datastore else {}
+            system, inner = fsspec.core.url_to_fs(url, **options)
+            if protocol not in {"http", "https", "memory"}:
+                system.invalidate_cache()
+            yield system, inner
+
+
+def datastore_url(datastore: Datastore, path: str = "") -> str:
+    """The place of ``path`` within a datastore: an absolute local path, or an fsspec URL.
+
+    Raises:
+        InvalidEntityError: the path leads out of the datastore, or the type is not supported here.
+    """
+    inner = path.replace("\\", "/").strip("/")
+    if ".." in PurePosixPath(inner).parts or "\x00" in inner:
+        raise InvalidEntityError(f"{path!r} leads out of datastore {datastore.name!r}. Leave out the '..'.")
+    if datastore.type == "local":
+        root = Path(datastore.path or "").expanduser().absolute()
+        target = root / inner
+        if inner and not target.resolve().is_relative_to(root.resolve()):
+            raise InvalidEntityError(f"{path!r} leads out of datastore {datastore.name!r} through a link.")
+        return f"{target}/" if inner and path.endswith("/") else str(target)
+    root_url = _root_url(datastore)
+    slash = "/" if inner and path.endswith("/") else ""
+    return "/".join(part for part in (root_url, (datastore.path or "").strip("/"), inner) if part) + slash
+
+
+def storage_options(datastore: Datastore) -> dict[str, Any]:
+    """The fsspec options that open a datastore, its credentials in clear: hand them on, never write them down.
+
+    Raises:
+        InvalidEntityError: the type is not supported here.
+    """
+    _check_supported(datastore)
+    credentials = datastore.credentials
+    given = credentials.model_dump(exclude_none=True) if credentials else {}
+    secrets = {
+        key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in given.items()
+    }
+    if datastore.type == "s3":
+        options = _renamed(secrets, {"access_key_id": "key", "secret_access_key": "secret", "session_token": "token"})
+        if datastore.endpoint:
+            options["endpoint_url"] = datastore.endpoint
+        return options
+    if datastore.type == "gcs":
+        return _renamed(secrets, {"token": "token"})
+    if datastore.type in {"azure_blob", "azure_data_lake_gen2"}:
+        names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
+        options = _renamed(secrets, {name: name for name in names})
+        return {"account_name": datastore.account_name, "anon": False, **options}
+    if datastore.type == "http" and "token" in secrets:
+        return {"headers": {"Authorization": f"Bearer {secrets['token']}"}}
+    return {}
+
+
+def _root_url(datastore: Datastore) -> str:
+    _check_supported(datastore)
+    if datastore.type == "memory":
+        return f"memory://{datastore.name}"
+    if datastore.type == "http":
+        endpoint = (datastore.endpoint or "").rstrip("/")
+        if not endpoint:
+            raise InvalidEntityError(
+                f"Datastore {datastore.name!r} of type http needs 'endpoint', the address below which."
+            )
+        return endpoint if "://" in endpoint else f"{datastore.protocol or 'https'}://{endpoint}"
+    if datastore.type == "s3":
+        return f"s3://{datastore.bucket}"
+    if datastore.type == "gcs":
+        return f"gs://{datastore.bucket}"
+    return f"abfs://{datastore.container_name or datastore.filesystem}"
+
+
+def _check_supported(datastore: Datastore) -> None:
+    supported = ("local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2")
+    if datastore.type not in supported:
+        message = f"Datastores of type {datastore.type} are not supported here. Use one of: {', '.join(supported)}."
+        raise InvalidEntityError(message)
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {new: values[old] for old, new in names.items() if old in values}
+
+
+def _protocol(url: str) -> str:
+    return url.partition("://")[0].lower() if "://" in url else "file"
+
+
+def _of(datastore: str | None) -> str:
+    return f" in datastore {datastore!r}" if datastore else ""
+
+
+@contextmanager
+def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
+    """Tell in our words what a file system or a cloud's client raised."""
+    try:
+        yield
+    except (DatastoreError, InputError):
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url) from None
+    except PermissionError as error:
+        message = f"{url} refused access ({error}). Check the credentials{_of(datastore)} and their rights."
+        raise DatastoreError(message, url=url) from error
+    except OSError as error:
+        raise DatastoreError(f"{url} could not be used{_of(datastore)}: {error}", url=url) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in {"builtins", "batchpoint"}:
+            raise
+        # Each cloud's client has exceptions of its own: network, credentials, signatures.
+        message = f"{url} did not answer{_of(datastore)}: {type(error).__name__}: {error}"
+        raise DatastoreError(message, url=url) from error
+
+
+def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
+    with _reported(str(folder)):
+        found = sorted(_scan(str(folder), "", recursive=recursive), key=lambda item: os.fsencode(item[0]))
+    for below, path, size in found:
+        yield StoredObject(path, below, size)
+
+
+def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                yield prefix + entry.name, entry.path, entry.stat().st_size
+            elif recursive and entry.is_dir():
+                yield from _scan(entry.path, f"{prefix}{entry.name}/", recursive=True)
+
+
+def _write_local(path: Path, content: bytes | IO[bytes]) -> None:
+    with _reported(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with partial.open("wb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    shutil.copyfileobj(content, file, _CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
