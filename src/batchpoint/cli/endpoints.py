@@ -104,43 +104,28 @@ def update_endpoint(
 @no_wait_option
 @common
 def invoke(
-    state: State,
-    name: str,
-    input_path: str | None,
-    input_type: str | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    recursive: bool,
-    path: str | None,
-    inputs_path: str | None,
-    outputs_path: str | None,
-    instance_count: int | None,
-    mini_batch_size: int | None,
-    tags: tuple[str, ...],
-    assignments: tuple[str, ...],
-    stream: bool,
-    **given: Any,
+    state: State, name: str, path: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
     """Ask a deployment to score an input. Prints the job; --stream follows it to its end."""
-    inputs = {**_declared_in(path, "inputs"), **_declared_in(inputs_path, "inputs")}
-    outputs = {**_declared_in(path, "outputs"), **_declared_in(outputs_path, "outputs")}
-    if input_path is not None:
-        told: dict[str, Any] = {"path": input_path, "type": input_type, "recursive": recursive}
-        told |= {"include": list(include), "exclude": list(exclude)}
-        inputs = {"input": {key: value for key, value in told.items() if value not in (None, [], False)}}
+    inputs, outputs = _declared_in(path, "inputs"), _declared_in(path, "outputs")
+    inputs |= _declared_in(given.pop("inputs_path"), "inputs")
+    outputs |= _declared_in(given.pop("outputs_path"), "outputs")
+    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive")}
+    if (input_path := given.pop("input_path")) is not None:
+        inputs = {"input": _input(input_path, **told)}
     overrides = _assigned(assignments)
-    overrides |= {"instance_count": instance_count} if instance_count else {}
-    overrides |= {"mini_batch_size": mini_batch_size} if mini_batch_size else {}
+    for key in ("instance_count", "mini_batch_size"):
+        if (number := given.pop(key)) is not None:
+            overrides[key] = number
+    stream = given.pop("stream")
     job = state.client().endpoints.invoke(
         name, inputs=inputs, outputs=outputs, params_override=[overrides], tags=tags_of(tags), **given
     )
-    if not stream:
-        state.show(job.entity.body())
-        return
-    from batchpoint.cli.printing import follow
+    if stream:
+        from batchpoint.cli.printing import follow
 
-    follow(job, state)
-    if state.output or state.query:
+        follow(job, state)
+    if not stream or state.output or state.query:
         state.show(job.entity.body())
 
 
@@ -259,6 +244,11 @@ def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int
     """List the jobs of a deployment, the newest first."""
     jobs = state.client().deployments.list_jobs(name, endpoint_name, limit=limit)
     state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+
+
+def _input(path: str, *, input_type: str | None, include: Any, exclude: Any, recursive: bool) -> dict[str, Any]:
+    told = {"type": input_type, "include": list(include), "exclude": list(exclude), "recursive": recursive}
+    return {"path": path, **{key: value for key, value in told.items() if value}}
 
 
 def _declared_in(path: str | None, key: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _add_asset_changes(group: click.Group, door: str) -> None:
     @tags_option
     @set_option
     @common
-    def update(  # noqa: PLR0917 - click hands options over by name
+    def update(
         state: State,
         name: str,
         version: str | None,

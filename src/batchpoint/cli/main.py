@@ -83,11 +83,11 @@ COMMANDS: dict[str, Lazy] = {
 class LazyGroup(click.Group):
     """A group whose commands are imported one by one."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names without their aliases."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """A command by name or alias."""
         for name, lazy in COMMANDS.items():
             if cmd_name == name or cmd_name in lazy.aliases:
@@ -106,7 +106,7 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command '{args[0]}'.{hint}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """The list of commands, from the table."""
         rows = [(", ".join((name, *lazy.aliases)), lazy.help) for name, lazy in COMMANDS.items()]
         with formatter.section("Commands"):

@@ -59,14 +59,23 @@ def common(command: AnyCommand) -> AnyCommand:
                      help="How to print the result; json when not given."),
         click.option("--query", metavar="JMESPATH", expose_value=False, callback=_keep("query"),
                      help="Print only this part of the result."),
+        click.option("-g", "--resource-group", hidden=True, expose_value=False),
+        click.option("-w", "--workspace-name", hidden=True, expose_value=False),
+        click.option("--subscription", hidden=True, expose_value=False),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return diagnostics(command)
+
+
+def diagnostics(command: AnyCommand) -> AnyCommand:
+    """The options that say how much is told, and the state as the command's first argument."""
+    options = [
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
                      help="Show requests, and where an error came from."),
         click.option("--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Show requests."),
         click.option("--only-show-errors", is_flag=True, expose_value=False, callback=_keep("only_errors"),
                      help="Leave out notes and progress."),
-        click.option("-g", "--resource-group", hidden=True, expose_value=False),
-        click.option("-w", "--workspace-name", hidden=True, expose_value=False),
-        click.option("--subscription", hidden=True, expose_value=False),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -80,9 +89,9 @@ def name_option(command: AnyCommand) -> AnyCommand:
 
 def set_option(command: AnyCommand) -> AnyCommand:
     """``--set a.b=c``, repeatable."""
-    return click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a key, as outer.inner=value.")(
-        command
-    )
+    return click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a key, as outer.inner=value."
+    )(command)
 
 
 def file_option(*, required: bool = False, text: str = "YAML file.") -> Callable[[AnyCommand], AnyCommand]:

@@ -86,13 +86,16 @@ def summary(job: JobEntity) -> list[str]:
     if job.outputs:
         lines.append(f"Download: batchpoint job download -n {job.name}")
     if job.receipt is not None and job.receipt.failed:
-        lines.append(f"Failed items: batchpoint job errors -n {job.name}; again: batchpoint job retry-failed -n {job.name}")
+        lines.append(
+            f"Failed items: batchpoint job errors -n {job.name}; again: batchpoint job retry-failed -n {job.name}"
+        )
     return lines
 
 
 def receipt_lines(receipt: Receipt) -> list[str]:
     """The receipt in a line, and a line for each file that was not read whole."""
-    counts = f"{receipt.items:,} {receipt.unit} = {receipt.ok:,} ok + {receipt.failed:,} failed + {receipt.skipped:,} skipped"
+    parts = f"{receipt.ok:,} ok + {receipt.failed:,} failed + {receipt.skipped:,} skipped"
+    counts = f"{receipt.items:,} {receipt.unit} = {parts}"
     state = "adds up" if receipt.balanced else "does NOT add up"
     lines = [f"Receipt: {counts}; {receipt.output_rows:,} rows written ({state})"]
     trouble = [file for file in receipt.files if file.reason]
@@ -166,7 +169,9 @@ def _table(value: Any, columns: tuple[str, ...]) -> str:
     cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(len(line[position]) for line in cells) for position in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 def _plain_columns(rows: list[dict[str, Any]]) -> list[str]:
@@ -196,4 +201,6 @@ def _cell(value: Any) -> str:
 def _colored(text: str) -> str:
     import re
 
-    return re.sub(r'^(\s*)("[^"]*")(?=:)', lambda found: f"{found[1]}{click.style(found[2], fg='cyan')}", text, flags=re.M)
+    return re.sub(
+        r'^(\s*)("[^"]*")(?=:)', lambda found: f"{found[1]}{click.style(found[2], fg='cyan')}", text, flags=re.MULTILINE
+    )

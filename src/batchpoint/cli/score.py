@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchpoint.cli.options import State, common, set_option
+from batchpoint.cli.options import State, set_option
 from batchpoint.errors import InvalidEntityError, OutputError, PlatformError
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ def _specification(
             tabular_input=_holds_rows(job.inputs["input"].path),
         ),
     )
-    places = {"errors_name": f"{out.stem}.errors.{spec.output.errors_format}", "receipt_name": f"{out.stem}.receipt.json"}
+    places = {
+        "errors_name": f"{out.stem}.errors.{spec.output.errors_format}",
+        "receipt_name": f"{out.stem}.receipt.json",
+    }
     output = spec.output.model_copy(update={**places, "owns_folder": False})
     _refuse_what_lies_there(out, output.if_exists)
     return spec.model_copy(update={"output": output, "fork_server": None, "fork_server_idle_seconds": 0})
@@ -144,7 +147,11 @@ def _job(script: Path | None, data: str, out: Path, assignments: tuple[str, ...]
         endpoint_name="local",
         deployment_name="score",
         deployment=document.part(BatchDeployment),
-        inputs={"input": Input(path=place, **{key: list(item) if isinstance(item, tuple) else item for key, item in chosen.items()})},
+        inputs={
+            "input": Input(
+                path=place, **{key: list(item) if isinstance(item, tuple) else item for key, item in chosen.items()}
+            )
+        },
         outputs={"score": Output(path=f"{out.parent.absolute()}/", type="uri_folder")},
     )
 
@@ -275,8 +282,10 @@ def _progress(state: State) -> Iterator[Any]:
         columns = (SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}", markup=False))
         with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task("starting", total=1.0)
-            yield lambda progress: progress and bars.update(
-                task, description=progress_line(progress), completed=fraction_of(progress)
+            yield (
+                lambda progress: (
+                    progress and bars.update(task, description=progress_line(progress), completed=fraction_of(progress))
+                )
             )
     else:
         said_at = time.monotonic()
