@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchpoint.cli.options import State, set_option
+from batchpoint.cli.options import State, diagnostics, set_option
 from batchpoint.errors import InvalidEntityError, OutputError, PlatformError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ LINE_SECONDS = 5.0
 @click.option("--recursive", is_flag=True, help="Explore sub-folders.")
 @click.option("--overwrite", is_flag=True, help="Replace what lies there.")
 @set_option
-@click.pass_obj
+@diagnostics
 def score(
     state: State,
     model: str,
@@ -84,32 +84,34 @@ def _specification(
         InvalidEntityError: the model, the script or the data is not there, or an option is not allowed.
         OutputError: something lies where the predictions should go.
     """
-    from batchpoint.background.launcher import Resolved, build_spec
+    from batchpoint.background.launcher import OutputPlace, Resolved, build_spec
     from batchpoint.entities.assets import Model
     from batchpoint.entities.resources import Compute
+    from batchpoint.operations.places import Place
 
     model_path = _existing(model, "--model")
     script_path = _script_of(model_path, script)
     job = _job(script_path, data, out, assignments, options)
+    place = job.inputs["input"].path
     spec = build_spec(
         job,
         Resolved(
             python=sys.executable,
             compute=Compute(name="local"),
-            datastores={},
             home=folder,
+            output=OutputPlace(
+                Place(str(out.parent.absolute()), str(out.parent.absolute())), out.name, owns_folder=False
+            ),
             model=Model(name="model", version="1", path=str(model_path), type=_type_of(model_path)),
             model_path=model_path,
             code_dir=script_path.parent if script_path else None,
-            input_paths=(job.inputs["input"].path,),
-            tabular_input=_holds_rows(job.inputs["input"].path),
+            inputs=(Place(place, place),),
+            tabular_input=_holds_rows(place),
         ),
     )
-    places = {
-        "errors_name": f"{out.stem}.errors.{spec.output.errors_format}",
-        "receipt_name": f"{out.stem}.receipt.json",
-    }
-    output = spec.output.model_copy(update={**places, "owns_folder": False})
+    stem = out.stem
+    names = {"errors_name": f"{stem}.errors.{spec.output.errors_format}", "receipt_name": f"{stem}.receipt.json"}
+    output = spec.output.model_copy(update=names)
     _refuse_what_lies_there(out, output.if_exists)
     return spec.model_copy(update={"output": output, "fork_server": None, "fork_server_idle_seconds": 0})
 
@@ -141,17 +143,13 @@ def _job(script: Path | None, data: str, out: Path, assignments: tuple[str, ...]
         value["code_configuration"] = {"code": str(script.parent), "scoring_script": script.name}
     document = Document(value=value, name="score").with_settings(assignments)
     place = absolute(data, Path.cwd()) if is_local(data) else data
-    chosen = {key: options[key] for key in ("include", "exclude", "recursive")}
+    chosen = {key: list(options[key]) for key in ("include", "exclude")} | {"recursive": options["recursive"]}
     return Job(
         name=f"score-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         endpoint_name="local",
         deployment_name="score",
         deployment=document.part(BatchDeployment),
-        inputs={
-            "input": Input(
-                path=place, **{key: list(item) if isinstance(item, tuple) else item for key, item in chosen.items()}
-            )
-        },
+        inputs={"input": Input(path=place, **chosen)},
         outputs={"score": Output(path=f"{out.parent.absolute()}/", type="uri_folder")},
     )
 
@@ -273,7 +271,7 @@ def _progress(state: State) -> Iterator[Any]:
     from batchpoint.client.notebook import fraction_of, progress_line
 
     if state.only_errors:
-        yield lambda progress: None
+        yield lambda _: None
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
@@ -282,11 +280,12 @@ def _progress(state: State) -> Iterator[Any]:
         columns = (SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}", markup=False))
         with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task("starting", total=1.0)
-            yield (
-                lambda progress: (
-                    progress and bars.update(task, description=progress_line(progress), completed=fraction_of(progress))
-                )
-            )
+
+            def redraw(progress: Progress | None) -> None:
+                if progress is not None:
+                    bars.update(task, description=progress_line(progress), completed=fraction_of(progress))
+
+            yield redraw
     else:
         said_at = time.monotonic()
 

@@ -472,7 +472,7 @@ class Tokens:
     def create(
         self, name: str, *, role: Literal["admin", "operator", "reader"] = "reader", expires_in_days: int | None = None
     ) -> dict[str, Any]:
-        """A new token. The answer's ``token`` is the secret, shown this once."""
+        """A new token. The answer's ``secret`` is shown here and nowhere else; keep it."""
         body = {"name": name, "role": role, "expires_in_days": expires_in_days}
         given = {key: value for key, value in body.items() if value is not None}
         return dict(self._connection.send("POST", "/tokens", body=given))

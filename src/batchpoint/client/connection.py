@@ -107,7 +107,7 @@ class Connection:
         """The items of a list, page after page, at most ``limit``."""
         address: str | None = path
         left = limit
-        query: Mapping[str, Any] | None = {**params, "limit": limit}
+        query: Mapping[str, Any] | None = {**params, "limit": None if limit is None else min(limit, 1000)}
         while address is not None:
             page = self.send("GET", address, params=query)
             for item in page["value"]:

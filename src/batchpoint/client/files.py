@@ -145,6 +145,8 @@ class LocalFiles:
         if not is_local(text):
             return text
         local = absolute(text, Path.cwd())
+        if not Path(local).exists() and "@" in text and "/" not in text:
+            return text  # a reference such as churn@latest
         if not Path(local).exists() and not _matches(local):
             raise InvalidEntityError(f"{said}: {text!r} does not exist (looked for {local}).")
         return local if self._shares_files else self._uploaded(local, _files_of(local), progress)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from batchpoint import __version__
 from batchpoint.client.connection import ByteProgress, Connection, address
 from batchpoint.client.notebook import job_html, progress_line
-from batchpoint.client.predictions import Engine, read_failed_items, read_table
+from batchpoint.client.predictions import Engine, read_table
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
 from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError
@@ -192,9 +192,9 @@ class Job:
             self._connection.download(address("jobs", self.name, "outputs", name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
-    def errors(self) -> list[dict[str, Any]]:
+    def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
         """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
-        return read_failed_items(self._connection.text(address("jobs", self.name, "errors")))
+        return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
 
     def logs(self) -> list[dict[str, Any]]:
         """``path`` and ``size`` of each log file."""
@@ -259,7 +259,7 @@ def failure_text(job: JobEntity) -> str:
 def event_line(name: str, data: Any) -> str | None:
     """One event as a line of text; None when there is nothing to say."""
     if name == "log":
-        return str(data.get("text", data.get("line", ""))).rstrip("\n") if isinstance(data, dict) else str(data)
+        return str(data.get("line", "")) if isinstance(data, dict) else str(data)
     if name == "status" and isinstance(data, dict):
         waiting = f" (waiting for {data['waiting_for']})" if data.get("waiting_for") else ""
         return f"{data.get('status', '')}{waiting}"

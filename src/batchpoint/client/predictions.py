@@ -1,8 +1,7 @@
-"""Files of predictions and of failed items → tables."""
+"""Files of predictions → tables."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,11 +33,6 @@ def read_table(path: Path, *, engine: Engine = "pandas", azureml: bool = False) 
         message = f"engine={engine!r} needs the package {missing.name}: pip install 'batchpoint[{engine}]'."
         raise RequestError(message) from None
     raise RequestError(f"engine={engine!r} is not known. Use 'pandas', 'polars' or 'arrow'.")
-
-
-def read_failed_items(text: str) -> list[dict[str, Any]]:
-    """The lines of ``errors.jsonl``."""
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def _arrow(path: Path, *, azureml: bool) -> Any:

@@ -348,7 +348,7 @@ class _Reader:
             self._open.discard(id(node))
             return result
         self._document.texts[at] = str(node.value)
-        return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]  # PyYAML's own
+        return self._loader.construct_object(node, deep=True)
 
     def _enter(self, node: yaml.Node) -> None:
         if id(node) in self._open:
@@ -470,9 +470,10 @@ def _problems(
 
 def _branch_fits(branch: str, given: Any, error: ErrorDetails) -> bool:
     plain = branch.split("[", 1)[0]
-    shapes = {"str": str, "dict": Mapping, "list": list}
+    shapes: dict[str, type[Any]] = {"str": str, "dict": Mapping, "list": list}
     if plain in shapes:
-        return isinstance(given, shapes[plain]) or not isinstance(given, str | Mapping | list)
+        fits: bool = isinstance(given, shapes[plain])
+        return fits or not isinstance(given, str | Mapping | list)
     if plain[:1].isupper() and error["type"] in ("model_type", "model_attributes_type"):
         return isinstance(given, Mapping)
     return True
