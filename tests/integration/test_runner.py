@@ -80,7 +80,7 @@ def processes_in(folder: Path) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            place = os.readlink(entry / "cwd") + (entry / "cmdline").read_text()
+            place = str((entry / "cwd").readlink()) + (entry / "cmdline").read_text()
         except OSError:
             continue
         if str(folder) in place:
@@ -361,7 +361,7 @@ def test_a_runner_told_to_stop_leaves_the_run_resumable(make: Make) -> None:
 def test_two_runners_never_work_in_one_folder(make: Make) -> None:
     folder = make("import time\ndef run(mini_batch):\n    time.sleep(60)\n    return mini_batch\n")
     process = start(folder)
-    wait_for(lambda: (folder / "progress.json").exists())
+    wait_for((folder / "progress.json").exists)
     with pytest.raises(ConflictError):
         runner.run(folder)
     process.terminate()

@@ -352,7 +352,7 @@ class StateMachine:
         stock = [len(worker.tasks) for worker in self._workers.values() if worker.is_ready]
         if not stock or not self._mean_seconds:
             return 0.0
-        return min(0.005, (min(stock) - 1) * self._mean_seconds / 2)
+        return max(0.0, min(0.005, (min(stock) - 1) * self._mean_seconds / 2))
 
     @property
     def live_workers(self) -> int:
