@@ -127,8 +127,8 @@ def test_a_script_finds_the_surroundings_of_azure_ml(start: Start) -> None:
             entry = EntryScript()
             entry.logger.info("scoring")
             assert entry is EntryScript()
-            names = ["AZUREML_MODEL_DIR", "MODEL_PATH", "AZUREML_RUN_ID", "AZUREML_NODE_COUNT", "MINE", "OMP_NUM_THREADS"]
-            facts = [os.environ[name] for name in names]
+            names = "AZUREML_MODEL_DIR MODEL_PATH AZUREML_RUN_ID AZUREML_NODE_COUNT MINE OMP_NUM_THREADS"
+            facts = [os.environ[name] for name in names.split()]
             facts += [str(mini_batch_context.minibatch_index), str(mini_batch_context.partition_key_value)]
             facts += [" ".join(sys.argv[1:]), os.path.basename(os.getcwd()), entry.agent_name]
             facts += [str(entry.output_dir == os.environ["AZUREML_BI_OUTPUT_PATH"]), __name__]

@@ -1,4 +1,4 @@
-"""The worker runs under any interpreter: it starts with nothing but the standard library, and not even site-packages."""
+"""The worker runs under any interpreter: it needs the standard library alone, not even site-packages."""
 
 from __future__ import annotations
 
