@@ -178,8 +178,8 @@ def _script_of(model: Path, script: str | None) -> Path | None:
     if (model / "score.py").is_file():
         return model / "score.py"
     message = (
-        f"--model {str(model)!r} is neither an MLflow model (a folder with a file MLmodel), nor a folder with a score.py, "
-        "nor a script. Name the scoring script with --script."
+        f"--model {str(model)!r} is neither an MLflow model (a folder with a file MLmodel), nor a folder with a "
+        "score.py, nor a script. Name the scoring script with --script."
     )
     raise InvalidEntityError(message)
 
