@@ -97,7 +97,7 @@ def set_option(command: AnyCommand) -> AnyCommand:
 
 def file_option(*, required: bool = False, text: str = "YAML file.") -> Callable[[AnyCommand], AnyCommand]:
     """``-f``."""
-    return click.option("-f", "--file", "path", required=required, metavar="FILE", help=text)
+    return click.option("-f", "--file", "file", required=required, metavar="FILE", help=text)
 
 
 def no_wait_option(command: AnyCommand) -> AnyCommand:
