@@ -93,6 +93,13 @@ class Dispatcher:
             Loop("follower", self.follow, interval=FOLLOW_SECONDS),
         )
 
+    def take_over(self) -> None:
+        """Make the jobs of an earlier server of this home, which ended without a goodbye, free to be claimed now.
+
+        Call it before the loops start, by the one server that holds the home.
+        """
+        self._jobs.release_all(self._owner)
+
     def held(self) -> list[Claim]:
         """What the jobs that are worked on hold of their computes."""
         with self._lock:
@@ -198,9 +205,8 @@ class Dispatcher:
             self._selector.register(run.pidfd, selectors.EVENT_READ)
 
     def _look_at(self, run: _Run) -> None:
-        if run.dropped:
-            return
-        self._hold(run)
+        if not run.dropped:
+            self._hold(run)
         if run.launched and not run.dropped and self._has_ended(run):
             self._ended(run)
 

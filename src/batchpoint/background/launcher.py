@@ -1,4 +1,4 @@
-"""A job → its ScoringSpec and a running process. The only reader of both halves: registry words in, scoring words out."""
+"""A job → its ScoringSpec and a running process. The only reader of both halves of the house."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -22,7 +22,7 @@ from batchpoint.entities.jobs import Job, Output
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InputError, InvalidEntityError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
-from batchpoint.operations.places import Place, Places, asset_reference
+from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring.spec import (
     InputSpec,
     Location,
@@ -39,6 +39,9 @@ from batchpoint.workspace import Workspace
 TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 """Files whose rows can be scored; MLflow models get anything else as paths."""
 
+RUNNER = (sys.executable, "-m", "batchpoint.scoring.runner")
+"""The command that waits for a run's folder on its standard input."""
+
 STAYS_WARM_SECONDS = 30 * 86400.0
 """Idle time of a fork server on a compute that keeps instances (``min_instances``)."""
 
@@ -48,16 +51,6 @@ _PACKAGES_FOR_ROWS = ("pandas", "pyarrow")
 Format = Literal["csv", "jsonl", "parquet", "azureml"]
 
 
-@dataclass(frozen=True)
-class OutputPlace:
-    """Where predictions go."""
-
-    folder: Place
-    file_name: str
-    owns_folder: bool
-    """Whether the folder is the job's own."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
     """What a job's deployment and input turned out to be on this machine."""
@@ -65,7 +58,8 @@ class Resolved:
     python: str
     compute: Compute
     home: Path
-    output: OutputPlace
+    output: Place
+    """Folder of the predictions."""
     model: Model | None = None
     model_path: Path | None = None
     code_dir: Path | None = None
@@ -98,7 +92,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         input=_input(job, resolved),
         split=_split(deployment, script),
         csv=options.csv,
-        output=_output(deployment, resolved.output),
+        output=_output(job, deployment, resolved.output),
         retry=RetrySpec(
             max_retries=settings.retry_settings.max_retries,
             timeout=settings.retry_settings.timeout,
@@ -127,22 +121,6 @@ def job_folder(home: Path, job: str) -> Path:
     return home / "jobs" / job
 
 
-def output_path(job: Job, file_name: str) -> tuple[str, str, bool]:
-    """Folder and file name of a job's predictions, and whether the folder is the job's own.
-
-    Without a place of its own, a job writes to the default datastore, in a folder named after the job (Azure's layout).
-    A path that looks like a file (an ending, no trailing slash) is one.
-    """
-    own_folder = f"azureml/{job.name}/score"
-    given = next(iter(job.outputs.values()), Output())
-    path = given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{own_folder}/"
-    if given.type == "uri_file" and not path.endswith("/") and PurePosixPath(path).suffix:
-        folder, _, file_name = path.rpartition("/")
-    else:
-        folder = path
-    return folder, file_name, folder.rstrip("/").endswith(own_folder)
-
-
 def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> Path:
     """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads."""
     key = json.dumps(
@@ -163,9 +141,10 @@ def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> 
 class Launcher:
     """Prepares runs and starts their runners. Keeps one runner started ahead of time, so that a job begins at once."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, runner: Sequence[str] = RUNNER) -> None:
         self._workspace = workspace
-        self._places = Places(workspace.registry)
+        self._runner = list(runner)
+        self._places = workspace.places
         self._home = workspace.settings.home
         self._environments = Environments(self._home)
         self._lock = threading.Lock()
@@ -191,7 +170,7 @@ class Launcher:
         wanted = _deployment_of(job).resources.instance_count
         if wanted > spec.instances:
             notices.append(
-                f"The job asked for {wanted} instances; compute {resolved.compute.name} has {spec.instances} at most."
+                f"The job asked for {wanted} instances; compute {resolved.compute.name} has at most {spec.instances}."
             )
         return tuple(notices)
 
@@ -204,7 +183,7 @@ class Launcher:
             process.stdin.write(line.encode())
             process.stdin.close()
         except BrokenPipeError:
-            # The spare died while it waited; a fresh one shows whether that was chance. Its end is seen by whoever follows.
+            # The spare died while it waited; a fresh one shows whether that was chance.
             process.wait()
             process, log_path = self._spawn()
             assert process.stdin is not None
@@ -247,12 +226,11 @@ class Launcher:
         inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
         tabular, mltable = self._look_at_input(job, inputs)
         interpreter = self._interpreter(deployment, model, model_path, tabular=tabular)
-        folder, file_name, owns_folder = output_path(job, deployment.settings.output_file_name)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
             home=self._home,
-            output=OutputPlace(self._places.resolve(folder), file_name, owns_folder),
+            output=self._places.resolve(_output_path(job)),
             model=model,
             model_path=model_path,
             code_dir=code_dir,
@@ -325,7 +303,7 @@ class Launcher:
         log_path = folder / f"runner-{uuid.uuid4().hex[:12]}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "batchpoint.scoring.runner"],
+                self._runner,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -399,15 +377,25 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     return SplitSpec(by=by, files=size, rows=size if by == "rows" else None, bytes=options.mini_batch_bytes)
 
 
-def _output(deployment: BatchDeployment, place: OutputPlace) -> OutputSpec:
-    options = deployment.batchpoint
+def _output_path(job: Job) -> str:
+    """The folder of a job's predictions: as the invoke resolved it, else named after the job (Azure's layout)."""
+    given = next(iter(job.outputs.values()), Output())
+    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{_own_folder(job)}/"
+
+
+def _own_folder(job: Job) -> str:
+    return f"azureml/{job.name}/score"
+
+
+def _output(job: Job, deployment: BatchDeployment, folder: Place) -> OutputSpec:
+    options, settings = deployment.batchpoint, deployment.settings
     return OutputSpec(
-        action=deployment.settings.output_action,
-        format=_format(options.output_format, place.file_name),
-        folder=_location(place.folder),
-        file_name=place.file_name,
+        action=settings.output_action,
+        format=_format(options.output_format, settings.output_file_name),
+        folder=_location(folder),
+        file_name=settings.output_file_name,
         errors_name=f"errors.{options.errors_format}",
-        owns_folder=place.owns_folder,
+        owns_folder=folder.uri.rstrip("/").endswith(_own_folder(job)),
         if_exists=options.if_exists,
         table=options.table,
         key_columns=options.key_columns,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batchpoint.background.compute_pool import Node, nodes_of
 from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.launcher import Launcher
+from batchpoint.background.launcher import RUNNER, Launcher
 from batchpoint.background.loop import LoopHealth
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
@@ -14,15 +16,16 @@ from batchpoint.workspace import Workspace
 class Background:
     """The loops of one workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, runner: Sequence[str] = RUNNER) -> None:
         self.changes = JobChanges()
-        self._launcher = Launcher(workspace)
+        self._launcher = Launcher(workspace, runner=runner)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
         self._loops = [*self.dispatcher.loops]
 
     def start(self) -> None:
         """Start every loop, and the runner that waits for the first job."""
         self._launcher.keep_spare()
+        self.dispatcher.take_over()
         for loop in self._loops:
             loop.start()
 

@@ -211,6 +211,9 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: the instance count was given twice.
     """
     value = dict(given)
+    for key in ("model", "environment"):
+        if isinstance(value.get(key), Mapping):  # declared in place: Azure's files may leave the name out
+            value[key] = {"name": f"{value.get('endpoint_name')}-{value.get('name')}", **value[key]}
     settings = dict(value.pop("settings", None) or {})
     for key in DeploymentSettings.model_fields:
         if key in value and key != "environment_variables":

@@ -95,6 +95,20 @@ class Jobs:
                 except IntegrityError:
                     pass  # another process put the same key or name in just now: look again
 
+    def find_submitted(self, idempotency_key: str, request_hash: str) -> Job | None:
+        """The job that was made for this key, or None.
+
+        Raises:
+            ConflictError: the key was used for another request.
+        """
+        with self._database.read() as connection:
+            return _submitted(connection, idempotency_key, request_hash)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a job of that name."""
+        with self._database.read() as connection:
+            return connection.execute(select(jobs.c.id).where(jobs.c.name == name)).first() is not None
+
     def get(self, name: str) -> Job:
         """One job.
 
@@ -242,6 +256,14 @@ class Jobs:
             values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
             self._change(connection, row, values, "released", {"owner": row.lease_owner})
 
+    def release_all(self, owner: str) -> None:
+        """Give back every lease of an owner that is known to be gone, so that nobody waits for them to run out."""
+        with self._database.write() as connection:
+            left = select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
+            for row in connection.execute(left.with_for_update()).all():
+                values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
+                self._change(connection, row, values, "released", {"owner": owner})
+
     def archive(self, name: str) -> Job:
         """Hide a job from lists.
 
@@ -306,15 +328,8 @@ class Jobs:
         return {status: counts.get(status, 0) for status in JobStatus}
 
     def _known(self, connection: Connection, job: Job, key: str | None, request_hash: str | None) -> Job | None:
-        if key is not None:
-            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
-            if row is not None and row.request_hash != request_hash:
-                raise ConflictError(
-                    f"The idempotency key {key} was used for another request, which made job {row.name}. "
-                    "Use a new key for a new request."
-                )
-            if row is not None:
-                return _job(row)
+        if key is not None and (submitted := _submitted(connection, key, request_hash)) is not None:
+            return submitted
         if connection.execute(select(jobs.c.id).where(jobs.c.name == job.name)).first() is not None:
             raise AlreadyExistsError(f"A job named {job.name} exists already. Choose another name, or leave it out.")
         return None
@@ -425,6 +440,16 @@ class Jobs:
     def _note(self, connection: Connection, name: str, event: str, details: dict[str, Any]) -> None:
         values = {"job_name": name, "at": self._now(), "event": event, "details": details}
         connection.execute(events.insert().values(values))
+
+
+def _submitted(connection: Connection, key: str, request_hash: str | None) -> Job | None:
+    row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
+    if row is not None and row.request_hash != request_hash:
+        raise ConflictError(
+            f"The idempotency key {key} was used for another request, which made job {row.name}. "
+            "Use a new key for a new request."
+        )
+    return _job(row) if row is not None else None
 
 
 def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any, Literal
 
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
-from batchpoint.scoring import tabular
+from batchpoint.scoring import mltable, tabular
+from batchpoint.scoring.slices import UnreadableRowsError
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
@@ -90,13 +92,13 @@ class TableSchema:
     the others are guessed from the head of the first file, and widened where a slice holds something else."""
 
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tiff", ".tif", ".bmp", ".gif"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tiff", ".bmp", ".gif"})
 
 SMALLEST_SLICE = 1 << 20
 LARGEST_SLICE = 1 << 23
 SLICES = 32
-"""A mini-batch has about a 32nd of the input's bytes, but no less than 1 MiB, which is worth the 7 ms that one call of a
-scikit-learn pipeline costs, and no more than 8 MiB, which bounds memory and what a lost worker repeats."""
+"""A mini-batch has about a 32nd of the input's bytes, but no less than 1 MiB, which is worth the 7 ms that one call of
+a scikit-learn pipeline costs, and no more than 8 MiB, which bounds memory and what a lost worker repeats."""
 
 _FETCHERS = 4
 _FETCH_AHEAD = 8
@@ -145,6 +147,7 @@ def plan(spec: ScoringSpec, stores: Stores, folder: Path) -> Plan:
         InputError: the input is missing, holds no file, no row, or no file that fits the model's signature.
         DatastoreError: a store does not answer.
     """
+    spec = mltable.resolved(spec)
     places = [(location.url, location.datastore) for location in spec.input.locations]
     listing = list_input(
         stores, places, include=spec.input.include, exclude=spec.input.exclude, recursive=spec.input.recursive
@@ -210,8 +213,8 @@ def _fetched(
     with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as pool:
         try:
             while True:
-                while len(ahead) < _FETCH_AHEAD and (file := next(waiting, None)) is not None:
-                    ahead.append((file, pool.submit(_fetch, file, stores, folder)))
+                for upcoming in itertools.islice(waiting, _FETCH_AHEAD - len(ahead)):
+                    ahead.append((upcoming, pool.submit(_fetch, upcoming, stores, folder)))
                 if not ahead:
                     return
                 file, future = ahead.popleft()
@@ -321,7 +324,7 @@ def _table(
     try:
         plain = tabular.prepared(file, kind, spec.csv, folder)
         head = tabular.head_of(plain, kind, spec.csv)
-    except (tabular.UnreadableRowsError, OSError) as error:
+    except (UnreadableRowsError, OSError) as error:
         return _Unreadable(file, _info(error))
     report = _mismatch(head, signature, named=kind != "csv" or spec.csv.header or bool(spec.csv.column_names))
     if report and head.columns:
@@ -333,7 +336,7 @@ def _has_rows(table: _Table, spec: ScoringSpec) -> bool:
     try:
         cuts = tabular.cut(table.plain, table.kind, spec.csv, table.head, size=SMALLEST_SLICE, rows=None)
         return next(cuts, None) is not None
-    except tabular.UnreadableRowsError:
+    except UnreadableRowsError:
         return False
 
 
@@ -409,7 +412,7 @@ def _pieces(result: Plan, table: _Table | _Unreadable, spec: ScoringSpec, size: 
         for cut in tabular.cut(table.plain, table.kind, spec.csv, table.head, size=None if rows else size, rows=rows):
             found = True
             yield Slice(table.plain, table.kind, cut.offset, cut.length, cut.first_row, cut.rows)
-    except (tabular.UnreadableRowsError, OSError) as error:
+    except (UnreadableRowsError, OSError) as error:
         found = True
         yield _info(error)
     if not found:

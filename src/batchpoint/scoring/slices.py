@@ -206,7 +206,7 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
 class _Memory:
     """What was read last. Halving a failing part reads the same slice again and again."""
 
-    headers: dict[tuple[str, str], tuple[str, ...]] = {}  # noqa: RUF012 -- one per process, on purpose
+    headers: dict[object, tuple[str, ...]] = {}  # noqa: RUF012 -- one per process, on purpose
     slice_key: tuple[str, int, int] | None = None
     data: bytes = b""
     bounds: list[tuple[int, int]] | None = None
@@ -217,11 +217,12 @@ class _Memory:
 
 
 def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
-    key = (piece["path"], delimiter_of(piece["name"], csv))
+    delimiter = delimiter_of(piece["name"], csv)
+    key = (piece["path"], delimiter, csv.get("header", True), tuple(csv.get("column_names") or ()))
     if key not in _Memory.headers:
         if len(_Memory.headers) > 4096:
             _Memory.headers.clear()
-        _Memory.headers[key] = header_of(*key, csv)[0]
+        _Memory.headers[key] = header_of(piece["path"], delimiter, csv)[0]
     return _Memory.headers[key]
 
 
@@ -312,6 +313,8 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
     types, strict = _types(first, columns, delimiter, csv, schema)
     rows = sum(last - begin for _, begin, last in group)
     nulls = list(csv.get("null_values", [""]))
+    if data.count(b'"') % 2:  # perhaps a quote that is never closed, which readers let swallow the rows after it
+        _explain(group, columns, delimiter)
     try:
         frame = _parse(data, columns, types, strict, delimiter, nulls)
     except _BadValueError as error:
@@ -513,9 +516,21 @@ def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None
                 raise UnreadableRowsError(message) from None
             except csv_module.Error as error:
                 raise UnreadableRowsError(f"{piece['name']}, row {row}: {error}.") from None
+            if data[begin:end].count(b'"') % 2 and _is_open(data[begin:end], delimiter):
+                message = f"{piece['name']}, row {row}: a quote is never closed."
+                raise UnreadableRowsError(message)
             if len(fields) != len(columns):
                 message = f"{piece['name']}, row {row}: expected {len(columns)} fields, found {len(fields)}."
                 raise UnreadableRowsError(message)
+
+
+def _is_open(record: bytes, delimiter: str) -> bool:
+    """Whether a record's last field is a quoted one without its closing quote."""
+    try:
+        next(csv_module.reader(io.StringIO(record.decode(), newline=""), delimiter=delimiter, strict=True), None)
+    except csv_module.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------- other formats

@@ -122,7 +122,7 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
 def cut(
     file: InputFile, kind: Format, csv: CsvOptions, head: Head, *, size: int | None, rows: int | None
 ) -> Iterator[Cut]:
-    """Slices of a prepared file, in order: of about ``size`` bytes, or of exactly ``rows`` rows (but the last).
+    """Slices of a prepared file, in order: of about ``size`` bytes, or ending at each multiple of ``rows`` rows.
 
     Every data row is in exactly one slice. Memory stays within a few slices, whatever the size of the file.
 

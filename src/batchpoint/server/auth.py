@@ -11,6 +11,7 @@ from batchpoint.entities.tokens import Role, Token
 from batchpoint.errors import AuthenticationError, PermissionDeniedError
 from batchpoint.server.context import context_of
 
+
 def authenticated(request: Request) -> Token:
     """The token of a request.
 

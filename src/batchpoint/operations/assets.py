@@ -1,0 +1,383 @@
+"""Assets: register, find, list, archive, and where their files are.
+
+What lies on this machine is copied into the default datastore, under a name made from its content: registering the
+same folder again copies nothing. What lies in a datastore or behind a URL stays where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
+from batchpoint.entities.resources import Datastore
+from batchpoint.errors import DatastoreError, InvalidEntityError
+from batchpoint.operations.places import Place, Places, asset_reference
+from batchpoint.registry import Registry
+from batchpoint.registry.assets import Archived
+
+DEFAULT_DATASTORE = "workspaceblobstore"
+"""Where uploads and outputs go when nothing else is said. It always exists."""
+
+_NEVER_CODE = {"__pycache__", ".git", ".ipynb_checkpoints", ".venv"}
+"""Folders that are left out of uploaded code."""
+
+
+class AssetFile(NamedTuple):
+    """One file of an asset."""
+
+    path: str
+    """Relative to the asset, with forward slashes."""
+    size: int
+    """Bytes."""
+    url: str
+    datastore: str | None
+
+
+class Assets:
+    """What a user may ask about models, data, environments and code."""
+
+    def __init__(self, registry: Registry, places: Places, cache: Path) -> None:
+        self._registry = registry
+        self._places = places
+        self._cache = cache
+
+    def create_or_update(self, kind: AssetKind, asset: Asset, *, by: str | None = None) -> Asset:
+        """Register a version; without one the versions count up.
+
+        The same version with the same content again only takes over description and tags.
+
+        Raises:
+            InvalidEntityError: the content is not what it is declared to be.
+            InputError: there is nothing at the path.
+            AlreadyExistsError: the version exists with other content.
+        """
+        prepared, content_hash = self._prepare(asset)
+        return self._registry.assets.register(kind, prepared, content_hash, by=by)[0]
+
+    def register_unless_known(self, kind: AssetKind, asset: Asset, *, by: str | None = None) -> Asset:
+        """The newest version of that name with the same content; registered when there is none.
+
+        For what is declared in place: declaring it again adds no version.
+
+        Raises:
+            InvalidEntityError: the content is not what it is declared to be.
+            InputError: there is nothing at the path.
+        """
+        prepared, content_hash = self._prepare(asset)
+        if prepared.version is None and (
+            known := self._registry.assets.find_content(kind, prepared.name, content_hash)
+        ):
+            return known
+        return self._registry.assets.register(kind, prepared, content_hash, by=by)[0]
+
+    def register_code(self, path: str, *, by: str | None = None) -> Code:
+        """Upload a folder of code as an asset that is named by its content.
+
+        Raises:
+            InvalidEntityError: the path is a file.
+            InputError: there is nothing at the path.
+        """
+        draft, _ = self._prepare(Code(name="code", version="1", path=path))
+        assert isinstance(draft, Code), "code stays code"
+        assert draft.content_hash is not None, "set by _prepare"
+        named = draft.model_copy(update={"name": draft.content_hash[:32]})
+        stored, _ = self._registry.assets.register("code", named, draft.content_hash, by=by)
+        return cast("Code", stored)
+
+    def get(self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None) -> Asset:
+        """One version; ``latest`` (also when nothing is said) is the most recently created that is not archived.
+
+        Raises:
+            NotFoundError: there is no such asset, version or label.
+        """
+        return self._registry.assets.get(kind, name, version, label)
+
+    def resolve(self, kind: AssetKind, reference: str | Reference) -> Asset:
+        """The asset that a reference names, in any of its forms.
+
+        Raises:
+            InvalidEntityError: the text is not a reference.
+            NotFoundError: there is no such asset.
+        """
+        if isinstance(reference, str):
+            reference = asset_reference(reference) or parse_reference(reference)
+        return self.get(kind, reference.name, reference.version, reference.label)
+
+    def list(
+        self,
+        kind: AssetKind,
+        *,
+        name: str | None = None,
+        archived: Archived = "exclude",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Asset]:
+        """Versions, the newest first."""
+        return self._registry.assets.list(kind, name=name, archived=archived, limit=limit, offset=offset)
+
+    def update(
+        self,
+        kind: AssetKind,
+        name: str,
+        version: str | None = None,
+        label: str | None = None,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Asset:
+        """Change description or tags of one version; None leaves them as they are.
+
+        Raises:
+            NotFoundError: there is no such version.
+        """
+        found = self.get(kind, name, version, label)
+        assert found.version is not None, "stored assets have versions"
+        return self._registry.assets.update(kind, name, found.version, description=description, tags=tags)
+
+    def archive(self, kind: AssetKind, name: str, version: str | None = None) -> None:
+        """Hide a version, or all there are, from lists and from ``latest``. Exact references keep working.
+
+        Raises:
+            NotFoundError: there is no such asset.
+        """
+        self._registry.assets.set_archived(kind, name, version, archived=True)
+
+    def restore(self, kind: AssetKind, name: str, version: str | None = None) -> None:
+        """Undo ``archive``.
+
+        Raises:
+            NotFoundError: there is no such asset.
+        """
+        self._registry.assets.set_archived(kind, name, version, archived=False)
+
+    def files(
+        self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None
+    ) -> Sequence[AssetFile]:
+        """The asset's files; none for an environment.
+
+        Raises:
+            NotFoundError: there is no such asset.
+            DatastoreError: the store does not answer.
+        """
+        asset = self.get(kind, name, version, label)
+        if not isinstance(asset, (Model, Data, Code)):
+            return []
+        return self._files(self._places.resolve(asset.path))
+
+    def check_readable(self, asset: Asset) -> None:
+        """Look whether the asset's files are there; an environment has none.
+
+        Raises:
+            InputError: they are gone, or may not be read.
+            DatastoreError: the store does not answer.
+        """
+        if isinstance(asset, (Model, Data, Code)):
+            place = self._places.resolve(asset.path)
+            self._places.stores().check_readable(place.url, place.datastore)
+
+    def local_path(self, asset: Model | Data | Code) -> Path:
+        """The asset's file or folder on this machine, under its own name; fetched into the cache where it lies remote.
+
+        Raises:
+            InputError: it is not there any more.
+            DatastoreError: the store does not answer.
+        """
+        place = self._places.resolve(asset.path)
+        stores = self._places.stores()
+        if (local := stores.local_path(place.url)) is not None:
+            stores.check_readable(place.url)
+            return local
+        name = PurePosixPath(place.url.rstrip("/")).name
+        target = self._cache / "assets" / _hash_text(f"{place.uri} {asset.version} {asset.created_at}")[:32] / name
+        if not target.exists():
+            is_folder = stores.is_folder(place.url, place.datastore)
+            with _appearing(target) as draft:
+                for file in self._files(place):
+                    stores.fetch(file.url, draft / file.path if is_folder else draft, file.datastore)
+        return target
+
+    def _prepare(self, asset: Asset) -> tuple[Asset, str]:
+        """The asset as it is stored, its content uploaded and checked; and the hash of the content."""
+        if isinstance(asset, Environment):
+            asset = _with_requirements(asset)
+            content = asset.model_dump(mode="json", include={"image", "conda_file", "pip_requirements", "build"})
+            return asset, _hash_text(json.dumps(content, sort_keys=True))
+        if not isinstance(asset, (Model, Data, Code)):
+            raise InvalidEntityError(f"{type(asset).__name__} is not a kind of asset.")
+        place, content_hash = self._place(asset)
+        self._check(asset, place)
+        changes: dict[str, Any] = {"path": place.uri}
+        if isinstance(asset, Model):
+            changes["flavors"] = self._flavors(asset, place)
+        if isinstance(asset, Code):
+            changes["content_hash"] = content_hash
+            return asset.model_copy(update=changes), content_hash
+        return asset.model_copy(update=changes), _hash_text(f"{asset.type} {content_hash}")
+
+    def _place(self, asset: Model | Data | Code) -> tuple[Place, str]:
+        """Where the content is to lie, uploaded if it is on this machine; and a hash that changes with it."""
+        place = self._places.resolve(asset.path)
+        stores = self._places.stores()
+        stores.check_readable(place.url, place.datastore)
+        if place.datastore is not None or (local := stores.local_path(place.url)) is None:
+            return place, _hash_text(place.uri.rstrip("/"))
+        skip = _NEVER_CODE if isinstance(asset, Code) else set()
+        content_hash = _hash_content(local, skip)
+        target = f"LocalUpload/{content_hash[:32]}/{local.resolve().name}"
+        default = cast("Datastore", self._registry.resources.get("datastore", DEFAULT_DATASTORE))
+        uploaded = Path(cast("str", default.path)) / target
+        if not uploaded.exists():
+            with _appearing(uploaded) as draft:
+                _copy(local, draft, skip)
+        return self._places.resolve(f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{target}"), content_hash
+
+    def _check(self, asset: Model | Data | Code, place: Place) -> None:
+        stores = self._places.stores()
+        is_folder = stores.is_folder(place.url, place.datastore)
+        if isinstance(asset, Code) and not is_folder:
+            raise InvalidEntityError(f"Code {asset.path} is a file. Give the folder that the script lies in.")
+        if not isinstance(asset, Data):
+            return
+        if asset.type == "uri_file" and is_folder:
+            raise InvalidEntityError(f"Data {asset.name} is declared as uri_file, but {asset.path} is a folder.")
+        if asset.type != "uri_file" and not is_folder:
+            message = f"Data {asset.name} is declared as {asset.type}, but {asset.path} is a file. Use uri_file for it."
+            raise InvalidEntityError(message)
+        if asset.type == "mltable" and not stores.exists(f"{place.url.rstrip('/')}/MLTable", place.datastore):
+            raise InvalidEntityError(f"Data {asset.name} is an mltable, but {asset.path} holds no file named MLTable.")
+
+    def _flavors(self, model: Model, place: Place) -> dict[str, Any] | None:
+        """The flavors of an MLflow model. Raises ``InvalidEntityError`` when it is not one."""
+        if model.type != "mlflow_model":
+            return model.flavors
+        stores = self._places.stores()
+        marker = f"{place.url.rstrip('/')}/MLmodel"
+        if not stores.exists(marker, place.datastore):
+            found = ", ".join(sorted({file.path.split("/")[0] for file in self._files(place)})[:10]) or "nothing"
+            raise InvalidEntityError(
+                f"Model {model.name} is declared as mlflow_model, but there is no file named MLmodel at the root of "
+                f"{model.path}; found: {found}. Give the folder that holds MLmodel, or declare it as custom_model."
+            )
+        with stores.open_read(marker, place.datastore) as file:
+            try:
+                described = yaml.safe_load(file.read())
+            except yaml.YAMLError as error:
+                raise InvalidEntityError(f"The MLmodel file of {model.path} is not YAML: {error}") from error
+        flavors = described.get("flavors") if isinstance(described, dict) else None
+        if not isinstance(flavors, dict) or not flavors:
+            keys = ", ".join(map(str, described)) if isinstance(described, dict) and described else "nothing"
+            message = (
+                f"The MLmodel file of {model.path} names no flavor; it holds: {keys}. "
+                "Log the model with mlflow.<flavor>.save_model(), which writes them."
+            )
+            raise InvalidEntityError(message)
+        # Dates and the like inside a flavor become text: bodies are JSON.
+        loaded: dict[str, Any] = json.loads(json.dumps(flavors, default=str))
+        return loaded
+
+    def _files(self, place: Place) -> Sequence[AssetFile]:
+        stores = self._places.stores()
+        if not stores.is_folder(place.url, place.datastore):
+            name = PurePosixPath(place.url).name
+            return [AssetFile(name, stores.size(place.url, place.datastore), place.url, place.datastore)]
+        found = stores.list(place.url, place.datastore, recursive=True)
+        return [AssetFile(file.path, file.size, file.url, place.datastore) for file in found]
+
+
+def _with_requirements(environment: Environment) -> Environment:
+    """The environment with the files that it names read in.
+
+    Raises:
+        InvalidEntityError: a file is missing, or not of its format.
+    """
+    changes: dict[str, Any] = {}
+    if isinstance(environment.conda_file, str):
+        text = _read_declared(environment.conda_file, "conda_file")
+        try:
+            conda = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InvalidEntityError(f"The conda file {environment.conda_file} is not YAML: {error}") from error
+        changes["conda_file"] = conda
+    conda = changes.get("conda_file", environment.conda_file)
+    if conda is not None and (not isinstance(conda, dict) or not isinstance(conda.get("dependencies", []), list)):
+        message = f"The conda file of environment {environment.name} needs a list of 'dependencies' at its root."
+        raise InvalidEntityError(message)
+    if isinstance(environment.pip_requirements, str):
+        text = _read_declared(environment.pip_requirements, "pip_requirements")
+        lines = (line.split(" #")[0].strip() for line in text.splitlines())
+        changes["pip_requirements"] = [line for line in lines if line and not line.startswith("#")]
+    return environment.model_copy(update=changes)
+
+
+def _read_declared(path: str, key: str) -> str:
+    try:
+        return Path(path.removeprefix("file:")).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidEntityError(
+            f"{key} {path} cannot be read: {reason}. Give an absolute path, or its content."
+        ) from None
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hash_content(root: Path, skip: set[str]) -> str:
+    """Hash of a file with its name, or of a folder's files with theirs."""
+    digest = hashlib.sha256(root.resolve().name.encode())
+    for name, path in _walk(root, skip):
+        with path.open("rb") as file:
+            digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def _walk(root: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
+    """Files with their names relative to ``root``, in the order of the names."""
+    if root.is_file():
+        yield root.name, root
+        return
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if name not in skip]
+        found += [Path(folder, name) for name in files]
+    yield from sorted((path.relative_to(root).as_posix(), path) for path in found)
+
+
+def _copy(source: Path, target: Path, skip: set[str]) -> None:
+    if source.is_file():
+        shutil.copyfile(source, target)
+        return
+    target.mkdir()
+    for name, path in _walk(source, skip):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A draft beside ``target``, which takes its name when the block ends well. Of two at once, the quicker wins."""
+    folder = target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    draft.mkdir()
+    try:
+        yield draft / target.name
+        if not target.exists():
+            (draft / target.name).rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise DatastoreError(f"{target} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

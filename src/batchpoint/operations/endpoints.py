@@ -1,0 +1,239 @@
+"""Endpoints and deployments; the default deployment; invoke. There is one way to make a job, and it starts here."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import cast
+
+from batchpoint.entities.assets import Environment
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
+from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.resources import Compute
+from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
+from batchpoint.operations.assets import Assets
+from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
+from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
+from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.places import Places
+from batchpoint.registry import Registry
+from batchpoint.registry.jobs import ACTIVE_STATUSES
+
+MOST_DEPLOYMENTS = 20
+"""Of one endpoint. Source: Azure ML's limits for batch endpoints."""
+
+
+class Endpoints:
+    """What a user may ask about endpoints and deployments."""
+
+    def __init__(self, registry: Registry, assets: Assets, places: Places, job_queued: threading.Event) -> None:
+        self._registry = registry
+        self._assets = assets
+        self._resolver = DeploymentResolver(registry, assets)
+        self._inputs_and_outputs = InputsAndOutputs(assets, places)
+        self._job_queued = job_queued
+
+    def create_or_update(self, endpoint: BatchEndpoint, *, by: str | None = None) -> BatchEndpoint:
+        """Create an endpoint, or change the one of that name. Keys that are not given stay as they are.
+
+        Raises:
+            NotFoundError: the default deployment does not exist.
+        """
+        try:
+            before = self.get(endpoint.name)
+        except NotFoundError:
+            before = None
+        if before is not None:
+            kept = {
+                key: getattr(before, key) for key in BatchEndpoint.model_fields if key not in endpoint.model_fields_set
+            }
+            endpoint = endpoint.model_copy(update=kept)
+        default = endpoint.defaults.deployment_name
+        if default is not None:
+            self._check_default(endpoint.name, default, exists=before is not None)
+        endpoint = endpoint.model_copy(update={"provisioning_state": "Succeeded"})
+        return self._registry.endpoints.put(endpoint, by=by)
+
+    def get(self, name: str) -> BatchEndpoint:
+        """One endpoint. Raises ``NotFoundError``."""
+        return self._registry.endpoints.get(name)
+
+    def list(self, *, limit: int | None = None, offset: int = 0) -> Sequence[BatchEndpoint]:
+        """All endpoints, by name."""
+        return self._registry.endpoints.list(limit=limit, offset=offset)
+
+    def delete(self, name: str) -> None:
+        """Delete an endpoint and its deployments. The jobs that it started stay.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: jobs of it are not finished.
+        """
+        self.get(name)
+        active = self._registry.jobs.list(endpoint=name, status=ACTIVE_STATUSES, archived="include", limit=6)
+        if active:
+            names = ", ".join(job.name for job in active[:5]) + (", …" if len(active) > 5 else "")
+            raise ConflictError(
+                f"Endpoint {name} cannot be deleted: jobs of it are not finished ({names}). "
+                "Wait for them, or cancel them first."
+            )
+        self._registry.endpoints.delete(name)
+
+    def create_or_update_deployment(
+        self, deployment: BatchDeployment, *, set_default: bool = False, by: str | None = None
+    ) -> BatchDeployment:
+        """Create a deployment, or replace the one of that name. It becomes the default only if ``set_default`` says so.
+
+        Everything that its jobs need is checked now; what is declared in place is registered.
+
+        Raises:
+            NotFoundError: the endpoint, or something that the deployment refers to, does not exist.
+            InvalidEntityError: a part is missing or wrong, such as a syntax error in the script.
+            ConflictError: the endpoint has as many deployments as it may.
+        """
+        endpoint = self.get(deployment.endpoint_name)
+        try:
+            self._registry.deployments.get(endpoint.name, deployment.name)
+        except NotFoundError:
+            if self._registry.deployments.count(endpoint.name) >= MOST_DEPLOYMENTS:
+                message = (
+                    f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
+                )
+                raise ConflictError(message) from None
+        stored = self._registry.deployments.put(self._resolver.resolve(deployment, by=by), by=by)
+        if set_default:
+            defaults = EndpointDefaults(deployment_name=deployment.name)
+            self._registry.endpoints.put(endpoint.model_copy(update={"defaults": defaults}), by=by)
+        return stored
+
+    def get_deployment(self, endpoint_name: str, name: str) -> BatchDeployment:
+        """One deployment. Raises ``NotFoundError``."""
+        self.get(endpoint_name)
+        return self._registry.deployments.get(endpoint_name, name)
+
+    def list_deployments(self, endpoint_name: str) -> Sequence[BatchDeployment]:
+        """The deployments of an endpoint, by name. Raises ``NotFoundError``."""
+        self.get(endpoint_name)
+        return self._registry.deployments.list(endpoint_name=endpoint_name)
+
+    def delete_deployment(self, endpoint_name: str, name: str) -> None:
+        """Delete a deployment. The jobs that it started stay.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+            ConflictError: it is the default, or jobs of it are not finished.
+        """
+        self.get_deployment(endpoint_name, name)
+        if self.get(endpoint_name).defaults.deployment_name == name:
+            raise ConflictError(
+                f"Deployment {endpoint_name}/{name} cannot be deleted: it is the default of endpoint {endpoint_name}. "
+                "Set another default first."
+            )
+        active = self._registry.jobs.list(
+            endpoint=endpoint_name, deployment=name, status=ACTIVE_STATUSES, archived="include", limit=1
+        )
+        if active:
+            raise ConflictError(
+                f"Deployment {endpoint_name}/{name} cannot be deleted: its job {active[0].name} is {active[0].status}. "
+                "Wait for it, or cancel it first."
+            )
+        self._registry.deployments.delete(endpoint_name, name)
+
+    def invoke(
+        self, name: str, request: InvokeRequest, *, idempotency_key: str | None = None, by: str | None = None
+    ) -> Job:
+        """Ask an endpoint to score an input. Answers with the queued job.
+
+        Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
+        writable, model, script and environment at hand. The same idempotency key with the same request gives the
+        job that was made then.
+
+        Raises:
+            NotFoundError: endpoint, deployment or a referred asset does not exist; or there is no default deployment.
+            InvalidEntityError: the request is not one that a deployment can answer.
+            InputError: the input does not exist or may not be read.
+            AlreadyExistsError: the job's name is taken, or something lies where the output should go.
+            ConflictError: the idempotency key was used for another request.
+            DatastoreError: the store does not answer, or refuses access.
+        """
+        request_hash = hashlib.sha256(f"{name} {request.model_dump_json()}".encode()).hexdigest()
+        if idempotency_key is not None:
+            known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
+            if known is not None:
+                return known
+        job = self._job(name, request, by)
+        stored, created = self._registry.jobs.enqueue(job, idempotency_key=idempotency_key, request_hash=request_hash)
+        if created:
+            self._job_queued.set()
+        return stored
+
+    def _job(self, endpoint_name: str, request: InvokeRequest, by: str | None) -> Job:
+        if request.job_name is not None and self._registry.jobs.exists(request.job_name):
+            message = f"A job named {request.job_name} exists already. Choose another name, or leave it out."
+            raise AlreadyExistsError(message)
+        job_name = request.job_name or f"batchjob-{uuid.uuid4()}"
+        declared = self._deployment_for(endpoint_name, request.deployment_name)
+        compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
+        deployment, notices = effective_deployment(declared, request.overrides, compute)
+        notices.extend(self._notices(deployment))
+        source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
+        output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
+        return Job(
+            name=job_name,
+            description=request.description,
+            tags=request.tags,
+            properties=properties,
+            created_by=by,
+            endpoint_name=endpoint_name,
+            deployment_name=deployment.name,
+            experiment_name=request.experiment_name,
+            deployment=deployment,
+            inputs=source,
+            outputs={SCORE: output},
+            overrides=request.overrides,
+            notices=notices,
+        )
+
+    def _deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
+        endpoint = self.get(endpoint_name)
+        wanted = deployment_name or endpoint.defaults.deployment_name
+        if wanted is None:
+            raise missing_deployment(endpoint_name)
+        return self._registry.deployments.get(endpoint_name, wanted)
+
+    def _notices(self, deployment: BatchDeployment) -> Sequence[str]:
+        """Look whether model, code and environment are at hand. Answers with what the user should know."""
+        if isinstance(deployment.model, str):
+            self._assets.check_readable(self._assets.resolve("model", deployment.model))
+        if deployment.code_configuration is not None:
+            self._assets.check_readable(self._assets.resolve("code", deployment.code_configuration.code))
+        if not isinstance(deployment.environment, str):
+            return []
+        environment = cast("Environment", self._assets.resolve("environment", deployment.environment))
+        if environment.conda_file is None and environment.pip_requirements is None:
+            what = f"the image {environment.image}" if environment.image else "a Docker build"
+            notice = (
+                f"Environment {environment.reference} names {what}, which is recorded and not used: no containers are "
+                "built here. The job runs with the server's own Python; give conda_file or pip_requirements instead."
+            )
+            return [notice]
+        if environment.image is not None:
+            return [f"Environment {environment.reference}: the image is recorded and not used; its packages are."]
+        return []
+
+    def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
+        try:
+            if exists:
+                self._registry.deployments.get(endpoint_name, deployment_name)
+                return
+        except NotFoundError:
+            pass  # told below, in terms of what to do
+        raise NotFoundError(
+            f"Endpoint {endpoint_name} cannot have {deployment_name} as its default deployment: it has none of that "
+            "name. Create the endpoint without a default, then the deployment with --set-default.",
+            kind="deployment",
+            name=deployment_name,
+            endpoint=endpoint_name,
+        )

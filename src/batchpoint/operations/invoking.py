@@ -1,0 +1,173 @@
+"""What one invoke means: overrides applied to the deployment, the input found, the output's place checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+from batchpoint.entities.assets import Data, Model
+from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
+from batchpoint.entities.jobs import Input, Output, Overrides
+from batchpoint.entities.resources import Compute
+from batchpoint.errors import AlreadyExistsError, InputError, InvalidEntityError, NotFoundError
+from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
+from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
+from batchpoint.storage.inputs import list_input
+
+_WILD = frozenset("*?[")
+
+
+def effective_deployment(
+    deployment: BatchDeployment, overrides: Overrides, compute: Compute
+) -> tuple[BatchDeployment, list[str]]:
+    """The deployment as one job runs it, and notices about what was capped. What is None stays as declared."""
+    given = overrides.model_dump(exclude_none=True)
+    settings = deployment.settings.model_copy(update=_of(given, DeploymentSettings))
+    if overrides.retry_settings is not None:
+        retries = deployment.settings.retry_settings.model_copy(update=given["retry_settings"])
+        settings = settings.model_copy(update={"retry_settings": retries})
+    options = _of(given, ScoringOptions) | {
+        key: getattr(overrides, key) for key in ("csv", "table") if getattr(overrides, key) is not None
+    }
+    wanted = overrides.instance_count or deployment.resources.instance_count
+    instances = min(wanted, compute.max_instances)
+    notices = []
+    if instances < wanted:
+        notices.append(
+            f"Instances were lowered from {wanted} to {instances}, the most that compute {compute.name} has."
+        )
+    changes = {
+        "settings": settings,
+        "batchpoint": deployment.batchpoint.model_copy(update=options),
+        "resources": deployment.resources.model_copy(update={"instance_count": instances}),
+    }
+    return deployment.model_copy(update=changes), notices
+
+
+class InputsAndOutputs:
+    """Resolves and checks what an invoke reads and writes."""
+
+    def __init__(self, assets: Assets, places: Places) -> None:
+        self._assets = assets
+        self._places = places
+
+    def check_inputs(self, inputs: Mapping[str, Input]) -> tuple[dict[str, Input], dict[str, str]]:
+        """The one input, resolved to places that exist and can be read; and properties that say which asset it was.
+
+        Raises:
+            InvalidEntityError: it is not exactly one, or not of its declared type.
+            NotFoundError: it names an asset or datastore that does not exist.
+            InputError: nothing lies there, or it may not be read.
+            DatastoreError: the store does not answer.
+        """
+        if len(inputs) != 1:
+            message = f"A model deployment takes exactly one input, and {len(inputs)} were given. {SUPPORTED}"
+            raise InvalidEntityError(message)
+        name, given = next(iter(inputs.items()))
+        properties = {}
+        resolved = given
+        reference = asset_reference(given.path)
+        if reference is not None:
+            asset = self._data(given.path)
+            asset_type = asset.type if isinstance(asset, Data) else None
+            resolved = given.model_copy(update={"path": asset.path, "type": asset_type or given.type})
+            properties["input_asset"] = f"azureml:{asset.reference}"
+        places = [self._places.resolve(path) for path in (resolved.path, *resolved.paths)]
+        kind = self._check_place(resolved, places)
+        changes = {"path": places[0].uri, "paths": [place.uri for place in places[1:]], "type": kind}
+        return {name: resolved.model_copy(update=changes)}, properties
+
+    def check_outputs(
+        self, outputs: Mapping[str, Output], job_name: str, deployment: BatchDeployment
+    ) -> tuple[Output, BatchDeployment]:
+        """Where the job writes: always a folder, with a trailing slash; and the deployment with the file's name in it.
+
+        Raises:
+            InvalidEntityError: more than one output was asked for, or its place is of no known form.
+            AlreadyExistsError: the predictions lie there already, and ``if_exists`` is ``fail``.
+            DatastoreError: it could not be written there.
+        """
+        if len(outputs) > 1:
+            raise InvalidEntityError(f"A model deployment writes one output, and {len(outputs)} were asked for.")
+        given = next(iter(outputs.values()), Output())
+        default = f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job_name}/score/"
+        place = self._places.resolve(given.path or default)
+        stores = self._places.stores()
+        file_name = PurePosixPath(place.uri).name
+        names_file = given.path is not None and given.type == "uri_file" and not place.uri.endswith("/")
+        if names_file and PurePosixPath(file_name).suffix and not stores.is_folder(place.url, place.datastore):
+            settings = deployment.settings.model_copy(update={"output_file_name": file_name})
+            deployment = deployment.model_copy(update={"settings": settings})
+            uri, url = place.uri[: -len(file_name)], place.url[: -len(file_name)]
+        else:
+            uri, url = place.uri.rstrip("/") + "/", place.url.rstrip("/") + "/"
+        folder = Place(uri, url, place.datastore)
+        self._check_free(folder, deployment)
+        stores.check_writable(folder.url, folder.datastore)
+        return given.model_copy(update={"path": folder.uri, "uri": None}), deployment
+
+    def _data(self, text: str) -> Data | Model:
+        """The data asset that an input names; a model is taken too, as its files are data to whoever asks for them."""
+        try:
+            return cast("Data", self._assets.resolve("data", text))
+        except NotFoundError as missing:
+            try:
+                return cast("Model", self._assets.resolve("model", text))
+            except NotFoundError:
+                raise missing from None
+
+    def _check_place(self, given: Input, places: list[Place]) -> Any:
+        """Look whether the input is there and what its declared type says. Answers with its type."""
+        stores = self._places.stores()
+        first = places[0]
+        is_glob = any(_WILD & set(place.uri) and not place.uri.startswith("http") for place in places)
+        if not is_glob:
+            for place in places:
+                stores.check_readable(place.url, place.datastore)
+        is_folder = not is_glob and stores.is_folder(first.url, first.datastore)
+        if given.type == "uri_file" and is_folder:
+            raise InvalidEntityError(f"The input {given.path} is declared as uri_file, but it is a folder.")
+        if first.url.startswith(("http:", "https:")):
+            return "uri_file"  # whatever was declared: nothing can be listed there
+        if given.type in {"uri_folder", "mltable"} and not is_folder and not is_glob:
+            raise InvalidEntityError(f"The input {given.path} is declared as {given.type}, but it is a file.")
+        if given.type != "mltable" and (is_folder or is_glob):
+            found = list_input(
+                stores,
+                [(place.url, place.datastore) for place in places],
+                include=given.include,
+                exclude=given.exclude,
+                recursive=given.recursive,
+            )
+            if not found.files:
+                raise InputError(_nothing_there(given, is_glob=is_glob), url=first.uri)
+        if given.type is not None:
+            return given.type
+        return "uri_folder" if is_folder or is_glob or len(places) > 1 else "uri_file"
+
+    def _check_free(self, folder: Place, deployment: BatchDeployment) -> None:
+        if deployment.batchpoint.if_exists != "fail":
+            return
+        stores = self._places.stores()
+        file_name = deployment.settings.output_file_name
+        if stores.exists(f"{folder.url}{file_name}", folder.datastore):
+            raise AlreadyExistsError(
+                f"{folder.uri}{file_name} exists already, and outputs are not overwritten unasked. Choose another "
+                "place, or say if_exists: overwrite (replace it) or version (write beside it)."
+            )
+
+
+def _nothing_there(given: Input, *, is_glob: bool) -> str:
+    if is_glob:
+        return f"No file matches {given.path}. Check the pattern."
+    if given.include or given.exclude:
+        return f"The input {given.path} holds no file that include and exclude let through. Check the patterns."
+    if not given.recursive:
+        return f"The input {given.path} holds no files. Sub-folders are explored only with recursive: true."
+    return f"The input {given.path} holds no files."
+
+
+def _of(given: Mapping[str, Any], part: type[DeploymentSettings | ScoringOptions]) -> dict[str, Any]:
+    names = part.model_fields.keys() - {"retry_settings", "csv", "table", "instance_count"}
+    return {key: value for key, value in given.items() if key in names}

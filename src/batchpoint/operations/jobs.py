@@ -1,0 +1,238 @@
+"""Jobs: show, list, cancel, retry what failed, logs, outputs, errors, receipt."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow.parquet
+from pydantic import ValidationError
+
+from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
+from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.places import Place, Places
+from batchpoint.registry import JobEvent, Registry
+from batchpoint.registry.jobs import Archived
+
+SCORE = "score"
+"""Name of the one output of a scoring job."""
+
+
+class Jobs:
+    """What a user may ask about jobs."""
+
+    def __init__(self, registry: Registry, places: Places, job_queued: threading.Event) -> None:
+        self._registry = registry
+        self._places = places
+        self._job_queued = job_queued
+
+    def get(self, name: str) -> Job:
+        """One job, with the progress of this moment.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return _with_progress(self._registry.jobs.get(name))
+
+    def list(
+        self,
+        *,
+        status: JobStatus | Collection[JobStatus] | None = None,
+        endpoint: str | None = None,
+        deployment: str | None = None,
+        archived: Archived = "exclude",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Sequence[Job]:
+        """Jobs, the newest first."""
+        found = self._registry.jobs.list(
+            status=status, endpoint=endpoint, deployment=deployment, archived=archived, limit=limit, offset=offset
+        )
+        return [_with_progress(job) for job in found]
+
+    def cancel(self, name: str) -> Job:
+        """Ask for a job to be canceled; what it has committed stays.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it has completed or failed already.
+        """
+        job = self._registry.jobs.request_cancel(name)
+        self._job_queued.set()
+        return job
+
+    def retry_failed(self, name: str, *, job_name: str | None = None, by: str | None = None) -> Job:
+        """Score again what failed, or was not reached, in a finished job; merged into the same output.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: the job is not finished, has nothing left to score, or its folder is gone.
+            AlreadyExistsError: ``job_name`` is taken.
+        """
+        job = self.get(name)
+        _check_retryable(job)
+        if others := [each for each in self._registry.jobs.list(retry_of=name) if not each.status.is_finished]:
+            raise ConflictError(f"Job {name} is being retried already, by job {others[0].name}. Wait for that one.")
+        again = Job(
+            name=job_name or f"batchjob-{uuid.uuid4()}",
+            description=job.description,
+            tags=job.tags,
+            properties=job.properties,
+            created_by=by,
+            endpoint_name=job.endpoint_name,
+            deployment_name=job.deployment_name,
+            experiment_name=job.experiment_name,
+            deployment=job.deployment,
+            inputs=job.inputs,
+            outputs={key: Output(type=output.type, path=output.path) for key, output in job.outputs.items()},
+            overrides=job.overrides,
+            retry_of=name,
+        )
+        stored, _ = self._registry.jobs.enqueue(again)
+        self._job_queued.set()
+        return stored
+
+    def archive(self, name: str) -> Job:
+        """Hide a job from lists. Raises ``NotFoundError``."""
+        return self._registry.jobs.archive(name)
+
+    def restore(self, name: str) -> Job:
+        """Undo ``archive``. Raises ``NotFoundError``."""
+        return self._registry.jobs.restore(name)
+
+    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str] | None = None) -> Job:
+        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``."""
+        return self._registry.jobs.update(name, description=description, tags=tags)
+
+    def events(self, name: str) -> Sequence[JobEvent]:
+        """Every change of a job, the oldest first. Raises ``NotFoundError``."""
+        return self._registry.jobs.events(name)
+
+    def logs(self, name: str) -> Sequence[tuple[str, int]]:
+        """The job's log files: path relative to the job's folder, and size in bytes. None before it has started.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = self._registry.jobs.get(name)
+        if job.folder is None:
+            return []
+        root = Path(job.folder)
+        files = (path for path in (root / "logs").rglob("*") if path.is_file() and not path.is_symlink())
+        return sorted((path.relative_to(root).as_posix(), path.stat().st_size) for path in files)
+
+    def read_log(self, name: str, path: str, offset: int = 0, limit: int = 2**20) -> bytes:
+        """Bytes of a log file from ``offset``; fewer than ``limit`` at its end. A negative offset counts from the end.
+
+        Raises:
+            NotFoundError: there is no such job or log.
+        """
+        job = self._registry.jobs.get(name)
+        file = self._log_file(job, path)
+        with file.open("rb") as log:
+            size = file.stat().st_size
+            log.seek(max(size + offset, 0) if offset < 0 else offset)
+            return log.read(limit)
+
+    def outputs(self, name: str) -> Sequence[tuple[str, int]]:
+        """The files that the job has published: path relative to the output, and size in bytes.
+
+        Raises:
+            NotFoundError: there is no such job.
+            DatastoreError: the store does not answer.
+        """
+        place = self._published(self._registry.jobs.get(name))
+        if place is None:
+            return []
+        stores = self._places.stores()
+        if not stores.is_folder(place.url, place.datastore):
+            return [(place.url.rsplit("/", 1)[-1], stores.size(place.url, place.datastore))]
+        return [(file.path, file.size) for file in stores.list(place.url, place.datastore, recursive=True)]
+
+    @contextmanager
+    def open_output(self, name: str, path: str) -> Iterator[IO[bytes]]:
+        """One file that the job has published, to read from.
+
+        Raises:
+            NotFoundError: there is no such job or file.
+            DatastoreError: the store does not answer.
+        """
+        place = self._published(self._registry.jobs.get(name))
+        if place is None:
+            raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
+        stores = self._places.stores()
+        if stores.is_folder(place.url, place.datastore):
+            place = self._places.below(place, path)
+        elif place.url.rsplit("/", 1)[-1] != path:
+            raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
+        if not stores.exists(place.url, place.datastore) or stores.is_folder(place.url, place.datastore):
+            raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
+        with stores.open_read(place.url, place.datastore) as file:
+            yield file
+
+    def errors(self, name: str, limit: int = 1000) -> Sequence[dict[str, Any]]:
+        """The items that failed, in input order: the lines of the errors file. None before it is published.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        names = [path for path, _ in self.outputs(name)]
+        if "errors.jsonl" in names:
+            with self.open_output(name, "errors.jsonl") as file:
+                return [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
+        if "errors.parquet" in names:
+            with self.open_output(name, "errors.parquet") as file:
+                rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).slice(0, limit).to_pylist()
+                return rows
+        return []
+
+    def receipt(self, name: str) -> Receipt:
+        """The reconciliation of a finished job.
+
+        Raises:
+            NotFoundError: there is no such job, or it has no receipt.
+        """
+        job = self._registry.jobs.get(name)
+        if job.receipt is None:
+            message = f"Job {name} has no receipt: it is {job.status}. Receipts are written at the end of scoring."
+            raise NotFoundError(message, kind="receipt", name=name)
+        return job.receipt
+
+    def _published(self, job: Job) -> Place | None:
+        output = job.outputs.get(SCORE)
+        return self._places.resolve(output.uri) if output is not None and output.uri is not None else None
+
+    def _log_file(self, job: Job, path: str) -> Path:
+        missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
+        if job.folder is None or "\x00" in path:
+            raise missing
+        logs = (Path(job.folder) / "logs").resolve()
+        file = (Path(job.folder) / path).resolve()
+        if not file.is_relative_to(logs) or not file.is_file():
+            raise missing
+        return file
+
+
+def _with_progress(job: Job) -> Job:
+    """The job with what its run last wrote about its progress."""
+    if job.folder is None or job.status.is_finished:
+        return job
+    try:
+        text = (Path(job.folder) / "progress.json").read_bytes()
+        return job.model_copy(update={"progress": Progress.model_validate_json(text)})
+    except (OSError, ValidationError):
+        return job  # not written yet: what the registry knows is the newest
+
+
+def _check_retryable(job: Job) -> None:
+    if not job.status.is_finished:
+        raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
+    if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:
+        raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
+    if job.folder is None or not Path(job.folder).is_dir():
+        raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")

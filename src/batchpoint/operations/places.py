@@ -1,0 +1,124 @@
+"""The ways to say where something lies, and what they mean: datastore paths, assets' ids, jobs' outputs, URLs, paths.
+
+Forms and grammar are those of Azure ML (short and long datastore addresses, asset ids, job outputs).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from batchpoint.entities.base import Reference, parse_reference
+from batchpoint.entities.resources import Datastore
+from batchpoint.errors import InvalidEntityError, NotFoundError
+from batchpoint.registry import Registry
+from batchpoint.storage.datastores import Stores, datastore_url, storage_options
+
+_DATASTORE = re.compile(r"^(?:azureml:/)?/(?:subscriptions/.*/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.*)$")
+_JOB_OUTPUT = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$")
+_ASSET_ID = re.compile(
+    r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes)/(?P<name>[^/]+)"
+    r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
+)
+_SHORT_REFERENCE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]*[:@][a-zA-Z0-9_.\-]+$")
+
+SUPPORTED = (
+    "Give a registered asset (azureml:name:version or azureml:name@latest), a datastore path "
+    "(azureml://datastores/<datastore>/paths/<path>), a URL, or an absolute path of the server's machine."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Somewhere that bytes lie."""
+
+    uri: str
+    """As it is kept: ``azureml://datastores/<ds>/paths/<p>``, a URL, or an absolute path."""
+    url: str
+    """As storage opens it: an absolute path or an fsspec URL."""
+    datastore: str | None = None
+    """Name of the datastore whose options open it."""
+
+
+class Places:
+    """Finds places by what the registry knows."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def stores(self) -> Stores:
+        """Storage that can open every datastore, credentials included."""
+        return Stores(self.storage_options())
+
+    def storage_options(self) -> dict[str, dict[str, object]]:
+        """For each datastore that needs some, the options that open it, secrets in clear."""
+        options = {}
+        for entity in self._registry.resources.list("datastore"):
+            datastore = cast("Datastore", entity)
+            if datastore.type in {"local", "memory"}:
+                continue
+            credentials = self._registry.resources.credentials(datastore.name)
+            try:
+                options[datastore.name] = storage_options(datastore.model_copy(update={"credentials": credentials}))
+            except InvalidEntityError:
+                continue  # a type that is recorded but cannot be opened here: naming it fails, the others work
+        return options
+
+    def resolve(self, text: str) -> Place:
+        """Where ``text`` points to; whether anything lies there is not looked at.
+
+        Raises:
+            InvalidEntityError: the text is of no known form.
+            NotFoundError: it names a datastore or job that does not exist.
+        """
+        if match := _DATASTORE.match(text):
+            datastore = cast("Datastore", self._registry.resources.get("datastore", match["datastore"]))
+            uri = f"azureml://datastores/{datastore.name}/paths/{match['path']}"
+            return Place(uri, datastore_url(datastore, match["path"]), datastore.name)
+        if match := _JOB_OUTPUT.match(text):
+            return self._job_output(match["job"], match["output"], match["path"] or "")
+        if text.startswith("azureml:"):
+            raise InvalidEntityError(f"{text!r} does not say where something lies. {SUPPORTED}")
+        if text.startswith("file:") or "://" not in text:
+            path = cast("Path", Stores.local_path(text))
+            path = path.expanduser()
+            if not path.is_absolute():
+                raise InvalidEntityError(f"{text!r} is a relative path, which the server cannot place. {SUPPORTED}")
+            slash = "/" if text.endswith("/") and str(path) != "/" else ""
+            return Place(f"{path}{slash}", f"{path}{slash}")
+        return Place(text, text)
+
+    def below(self, place: Place, path: str) -> Place:
+        """A path inside a place. Raises ``InvalidEntityError`` when it leads out of it."""
+        inner = path.replace("\\", "/").strip("/")
+        if ".." in inner.split("/"):
+            raise InvalidEntityError(f"{path!r} leads out of {place.uri}. Leave out the '..'.")
+        if not inner:
+            return place
+        return Place(f"{place.uri.rstrip('/')}/{inner}", f"{place.url.rstrip('/')}/{inner}", place.datastore)
+
+    def _job_output(self, job_name: str, output: str, path: str) -> Place:
+        outputs = self._registry.jobs.get(job_name).outputs
+        uri = outputs[output].uri if output in outputs else None
+        if uri is None:
+            message = f"Job {job_name} has published no output named {output}."
+            raise NotFoundError(message, kind="output", name=output, job=job_name)
+        return self.below(self.resolve(uri), path)
+
+
+def asset_reference(text: str) -> Reference | None:
+    """The asset that ``text`` names, or None when it says a place or is nothing of ours.
+
+    Raises:
+        InvalidEntityError: it starts as a reference and is none.
+    """
+    if match := _ASSET_ID.match(text):
+        by_version = match["by"] == "versions"
+        return Reference(match["name"], match["which"] if by_version else None, None if by_version else match["which"])
+    if text.startswith("azureml://registries/"):
+        raise InvalidEntityError(f"{text!r} lies in a shared registry, which does not exist here. Register it first.")
+    if (text.startswith("azureml:") and not text.startswith("azureml://")) or _SHORT_REFERENCE.match(text):
+        return parse_reference(text)
+    return None

@@ -1,0 +1,135 @@
+"""Computes and datastores: create or update, list, delete, with the rules of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+from batchpoint.entities.base import Entity
+from batchpoint.entities.resources import Compute, Datastore, ResourceKind
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
+from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.registry import Registry
+from batchpoint.registry.jobs import ACTIVE_STATUSES
+from batchpoint.storage.datastores import datastore_url
+
+E = TypeVar("E", bound=Entity)
+
+BUILT_IN: dict[ResourceKind, str] = {"compute": "local", "datastore": DEFAULT_DATASTORE}
+"""Exist from the start and cannot be deleted."""
+
+UPDATABLE_COMPUTE_KEYS = frozenset(
+    {"description", "tags", "properties", "min_instances", "max_instances", "idle_time_before_scale_down", "identity"}
+)
+"""What may change on a compute; everything else means: delete and create it anew. Source: Azure ML's compute update."""
+
+_SET_BY_SERVER = {"created_at", "modified_at", "created_by", "schema_address"}
+
+
+class Resources:
+    """What a user may ask about computes and datastores."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def create_or_update(self, kind: ResourceKind, entity: E, *, by: str | None = None) -> E:
+        """Create one, or change the one of that name.
+
+        Raises:
+            ConflictError: the change is one that this kind does not allow.
+            InvalidEntityError: it could not be used as declared.
+        """
+        try:
+            before = self.get(kind, entity.name)
+        except NotFoundError:
+            before = None
+        if isinstance(entity, Compute) and before is not None:
+            entity = cast("E", _changed_compute(entity, cast("Compute", before)))
+        if isinstance(entity, Datastore):
+            entity = entity.model_copy(update={"is_default": entity.name == DEFAULT_DATASTORE})
+            _check_datastore(entity, cast("Datastore | None", before))
+        return cast("E", self._registry.resources.put(kind, entity, by=by))
+
+    def get(self, kind: ResourceKind, name: str) -> Entity:
+        """One of them. Credentials are never shown; ``has_credentials`` says whether there are some.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._registry.resources.get(kind, name)
+
+    def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> Sequence[Entity]:
+        """All of a kind, by name."""
+        return self._registry.resources.list(kind, limit=limit, offset=offset)
+
+    def delete(self, kind: ResourceKind, name: str) -> None:
+        """Delete one. What lies in a datastore stays there.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is built in, or in use.
+        """
+        self.get(kind, name)
+        if name == BUILT_IN[kind]:
+            raise ConflictError(f"The {kind} {name} is built in and cannot be deleted.")
+        if kind == "compute":
+            self._check_compute_unused(name)
+        self._registry.resources.delete(kind, name)
+
+    def _check_compute_unused(self, name: str) -> None:
+        if jobs := self._registry.jobs.list(compute=name, status=ACTIVE_STATUSES, archived="include", limit=1):
+            raise ConflictError(
+                f"Compute {name} cannot be deleted: job {jobs[0].name} is {jobs[0].status} on it. "
+                "Wait for it, or cancel it first."
+            )
+        if used := self._registry.deployments.list(compute=name):
+            users = ", ".join(f"{each.endpoint_name}/{each.name}" for each in used[:5])
+            raise ConflictError(
+                f"Compute {name} cannot be deleted: it is the compute of {len(used)} deployment(s) ({users}). "
+                "Give them another compute first."
+            )
+
+
+def _changed_compute(entity: Compute, before: Compute) -> Compute:
+    """The compute after the change; keys that were not given stay as they are.
+
+    Raises:
+        ConflictError: a key that cannot change was given another value.
+    """
+    given = {key: getattr(entity, key) for key in entity.model_fields_set - _SET_BY_SERVER}
+    fixed = sorted(
+        key for key, value in given.items() if key not in UPDATABLE_COMPUTE_KEYS and value != getattr(before, key)
+    )
+    if fixed:
+        raise ConflictError(
+            f"Compute {before.name} exists, and {', '.join(fixed)} cannot be changed. Changeable are "
+            f"{', '.join(sorted(UPDATABLE_COMPUTE_KEYS))}; for the rest delete the compute and create it anew."
+        )
+    try:
+        return Compute.model_validate({**before.model_dump(), **entity.model_dump(include=set(given))})
+    except ValueError as error:
+        raise InvalidEntityError(f"Compute {before.name} cannot be changed so: {error}") from error
+
+
+def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
+    if before is not None and before.name == DEFAULT_DATASTORE and datastore.path != before.path:
+        message = f"Datastore {DEFAULT_DATASTORE} is built in; its place cannot be changed. Create another datastore."
+        raise ConflictError(message)
+    if datastore.type == "local" and not str(datastore.path).startswith(("/", "~")):
+        message = f"Datastore {datastore.name} of type local needs an absolute path, not {datastore.path!r}."
+        raise InvalidEntityError(message)
+    if datastore.type in {"local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2"}:
+        datastore_url(datastore)  # says what is missing
+
+
+def ensure_built_in(registry: Registry, *, datastore_path: str, instances: int) -> None:
+    """Make the compute ``local`` and the default datastore where they do not exist yet."""
+    built_in: tuple[tuple[ResourceKind, Entity], ...] = (
+        ("compute", Compute(name=BUILT_IN["compute"], type="local", min_instances=0, max_instances=max(instances, 1))),
+        ("datastore", Datastore(name=DEFAULT_DATASTORE, type="local", path=datastore_path, is_default=True)),
+    )
+    for kind, entity in built_in:
+        try:
+            registry.resources.get(kind, entity.name)
+        except NotFoundError:
+            registry.resources.put(kind, entity, by=None)

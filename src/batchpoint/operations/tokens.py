@@ -1,0 +1,70 @@
+"""Tokens: create, list, revoke, and who is asking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from batchpoint.entities.tokens import AuditRecord, Role, Token
+from batchpoint.errors import AuthenticationError, InvalidEntityError
+from batchpoint.registry import Registry, utc_now
+
+
+class Tokens:
+    """What a user may ask about tokens and the audit log."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def create(
+        self, name: str, role: Role, expires_in: timedelta | None = None, *, by: str | None = None
+    ) -> tuple[str, Token]:
+        """Make a token. Answers with its secret, shown this once, and the token.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+            InvalidEntityError: it would have expired already, or name or role are not valid.
+        """
+        if expires_in is not None and expires_in <= timedelta(0):
+            raise InvalidEntityError(f"Token {name} would have expired already. Give a time in the future.")
+        try:
+            return self._registry.tokens.create(
+                name, role, expires_at=None if expires_in is None else utc_now() + expires_in, by=by
+            )
+        except ValueError as error:
+            message = f"Token {name!r} with role {role!r} is not valid: roles are reader, operator and admin; {error}"
+            raise InvalidEntityError(message) from error
+
+    def list(self) -> Sequence[Token]:
+        """All tokens, revoked and expired ones too, without their secrets."""
+        return self._registry.tokens.list()
+
+    def revoke(self, name: str) -> Token:
+        """Make a token invalid from now on.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return self._registry.tokens.revoke(name)
+
+    def authenticate(self, secret: str) -> Token:
+        """Who holds this secret.
+
+        Raises:
+            AuthenticationError: the token is unknown, expired or revoked.
+        """
+        token = self._registry.tokens.find(secret)
+        if token is None:
+            raise AuthenticationError("The token is not known here. Check BATCHPOINT_TOKEN and the server's address.")
+        if token.revoked_at is not None:
+            raise AuthenticationError(f"Token {token.name} was revoked. Ask an administrator for a new one.")
+        if token.expires_at is not None and token.expires_at <= utc_now():
+            message = f"Token {token.name} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. Ask for a new one."
+            raise AuthenticationError(message)
+        return token
+
+    def audit(
+        self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
+    ) -> Sequence[AuditRecord]:
+        """Who did what, the newest first."""
+        return self._registry.audit.list(who=who, target=target, limit=limit, offset=offset)

@@ -1,0 +1,145 @@
+"""Batch endpoints, their deployments, and invoke."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.responses import JSONResponse, Response
+
+from batchpoint.entities.documents import read_body
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.errors import InvalidEntityError
+from batchpoint.server.api.resources import named
+from batchpoint.server.api.wire import (
+    JsonBody,
+    Paged,
+    answer,
+    check_invoke_paths,
+    check_local_paths,
+    described,
+    merged,
+)
+from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.context import Shared, Work
+
+router = APIRouter(prefix="/endpoints", tags=["endpoints"])
+
+
+@router.get("", name="endpoints.list")
+def list_endpoints(_: Reader, work: Work, page: Paged) -> JSONResponse:
+    """All endpoints, by name."""
+    return page.answer(work.endpoints.list(limit=page.reach, offset=page.offset))
+
+
+@router.get("/{name}", name="endpoints.get", **described(result=BatchEndpoint))
+def get_endpoint(name: str, _: Reader, work: Work) -> JSONResponse:
+    """One endpoint."""
+    return answer(work.endpoints.get(name))
+
+
+@router.put("/{name}", name="endpoints.create_or_update", **described(body=BatchEndpoint, result=BatchEndpoint))
+def create_or_update(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+    """Create an endpoint, or change the one of that name."""
+    endpoint = named(BatchEndpoint, body, name)
+    assert isinstance(endpoint, BatchEndpoint)
+    return answer(work.endpoints.create_or_update(endpoint, by=caller.name))
+
+
+@router.patch("/{name}", name="endpoints.update", **described(body=BatchEndpoint, result=BatchEndpoint))
+def update(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+    """Change the keys that are given; null takes one away."""
+    return create_or_update(name, merged(work.endpoints.get(name).body(), body), caller, work)
+
+
+@router.delete("/{name}", name="endpoints.delete", status_code=204)
+def delete(name: str, _: Operator, work: Work) -> Response:
+    """Delete an endpoint with its deployments. Its jobs stay."""
+    work.endpoints.delete(name)
+    return Response(status_code=204)
+
+
+@router.post("/{name}/invoke", name="endpoints.invoke", status_code=202, **described(body=InvokeRequest, result=Job))
+def invoke(
+    name: str,
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> JSONResponse:
+    """Score data. The job is queued when this answers; its address is in ``Location``.
+
+    The same ``Idempotency-Key`` with the same request answers with the job that was made then.
+    """
+    request = read_body(InvokeRequest, body)
+    check_invoke_paths(shared, request)
+    job = shared.workspace.endpoints.invoke(name, request, idempotency_key=idempotency_key, by=caller.name)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.get("/{name}/jobs", name="endpoints.jobs")
+def list_jobs(name: str, _: Reader, work: Work, page: Paged) -> JSONResponse:
+    """The endpoint's jobs, the newest first. They outlive the endpoint."""
+    return page.answer(work.jobs.list(endpoint=name, limit=page.reach, offset=page.offset))
+
+
+@router.get("/{name}/deployments", name="deployments.list")
+def list_deployments(name: str, _: Reader, work: Work) -> JSONResponse:
+    """The endpoint's deployments, by name."""
+    found = [deployment.body() for deployment in work.endpoints.list_deployments(name)]
+    return answer({"value": found, "next": None})
+
+
+@router.get("/{name}/deployments/{deployment}", name="deployments.get", **described(result=BatchDeployment))
+def get_deployment(name: str, deployment: str, _: Reader, work: Work) -> JSONResponse:
+    """One deployment."""
+    return answer(work.endpoints.get_deployment(name, deployment))
+
+
+@router.put(
+    "/{name}/deployments/{deployment}",
+    name="deployments.create_or_update",
+    **described(body=BatchDeployment, result=BatchDeployment),
+)
+def create_or_update_deployment(
+    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+) -> JSONResponse:
+    """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
+    if isinstance(body, dict):
+        body = {"endpoint_name": name, **body}
+    entity = named(BatchDeployment, body, deployment)
+    assert isinstance(entity, BatchDeployment)
+    if entity.endpoint_name != name:
+        message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
+        raise InvalidEntityError(message)
+    check_local_paths(shared, "deployment", entity)
+    stored = shared.workspace.endpoints.create_or_update_deployment(entity, set_default=set_default, by=caller.name)
+    return answer(stored)
+
+
+@router.patch(
+    "/{name}/deployments/{deployment}",
+    name="deployments.update",
+    **described(body=BatchDeployment, result=BatchDeployment),
+)
+def update_deployment(
+    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+) -> JSONResponse:
+    """Change the keys that are given; null takes one away."""
+    before = shared.workspace.endpoints.get_deployment(name, deployment).body()
+    return create_or_update_deployment(name, deployment, merged(before, body), caller, shared, set_default=set_default)
+
+
+@router.delete("/{name}/deployments/{deployment}", name="deployments.delete", status_code=204)
+def delete_deployment(name: str, deployment: str, _: Operator, work: Work) -> Response:
+    """Delete a deployment. The default one only when another was made the default."""
+    work.endpoints.delete_deployment(name, deployment)
+    return Response(status_code=204)
+
+
+@router.get("/{name}/deployments/{deployment}/jobs", name="deployments.jobs")
+def list_deployment_jobs(name: str, deployment: str, _: Reader, work: Work, page: Paged) -> JSONResponse:
+    """The deployment's jobs, the newest first."""
+    found = work.jobs.list(endpoint=name, deployment=deployment, limit=page.reach, offset=page.offset)
+    return page.answer(found)

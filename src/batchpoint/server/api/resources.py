@@ -1,0 +1,133 @@
+"""Computes and datastores, and the files in datastores."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from batchpoint.entities.base import Entity
+from batchpoint.entities.documents import read_body
+from batchpoint.entities.resources import RESOURCE_KINDS, Compute, ResourceKind
+from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
+from batchpoint.operations.places import Place
+from batchpoint.server.api.assets import streamed
+from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files_json, merged
+from batchpoint.server.auth import Admin, Operator, Reader
+from batchpoint.server.context import Shared, Work
+from batchpoint.workspace import Workspace
+
+router = APIRouter(tags=["resources"])
+
+Plural = Literal["computes", "datastores"]
+
+_KINDS: dict[str, ResourceKind] = {"computes": "compute", "datastores": "datastore"}
+
+
+@router.get("/datastores/{name}/files", name="datastores.files")
+def list_files(name: str, _: Reader, work: Work, page: Paged, prefix: str = "") -> JSONResponse:
+    """The files of a datastore below ``prefix``."""
+    place, stores = _place(work, name, prefix), work.stores()
+    if not stores.exists(place.url, place.datastore):
+        return page.answer([])
+    inner = prefix.strip("/")
+    if not stores.is_folder(place.url, place.datastore):
+        return page.answer(files_json([(inner, stores.size(place.url, place.datastore))]))
+    found = list(stores.list(place.url, place.datastore, recursive=True))[page.offset : page.offset + page.reach]
+    return page.answer(files_json((f"{inner}/{file.path}".lstrip("/"), file.size) for file in found))
+
+
+@router.get("/datastores/{name}/files/{path:path}", name="datastores.download")
+def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
+    """One file of a datastore."""
+    place, stores = _place(work, name, path), work.stores()
+    try:
+        size = stores.size(place.url, place.datastore)
+        if stores.is_folder(place.url, place.datastore):
+            raise NotFoundError(f"{path} in datastore {name} is a folder; list it instead.", kind="file", name=path)
+    except InputError as error:
+        raise NotFoundError(f"Datastore {name} has no file {path}.", kind="file", name=path) from error
+    return streamed(stores.open_read(place.url, place.datastore), path, size or None)
+
+
+@router.put("/datastores/{name}/files/{path:path}", name="datastores.upload", status_code=201)
+async def upload(name: str, path: str, request: Request, _: Operator, work: Work) -> JSONResponse:
+    """Write one file, of any size: it goes to disk as it comes, and appears whole under its name."""
+    place = await to_thread.run_sync(_place, work, name, path)
+    folder = work.settings.home / "uploads"
+    folder.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as partial:
+        async for piece in request.stream():
+            await to_thread.run_sync(partial.write, piece)
+        partial.flush()
+        size = partial.tell()
+        await to_thread.run_sync(work.stores().put, Path(partial.name), place.url, place.datastore)
+    return answer({"path": path, "size": size, "uri": place.uri}, status=201)
+
+
+@router.get("/computes/{name}/nodes", name="computes.nodes")
+def nodes(name: str, _: Reader, shared: Shared) -> JSONResponse:
+    """The instances of a compute, and what each does."""
+    compute = shared.workspace.resources.get("compute", name)
+    assert isinstance(compute, Compute)
+    return answer({"value": [vars(node) for node in shared.background.nodes(compute)], "next": None})
+
+
+@router.get("/{kind}", name="resources.list")
+def list_resources(kind: Plural, _: Reader, work: Work, page: Paged) -> JSONResponse:
+    """All of a kind, by name."""
+    return page.answer(work.resources.list(_KINDS[kind], limit=page.reach, offset=page.offset))
+
+
+@router.get("/{kind}/{name}", name="resources.get", **described(result=Compute))
+def get_resource(kind: Plural, name: str, _: Reader, work: Work) -> JSONResponse:
+    """One of them; credentials are never shown."""
+    return answer(work.resources.get(_KINDS[kind], name))
+
+
+@router.put("/{kind}/{name}", name="resources.create_or_update", **described(body=Compute, result=Compute))
+def create_or_update(kind: Plural, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
+    """Create one, or change the one of that name."""
+    entity = named(RESOURCE_KINDS[_KINDS[kind]], body, name)
+    return answer(work.resources.create_or_update(_KINDS[kind], entity, by=caller.name))
+
+
+@router.patch("/{kind}/{name}", name="resources.update", **described(body=Compute, result=Compute))
+def update(kind: Plural, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
+    """Change the keys that are given; null takes one away."""
+    before = work.resources.get(_KINDS[kind], name)
+    entity = named(RESOURCE_KINDS[_KINDS[kind]], merged(before.body(), body), name)
+    return answer(work.resources.create_or_update(_KINDS[kind], entity, by=caller.name))
+
+
+@router.delete("/{kind}/{name}", name="resources.delete", status_code=204)
+def delete(kind: Plural, name: str, _: Admin, work: Work) -> Response:
+    """Delete one. What lies in a datastore stays there."""
+    work.resources.delete(_KINDS[kind], name)
+    return Response(status_code=204)
+
+
+def named(model: type[Entity], body: object, name: str) -> Entity:
+    """The entity of a body whose name stands in the address.
+
+    Raises:
+        InvalidEntityError: the body is not valid, or names another.
+    """
+    if isinstance(body, dict):
+        body = {"name": name, **body}
+    entity = read_body(model, body)
+    if entity.name != name:
+        from_body = (
+            f"The body names {entity.name!r}, the address {name!r}. Give the same name, or leave it out of the body."
+        )
+        raise InvalidEntityError(from_body)
+    return entity
+
+
+def _place(work: Workspace, datastore: str, path: str) -> Place:
+    work.resources.get("datastore", datastore)
+    return work.places.resolve(f"azureml://datastores/{datastore}/paths/{path}")

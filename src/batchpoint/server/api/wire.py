@@ -1,0 +1,145 @@
+"""How this interface packs and unpacks: bodies, answers, pages, and their description for OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Body, Depends, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from batchpoint.entities.base import Entity
+from batchpoint.entities.documents import Kind, is_local, local_paths
+from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.errors import InvalidEntityError
+from batchpoint.server.context import Context
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+JsonBody = Annotated[Any, Body()]
+"""The parsed body of a request; ``documents.read_body`` makes an entity of it, with suggestions for slips."""
+
+
+class Page:
+    """Which part of a list is asked for."""
+
+    def __init__(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> None:
+        self._request = request
+        self.limit = limit
+        self.offset = offset
+
+    @property
+    def reach(self) -> int:
+        """How many items to ask for: one more than the page holds, which tells whether there is a next page."""
+        return self.limit + 1
+
+    def answer(self, found: Sequence[Any]) -> JSONResponse:
+        """The page, and the address of the next one."""
+        following = None
+        if len(found) > self.limit:
+            query = {**self._request.query_params, "limit": self.limit, "offset": self.offset + self.limit}
+            following = f"{self._request.url.path}?{urlencode(query)}"
+        return JSONResponse({"value": [as_json(item) for item in found[: self.limit]], "next": following})
+
+
+Paged = Annotated[Page, Depends(Page)]
+"""Paging of a list route."""
+
+
+def answer(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A value as JSON."""
+    return JSONResponse(as_json(value), status_code=status, headers=dict(headers or {}))
+
+
+def as_json(value: object) -> Any:
+    """An entity, or anything else that is made of plain values, ready for JSON."""
+    if isinstance(value, Entity):
+        return value.body()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return value
+
+
+def files_json(files: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Files as path and size."""
+    return [{"path": path, "size": size} for path, size in files]
+
+
+def merged(before: Mapping[str, Any], patch: Any) -> dict[str, Any]:
+    """A JSON merge patch (RFC 7386): keys of the patch replace those before, null removes.
+
+    Raises:
+        InvalidEntityError: the patch is not a mapping.
+    """
+    if not isinstance(patch, Mapping):
+        raise InvalidEntityError("The body of a PATCH is a mapping of the keys that change.")
+    result = dict(before)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def check_local_paths(context: Context, kind: Kind, entity: BaseModel) -> None:
+    """Take paths of this machine only from callers who are on it, and only absolute ones.
+
+    Raises:
+        InvalidEntityError: the caller cannot mean a path of this machine.
+    """
+    body = entity.model_dump(mode="json", exclude_none=True)
+    refuse_local(context, [found.path for found in local_paths(kind, body) if "\n" not in found.path])
+
+
+def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
+    """The same for an invoke."""
+    paths = [path for given in request.inputs.values() for path in (given.path, *given.paths)]
+    paths += [output.path for output in request.outputs.values() if output.path is not None]
+    table = request.overrides.table
+    paths += [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
+    refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
+
+
+def refuse_local(context: Context, paths: Iterable[str]) -> None:
+    """Raises ``InvalidEntityError`` for local paths that cannot be meant."""
+    for path in paths:
+        if not context.shares_files:
+            message = (
+                f"{path!r} is a path of some machine, and this server listens to others. Put the files into a "
+                "datastore (PUT /api/v1/datastores/{name}/files/{path}) and give "
+                "azureml://datastores/<name>/paths/<path>."
+            )
+            raise InvalidEntityError(message)
+        if not path.removeprefix("file://").startswith(("/", "~")):
+            raise InvalidEntityError(
+                f"{path!r} is a relative path, which the server cannot place. Give an absolute one."
+            )
+
+
+def described(*, body: type[BaseModel] | None = None, result: type[BaseModel] | None = None) -> dict[str, Any]:
+    """What a route takes and answers with, for OpenAPI."""
+    found: dict[str, Any] = {}
+    if body is not None:
+        found["openapi_extra"] = {"requestBody": {"required": True, "content": _content(body)}}
+    if result is not None:
+        found["responses"] = {"2XX": {"description": "Done", "content": _content(result)}}
+    return found
+
+
+def _content(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def _is_reference(path: str) -> bool:
+    """``churn:3`` or ``churn@latest``: no path has a colon or an at sign and no slash, as far as we care."""
+    return "/" not in path and (":" in path or "@" in path)

@@ -1,0 +1,113 @@
+"""The web application: one workspace, behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from batchpoint import __version__
+from batchpoint.entities.base import Asset
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.jobs import InvokeRequest, Job, Receipt
+from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.tokens import Token
+from batchpoint.errors import BatchpointError
+from batchpoint.server import problems
+from batchpoint.server.api import assets, endpoints, jobs, resources, tokens
+from batchpoint.server.auth import Reader
+from batchpoint.server.context import WAITERS_ALLOWED, Context, Shared
+from batchpoint.server.door import Door
+
+WORKING_THREADS = 40
+"""Threads for requests that do not wait."""
+
+_DESCRIBED: tuple[type[BaseModel], ...] = (
+    Asset, BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Receipt, Token,
+    assets.AssetChange, jobs.JobChange, tokens.TokenRequest,
+)  # fmt: skip
+"""Models that ``api`` refers to when it describes its routes."""
+
+
+def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None) -> FastAPI:
+    """The application for one workspace.
+
+    ``on_start`` is called when requests can be answered. The loops of ``context.background`` are started and stopped
+    by whoever made them.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = WAITERS_ALLOWED + WORKING_THREADS
+        on_start()
+        yield
+        context.closing.set()
+        context.background.changes.notify()
+
+    app = FastAPI(title="Batchpoint", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app.state.context = context
+    problems.install(app)
+    app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
+    _add_health(app)
+    # The names of assets and resources are open-ended paths: the fixed ones come first.
+    for router in (tokens.router, endpoints.router, jobs.router, resources.router, assets.router):
+        app.include_router(router, prefix="/api/v1")
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def _add_health(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["health"])
+    def healthz(shared: Shared) -> JSONResponse:
+        """The process lives."""
+        return JSONResponse({"status": "ok", "id": shared.server_id, "version": __version__})
+
+    @app.get("/readyz", tags=["health"])
+    def readyz(shared: Shared) -> JSONResponse:
+        """The registry answers and the background loops run."""
+        checks: dict[str, Any] = {"registry": "ok"}
+        try:
+            shared.workspace.registry.jobs.counts_by_status()
+        except BatchpointError as error:
+            checks["registry"] = error.message
+        for loop in shared.background.health():
+            checks[loop.name] = "ok" if loop.is_well else (loop.last_error or "not running")
+        ready = all(check == "ok" for check in checks.values())
+        if not ready:
+            return problems.problem(
+                "server_unavailable", "The server is not ready.", status=503, request_id=None, details=checks
+            )
+        return JSONResponse({"status": "ok", "checks": checks})
+
+    @app.get("/api/v1/server", tags=["server"], name="server.get")
+    def server(caller: Reader, shared: Shared) -> JSONResponse:
+        """Version and id of the server, whether local paths may be given, and the caller's role."""
+        return JSONResponse(
+            {
+                "version": __version__,
+                "id": shared.server_id,
+                "shares_files": shared.shares_files,
+                "token": caller.name,
+                "role": caller.role,
+            }
+        )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        template = "#/components/schemas/{model}"
+        _, models = models_json_schema([(model, "validation") for model in _DESCRIBED], ref_template=template)
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).update(models["$defs"])
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,47 @@
+"""Stands in for the scoring runner: keeps the contract of a run's folder and scores nothing.
+
+What it does is said by the file ``behaviour`` beside the input: ``complete``, ``wait`` (until the file ``go`` lies in
+the run's folder, or a cancel), ``die`` (always), ``die once``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+folder = Path(json.loads(sys.stdin.readline() or sys.exit(0))["folder"])
+lock = (folder / "runner.lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+spec = json.loads((folder / "spec.json").read_text())
+behaviour = (Path(spec["input"]["locations"][0]["url"]).parent / "behaviour").read_text()
+with (folder / "starts").open("a") as starts:
+    starts.write(f"{os.getpid()} {time.time()}\n")
+if behaviour == "die" or (behaviour == "die once" and len((folder / "starts").read_text().splitlines()) == 1):
+    os.kill(os.getpid(), signal.SIGKILL)
+reason = "completed"
+(folder / "progress.json").write_text('{"planned_items": 10, "ok": 5, "phase": "scoring"}')
+(folder / "logs" / "user").mkdir(parents=True, exist_ok=True)
+(folder / "logs" / "user" / "job_progress_overview.1.txt").write_text("half of it\n")
+while behaviour == "wait" and not (folder / "go").exists():
+    if (folder / "cancel").exists():
+        reason = "canceled_by_user"
+        break
+    time.sleep(0.02)
+output = Path(spec["output"]["folder"]["url"])
+output.mkdir(parents=True, exist_ok=True)
+(output / "predictions.csv").write_text("prediction\n1\n")
+receipt = {"job": spec["job"], "unit": "files", "items": 1, "ok": 1, "failed": 0, "skipped": 0}
+outcome = {
+    "reason": reason,
+    "error": None,
+    "receipt": {**receipt, "output_rows": 1, "balanced": True},
+    "outputs": {"score": {"uri": str(output), "files": ["predictions.csv"]}},
+    "notices": ["from the runner"],
+}
+(folder / "outcome.partial").write_text(json.dumps(outcome))
+(folder / "outcome.partial").rename(folder / "outcome.json")

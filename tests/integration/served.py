@@ -1,0 +1,52 @@
+"""A workspace with an endpoint that is ready to be invoked, for tests of the dispatcher and of the web half."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
+from batchpoint.entities.jobs import Input, InvokeRequest, Job
+from batchpoint.settings import Settings
+from batchpoint.workspace import Workspace
+
+FAKE_RUNNER = (sys.executable, str(Path(__file__).with_name("fake_runner.py")))
+
+
+def open_workspace(home: Path) -> Workspace:
+    """A workspace with the endpoint ``churn``, whose deployment ``blue`` is the default."""
+    workspace = Workspace.open(Settings(home=home, max_request_bytes=100_000))
+    code = home.parent / "code"
+    code.mkdir(exist_ok=True)
+    (code / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
+    workspace.endpoints.create_or_update(BatchEndpoint(name="churn"))
+    deployment = BatchDeployment(
+        name="blue",
+        endpoint_name="churn",
+        code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
+    )
+    workspace.endpoints.create_or_update_deployment(deployment, set_default=True)
+    return workspace
+
+
+def make_input(folder: Path, behaviour: str) -> Path:
+    """An input file, beside what the fake runner is to do with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "behaviour").write_text(behaviour)
+    (folder / "data.csv").write_text("a\n1\n")
+    return folder / "data.csv"
+
+
+def invoke(workspace: Workspace, path: Path) -> Job:
+    """Ask for the input to be scored."""
+    return workspace.endpoints.invoke("churn", InvokeRequest(inputs={"data": Input(path=str(path))}))
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 15.0) -> None:
+    """Wait until something becomes true; fail when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,219 @@
+"""The REST interface, in process: who may do what, one shape of errors, jobs watched and waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from batchpoint.background.service import Background
+from batchpoint.server.app import create_app
+from batchpoint.server.context import Context
+from batchpoint.server.failed_attempts import FAILURES_ALLOWED
+from batchpoint.workspace import Workspace
+from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(workspace: Workspace) -> Iterator[Context]:
+    background = Background(workspace, runner=FAKE_RUNNER)
+    background.start()
+    yield Context(workspace, background, server_id="s1", shares_files=True)
+    background.stop()
+
+
+@pytest.fixture
+def client(context: Context) -> Iterator[TestClient]:
+    with client_of(context, "admin") as found:
+        yield found
+
+
+def client_of(context: Context, role: Any) -> TestClient:
+    secret, _ = context.workspace.tokens.create(f"{role}-token", role)
+    return TestClient(create_app(context), headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False)
+
+
+def job_body(path: Path, **changes: Any) -> dict[str, Any]:
+    return {"inputs": {"data": {"path": str(path)}}, **changes}
+
+
+def test_an_invoke_is_answered_at_once_and_waited_for(client: TestClient, tmp_path: Path) -> None:
+    answered = client.post("/api/v1/endpoints/churn/invoke", json=job_body(make_input(tmp_path / "in", "complete")))
+    assert answered.status_code == 202, answered.text
+    job = client.get(f"{answered.headers['Location']}/wait?seconds=20").json()
+    assert job["status"] == "completed"
+    files = client.get(f"/api/v1/jobs/{job['name']}/outputs").json()["value"]
+    assert files == [{"path": "predictions.csv", "size": 13}]
+    predictions = client.get(f"/api/v1/jobs/{job['name']}/outputs/predictions.csv")
+    assert predictions.text == "prediction\n1\n"
+    assert client.get(f"/api/v1/jobs/{job['name']}/receipt").json()["balanced"] is True
+    assert client.get(f"/api/v1/jobs/{job['name']}/errors").json()["value"] == []
+    logs = [file["path"] for file in client.get(f"/api/v1/jobs/{job['name']}/logs").json()["value"]]
+    assert "logs/user/job_progress_overview.1.txt" in logs
+    overview = client.get(f"/api/v1/jobs/{job['name']}/logs/logs/user/job_progress_overview.1.txt")
+    assert overview.text == "half of it\n"
+
+
+def test_the_same_idempotency_key_gives_the_same_job(client: TestClient, tmp_path: Path) -> None:
+    body = job_body(make_input(tmp_path / "in", "complete"))
+    headers = {"Idempotency-Key": "once"}
+    jobs = [client.post("/api/v1/endpoints/churn/invoke", json=body, headers=headers).json() for _ in range(2)]
+    assert jobs[0]["name"] == jobs[1]["name"]
+
+
+def test_events_tell_status_progress_and_log_lines_until_the_end(
+    client: TestClient, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: workspace.jobs.get(job.name).progress)
+    threading.Timer(0.3, (workspace.settings.home / "jobs" / job.name / "go").touch).start()
+    with client.stream("GET", f"/api/v1/jobs/{job.name}/events") as stream:
+        lines = list(stream.iter_lines())
+    kinds = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    assert kinds[0] == "status"
+    assert kinds[-1] == "end"
+    assert "progress" in kinds
+    assert any("half of it" in line for line in lines)
+
+
+def test_a_waiting_request_gives_up_when_the_time_is_over(
+    client: TestClient, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    assert client.get(f"/api/v1/jobs/{job.name}/wait?seconds=0.1").json()["status"] != "completed"
+    assert client.post(f"/api/v1/jobs/{job.name}/cancel").status_code == 200
+    assert client.get(f"/api/v1/jobs/{job.name}/wait?seconds=10").json()["status"] == "canceled"
+
+
+def test_a_slip_in_a_body_is_answered_with_the_nearest_key(client: TestClient) -> None:
+    answered = client.put("/api/v1/computes/cpu", json={"max_instance": 3})
+    assert answered.status_code == 422
+    assert "max_instances" in answered.text
+
+
+def test_resources_are_put_patched_listed_and_deleted(client: TestClient) -> None:
+    assert client.put("/api/v1/computes/cpu", json={"max_instances": 3}).status_code == 200
+    assert client.patch("/api/v1/computes/cpu", json={"max_instances": 2}).json()["max_instances"] == 2
+    page = client.get("/api/v1/computes?limit=1").json()
+    assert len(page["value"]) == 1
+    assert client.get(page["next"]).json()["value"]
+    assert client.get("/api/v1/computes/cpu/nodes").json() == {"value": [], "next": None}
+    assert client.delete("/api/v1/computes/cpu").status_code == 204
+    assert client.get("/api/v1/computes/cpu").status_code == 404
+
+
+def test_assets_are_registered_listed_read_and_archived(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    made = client.post("/api/v1/models", json={"name": "m", "path": str(tmp_path / "model.bin")})
+    assert made.status_code == 201, made.text
+    assert made.json()["version"] == "1"
+    assert client.get("/api/v1/models/m/files").json()["value"] == [{"path": "model.bin", "size": 7}]
+    assert client.get("/api/v1/models/m/files/model.bin").content == b"weights"
+    assert client.patch("/api/v1/models/m", json={"tags": {"a": "b"}}).json()["tags"] == {"a": "b"}
+    assert client.post("/api/v1/models/m/archive").status_code == 200
+    assert client.get("/api/v1/models").json()["value"] == []
+    assert client.post("/api/v1/models/m/restore?version=1").status_code == 200
+    assert len(client.get("/api/v1/models").json()["value"]) == 1
+
+
+def test_files_go_into_a_datastore_and_come_out_whatever_their_size(client: TestClient) -> None:
+    content = b"x" * 300_000  # more than the limit on other requests
+    address = "/api/v1/datastores/workspaceblobstore/files/in/a.csv"
+    assert client.put(address, content=content).json()["size"] == len(content)
+    assert client.get(address).content == content
+    listed = client.get("/api/v1/datastores/workspaceblobstore/files?prefix=in").json()["value"]
+    assert listed == [{"path": "in/a.csv", "size": len(content)}]
+    assert client.get("/api/v1/datastores/workspaceblobstore/files/in/none.csv").status_code == 404
+    assert client.put("/api/v1/datastores/workspaceblobstore/files/../../evil", content=b"").status_code in {404, 422}
+    assert client.put("/api/v1/datastores/workspaceblobstore/files/%2e%2e/evil", content=b"").status_code in {404, 422}
+
+
+def test_a_request_that_is_too_large_is_refused(client: TestClient) -> None:
+    declared = client.put("/api/v1/computes/cpu", content=b" " * 200_000)
+    streamed = client.put("/api/v1/computes/cpu", content=iter([b" " * 60_000] * 4))
+    for answered in (declared, streamed):
+        assert answered.status_code == 413
+        assert answered.json()["error"]["code"] == "request_too_large"
+
+
+def test_roles_are_kept_apart(context: Context) -> None:
+    with client_of(context, "reader") as reader, client_of(context, "operator") as operator:
+        assert reader.get("/api/v1/jobs").status_code == 200
+        assert reader.put("/api/v1/endpoints/other", json={}).status_code == 403
+        assert operator.put("/api/v1/endpoints/other", json={}).status_code == 200
+        assert operator.put("/api/v1/computes/cpu", json={}).status_code == 403
+        assert operator.get("/api/v1/audit").status_code == 403
+        assert reader.get("/api/v1/server").json()["role"] == "reader"
+
+
+def test_every_write_leaves_a_line_in_the_audit_log(client: TestClient) -> None:
+    client.put("/api/v1/endpoints/other", json={})
+    client.put("/api/v1/endpoints/other", json={"nonsense": 1})
+    lines = client.get("/api/v1/audit").json()["value"]
+    assert [(line["who"], line["action"], line["target"], line["ok"]) for line in lines] == [
+        ("admin-token", "endpoints.create_or_update", "/api/v1/endpoints/other", False),
+        ("admin-token", "endpoints.create_or_update", "/api/v1/endpoints/other", True),
+    ]
+
+
+def test_a_tokens_secret_is_shown_once_and_a_revoked_token_opens_nothing(client: TestClient) -> None:
+    made = client.post("/api/v1/tokens", json={"name": "ci", "role": "reader", "expires_in_days": 1}).json()
+    headers = {"Authorization": f"Bearer {made['secret']}"}
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 200
+    assert made["secret"] not in client.get("/api/v1/tokens").text
+    assert client.delete("/api/v1/tokens/ci").status_code == 200
+    assert client.get("/api/v1/jobs", headers=headers).status_code == 401
+
+
+def test_an_address_that_guesses_tokens_is_refused_for_a_while(client: TestClient) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+    answers = [client.get("/api/v1/jobs", headers=wrong).status_code for _ in range(FAILURES_ALLOWED + 1)]
+    assert answers == [401] * FAILURES_ALLOWED + [429]
+    assert client.get("/api/v1/jobs").status_code == 429
+
+
+def test_a_server_for_others_takes_no_local_paths(context: Context, tmp_path: Path) -> None:
+    context.shares_files = False
+    with client_of(context, "admin") as client:
+        invoked = client.post("/api/v1/endpoints/churn/invoke", json=job_body(tmp_path / "data.csv"))
+        registered = client.post("/api/v1/models", json={"name": "m", "path": "/somewhere"})
+        deployed = client.put(
+            "/api/v1/endpoints/churn/deployments/green",
+            json={"code_configuration": {"code": "/somewhere", "scoring_script": "s.py"}},
+        )
+    for answered in (invoked, registered, deployed):
+        assert answered.status_code == 422, answered.text
+        assert "datastore" in answered.text
+
+
+def test_relative_paths_are_refused_even_here(client: TestClient) -> None:
+    answered = client.post("/api/v1/models", json={"name": "m", "path": "./model"})
+    assert answered.status_code == 422
+    assert "absolute" in answered.text
+
+
+def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -> None:
+    with TestClient(create_app(context)) as client:
+        assert client.get("/healthz").json()["id"] == "s1"
+        assert set(client.get("/readyz").json()["checks"]) == {"registry", "dispatcher", "follower"}
+        context.background.stop()
+        assert client.get("/readyz").status_code == 503
+        context.background = Background(context.workspace, runner=FAKE_RUNNER)
+        context.background.start()
+
+
+def test_the_interface_describes_itself(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    invoke_body = described["paths"]["/api/v1/endpoints/{name}/invoke"]["post"]["requestBody"]
+    assert invoke_body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/InvokeRequest"}
+    assert "mini_batch_size" in described["components"]["schemas"]["DeploymentSettings"]["properties"]

@@ -1,0 +1,173 @@
+"""Jobs are claimed, launched, followed and finished, whatever dies in between. The runner is a stand-in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batchpoint.background.dispatcher import runner_lives
+from batchpoint.background.service import Background
+from batchpoint.entities.jobs import JobStatus, Reason
+from batchpoint.workspace import Workspace
+from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def background(workspace: Workspace) -> Iterator[Background]:
+    started = Background(workspace, runner=FAKE_RUNNER)
+    started.start()
+    yield started
+    started.stop()
+
+
+def starts_of(workspace: Workspace, job: str) -> list[str]:
+    path = workspace.settings.home / "jobs" / job / "starts"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def is_finished(workspace: Workspace, job: str) -> bool:
+    return workspace.jobs.get(job).status.is_finished
+
+
+def test_a_job_goes_from_queued_to_completed(workspace: Workspace, background: Background, tmp_path: Path) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: is_finished(workspace, job.name))
+    done = workspace.jobs.get(job.name)
+    assert done.status is JobStatus.COMPLETED, done.error
+    assert done.receipt is not None
+    assert done.receipt.balanced
+    assert done.outputs["score"].uri is not None
+    assert "from the runner" in done.notices
+    assert [event.event for event in workspace.jobs.events(job.name)] == [
+        "queued", "preparing", "running", "completed",
+    ]  # fmt: skip
+    assert not background.dispatcher.held()
+
+
+def test_a_job_begins_at_once_because_a_runner_waits(
+    workspace: Workspace, background: Background, tmp_path: Path
+) -> None:
+    path = make_input(tmp_path / "in", "complete")
+    first = invoke(workspace, path)
+    eventually(lambda: is_finished(workspace, first.name))
+    time.sleep(0.5)  # the next runner gets ready
+    asked_at = time.time()
+    job = invoke(workspace, path)
+    eventually(lambda: starts_of(workspace, job.name))
+    assert float(starts_of(workspace, job.name)[0].split()[1]) - asked_at < 1.0
+
+
+def test_a_job_waits_for_its_compute_and_says_for_whom(
+    workspace: Workspace, background: Background, tmp_path: Path
+) -> None:
+    first = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: starts_of(workspace, first.name))
+    second = invoke(workspace, make_input(tmp_path / "more", "complete"))
+    eventually(lambda: workspace.jobs.get(second.name).waiting_for)
+    assert first.name in (workspace.jobs.get(second.name).waiting_for or "")
+    (workspace.settings.home / "jobs" / first.name / "go").touch()
+    eventually(lambda: is_finished(workspace, second.name))
+    assert workspace.jobs.get(second.name).status is JobStatus.COMPLETED
+
+
+def test_a_canceled_job_stops_within_two_seconds(workspace: Workspace, background: Background, tmp_path: Path) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
+    workspace.jobs.cancel(job.name)
+    background.dispatcher.hurry(job.name)
+    eventually(lambda: is_finished(workspace, job.name), seconds=2.0)
+    assert workspace.jobs.get(job.name).reason is Reason.CANCELED_BY_USER
+
+
+def test_a_runner_that_dies_is_started_again_in_the_same_folder(
+    workspace: Workspace, background: Background, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "die once"))
+    eventually(lambda: is_finished(workspace, job.name))
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 2
+
+
+def test_a_runner_that_always_dies_is_given_up(workspace: Workspace, background: Background, tmp_path: Path) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "die"))
+    eventually(lambda: is_finished(workspace, job.name))
+    lost = workspace.jobs.get(job.name)
+    assert lost.reason is Reason.LOST
+    assert lost.error is not None
+    assert "died 3 times" in lost.error.message
+    assert len(starts_of(workspace, job.name)) == 3
+
+
+def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
+    background = Background(workspace, runner=FAKE_RUNNER)
+    background.start()
+    eventually(lambda: is_finished(workspace, job.name))
+    background.stop()
+    failed = workspace.jobs.get(job.name)
+    assert failed.status is JobStatus.FAILED
+    assert failed.error is not None
+    assert "does not exist" in failed.error.message
+
+
+def test_the_jobs_of_a_server_that_was_killed_are_taken_over_at_once(workspace: Workspace, tmp_path: Path) -> None:
+    first = Background(workspace, runner=FAKE_RUNNER)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    first.dispatcher.take_over()
+    owner = first.dispatcher._owner
+    assert workspace.registry.jobs.claim(owner, 3600) is not None  # and then it is killed
+    second = Background(workspace, runner=FAKE_RUNNER)
+    second.start()
+    eventually(lambda: is_finished(workspace, job.name))
+    second.stop()
+    first.dispatcher.stop()
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+
+
+def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: Workspace, tmp_path: Path) -> None:
+    first = Background(workspace, runner=FAKE_RUNNER)
+    first.start()
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
+    folder = workspace.settings.home / "jobs" / job.name
+    eventually(lambda: runner_lives(folder))
+    first.stop()
+    assert runner_lives(folder)
+    second = Background(workspace, runner=FAKE_RUNNER)
+    second.start()
+    eventually(lambda: second.dispatcher.held())
+    (folder / "go").touch()
+    eventually(lambda: is_finished(workspace, job.name))
+    second.stop()
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 1
+
+
+def test_a_run_whose_runner_died_without_a_server_is_resumed_by_the_next(workspace: Workspace, tmp_path: Path) -> None:
+    first = Background(workspace, runner=FAKE_RUNNER)
+    first.start()
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
+    eventually(lambda: starts_of(workspace, job.name))
+    first.stop()
+    os.kill(int(starts_of(workspace, job.name)[0].split()[0]), signal.SIGKILL)
+    second = Background(workspace, runner=FAKE_RUNNER)
+    second.start()
+    eventually(lambda: len(starts_of(workspace, job.name)) == 2)
+    (workspace.settings.home / "jobs" / job.name / "go").touch()
+    eventually(lambda: is_finished(workspace, job.name))
+    second.stop()
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED

@@ -1,0 +1,172 @@
+"""What a worker reads of tabular files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from batchpoint.entities.endpoints import CsvOptions
+from batchpoint.scoring import slices, tabular
+from batchpoint.scoring.mini_batches import InputFile
+from batchpoint.scoring.tabular import Format
+
+
+def read(
+    path: Path,
+    schema: dict[str, Any] | None = None,
+    *,
+    csv: CsvOptions | None = None,
+    size: int = 1 << 20,
+    part: tuple[int, int] | None = None,
+) -> Any:
+    csv = csv or CsvOptions()
+    kind: Format | None = tabular.format_of(path.name)
+    assert kind
+    file = tabular.prepared(InputFile(path.name, str(path), path.stat().st_size), kind, csv, path.parent)
+    head = tabular.head_of(file, kind, csv)
+    pieces = [
+        {"name": file.name, "path": file.path, "format": kind, **cut._asdict()}
+        for cut in tabular.cut(file, kind, csv, head, size=size, rows=None)
+    ]
+    start, stop = part or (0, sum(piece["rows"] for piece in pieces))
+    pinned = schema or {"columns": head.columns, "types": head.types}
+    return slices.read_rows(pieces, start, stop, csv.model_dump(), pinned)
+
+
+def test_a_text_column_keeps_the_texts_that_pandas_takes_for_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('holiday,n\nNone,1\nNA,2\nnan,\n"",4\n,NaN\n')
+    frame = read(path)
+    assert frame["holiday"].tolist()[:4] == ["None", "NA", "nan", ""]
+    assert pd.isna(frame["holiday"][4])
+    assert frame["n"].isna().tolist() == [False, False, True, False, True]
+
+
+def test_only_the_null_values_that_were_named_are_missing_in_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("t,n\nNA,1\n,NA\nx,3\n")
+    frame = read(path, csv=CsvOptions(null_values=["NA"]))
+    assert frame["t"].isna().tolist() == [True, False, False]
+    assert frame["n"].isna().tolist() == [False, True, False]
+
+
+def test_a_slice_that_does_not_fit_the_guessed_types_is_widened(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n,m\n" + "1,1\n" * 5 + "2.5,x\n")
+    frame = read(path, {"columns": ["n", "m"], "types": ["int64", "int64"]})
+    assert frame["n"].tolist() == [1, 1, 1, 1, 1, 2.5]
+    assert frame["m"].tolist() == ["1", "1", "1", "1", "1", "x"]
+
+
+def test_a_value_that_does_not_fit_the_signature_is_named_and_its_neighbours_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n\n1\nabc\n3\n")
+    schema = {"columns": ["n"], "types": ["double"], "strict": ["n"]}
+    with pytest.raises(slices.UnreadableRowsError, match=r"a\.csv, row 1: column 'n' holds 'abc', which is not double"):
+        read(path, schema)
+    assert read(path, schema, part=(0, 1))["n"].tolist() == [1.0]
+    assert read(path, schema, part=(2, 3))["n"].tolist() == [3.0]
+
+
+def test_a_ragged_row_is_named_with_the_fields_expected_and_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\n1,2,3\n4,5\n6,7,8\n")
+    with pytest.raises(slices.UnreadableRowsError, match=r"a\.csv, row 1: expected 3 fields, found 2"):
+        read(path)
+    assert read(path, part=(2, 3))["c"].tolist() == [8]
+
+
+def test_a_row_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"t\nab\n\xff\xfe\ncd\n")
+    with pytest.raises(slices.UnreadableRowsError, match="row 1: not UTF-8"):
+        read(path)
+    assert read(path, part=(0, 1))["t"].tolist() == ["ab"]
+
+
+def test_a_quote_that_is_never_closed_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n')
+    with pytest.raises(slices.UnreadableRowsError, match="row 1: a quote is never closed"):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "windows-1252"])
+def test_other_encodings_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("name,n\nGötz,1\nÉmile,2\n".encode(encoding))
+    assert read(path, csv=CsvOptions(encoding=encoding))["name"].tolist() == ["Götz", "Émile"]
+
+
+def test_a_compressed_file_is_cut_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"n\n" + b"".join(b"%d\n" % i for i in range(1000))))
+    assert read(path, size=100)["n"].tolist() == list(range(1000))
+
+
+def test_a_damaged_archive_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"n\n" + bytes(range(48, 58)) * 1000)[:-20])
+    with pytest.raises(slices.UnreadableRowsError, match="cannot be decompressed"):
+        read(path)
+
+
+def test_headerless_files_take_the_names_given_or_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("1,x\n2,y\n")
+    assert list(read(path, csv=CsvOptions(header=False)).columns) == ["0", "1"]
+    named = read(path, csv=CsvOptions(header=False, column_names=["n", "t"]))
+    assert named.to_dict("list") == {"n": [1, 2], "t": ["x", "y"]}
+
+
+def test_jsonl_and_json_are_read_by_rows(tmp_path: Path) -> None:
+    rows = [{"n": i, "t": f"x{i}"} for i in range(50)]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text("\n\n".join(json.dumps(row) for row in rows))
+    array = tmp_path / "b.json"
+    array.write_text(json.dumps(rows))
+    for path in (lines, array):
+        assert read(path, size=100).to_dict("records") == rows
+        assert read(path, size=100, part=(7, 9)).to_dict("records") == rows[7:9]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"n": \n{"n": 3}\n')
+    with pytest.raises(slices.UnreadableRowsError, match=r"a\.jsonl, row 1: not valid JSON"):
+        read(path)
+    assert read(path, part=(2, 3))["n"].tolist() == [3]
+
+
+def test_parquet_is_cut_inside_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    frame = pd.DataFrame({"n": range(1000), "t": [f"x{i}" for i in range(1000)]})
+    frame.to_parquet(path, row_group_size=300)
+    assert read(path, size=500)["n"].tolist() == list(range(1000))
+    assert read(path, size=500, part=(295, 305))["t"].tolist() == [f"x{i}" for i in range(295, 305)]
+
+
+def test_without_pyarrow_pandas_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("t,n,b,x\nNone,1,True,1.5\nNA,2,False,NA\n")
+    whole = read(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    other = read(path)
+    assert other.astype(object).equals(whole.astype(object))
+    assert [dtype.kind for dtype in other.dtypes[1:]] == ["i", "b", "f"]
+    with pytest.raises(slices.UnreadableRowsError, match="column 't' holds 'None'"):
+        read(path, {"columns": ["t", "n", "b", "x"], "types": ["double", "int64", "bool", "double"], "strict": ["t"]})
+
+
+def test_the_worker_side_imports_only_the_standard_library_at_its_top() -> None:
+    for name in ("slices", "mlflow_script"):
+        path = Path(slices.__file__).with_name(f"{name}.py")
+        code = f"import runpy; runpy.run_path({str(path)!r})"
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
