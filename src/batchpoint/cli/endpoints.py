@@ -43,10 +43,10 @@ add_named_readers(endpoint, "endpoints", ("name", "description", "scoring_uri", 
 @no_wait_option
 @common
 def create_endpoint(
-    state: State, path: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+    state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
 ) -> None:
     """Create an endpoint, or bring it to what the file and the options say."""
-    entity = declare("endpoint", path, given, assignments, tags)
+    entity = declare("endpoint", file, given, assignments, tags)
     state.show(state.client().endpoints.create_or_update(entity).body())
 
 
@@ -62,7 +62,7 @@ def create_endpoint(
 def update_endpoint(
     state: State,
     name: str,
-    path: str | None,
+    file: str | None,
     defaults: str | None,
     description: str | None,
     tags: tuple[str, ...],
@@ -73,8 +73,8 @@ def update_endpoint(
         key = defaults if "=" in defaults else f"deployment_name={defaults}"
         assignments = (*assignments, f"defaults.{key}")
     given = {"description": description}
-    if path is not None:
-        entity = declare("endpoint", path, {**given, "name": name}, assignments, tags)
+    if file is not None:
+        entity = declare("endpoint", file, {**given, "name": name}, assignments, tags)
         state.show(state.client().endpoints.create_or_update(entity).body())
         return
     changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
@@ -89,7 +89,7 @@ def update_endpoint(
 @click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out.")
 @click.option("--recursive", is_flag=True, help="Explore sub-folders.")
-@click.option("-f", "--file", "path", metavar="FILE", help="YAML file with inputs and outputs.")
+@click.option("-f", "--file", metavar="FILE", help="YAML file with inputs and outputs.")
 @click.option("--inputs", "inputs_path", metavar="FILE", help="YAML file with inputs.")
 @click.option("--outputs", "outputs_path", metavar="FILE", help="YAML file with outputs.")
 @click.option("--output-path", help="Where to write: local folder, azureml://datastores/…, URL.")
@@ -104,10 +104,10 @@ def update_endpoint(
 @no_wait_option
 @common
 def invoke(
-    state: State, name: str, path: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
+    state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
     """Ask a deployment to score an input. Prints the job; --stream follows it to its end."""
-    inputs, outputs = _declared_in(path, "inputs"), _declared_in(path, "outputs")
+    inputs, outputs = _declared_in(file, "inputs"), _declared_in(file, "outputs")
     inputs |= _declared_in(given.pop("inputs_path"), "inputs")
     outputs |= _declared_in(given.pop("outputs_path"), "outputs")
     told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive")}
@@ -160,7 +160,7 @@ def _endpoint_name(command: Any) -> Any:
 @common
 def create_deployment(
     state: State,
-    path: str | None,
+    file: str | None,
     assignments: tuple[str, ...],
     tags: tuple[str, ...],
     set_default: bool,
@@ -169,7 +169,7 @@ def create_deployment(
 ) -> None:
     """Create a deployment, or bring it to what the file and the options say."""
     stored = state.client().deployments.create_or_update(
-        declare("deployment", path, given, assignments, tags),
+        declare("deployment", file, given, assignments, tags),
         set_default=set_default,
         skip_script_validation=skip_script_validation,
     )
@@ -188,15 +188,15 @@ def update_deployment(
     state: State,
     name: str,
     endpoint_name: str | None,
-    path: str | None,
+    file: str | None,
     tags: tuple[str, ...],
     assignments: tuple[str, ...],
 ) -> None:
     """Change some keys; with a file, all of them."""
     deployments = state.client().deployments
-    if path is not None:
+    if file is not None:
         given = {"name": name, "endpoint_name": endpoint_name}
-        state.show(deployments.create_or_update(declare("deployment", path, given, assignments, tags)).body())
+        state.show(deployments.create_or_update(declare("deployment", file, given, assignments, tags)).body())
         return
     if endpoint_name is None:
         raise click.UsageError("Missing option '-e' / '--endpoint-name'.")

@@ -62,10 +62,10 @@ def _asset_group(kind: Kind, door: str, text: str, *own: Option) -> click.Group:
     @no_wait_option
     @common
     def create(
-        state: State, path: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+        state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
     ) -> None:
         """Register a new version, from a YAML file or from options."""
-        entity = declare(kind, path, given, assignments, tags)
+        entity = declare(kind, file, given, assignments, tags)
         state.show(getattr(state.client(), door).create_or_update(entity).body())
 
     _add_asset_readers(group, door)
@@ -159,10 +159,10 @@ def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], 
     @no_wait_option
     @common
     def create(
-        state: State, path: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+        state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
     ) -> None:
         """Create it, or bring it to what the file and the options say."""
-        entity = declare(kind, path, given, assignments, tags)
+        entity = declare(kind, file, given, assignments, tags)
         state.show(getattr(state.client(), door).create_or_update(entity).body())
 
     @group.command()
@@ -175,12 +175,12 @@ def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], 
     @no_wait_option
     @common
     def update(
-        state: State, name: str, path: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+        state: State, name: str, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
     ) -> None:
         """Change some keys; with a file, all of them."""
         client = getattr(state.client(), door)
-        if path is not None:
-            state.show(client.create_or_update(declare(kind, path, {**given, "name": name}, assignments, tags)).body())
+        if file is not None:
+            state.show(client.create_or_update(declare(kind, file, {**given, "name": name}, assignments, tags)).body())
             return
         changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
         state.show(client.update(name, changes=changes).body())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,7 +97,7 @@ def set_option(command: AnyCommand) -> AnyCommand:
 
 def file_option(*, required: bool = False, text: str = "YAML file.") -> Callable[[AnyCommand], AnyCommand]:
     """``-f``."""
-    return click.option("-f", "--file", "path", required=required, metavar="FILE", help=text)
+    return click.option("-f", "--file", "file", required=required, metavar="FILE", help=text)
 
 
 def no_wait_option(command: AnyCommand) -> AnyCommand:
@@ -146,7 +147,7 @@ def changes_of(assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str,
     """What an update changes, nested, from options and ``--set``."""
     from batchpoint.entities.documents import Document
 
-    values = {key: value for key, value in given.items() if value not in (None, {}, ())}
+    values = {key: value for key, value in given.items() if value is not None and value != {}}
     changes = Document(value=values, name="--set").with_settings(assignments).value
     if not changes:
         message = "Nothing to change: give --set, or another option."
@@ -158,7 +159,7 @@ def confirm(what: str, *, yes: bool) -> None:
     """Ask before something is deleted; without a terminal ``-y`` is needed."""
     if yes:
         return
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         message = f"Deleting {what} needs a confirmation. Add --yes."
         raise click.UsageError(message)
     click.confirm(f"Delete {what}?", abort=True, err=True)

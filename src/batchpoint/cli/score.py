@@ -84,13 +84,14 @@ def _specification(
         InvalidEntityError: the model, the script or the data is not there, or an option is not allowed.
         OutputError: something lies where the predictions should go.
     """
+    model_path = _existing(model, "--model")
+    script_path = _script_of(model_path, script)
+
     from batchpoint.background.launcher import OutputPlace, Resolved, build_spec
     from batchpoint.entities.assets import Model
     from batchpoint.entities.resources import Compute
     from batchpoint.operations.places import Place
 
-    model_path = _existing(model, "--model")
-    script_path = _script_of(model_path, script)
     job = _job(script_path, data, out, assignments, options)
     place = job.inputs["input"].path
     spec = build_spec(
@@ -178,8 +179,8 @@ def _script_of(model: Path, script: str | None) -> Path | None:
     if (model / "score.py").is_file():
         return model / "score.py"
     message = (
-        f"--model {str(model)!r} is neither an MLflow model (a folder with a file MLmodel), nor a folder with a score.py, "
-        "nor a script. Name the scoring script with --script."
+        f"--model {str(model)!r} is neither an MLflow model (a folder with a file MLmodel), nor a folder with a "
+        "score.py, nor a script. Name the scoring script with --script."
     )
     raise InvalidEntityError(message)
 

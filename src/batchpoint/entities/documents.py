@@ -195,14 +195,8 @@ def read_document(text: str, *, name: str = "document") -> Document:
     Raises:
         InvalidEntityError: it is not YAML, not a mapping, or gives one key twice.
     """
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
-            raise InvalidEntityError(message)
-        document = Document(value={}, name=name)
-        document.value.update(_Reader(loader, document).mapping(node, ()))
+        document = _read(text, name)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         place = f"{name}:{mark.line + 1}" if mark else name
@@ -210,8 +204,6 @@ def read_document(text: str, *, name: str = "document") -> Document:
         raise InvalidEntityError(message) from None
     except yaml.YAMLError as fault:
         raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
-    finally:
-        loader.dispose()
     return document
 
 
@@ -315,6 +307,20 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     yield from _environment_paths(value, ("environment",))
 
 
+def _read(text: str, name: str) -> Document:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
+            raise InvalidEntityError(message)
+        document = Document(value={}, name=name)
+        document.value.update(_Reader(loader, document).mapping(node, ()))
+        return document
+    finally:
+        loader.dispose()
+
+
 class _Reader:
     """Turns nodes into values, noting places and texts, and refusing what YAML would let pass in silence."""
 
@@ -351,6 +357,8 @@ class _Reader:
         return self._loader.construct_object(node, deep=True)
 
     def _enter(self, node: yaml.Node) -> None:
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
         if id(node) in self._open:
             raise yaml.MarkedYAMLError(problem="an alias stands inside its own anchor", problem_mark=node.start_mark)
         self._open.add(id(node))
