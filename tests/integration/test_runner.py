@@ -172,6 +172,27 @@ def test_a_bad_file_is_isolated_and_told_with_its_traceback(make: Make) -> None:
     assert "0003.txt, attempt" in (folder / "logs" / "user" / "job_error.txt").read_text()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_bad_row_of_a_table_is_named_and_all_others_are_predicted(make: Make, tmp_path: Path, workers: int) -> None:
+    script = """
+        def run(mini_batch):
+            if (mini_batch["x"] == 777).any():
+                raise ValueError("not this one")
+            return mini_batch[["x"]] * 2
+    """
+    folder = make(script, files=0, processes_per_instance=workers, retry=RetrySpec(max_retries=1))
+    (tmp_path / "data" / "table.csv").write_text("x,y\n" + "".join(f"{x},a\n" for x in range(1000)))
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["script"]["takes"], spec["split"] = "dataframe", {"by": "rows", "rows": 300}
+    spec["output"]["key_columns"] = ["y"]
+    (folder / "spec.json").write_text(json.dumps(spec))
+    assert runner.run(folder) is Reason.COMPLETED
+    assert predictions(folder) == "y,x\n" + "".join(f"a,{2 * x}\n" for x in range(1000) if x != 777)
+    (error,) = errors(folder)
+    assert (error["file"], error["row"], error["key"]) == ("table.csv", 777, {"y": "a"})
+    assert outcome(folder)["receipt"]["failed"] == 1
+
+
 def test_a_job_that_fails_tells_its_first_failing_file(make: Make) -> None:
     folder = make(
         "def run(mini_batch):\n    return 1 / 0\n", thresholds=ThresholdSpec(items=0), retry=RetrySpec(max_retries=0)
@@ -433,7 +454,7 @@ def test_a_fork_server_that_is_killed_is_replaced_and_nothing_is_lost(make: Make
     folder = make(script, files=20, per_mini_batch=1)
     process = start(folder)
     wait_for(lambda: len(Ledger.read(folder)) >= 2)
-    servers = [pid for pid in processes_in(folder / "fork_server") if b"work" not in os.fsencode(cwd_of(pid))]
+    servers = [pid for pid in processes_in(folder / "fork_server") if folder not in cwd_of(pid).parents]
     for pid in servers:
         os.kill(pid, signal.SIGKILL)
     assert process.wait(30) == 0

@@ -175,6 +175,15 @@ def test_the_traceback_shows_the_script_and_not_the_platform(start: Start) -> No
     assert "worker.py" not in text
 
 
+def test_the_folder_of_the_code_stays_as_it_was(start: Start, tmp_path: Path) -> None:
+    driver = start("def run(mini_batch):\n    import beside.deeper\n    return [beside.deeper.VALUE]\n")
+    driver.hear()
+    (tmp_path / "code" / "beside").mkdir()
+    (tmp_path / "code" / "beside" / "deeper.py").write_text("VALUE = 1\n")
+    assert driver.score("a")["event"] == "succeeded"
+    assert sorted(path.name for path in (tmp_path / "code").rglob("*")) == ["beside", "deeper.py", "score.py"]
+
+
 def test_a_script_without_run_is_told_so(start: Start) -> None:
     answer = start("def init():\n    pass\n").hear()
     assert answer["event"] == "init_failed"

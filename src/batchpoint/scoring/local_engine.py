@@ -102,7 +102,7 @@ class LocalEngine:
             (folder / name).mkdir(exist_ok=True)
         self._generation = _next_generation(folder / "segments")
         self._slots = spec.instances * spec.processes_per_instance
-        self._threads = max(1, len(os.sched_getaffinity(0)) // self._slots)
+        self._threads = max(1, usable_cpus() // self._slots)
         self._gpus = visible_gpus()
         self._selector = selectors.DefaultSelector()
         self._processes: dict[int, _Process] = {}
@@ -444,6 +444,11 @@ class LocalEngine:
         with contextlib.suppress(FileNotFoundError):
             return state.stack_file.read_text(errors="replace")
         return ""
+
+
+def usable_cpus() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

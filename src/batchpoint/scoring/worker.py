@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 import types
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence  # noqa: UP035 -- the environment's interpreter may be an old one
 
@@ -285,7 +286,7 @@ def prepare_process(setup: Message) -> None:
     own = [entry for entry in sys.path if entry and Path(entry) != HERE]
     sys.path[:] = [folder for folder in dict.fromkeys(folders) if folder] + own
     sys.argv = [script or "mlflow_script.py", *setup["arguments"]]
-    sys.dont_write_bytecode = True  # the code's folder is an asset that never changes
+    leave_no_bytecode([folder for folder in folders if folder])
     provide_entry_script(setup)
 
 
@@ -351,6 +352,26 @@ def limit_threads(threads: int) -> None:
                 setter(ctypes.c_int(threads))
 
 
+class QuietLoader(SourceFileLoader):
+    """Imports source files and writes no bytecode beside them."""
+
+    def set_data(self, path: str, data: Any, **options: Any) -> None:
+        """Write nothing."""
+
+
+def leave_no_bytecode(folders: Sequence[str]) -> None:
+    """Keep imports from writing into the code's folder: it is an asset that never changes. Elsewhere they may."""
+    loaders = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (QuietLoader, SOURCE_SUFFIXES))
+
+    def hook(path: str) -> Any:
+        if not any(Path(path) == Path(folder) or Path(folder) in Path(path).parents for folder in folders):
+            raise ImportError(path)
+        return FileFinder(path, *loaders)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
+
+
 def provide_entry_script(setup: Message) -> None:
     """Make ``from azureml_user.parallel_run import EntryScript`` work as on Azure ML."""
     logs = Path(setup["logs"], "user", "entry_script_log", setup["node"])
@@ -406,13 +427,14 @@ def load_script(setup: Message) -> Any:
     path = Path(setup["script"])
     if not path.is_file():
         raise ScriptError(f"The scoring script {path} does not exist.")
-    return _load(path.stem if path.stem not in sys.modules else f"scoring_script_{path.stem}", path)
+    name = path.stem if path.stem not in sys.modules else f"scoring_script_{path.stem}"
+    return _load(name, path, QuietLoader(name, str(path)))
 
 
-def _load(name: str, path: Path) -> Any:
+def _load(name: str, path: Path, loader: Any = None) -> Any:
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ScriptError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
