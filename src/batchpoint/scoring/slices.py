@@ -437,12 +437,24 @@ def _converted(texts: Any, kind: Any, name: str, *, strict: bool) -> Any:
             continue
     if not strict:
         return texts
-    for row, value in enumerate(present.to_pylist()):
+    row = _first_failing(present, kind)
+    raise _BadValueError(row, name, str(present[row]), str(kind))
+
+
+def _first_failing(texts: Any, kind: Any) -> int:
+    """Position of the first text that does not convert, known to be there; found by halving."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+
+    low, high = 0, len(texts)
+    while high - low > 1:
+        middle = (low + high) // 2
         try:
-            pa.array([value], pa.string()).cast(kind)
+            texts.slice(low, middle - low).cast(kind)
         except pa.ArrowInvalid:
-            raise _BadValueError(row, name, value, str(kind)) from None
-    raise _BadValueError(0, name, str(texts[0]), str(kind))
+            high = middle
+        else:
+            low = middle
+    return low
 
 
 _PANDAS_TYPES = {"int64": "int64", "int32": "int32", "double": "float64", "float": "float32", "bool": "bool"}
