@@ -123,9 +123,9 @@ def line_bounds(data: bytes) -> list[tuple[int, int]]:
 
 
 def sample_types(
-    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str]
+    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str], rows: int = SAMPLE_ROWS
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Guess the types of csv columns from the first rows: int64, double, bool or string, as Arrow names them.
+    """Guess the types of csv columns from the first ``rows`` rows: int64, double, bool or string, as Arrow names them.
 
     A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
     numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``.
@@ -135,7 +135,7 @@ def sample_types(
     """
     values: list[set[str]] = [set() for _ in columns]
     for number, (begin, end) in enumerate(_records(head, delimiter)):
-        if number == SAMPLE_ROWS or (end == len(head) and number > 0):
+        if number == rows or (end == len(head) and number > 0):
             break  # the last record may be cut in two
         try:
             fields = _fields(head[begin:end], delimiter)
