@@ -14,7 +14,7 @@ from typing import Any, Literal
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
-from batchpoint.scoring.slices import UnreadableRowsError
+from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
@@ -103,6 +103,9 @@ a scikit-learn pipeline costs, and no more than 8 MiB, which bounds memory and w
 _FETCHERS = 4
 _FETCH_AHEAD = 8
 """Remote files fetched before they are needed."""
+
+_LATER_SAMPLE = 100
+"""Rows of each further file that are compared with the signature before it is scored."""
 
 _ARROW_TYPES = {
     "boolean": "bool", "integer": "int32", "long": "int64", "float": "float", "double": "double", "string": "string",
@@ -290,7 +293,10 @@ def _plan_rows(
 ) -> None:
     """Look at files until one can be scored, pin the schema from it, and leave the rest for later."""
     signature = signature_of(spec.model.path) if spec.script.kind == "mlflow" and spec.model else None
-    tables = (_table(file, spec, signature, folder) for file in files)
+    later_sample = _LATER_SAMPLE if signature else 0
+    tables = (
+        _table(file, spec, signature, folder, SAMPLE_ROWS if result.schema is None else later_sample) for file in files
+    )
     first: list[_Table | _Unreadable] = []
     for table in tables:
         first.append(table)
@@ -315,6 +321,7 @@ def _table(
     spec: ScoringSpec,
     signature: tuple[dict[str, Any], ...] | None,
     folder: Path,
+    sample: int,
 ) -> _Table | _Unreadable:
     if isinstance(file, tuple):
         return _Unreadable(InputFile(file[0].name, "", file[0].size), file[1])
@@ -323,7 +330,7 @@ def _table(
         return _Unreadable(file, _unsupported(file.name))
     try:
         plain = tabular.prepared(file, kind, spec.csv, folder)
-        head = tabular.head_of(plain, kind, spec.csv)
+        head = tabular.head_of(plain, kind, spec.csv, sample)
     except (UnreadableRowsError, OSError) as error:
         return _Unreadable(file, _info(error))
     report = _mismatch(head, signature, named=kind != "csv" or spec.csv.header or bool(spec.csv.column_names))

@@ -123,9 +123,9 @@ def line_bounds(data: bytes) -> list[tuple[int, int]]:
 
 
 def sample_types(
-    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str]
+    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str], rows: int = SAMPLE_ROWS
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Guess the types of csv columns from the first rows: int64, double, bool or string, as Arrow names them.
+    """Guess the types of csv columns from the first ``rows`` rows: int64, double, bool or string, as Arrow names them.
 
     A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
     numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``.
@@ -135,7 +135,7 @@ def sample_types(
     """
     values: list[set[str]] = [set() for _ in columns]
     for number, (begin, end) in enumerate(_records(head, delimiter)):
-        if number == SAMPLE_ROWS or (end == len(head) and number > 0):
+        if number == rows or (end == len(head) and number > 0):
             break  # the last record may be cut in two
         try:
             fields = _fields(head[begin:end], delimiter)
@@ -437,12 +437,24 @@ def _converted(texts: Any, kind: Any, name: str, *, strict: bool) -> Any:
             continue
     if not strict:
         return texts
-    for row, value in enumerate(present.to_pylist()):
+    row = _first_failing(present, kind)
+    raise _BadValueError(row, name, str(present[row]), str(kind))
+
+
+def _first_failing(texts: Any, kind: Any) -> int:
+    """Position of the first text that does not convert, known to be there; found by halving."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+
+    low, high = 0, len(texts)
+    while high - low > 1:
+        middle = (low + high) // 2
         try:
-            pa.array([value], pa.string()).cast(kind)
+            texts.slice(low, middle - low).cast(kind)
         except pa.ArrowInvalid:
-            raise _BadValueError(row, name, value, str(kind)) from None
-    raise _BadValueError(0, name, str(texts[0]), str(kind))
+            high = middle
+        else:
+            low = middle
+    return low
 
 
 _PANDAS_TYPES = {"int64": "int64", "int32": "int32", "double": "float64", "float": "float32", "bool": "bool"}

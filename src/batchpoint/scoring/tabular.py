@@ -97,8 +97,10 @@ def prepared(file: InputFile, kind: Format, csv: CsvOptions, folder: Path) -> In
     return replace(file, path=str(target), size=target.stat().st_size)
 
 
-def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
+def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = slices.SAMPLE_ROWS) -> Head:
     """Columns and types of a prepared file. No columns means an empty file.
+
+    The types of csv columns are guessed from ``sample`` rows; where they are not needed, none is read.
 
     Raises:
         UnreadableRowsError: the file is damaged, or not what its ending says.
@@ -114,8 +116,8 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions) -> Head:
     columns, offset = slices.header_of(file.path, delimiter, options)
     with Path(file.path).open("rb") as handle:
         handle.seek(offset)
-        head = handle.read(HEAD_BYTES)
-    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values)
+        head = handle.read(HEAD_BYTES) if sample else b""
+    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values, sample)
     return Head(columns, types, frozenset(texts), offset)
 
 
