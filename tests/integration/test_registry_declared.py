@@ -12,7 +12,7 @@ from sqlalchemy import text
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.resources import Compute, Datastore, DatastoreCredentials
-from batchpoint.errors import AlreadyExistsError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
 from batchpoint.registry import Registry
 
 
@@ -101,6 +101,31 @@ def test_deleting_an_endpoint_deletes_its_deployments(registry: Registry) -> Non
     assert registry.deployments.list() == []
     with pytest.raises(NotFoundError):
         registry.deployments.get("churn", "blue")
+
+
+def test_things_of_one_name_stored_at_once_are_stored_once(registry: Registry) -> None:
+    failed: list[BaseException] = []
+
+    def store() -> None:
+        try:
+            registry.resources.put("compute", Compute(name="cpu"), by=None)
+            registry.endpoints.put(BatchEndpoint(name="churn"), by=None)
+            registry.deployments.put(BatchDeployment(name="blue", endpoint_name="churn"), by=None)
+        except BaseException as error:  # noqa: BLE001 - a thread's error is told by the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=store) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(registry.resources.list("compute")) == registry.deployments.count("churn") == 1
+
+
+def test_a_deployment_of_an_endpoint_that_is_gone_is_refused(registry: Registry) -> None:
+    with pytest.raises(ConflictError, match="deleted"):
+        registry.deployments.put(BatchDeployment(name="blue", endpoint_name="churn"), by=None)
 
 
 def test_of_a_token_only_a_hash_is_kept(registry: Registry) -> None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, TypeDecorator, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from batchpoint.errors import RegistryError
+from batchpoint.errors import ConflictError, RegistryError
 from batchpoint.registry import migrations
+
+T = TypeVar("T")
 
 _MIGRATION_LOCK = 7_214_090_311
 """Key of the PostgreSQL advisory lock under which one process at a time changes the schema."""
@@ -83,6 +85,25 @@ class Database:
         writing = self.engine.execution_options(batchpoint_writes=True)
         with self._translated(), writing.begin() as connection:
             yield connection
+
+    def store(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` in a writing transaction; once more when another process stored the same key just before.
+
+        Raises:
+            ConflictError: what the entity belongs to was deleted meanwhile.
+            RegistryError: the database does not answer.
+        """
+        try:
+            with self.write() as connection:
+                return work(connection)
+        except IntegrityError:
+            pass  # now the other's row is there to be seen
+        try:
+            with self.write() as connection:
+                return work(connection)
+        except IntegrityError as error:
+            message = "It was changed at the same time from elsewhere, or what it belongs to was deleted. Try again."
+            raise ConflictError(message) from error
 
     def migrate(self) -> None:
         """Bring the schema up to this program's version; safe when several processes do so at once.

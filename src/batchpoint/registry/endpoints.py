@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
@@ -27,7 +27,8 @@ class Endpoints:
 
     def put(self, endpoint: BatchEndpoint, *, by: str | None) -> BatchEndpoint:
         """Store an endpoint, new or in place of the one of that name."""
-        with self._database.write() as connection:
+
+        def work(connection: Connection) -> BatchEndpoint:
             query = select(endpoints.c.body).where(endpoints.c.name == endpoint.name).with_for_update()
             before = connection.execute(query).scalar()
             stored = stamped(endpoint, before, self._now(), by)
@@ -37,6 +38,8 @@ class Endpoints:
                 change = endpoints.update().where(endpoints.c.name == endpoint.name)
                 connection.execute(change.values(body=stored.body()))
             return stored
+
+        return self._database.store(work)
 
     def get(self, name: str) -> BatchEndpoint:
         """One endpoint.
@@ -75,9 +78,14 @@ class Deployments:
         self._now = now
 
     def put(self, deployment: BatchDeployment, *, by: str | None) -> BatchDeployment:
-        """Store a deployment, new or in place of the one of that name."""
+        """Store a deployment, new or in place of the one of that name.
+
+        Raises:
+            ConflictError: its endpoint does not exist any more.
+        """
         key = (deployments.c.endpoint_name == deployment.endpoint_name, deployments.c.name == deployment.name)
-        with self._database.write() as connection:
+
+        def work(connection: Connection) -> BatchDeployment:
             before = connection.execute(select(deployments.c.body).where(*key).with_for_update()).scalar()
             stored = stamped(deployment, before, self._now(), by)
             model = stored.model if isinstance(stored.model, str) else None
@@ -88,6 +96,8 @@ class Deployments:
             else:
                 connection.execute(deployments.update().where(*key).values(values))
             return stored
+
+        return self._database.store(work)
 
     def get(self, endpoint_name: str, name: str) -> BatchDeployment:
         """One deployment.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.resources import RESOURCE_KINDS, Datastore, DatastoreCredentials, ResourceKind
@@ -31,22 +31,20 @@ class Resources:
 
         A datastore without credentials keeps those that it has; empty ones take them away.
         """
-        with self._database.write() as connection:
+
+        def work(connection: Connection) -> Entity:
             key = (resources.c.kind == kind, resources.c.name == entity.name)
             before = connection.execute(select(resources).where(*key).with_for_update()).first()
-            encrypted = before.credentials if before else None
-            if isinstance(entity, Datastore):
-                if entity.credentials is not None:
-                    given = _plain(entity.credentials)
-                    encrypted = self._secret_box.encrypt(given) if given else None
-                entity = entity.model_copy(update={"credentials": None, "has_credentials": encrypted is not None})
-            stored = stamped(entity, before.body if before else None, self._now(), by)
+            bare, encrypted = self._without_credentials(entity, before.credentials if before else None)
+            stored = stamped(bare, before.body if before else None, self._now(), by)
             values = {"body": stored.body(), "credentials": encrypted}
             if before:
                 connection.execute(resources.update().where(*key).values(values))
             else:
                 connection.execute(resources.insert().values(kind=kind, name=entity.name, **values))
             return stored
+
+        return self._database.store(work)
 
     def get(self, kind: ResourceKind, name: str) -> Entity:
         """One of them; a datastore comes without its credentials.
@@ -93,6 +91,15 @@ class Resources:
         if encrypted is None:
             return None
         return DatastoreCredentials.model_validate(self._secret_box.decrypt(encrypted))
+
+    def _without_credentials(self, entity: Entity, kept: bytes | None) -> tuple[Entity, bytes | None]:
+        """The entity as its body shows it, and the encrypted credentials to store beside it."""
+        if not isinstance(entity, Datastore):
+            return entity, None
+        if entity.credentials is not None:
+            given = _plain(entity.credentials)
+            kept = self._secret_box.encrypt(given) if given else None
+        return entity.model_copy(update={"credentials": None, "has_credentials": kept is not None}), kept
 
 
 def _plain(credentials: DatastoreCredentials) -> dict[str, str]:
