@@ -37,6 +37,7 @@ class Server:
     def stop(self) -> None:
         """Stop the server and what it started."""
         subprocess.run(["batchpoint", "down"], check=False)
+        self.cool_down()
         del os.environ[MARK]
 
     def deploy(self, workload: Workload) -> str:

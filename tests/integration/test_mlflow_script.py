@@ -233,3 +233,27 @@ def test_each_image_is_one_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     started(saved(tmp_path / "m", Doubler()), monkeypatch)
     result = mlflow_script.run([str(tmp_path / "a.png"), str(tmp_path / "b.png")])
     assert result["prediction"].tolist() == [12, 24]
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow warns of its own settings while it saves and loads
+def test_models_that_mlflow_saved_predict_what_mlflow_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.pyfunc  # noqa: PLC0415 -- slow to import; the judge of this test alone
+    import mlflow.sklearn  # noqa: PLC0415 -- the same
+    from mlflow.models import infer_signature  # noqa: PLC0415 -- the same
+
+    frame = taxi(300)
+    model = pipeline(GradientBoostingRegressor(n_estimators=5)).fit(frame, frame["distance"])
+    saved_at = str(tmp_path / "m")
+    mlflow.sklearn.save_model(
+        model, saved_at, signature=infer_signature(frame, model.predict(frame)), serialization_format="cloudpickle"
+    )
+    expected = mlflow.pyfunc.load_model(saved_at).predict(frame)
+    started(saved_at, monkeypatch)
+    assert mlflow_script._model is not None
+    assert not mlflow_script._model.enforces
+    assert mlflow_script.run(frame)["prediction"].to_numpy().tobytes() == expected.tobytes()
+
+    monkeypatch.setattr(mlflow_script, "_unpickle", lambda *_: None)  # as for a format that only mlflow knows
+    through_mlflow = mlflow_script.load(saved_at)
+    assert through_mlflow.enforces
+    assert through_mlflow.predict(frame).tobytes() == expected.tobytes()

@@ -80,7 +80,7 @@ def processes_in(folder: Path) -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            place = os.readlink(entry / "cwd") + (entry / "cmdline").read_text()
+            place = str((entry / "cwd").readlink()) + (entry / "cmdline").read_text()
         except OSError:
             continue
         if str(folder) in place:
@@ -361,7 +361,7 @@ def test_a_runner_told_to_stop_leaves_the_run_resumable(make: Make) -> None:
 def test_two_runners_never_work_in_one_folder(make: Make) -> None:
     folder = make("import time\ndef run(mini_batch):\n    time.sleep(60)\n    return mini_batch\n")
     process = start(folder)
-    wait_for(lambda: (folder / "progress.json").exists())
+    wait_for((folder / "progress.json").exists)
     with pytest.raises(ConflictError):
         runner.run(folder)
     process.terminate()
@@ -402,3 +402,45 @@ def test_a_shared_fork_server_serves_two_runs_and_ends_when_idle(make: Make, tmp
     assert (shared / "socket").stat().st_mode & 0o777 == 0o600
     wait_for(lambda: not processes_in(shared))
     assert not (shared / "socket").exists()
+
+
+def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_next(make: Make, tmp_path: Path) -> None:
+    script = """
+        import random, sys
+        early = "numpy" in sys.modules
+        import numpy
+        def run(mini_batch):
+            return [f"{early} {numpy.random.random()}" for _ in mini_batch]
+    """
+    settings: dict[str, Any] = {"fork_server": str(tmp_path / "shared"), "fork_server_idle_seconds": 1.0}
+    cold = make(script, name="cold", **settings)
+    warm = make(script, name="warm", **settings, processes_per_instance=2)
+    assert runner.run(cold) is Reason.COMPLETED
+    assert runner.run(warm) is Reason.COMPLETED
+    assert "False" in predictions(cold)
+    assert "False" not in predictions(warm)
+    drawn = [line.split()[-1] for line in predictions(warm).splitlines()[1:]]
+    assert len(set(drawn)) == len(drawn), "forks of one parent draw different random numbers"
+
+
+def test_a_fork_server_that_is_killed_is_replaced_and_nothing_is_lost(make: Make, tmp_path: Path) -> None:
+    script = """
+        import os, time
+        def run(mini_batch):
+            time.sleep(0.05)
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    folder = make(script, files=20, per_mini_batch=1)
+    process = start(folder)
+    wait_for(lambda: len(Ledger.read(folder)) >= 2)
+    servers = [pid for pid in processes_in(folder / "fork_server") if b"work" not in os.fsencode(cwd_of(pid))]
+    for pid in servers:
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(30) == 0
+    assert servers
+    assert outcome(folder)["reason"] == "completed"
+    assert predictions(folder) == expected(20)
+
+
+def cwd_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/cwd").readlink()

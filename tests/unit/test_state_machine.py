@@ -353,6 +353,17 @@ def test_waiting_for_the_plan_is_not_a_lack_of_progress() -> None:
     assert made.handle(TimePassed(), 10_000) == []
 
 
+def test_a_full_disk_ends_the_run_and_blames_no_item() -> None:
+    made = machine()
+    made.handle(RunStarted(), 0)
+    made.handle(MiniBatchPlanned(files(0)), 0)
+    made.handle(WorkerReady(0), 0)
+    (finish,) = made.handle(PartFailed(0, 1, ErrorInfo("DiskFull", "No space left on device")), 0)
+    assert isinstance(finish, Finish)
+    assert finish.reason is Reason.OUTPUT_FAILED
+    assert made.counts.failed == 0
+
+
 def test_cancel_ends_the_run_at_once() -> None:
     made = machine()
     made.handle(RunStarted(), 0)

@@ -29,4 +29,11 @@ def diagnose(path: Path) -> pd.DataFrame:
     """The patients' probabilities and diagnoses."""
     patients = pd.read_csv(path)
     probability = classifier.predict_proba(patients)[:, 1]
-    return pd.DataFrame({"patient": patients.index, "probability": probability.round(4), "ill": probability > 0.5})
+    return pd.DataFrame(
+        {
+            "source": path.name,
+            "patient": patients.index,
+            "probability": probability.round(4),
+            "ill": probability > 0.5,
+        }
+    )

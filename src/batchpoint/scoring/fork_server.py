@@ -266,7 +266,9 @@ def _sibling(name: str) -> Any:
 
 
 def main() -> None:
-    """Run the fork server; the line ``ready`` on standard output says that it listens."""
+    """Run the fork server, as nobody's child; the line ``ready`` on standard output says that it listens."""
+    if os.fork():
+        os._exit(0)
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     folder, idle_seconds = Path(sys.argv[1]), float(sys.argv[2])
     server = ForkServer(folder, idle_seconds, _sibling("worker"))

@@ -116,7 +116,6 @@ class LocalEngine:
         self._events: deque[Event] = deque()
         self._server: socket.socket | None = None
         self._server_inbox = b""
-        self._child: subprocess.Popen[bytes] | None = None
         self._connect()
 
     # ── the protocol ──
@@ -212,8 +211,6 @@ class LocalEngine:
                     self._tell_server({"op": "preload", "modules": self._modules})
             self._server.close()
             self._server = None
-        if self._child is not None and not self._spec.fork_server:
-            self._child.wait(10)
         self._selector.close()
 
     # ── the fork server ──
@@ -244,7 +241,7 @@ class LocalEngine:
         log = folder / "fork_server.log"
         try:
             with log.open("ab") as errors:
-                self._child = subprocess.Popen(
+                child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
@@ -254,9 +251,10 @@ class LocalEngine:
                 )
         except OSError as error:
             raise EnvironmentBuildError(f"The interpreter {self._spec.python} cannot be started: {error}") from error
-        assert self._child.stdout is not None
-        with self._child.stdout as output:
+        assert child.stdout is not None
+        with child.stdout as output:
             said = output.readline()
+        child.wait()  # it has left the server to itself
         server = _connected(folder) if said == b"ready\n" else None
         if server is None:
             message = f"The interpreter {self._spec.python} could not start workers: {_tail(log)}"

@@ -70,6 +70,8 @@ TICK = 0.05
 """Seconds after which the loop looks around although nothing happened."""
 HUNGRY_TICK = 0.005
 """The same while a worker waits for the plan."""
+RESERVE = "reserve"
+"""File of the run's folder that keeps some room on the disk for the outcome."""
 PROGRESS_SECONDS = 0.5
 OVERVIEW_SECONDS = 10.0
 CODES: dict[Reason, str] = {
@@ -146,6 +148,7 @@ def _guarded(folder: Path, storage_options: Mapping[str, Mapping[str, Any]], sto
         sys.stderr.write(text)
         details = None if isinstance(error, BatchpointError) else text
         code = CODES.get(reason, "platform_error")
+        (folder / RESERVE).unlink(missing_ok=True)  # a full disk must not keep the outcome from being told
         job_error = JobError(code=code, message=message, exception=type(error).__name__, traceback=details)
         job_logs.write_outcome(folder, reason=reason, error=job_error)
         return reason
@@ -240,6 +243,7 @@ class Run:
         """Read the folder; nothing is started yet."""
         self._folder, self._options, self._stop = folder, storage_options, stop
         self._spec = spec = ScoringSpec.read(folder)
+        (folder / RESERVE).write_bytes(bytes(1 << 16))
         self._logs = JobLogs(folder, spec)
         self._ledger = Ledger.open(folder)
         self._machine = StateMachine(
@@ -492,6 +496,7 @@ class Run:
         notices: list[str] | None = None,
         planner: Planner | None = None,
     ) -> Reason:
+        (self._folder / RESERVE).unlink(missing_ok=True)
         self._logs.result(reason, self._machine.counts, error)
         self._write_progress("finished", planner)
         job_logs.write_outcome(

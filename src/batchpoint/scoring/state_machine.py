@@ -26,6 +26,8 @@ WORKER_LOST = "WorkerLost"
 """Error type of an item whose worker was lost too often."""
 TIMED_OUT = "MiniBatchTimeout"
 """Error type of an item whose ``run()`` took too long."""
+DISK_FULL = "DiskFull"
+"""Error type of a part whose rows found no room: the fault of no item."""
 
 STARTING_LIMIT = 600.0
 """Seconds that the first worker may take to become ready, whatever the progress time-out is."""
@@ -352,7 +354,7 @@ class StateMachine:
         stock = [len(worker.tasks) for worker in self._workers.values() if worker.is_ready]
         if not stock or not self._mean_seconds:
             return 0.0
-        return min(0.005, (min(stock) - 1) * self._mean_seconds / 2)
+        return max(0.0, min(0.005, (min(stock) - 1) * self._mean_seconds / 2))
 
     @property
     def live_workers(self) -> int:
@@ -542,7 +544,11 @@ class StateMachine:
 
     def _on_failed(self, event: PartFailed, now: float) -> None:
         task = self._head_done(event.worker, event.id, now)
-        if task is not None:
+        if task is not None and event.error.type == DISK_FULL:
+            self._push(task)
+            message = f"{event.error.message}. Make room and submit the job again."
+            self._finish(Reason.OUTPUT_FAILED, message, event.error)
+        elif task is not None:
             self._attempt_failed(task, event.error, event.key, now)
 
     def _head_done(self, worker_id: int, task_id: int, now: float) -> _Task | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import faulthandler
 import importlib.util
 import inspect
@@ -66,6 +67,10 @@ def leave(status: int) -> None:
             stream.flush()
     finally:
         os._exit(status)
+
+
+class DiskFull(Exception):  # noqa: N818 -- its name is what the driver looks for
+    """There is no room for result rows: the fault of no item."""
 
 
 class MiniBatchContext:
@@ -143,7 +148,7 @@ class Worker:
                 self._writer = results.SegmentWriter(
                     self._setup["segment"], self._setup["encoding"], self._setup["output"]
                 )
-            answer = dict(self._writer.append(result, part))
+            answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
             answer["key"] = self._key(rows)
@@ -161,6 +166,14 @@ class Worker:
         if self._slices is None:
             self._slices = load_sibling("slices")
         return self._slices.read_rows(message["slices"], start, stop, self._setup["csv"], self._schema)
+
+    def _append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(self._writer.append(result, part))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"The result rows could not be written: {error}") from error
+            raise
 
     def _part(self, message: Message, rows: Any) -> dict[str, Any]:
         """What ``results.SegmentWriter`` has to know of a part, taken before the script can change it."""
