@@ -35,7 +35,7 @@ def datastore(request: pytest.FixtureRequest, tmp_path: Path) -> Datastore:
         return Datastore(name=f"m{uuid.uuid4().hex}", type="memory")
     endpoint = request.getfixturevalue("s3_endpoint")
     secret = SecretStr("testing")
-    credentials = DatastoreCredentials(access_key_id=secret, secret_access_key=secret)
+    credentials = DatastoreCredentials(access_key_id="testing", secret_access_key=secret)
     bucket = f"b{uuid.uuid4().hex}"
     store = Datastore(name="bucket", type="s3", bucket=bucket, endpoint=endpoint, credentials=credentials)
     import s3fs  # noqa: PLC0415 -- only this store needs it
@@ -49,9 +49,7 @@ def stores(datastore: Datastore) -> Stores:
     return Stores({datastore.name: storage_options(datastore)})
 
 
-def test_what_is_put_is_listed_in_order_fetched_and_removed(
-    datastore: Datastore, stores: Stores, tmp_path: Path
-) -> None:
+def test_what_is_put_is_listed_fetched_and_removed(datastore: Datastore, stores: Stores, tmp_path: Path) -> None:
     name = datastore.name
     source = tmp_path / "source"
     source.write_bytes(b"rows")
@@ -90,7 +88,7 @@ def test_checking_that_a_place_can_be_written_leaves_nothing_behind(datastore: D
 
 def test_a_store_that_refuses_or_does_not_answer_is_told_apart_from_a_missing_file() -> None:
     secret = SecretStr("x")
-    credentials = DatastoreCredentials(access_key_id=secret, secret_access_key=secret)
+    credentials = DatastoreCredentials(access_key_id="testing", secret_access_key=secret)
     store = Datastore(name="gone", type="s3", bucket="b", endpoint="http://127.0.0.1:1", credentials=credentials)
     options = storage_options(store) | {"config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1}}
     with pytest.raises(DatastoreError, match="'gone'"):

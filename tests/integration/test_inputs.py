@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,7 +57,7 @@ def test_names_that_clash_get_the_number_of_their_place(folder: Path) -> None:
 
 def test_nothing_to_score_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
-    with pytest.raises(InputError, match="holds no file.*'recursive'"):
+    with pytest.raises(InputError, match=r"holds no file.*'recursive'"):
         names(tmp_path / "empty")
     with pytest.raises(InputError, match="all 4 files are left out"):
         names(folder, include=["*.parquet"])
@@ -74,3 +77,30 @@ def test_nothing_to_score_says_what_to_do(folder: Path, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_globs_compare_as_documented(name: str, pattern: str, expected: bool) -> None:
     assert matches(name, pattern) is expected
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without writing a line for each request."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_file_on_the_web_is_an_input(folder: Path, tmp_path: Path) -> None:
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            root = f"http://127.0.0.1:{server.server_port}"
+            stores = Stores()
+            (file,) = list_input(stores, [(f"{root}/a.csv?version=1", None)]).files
+            assert (file.name, file.size) == ("a.csv", 1)
+            assert stores.fetch(file.url, tmp_path / "got").read_text() == "x"
+            with pytest.raises(InputError, match="does not exist"):
+                list_input(stores, [(f"{root}/no.csv", None)])
+        finally:
+            server.shutdown()
+            thread.join()
+    with pytest.raises(InputError, match="its server does not answer"):
+        list_input(stores, [(f"{root}/a.csv", None)])

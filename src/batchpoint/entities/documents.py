@@ -25,8 +25,12 @@ from batchpoint.errors import InvalidEntityError
 Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment"]
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
-    **ASSET_KINDS,
-    **RESOURCE_KINDS,
+    "model": ASSET_KINDS["model"],
+    "data": ASSET_KINDS["data"],
+    "environment": ASSET_KINDS["environment"],
+    "code": ASSET_KINDS["code"],
+    "compute": RESOURCE_KINDS["compute"],
+    "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
 }
@@ -72,8 +76,18 @@ _TYPES: dict[str, Kind] = {
     "model": "deployment",
 }
 
+_TELLING_KEYS: dict[str, Kind] = {
+    "endpoint_name": "deployment",
+    "conda_file": "environment",
+    "pip_requirements": "environment",
+    "image": "environment",
+    "auth_mode": "endpoint",
+    "defaults": "endpoint",
+}
+"""Keys that only one kind has."""
+
 _NAME_RULES: dict[str, str] = {
-    rule.__metadata__[0].pattern: words
+    get_args(rule)[1].pattern: words
     for rule, words in (
         (AssetName, "letters, digits, '-', '_' and '.', starting with a letter or digit, at most 255"),
         (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
@@ -137,9 +151,9 @@ class Document:
             return found
         if found := _TYPES.get(str(self.value.get("type", "")).lower()):
             return found
-        for key, kind in (("endpoint_name", "deployment"), ("conda_file", "environment"), ("auth_mode", "endpoint")):
+        for key, kind in _TELLING_KEYS.items():
             if key in self.value:
-                return kind  # type: ignore[return-value]  # the literals above are kinds
+                return kind
         message = f"{self.name} does not say what it declares. Add '$schema' or 'type', or use the command of its kind."
         raise InvalidEntityError(message)
 
@@ -181,14 +195,8 @@ def read_document(text: str, *, name: str = "document") -> Document:
     Raises:
         InvalidEntityError: it is not YAML, not a mapping, or gives one key twice.
     """
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
-            raise InvalidEntityError(message)
-        document = Document(value={}, name=name)
-        document.value.update(_Reader(loader, document).mapping(node, ()))
+        document = _read(text, name)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         place = f"{name}:{mark.line + 1}" if mark else name
@@ -196,8 +204,6 @@ def read_document(text: str, *, name: str = "document") -> Document:
         raise InvalidEntityError(message) from None
     except yaml.YAMLError as fault:
         raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
-    finally:
-        loader.dispose()
     return document
 
 
@@ -285,10 +291,11 @@ def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
 
 
 def _environment_paths(value: Mapping[str, Any], prefix: Key) -> Iterator[LocalPath]:
-    for name in ("conda_file", "pip_requirements"):
+    names: tuple[Literal["conda_file"], Literal["pip_requirements"]] = ("conda_file", "pip_requirements")
+    for name in names:
         found = _at(value, (*prefix, name))
         if isinstance(found, str) and is_local(found):
-            yield LocalPath((*prefix, name), found, name)  # type: ignore[arg-type]  # both names are kinds of content
+            yield LocalPath((*prefix, name), found, name)
     yield from _paths(value, (*prefix, "build", "path"))
 
 
@@ -298,6 +305,20 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         yield LocalPath(("model",), model)
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
     yield from _environment_paths(value, ("environment",))
+
+
+def _read(text: str, name: str) -> Document:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
+            raise InvalidEntityError(message)
+        document = Document(value={}, name=name)
+        document.value.update(_Reader(loader, document).mapping(node, ()))
+        return document
+    finally:
+        loader.dispose()
 
 
 class _Reader:
@@ -333,9 +354,11 @@ class _Reader:
             self._open.discard(id(node))
             return result
         self._document.texts[at] = str(node.value)
-        return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]  # PyYAML's own
+        return self._loader.construct_object(node, deep=True)
 
     def _enter(self, node: yaml.Node) -> None:
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
         if id(node) in self._open:
             raise yaml.MarkedYAMLError(problem="an alias stands inside its own anchor", problem_mark=node.start_mark)
         self._open.add(id(node))
@@ -359,12 +382,10 @@ def _copy(value: Any) -> Any:
 
 def _at(value: Any, key: Key) -> Any:
     for step in key:
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
+        if isinstance(value, list):
+            value = value[step] if isinstance(step, int) and step < len(value) else None
         else:
-            return None
+            value = value.get(step) if isinstance(value, Mapping) else None
     return value
 
 
@@ -400,7 +421,7 @@ def _with_written_texts(value: dict[str, Any], texts: Mapping[Key, str]) -> dict
 
 
 def _numbers_as_text(value: dict[str, Any], errors: list[ErrorDetails], texts: Mapping[Key, str]) -> dict[str, Any]:
-    """Where text is wanted and YAML saw a number, a truth value or a date (``version: 1``), take it as it was written."""
+    """Where text is wanted and YAML saw a number, a truth value or a date (``version: 1``), take what was written."""
     result: dict[str, Any] = _copy(value)
     for error in errors:
         if error["type"] != "string_type":
@@ -427,12 +448,10 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None, s
             return flat, None, None
     for step in loc:
         current = _at(value, tuple(key))
-        if isinstance(current, Mapping) and step in current:
-            key.append(step)
-        elif isinstance(current, list) and isinstance(step, int):
+        if step in current if isinstance(current, Mapping) else isinstance(current, list) and isinstance(step, int):
             key.append(step)
         else:
-            branch, missing = (branch or str(step)), str(step)
+            branch, missing = (str(step) if branch is None else branch), str(step)
     return tuple(key), branch, missing
 
 
@@ -459,17 +478,16 @@ def _problems(
 
 def _branch_fits(branch: str, given: Any, error: ErrorDetails) -> bool:
     plain = branch.split("[", 1)[0]
-    shapes = {"str": str, "dict": Mapping, "list": list}
+    shapes: dict[str, type[Any]] = {"str": str, "dict": Mapping, "list": list}
     if plain in shapes:
-        return isinstance(given, shapes[plain]) or not isinstance(given, str | Mapping | list)
+        fits: bool = isinstance(given, shapes[plain])
+        return fits or not isinstance(given, str | Mapping | list)
     if plain[:1].isupper() and error["type"] in ("model_type", "model_attributes_type"):
         return isinstance(given, Mapping)
     return True
 
 
-def _problem(
-    model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, missing: str | None
-) -> dict[str, Any]:
+def _problem(model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, missing: str | None) -> dict[str, Any]:
     kind = error["type"]
     if kind == "missing":
         name = _dotted((*key, missing) if missing else key)
@@ -485,8 +503,10 @@ def _problem(
     expected = _expected(error)
     if kind == "literal_error" and isinstance(given, str):
         choices = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
-        message = f"key '{name}' is {_said(given)}. {suggestion(given, choices)} Allowed: {', '.join(choices)}."
-        return {"key": name, "message": message.replace(f"Known: {', '.join(sorted(choices))}. ", ""), "allowed": choices}
+        nearest = difflib.get_close_matches(given.lower(), choices, n=1)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        message = f"key '{name}' is {_said(given)}.{hint} Allowed: {', '.join(choices)}."
+        return {"key": name, "message": message, "allowed": choices}
     return {"key": name, "message": f"key '{name}' is {_said(given)}; {expected} is wanted.", "allowed": expected}
 
 

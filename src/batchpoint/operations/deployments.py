@@ -129,8 +129,8 @@ def _check_needs_no_script(deployment: BatchDeployment, model: Model | None) -> 
     if model.type != "mlflow_model":
         raise InvalidEntityError(
             f"Deployment {deployment.name} has no code_configuration, which model {model.reference} of type "
-            f"{model.type} needs: give code_configuration.code (a folder) and code_configuration.scoring_script (a file "
-            "in it with init() and run(mini_batch)). Only an mlflow_model can be scored without a script."
+            f"{model.type} needs: give code_configuration.code (a folder) and code_configuration.scoring_script (a "
+            "file in it with init() and run(mini_batch)). Only an mlflow_model can be scored without a script."
         )
     if "python_function" not in (model.flavors or {}):
         raise InvalidEntityError(

@@ -10,7 +10,7 @@ from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
 from batchpoint.entities.jobs import Input, Output, Overrides
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import AlreadyExistsError, InputError, InvalidEntityError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
 from batchpoint.storage.inputs import list_input
@@ -133,15 +133,13 @@ class InputsAndOutputs:
         if given.type in {"uri_folder", "mltable"} and not is_folder and not is_glob:
             raise InvalidEntityError(f"The input {given.path} is declared as {given.type}, but it is a file.")
         if given.type != "mltable" and (is_folder or is_glob):
-            found = list_input(
+            list_input(  # says so when there is nothing to score
                 stores,
                 [(place.url, place.datastore) for place in places],
                 include=given.include,
                 exclude=given.exclude,
                 recursive=given.recursive,
             )
-            if not found.files:
-                raise InputError(_nothing_there(given, is_glob=is_glob), url=first.uri)
         if given.type is not None:
             return given.type
         return "uri_folder" if is_folder or is_glob or len(places) > 1 else "uri_file"
@@ -156,16 +154,6 @@ class InputsAndOutputs:
                 f"{folder.uri}{file_name} exists already, and outputs are not overwritten unasked. Choose another "
                 "place, or say if_exists: overwrite (replace it) or version (write beside it)."
             )
-
-
-def _nothing_there(given: Input, *, is_glob: bool) -> str:
-    if is_glob:
-        return f"No file matches {given.path}. Check the pattern."
-    if given.include or given.exclude:
-        return f"The input {given.path} holds no file that include and exclude let through. Check the patterns."
-    if not given.recursive:
-        return f"The input {given.path} holds no files. Sub-folders are explored only with recursive: true."
-    return f"The input {given.path} holds no files."
 
 
 def _of(given: Mapping[str, Any], part: type[DeploymentSettings | ScoringOptions]) -> dict[str, Any]:

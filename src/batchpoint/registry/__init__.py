@@ -57,11 +57,16 @@ class Registry:
             RegistryError: the database cannot be used, stays locked, or was made by a newer batchpoint.
         """
         database = Database(url, busy_seconds=busy_seconds)
-        database.migrate()
+        try:
+            database.migrate()
+            secret_box = SecretBox(secret_key_file)
+        except BaseException:
+            database.close()
+            raise
         return cls(
             database=database,
             assets=Assets(database, now),
-            resources=Resources(database, now, SecretBox(secret_key_file)),
+            resources=Resources(database, now, secret_box),
             endpoints=Endpoints(database, now),
             deployments=Deployments(database, now),
             jobs=Jobs(database, now),

@@ -6,16 +6,17 @@ deferred one that reads and then writes fails with *busy* whatever the time-out.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, TypeDecorator, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from batchpoint.errors import RegistryError
 from batchpoint.registry import migrations
@@ -91,7 +92,7 @@ class Database:
         """
         with self._translated():
             if self.is_sqlite:
-                _use_write_ahead_log(self.engine, self.busy_seconds)
+                _use_write_ahead_log(str(self.engine.url.database), self.busy_seconds)
         with self.read() as connection:
             if schema_version(connection) == migrations.HEAD:
                 return
@@ -119,10 +120,11 @@ class Database:
         except IntegrityError:
             raise
         except DBAPIError as error:
-            raise RegistryError(self._explain(error)) from error
+            raise RegistryError(self._explain(str(error.orig).strip())) from error
+        except sqlite3.Error as error:  # while connecting, before SQLAlchemy wraps anything
+            raise RegistryError(self._explain(str(error))) from error
 
-    def _explain(self, error: DBAPIError) -> str:
-        reason = str(error.orig).strip()
+    def _explain(self, reason: str) -> str:
         if "locked" in reason or "busy" in reason:
             return (
                 f"The registry database {self.place} stayed locked for {self.busy_seconds:g} s: another program holds "
@@ -188,18 +190,15 @@ def _create_sqlite_engine(path: str | None, address: Any, busy_seconds: float) -
     return engine
 
 
-def _use_write_ahead_log(engine: Engine, busy_seconds: float) -> None:
+def _use_write_ahead_log(path: str, busy_seconds: float) -> None:
     """Switch the file to WAL, once for ever. SQLite does not wait for locks while switching, so the wait is here."""
     give_up = time.monotonic() + busy_seconds
     while True:
-        connection = engine.raw_connection()
         try:
-            connection.cursor().execute("PRAGMA journal_mode = WAL").fetchall()
-        except Exception as error:
+            with closing(sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                return
+        except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > give_up:
-                raise OperationalError("PRAGMA journal_mode = WAL", None, error) from error
-        else:
-            return
-        finally:
-            connection.close()
+                raise
         time.sleep(0.05)

@@ -7,7 +7,14 @@ torn last line is cut off when the run is resumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
 
 from batchpoint.scoring.mini_batches import ErrorInfo
 
@@ -63,3 +70,172 @@ class Record:
     failures: tuple[FailedItem, ...] = ()
     files: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """For each input file that it touches: items, ok, failed."""
+
+
+def as_seen_from_elsewhere(record: Record, folder: str) -> Record:
+    """The record as seen from another run's folder: the segments of ``folder`` by their full path."""
+    parts = tuple(
+        replace(part, segment=part.segment if part.segment.startswith("/") else f"{folder}/segments/{part.segment}")
+        for part in record.parts
+    )
+    return replace(record, parts=parts)
+
+
+class Ledger:
+    """The ledger of one run, open for writing. Only the holder of ``runner.lock`` may open it."""
+
+    GROUP = 256
+    """Records that are written together at the latest."""
+    INTERVAL = 0.05
+    """Seconds after which the records at hand are written, however few."""
+
+    def __init__(self, folder: Path, records: dict[int, Record], length: int) -> None:
+        """Use ``Ledger.open``."""
+        self.records = records
+        self._segments = folder / "segments"
+        self._waiting: list[Record] = []
+        self._written_at = monotonic()
+        self._synced: dict[str, int] = {}
+        self._file = os.open(folder / "ledger.jsonl", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.ftruncate(self._file, length)
+        os.lseek(self._file, length, os.SEEK_SET)
+        _sync_folder(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        """Open the ledger of a run's folder, new or old; a torn or damaged tail is cut off."""
+        (folder / "segments").mkdir(exist_ok=True)
+        return cls(folder, *_read(folder / "ledger.jsonl"))
+
+    @staticmethod
+    def read(folder: Path) -> dict[int, Record]:
+        """The committed mini-batches of a run's folder by their index. Touches nothing."""
+        return _read(folder / "ledger.jsonl")[0]
+
+    def append(self, record: Record) -> None:
+        """Commit a mini-batch. It is on disk after the next ``flush``, which comes by itself as the group fills."""
+        self.records[record.mini_batch] = record
+        self._waiting.append(record)
+        if len(self._waiting) >= self.GROUP:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Write the records at hand when the last write is ``INTERVAL`` seconds ago."""
+        if self._waiting and monotonic() - self._written_at >= self.INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the records at hand, the segments that they point into first.
+
+        Raises:
+            OSError: the disk is full, or failed.
+        """
+        if not self._waiting:
+            return
+        self._sync_segments({part.segment for record in self._waiting for part in record.parts})
+        line = memoryview(_encode(self._waiting))
+        while line:
+            line = line[os.write(self._file, line) :]
+        os.fdatasync(self._file)
+        self._waiting.clear()
+        self._written_at = monotonic()
+
+    def in_order(self) -> Iterator[Record]:
+        """The committed mini-batches in the order of the input."""
+        return (self.records[index] for index in sorted(self.records))
+
+    def close(self) -> None:
+        """Write what is at hand and let go of the files."""
+        try:
+            self.flush()
+        finally:
+            for file in (self._file, *self._synced.values()):
+                os.close(file)
+            self._synced.clear()
+
+    def _sync_segments(self, names: Iterable[str]) -> None:
+        is_new = False
+        for name in names:
+            file = self._synced.get(name)
+            if file is None:
+                file = self._synced[name] = os.open(self._segments / name, os.O_RDONLY)
+                is_new = True
+            os.fdatasync(file)
+        if is_new:
+            _sync_folder(self._segments)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of new files in a folder last."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+# One group is one line of JSON: {"crc":"<crc32 of the records' text>","records":[...]}. Each record is a list, and
+# errors stand once in each record, however many items share them: a failing part may hold thousands.
+
+_HEAD, _MIDDLE, _TAIL = b'{"crc":"', b'","records":', b"}\n"
+_START = len(_HEAD) + 8 + len(_MIDDLE)
+
+
+def _encode(records: list[Record]) -> bytes:
+    body = json.dumps([_to_list(record) for record in records], separators=(",", ":")).encode()
+    return b"".join((_HEAD, b"%08x" % zlib.crc32(body), _MIDDLE, body, _TAIL))
+
+
+def _read(path: Path) -> tuple[dict[int, Record], int]:
+    """The records of a ledger file, and the length of its sound beginning."""
+    records: dict[int, Record] = {}
+    length = 0
+    if not path.exists():
+        return records, length
+    with path.open("rb") as lines:
+        for line in lines:
+            body = line[_START : -len(_TAIL)]
+            if not line.endswith(_TAIL) or line[:_START] != b"".join((_HEAD, b"%08x" % zlib.crc32(body), _MIDDLE)):
+                break
+            for values in json.loads(body):
+                record = _from_list(values)
+                records[record.mini_batch] = record
+            length += len(line)
+    return records, length
+
+
+def _to_list(record: Record) -> list[Any]:
+    errors: dict[ErrorInfo, int] = {}
+    failures = [
+        [f.item, f.file, f.row, f.attempt, errors.setdefault(f.error, len(errors)), f.key] for f in record.failures
+    ]
+    parts = [
+        [p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing]
+        for p in record.parts
+    ]
+    texts = [[error.type, error.message, error.traceback] for error in errors]
+    counts = (record.mini_batch, record.items, record.ok, record.failed)
+    return [*counts, parts, failures, texts, record.files]
+
+
+def _from_list(values: list[Any]) -> Record:
+    index, items, ok, failed, parts, failures, texts, files = values
+    errors = [ErrorInfo(*text) for text in texts]
+    return Record(
+        mini_batch=index,
+        items=items,
+        ok=ok,
+        failed=failed,
+        parts=tuple(_part(*part) for part in parts),
+        failures=tuple(
+            FailedItem(item, file, row, attempt, errors[error], key)
+            for item, file, row, attempt, error, key in failures
+        ),
+        files={name: (numbers[0], numbers[1], numbers[2]) for name, numbers in files.items()},
+    )
+
+
+def _part(*values: Any) -> Part:
+    *numbers, columns, missing = values
+    part = Part(*numbers)
+    return replace(part, columns=tuple(columns), missing=None if missing is None else tuple(missing))

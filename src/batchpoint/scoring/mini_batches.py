@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
-from batchpoint.scoring import tabular
+from batchpoint.scoring import mltable, tabular
 from batchpoint.scoring.slices import UnreadableRowsError
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec
 from batchpoint.scoring.tabular import Format, Head
@@ -147,6 +147,7 @@ def plan(spec: ScoringSpec, stores: Stores, folder: Path) -> Plan:
         InputError: the input is missing, holds no file, no row, or no file that fits the model's signature.
         DatastoreError: a store does not answer.
     """
+    spec = mltable.resolved(spec)
     places = [(location.url, location.datastore) for location in spec.input.locations]
     listing = list_input(
         stores, places, include=spec.input.include, exclude=spec.input.exclude, recursive=spec.input.recursive

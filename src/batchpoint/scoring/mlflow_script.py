@@ -122,8 +122,10 @@ def enforce(frame: Any, signature: Sequence[dict[str, Any]]) -> Any:
             continue
         try:
             columns[name] = _converted(frame[name], column["type"])
+        except _RefusedError as hint:
+            faults.append(f"column {name} should be {column['type']} and is {frame[name].dtype}{hint}")
         except (TypeError, ValueError) as error:
-            faults.append(f"column {name} should be {column['type']} and is {frame[name].dtype}{error}")
+            faults.append(f"column {name} should be {column['type']}: {error}")
     if faults:
         raise SignatureError("The rows do not fit the model's signature: " + "; ".join(faults) + ".")
     if list(columns) == list(frame.columns) and all(columns[name] is frame[name] for name in columns):
@@ -315,8 +317,12 @@ _NUMPY = {
 }  # fmt: skip
 
 
+class _RefusedError(Exception):
+    """A column's type is not one that may be converted; perhaps with a hint."""
+
+
 def _converted(values: Any, wanted: str) -> Any:
-    """One column as the signature has it. Raises TypeError with a hint when mlflow would refuse it."""
+    """One column as the signature has it. Raises when mlflow would refuse it."""
     import numpy as np  # noqa: PLC0415 -- the user's own
 
     if values.dtype == object and wanted not in {"binary", "string"}:
@@ -326,11 +332,13 @@ def _converted(values: Any, wanted: str) -> Any:
         return values
     if wanted not in _NUMPY:
         if wanted in {"string", "binary"}:
-            raise TypeError("")
+            raise _RefusedError
         return values
     target = np.dtype(_NUMPY[wanted])
     if values.dtype == target or (wanted == "boolean" and values.dtype == object):
         return values
+    if wanted == "double" and values.dtype == object:  # decimals, and truth values with gaps
+        return importlib.import_module("pandas").to_numeric(values)
     kind = getattr(values.dtype, "kind", "O")
     if wanted == "datetime" and (kind == "M" or values.dtype == object):
         return values.astype(target)
@@ -341,8 +349,8 @@ def _converted(values: Any, wanted: str) -> Any:
     if wider or (values.dtype == np.int64 and target.kind == "f" and values.isin([0, 1]).all()):
         return values.astype(target)
     if kind == "f" and target.kind in "iu" and values.isna().any():
-        raise TypeError(", because a value is missing: whole numbers cannot be; declare the column as double")
-    raise TypeError("")
+        raise _RefusedError(", because a value is missing: whole numbers cannot be; declare the column as double")
+    raise _RefusedError
 
 
 # ------------------------------------------------------------------------------------------------------------- results

@@ -212,6 +212,8 @@ class _Memory:
     bounds: list[tuple[int, int]] | None = None
     group_key: tuple[str, int] | None = None
     group: Any = None
+    json_path: str | None = None
+    json_rows: list[Any] = []  # noqa: RUF012 -- one per process, on purpose
     parquet_path: str | None = None
     parquet: Any = None
 
@@ -370,7 +372,7 @@ def _parse(
         import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
     except ImportError:
         return _parse_with_pandas(data, columns, types, strict, delimiter, nulls)
-    arrow_types = {name: pa.type_for_alias(kind) for name, kind in types.items()}
+    arrow_types = {name: _arrow_type(kind) for name, kind in types.items()}
     try:
         # Most files have no odd spellings of "missing" in their numbers: one pass with the policy for text will do.
         table = _arrow_table(data, columns, arrow_types, delimiter, nulls)
@@ -382,6 +384,16 @@ def _parse(
         ]
         table = pa.table(converted, names=list(columns))
     return table.to_pandas(use_threads=False)
+
+
+def _arrow_type(name: str) -> Any:
+    """The type of that name; text for types that csv cannot hold (nested ones of a parquet file beside it)."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+
+    try:
+        return pa.type_for_alias(name)
+    except ValueError:
+        return pa.string()
 
 
 def _arrow_table(
@@ -540,7 +552,9 @@ def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping
     if piece["format"] == "parquet":
         return _read_parquet(piece, piece["first_row"] + first, piece["first_row"] + last)
     if piece["format"] == "json":
-        rows = read_json_array(piece["path"])[piece["first_row"] + first : piece["first_row"] + last]
+        if _Memory.json_path != piece["path"]:
+            _Memory.json_path, _Memory.json_rows = piece["path"], read_json_array(piece["path"])
+        rows = _Memory.json_rows[piece["first_row"] + first : piece["first_row"] + last]
     else:
         rows = _json_lines(piece, first, last)
     for number, row in enumerate(rows):

@@ -139,8 +139,9 @@ def cut(
     else:
         delimiter = slices.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
         first = 0
-        for offset, block, total in _blocks(file, head.offset, size or _ROWS_BLOCK, delimiter):
-            for begin, end, count in _within(block, rows, first, delimiter) if rows else [(0, len(block), total)]:
+        for offset, block, length, total in _blocks(file, head.offset, size or _ROWS_BLOCK, delimiter):
+            cuts = _within(block[:length], rows, first, delimiter) if rows else [(0, length, total)]
+            for begin, end, count in cuts:
                 if count:
                     yield Cut(offset + begin, end - begin, first, count)
                     first += count
@@ -186,24 +187,29 @@ def _transcode(source: IO[bytes], copy: IO[bytes], encoding: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- csv, jsonl
 
 
-def _blocks(file: InputFile, offset: int, size: int, delimiter: str | None) -> Iterator[tuple[int, bytes, int]]:
-    """Runs of whole records of about ``size`` bytes: where each begins, its bytes, and how many records it holds."""
+def _blocks(file: InputFile, offset: int, size: int, delimiter: str | None) -> Iterator[tuple[int, bytes, int, int]]:
+    """Runs of whole records of about ``size`` bytes: where each begins, its bytes, how many count, how many records."""
     with Path(file.path).open("rb") as handle:
         if delimiter is None and handle.read(len(BOM)) == BOM:
             offset = len(BOM)
-        handle.seek(offset)
-        rest = b""
-        while chunk := handle.read(size):
-            data = rest + chunk if rest else chunk
+        wanted = size
+        while True:
+            # The rest of the block before is read again: that is cheaper than joining it to the next.
+            handle.seek(offset)
+            data = handle.read(wanted)
+            last = len(data) < wanted
             end, count = _whole_records(data, delimiter)
+            if last:
+                end, count = len(data), count + len(_bounds(data[end:], delimiter))
             if end:
-                yield offset, data[:end], count
-                offset += end
-            rest = data[end:]
-            if len(rest) > max(LONGEST_RECORD, 2 * size):
+                yield offset, data, end, count
+                offset, wanted = offset + end, size
+            elif wanted > max(LONGEST_RECORD, 2 * size):
                 raise UnreadableRowsError(f"{file.name}: the record at byte {offset} never ends: is a quote missing?")
-        if rest:
-            yield offset, rest, len(_bounds(rest, delimiter))
+            else:
+                wanted *= 2
+            if last:
+                return
 
 
 def _whole_records(data: bytes, delimiter: str | None) -> tuple[int, int]:

@@ -63,7 +63,8 @@ class Stores:
     def exists(self, url: str, datastore: str | None = None) -> bool:
         """Whether a file or a folder lies there. Raises ``DatastoreError`` when the store does not answer."""
         if (path := self.local_path(url)) is not None:
-            return path.exists()
+            with _reported(url):
+                return path.exists()
         with self._access(url, datastore) as (system, inner):
             return bool(system.exists(inner))
 
@@ -172,7 +173,9 @@ class Stores:
     def check_readable(self, url: str, datastore: str | None = None) -> None:
         """Raises ``InputError`` when nothing is there or it may not be read, ``DatastoreError`` when nobody answers."""
         if not self.exists(url, datastore):
-            raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url)
+            # Asked whether an address exists, fsspec takes a server that does not answer for a no.
+            silent = " or its server does not answer" if _protocol(url) in {"http", "https"} else ""
+            raise InputError(f"{url} does not exist{silent}. Check the path{_of(datastore)}.", url=url)
         if (path := self.local_path(url)) is not None:
             if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
                 raise InputError(f"{url} may not be read. Give this user the right to read it.", url=url)

@@ -1,0 +1,216 @@
+"""Measure Batchpoint against hand-written floors in the same run, and print each ratio beside its target.
+
+    python benchmarks/run.py            # everything: W1 with five million rows, W3, W4, W5
+    python benchmarks/run.py --quick    # a short look
+    python benchmarks/run.py --only w1-250k,w4b --rounds 5
+
+In each round everything is measured once, one after the other, so that a machine that drifts drifts for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from memory import MARK, PeakMemory
+from peers import peers_for
+from workloads import BAD_ROW, HERE, MODELS, Workload, workloads
+
+Measured = dict[str, dict[str, float]]
+"""For each system: ``seconds`` (median), ``best``, ``megabytes`` (peak of its processes), ``worker_megabytes``."""
+
+
+def main() -> None:
+    """Measure, print, and keep the numbers in ``benchmarks/results``."""
+    given = arguments()
+    data = given.data.resolve()
+    chosen = [work for work in workloads(quick=given.quick) if not given.only or work.name in given.only.split(",")]
+    results: dict[str, Measured] = {}
+    checks: list[dict[str, object]] = []
+    server = None
+    if not given.floors_only:
+        from product import Server  # the floors can be measured without the product
+
+        server = Server(home=data / "home", data=data, workers=given.workers, mark=f"server-{os.getpid()}")
+        server.start()
+    try:
+        for workload in chosen:
+            systems = floors_of(workload, data, given.workers)
+            if given.peers:
+                systems |= peers_for(workload, data, given.workers)
+            if server is not None:
+                systems |= ours(server, workload, data, bad_row=workload.name == "w1-250k")
+            results[workload.name] = measure(systems, given.rounds)
+            checks += report(workload, results[workload.name], given.workers)
+    finally:
+        if server is not None:
+            server.stop()
+    if server is not None:
+        checks += start_up()
+    checks += flat_memory(results)
+    print_checks(checks)
+    keep(results, checks, given)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure Batchpoint against hand-written floors.")
+    parser.add_argument("--quick", action="store_true", help="no five million rows, a tenth of the files, two rounds")
+    parser.add_argument("--only", help="names of workloads, separated by commas")
+    parser.add_argument("--rounds", type=int, help="3, or 2 with --quick")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, default=HERE / "data", help="folder for the data, kept between runs")
+    parser.add_argument("--floors-only", action="store_true", help="leave out Batchpoint itself")
+    parser.add_argument("--peers", action="store_true", help="measure other tools that are installed, too")
+    given = parser.parse_args()
+    given.rounds = given.rounds or (2 if given.quick else 3)
+    return given
+
+
+Systems = dict[str, tuple[Callable[[], float | None], str]]
+"""Name → what runs it once (and answers with its seconds, or None to be timed from outside), and its mark."""
+
+
+def floors_of(workload: Workload, data: Path, workers: int) -> Systems:
+    """The workload's floors, each a process of its own."""
+    path = workload.prepare(data)
+
+    def runner(floor: str, mark: str) -> Callable[[], None]:
+        command = [sys.executable, str(HERE / "floors.py"), floor, workload.kind, "--input", str(path)]
+        command += ["--output", str(data / "floor-output"), "--workers", str(workers)]
+        if workload.kind in MODELS:
+            command += ["--model", str(MODELS[workload.kind](data))]
+        if workload.item_seconds:
+            command += ["--item-seconds", str(workload.item_seconds)]
+        return lambda: subprocess.run(command, check=True, env=os.environ | {MARK: mark}) and None
+
+    return {floor: (runner(floor, f"{floor}-{os.getpid()}"), f"{floor}-{os.getpid()}") for floor in workload.floors}
+
+
+def ours(server: object, workload: Workload, data: Path, *, bad_row: bool) -> Systems:
+    """Batchpoint with cold workers, with warm ones, and without a server."""
+    from product import Server, score_without_server
+
+    assert isinstance(server, Server)
+    path, endpoint, mark = workload.prepare(data), server.deploy(workload), server.mark
+
+    def cold() -> float:
+        server.cool_down()
+        return server.score(endpoint, path)
+
+    systems: Systems = {"cold": (cold, mark), "warm": (lambda: server.score(endpoint, path), mark)}
+    if bad_row:
+        bad = BAD_ROW.prepare(data)
+        systems["one bad row"] = (lambda: server.score(endpoint, bad, expect_failed=1), mark)
+    if workload.script is None:
+        alone = f"score-{os.getpid()}"
+        model, output = MODELS[workload.kind](data), data / "score" / "predictions.csv"
+        workers = server.workers
+        systems["score"] = (lambda: score_without_server(path, model, output, workers=workers, mark=alone), alone)
+    return systems
+
+
+def measure(systems: Systems, rounds: int) -> Measured:
+    """Run every system once in each round; medians of the seconds, peaks of the memory."""
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    peaks = dict.fromkeys(systems, (0, 0))
+    for _ in range(rounds):
+        for name, (run, mark) in systems.items():
+            with PeakMemory(mark) as memory:
+                started = time.perf_counter()
+                own = run()
+                seconds[name].append(own if own is not None else time.perf_counter() - started)
+            peaks[name] = (max(peaks[name][0], memory.total), max(peaks[name][1], memory.worker))
+    return {
+        name: {
+            "seconds": statistics.median(times),
+            "best": min(times),
+            "worst": max(times),
+            "megabytes": peaks[name][0] / 2**20,
+            "worker_megabytes": peaks[name][1] / 2**20,
+        }
+        for name, times in seconds.items()
+    }
+
+
+def report(workload: Workload, measured: Measured, workers: int) -> list[dict[str, object]]:
+    """Print one workload's table; answer with its targets and whether they hold."""
+    ideal = workload.items * workload.item_seconds / workers
+    base = ideal if workload.compared_with == "ideal" else measured[workload.compared_with]["seconds"]
+    print(f"\n{workload.title}" + (f" (ideal {ideal:.2f} s)" if ideal else ""))
+    print(f"  {'system':<14}{'seconds':>9}{'min':>9}{'max':>9}{'peak MB':>9}{'x ' + workload.compared_with:>10}")
+    for name, of in measured.items():
+        numbers = f"{of['seconds']:>9.2f}{of['best']:>9.2f}{of['worst']:>9.2f}{of['megabytes']:>9.0f}"
+        print(f"  {name:<14}{numbers}{of['seconds'] / base:>10.2f}", flush=True)
+    checks = []
+    for name, target in (("cold", workload.cold_target), ("warm", workload.warm_target)):
+        if target is not None and name in measured:
+            ratio = measured[name]["seconds"] / base
+            checks.append(check(f"{workload.title}, {name}: times {workload.compared_with}", ratio, target))
+    if workload.warm_seconds_target is not None and "warm" in measured:
+        seconds = measured["warm"]["seconds"]
+        checks.append(check(f"{workload.title}, warm: seconds", seconds, workload.warm_seconds_target))
+    if "one bad row" in measured:
+        ratio = measured["one bad row"]["seconds"] / measured["warm"]["seconds"]
+        checks.append(check("one bad row in 250k: times the clean job", ratio, 1.2))
+    return checks
+
+
+def start_up() -> list[dict[str, object]]:
+    """Seconds to import the command, and of ``batchpoint --help``; the best of five."""
+    importing = "import time; t = time.perf_counter(); import batchpoint.cli.main; print(time.perf_counter() - t)"
+    imports, helps = [], []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", importing], check=True, capture_output=True, text=True)
+        imports.append(float(done.stdout))
+        started = time.perf_counter()
+        subprocess.run(["batchpoint", "--help"], check=True, stdout=subprocess.DEVNULL)
+        helps.append(time.perf_counter() - started)
+    return [check("import of the command: seconds", min(imports), 0.3), check("--help: seconds", min(helps), 0.4)]
+
+
+def flat_memory(results: dict[str, Measured]) -> list[dict[str, object]]:
+    """Whether a worker takes as much memory for five million rows as for 250,000."""
+    sizes = [results.get(name, {}).get("cold", {}).get("worker_megabytes") for name in ("w1-250k", "w1-5m")]
+    if not all(sizes):
+        return []
+    return [check("memory of a worker: 5M rows times 250k", float(sizes[1] or 0) / float(sizes[0] or 1), 1.3)]
+
+
+def check(what: str, value: float, target: float) -> dict[str, object]:
+    """A measured value beside its target."""
+    return {"what": what, "value": round(value, 3), "target": target, "holds": value <= target}
+
+
+def print_checks(checks: list[dict[str, object]]) -> None:
+    """The targets, and which hold."""
+    print("\nTargets")
+    for one in checks:
+        print(
+            f"  {'holds ' if one['holds'] else 'MISSED'} {one['value']:>8.2f} (at most {one['target']})  {one['what']}"
+        )
+
+
+def keep(results: dict[str, Measured], checks: list[dict[str, object]], given: argparse.Namespace) -> None:
+    """Write everything into a json file named after the time."""
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cpus": os.cpu_count()}
+    settings = {"quick": given.quick, "rounds": given.rounds, "workers": given.workers}
+    kept = {"machine": machine, "settings": settings, "results": results, "checks": checks}
+    path.write_text(json.dumps(kept, indent=1))
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

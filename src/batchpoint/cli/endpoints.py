@@ -1,0 +1,284 @@
+"""``endpoint`` and ``deployment``, also under Azure's names ``batch-endpoint`` and ``batch-deployment``; invoke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from batchpoint.cli.entities import add_named_readers, declare
+from batchpoint.cli.jobs import JOB_COLUMNS
+from batchpoint.cli.options import (
+    State,
+    changes_of,
+    common,
+    confirm,
+    file_option,
+    limit_option,
+    name_option,
+    no_wait_option,
+    set_option,
+    tags_of,
+    tags_option,
+    yes_option,
+)
+
+_DEPLOYMENT_COLUMNS = ("name", "endpoint_name", "model", "compute", "provisioning_state")
+
+
+@click.group("endpoint")
+def endpoint() -> None:
+    """Batch endpoints: stable addresses that jobs are asked of."""
+
+
+add_named_readers(endpoint, "endpoints", ("name", "description", "scoring_uri", "provisioning_state"))
+
+
+@endpoint.command("create")
+@file_option()
+@click.option("-n", "--name", help="Name.")
+@click.option("--description", help="What it is.")
+@tags_option
+@set_option
+@no_wait_option
+@common
+def create_endpoint(
+    state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+) -> None:
+    """Create an endpoint, or bring it to what the file and the options say."""
+    entity = declare("endpoint", file, given, assignments, tags)
+    state.show(state.client().endpoints.create_or_update(entity).body())
+
+
+@endpoint.command("update")
+@name_option
+@file_option(text="YAML file that holds the whole of it.")
+@click.option("--defaults", metavar="deployment_name=NAME", help="The deployment that answers by default.")
+@click.option("--description", help="What it is.")
+@tags_option
+@set_option
+@no_wait_option
+@common
+def update_endpoint(
+    state: State,
+    name: str,
+    file: str | None,
+    defaults: str | None,
+    description: str | None,
+    tags: tuple[str, ...],
+    assignments: tuple[str, ...],
+) -> None:
+    """Change some keys; with a file, all of them."""
+    if defaults is not None:
+        key = defaults if "=" in defaults else f"deployment_name={defaults}"
+        assignments = (*assignments, f"defaults.{key}")
+    given = {"description": description}
+    if file is not None:
+        entity = declare("endpoint", file, {**given, "name": name}, assignments, tags)
+        state.show(state.client().endpoints.create_or_update(entity).body())
+        return
+    changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
+    state.show(state.client().endpoints.update(name, changes=changes).body())
+
+
+@endpoint.command("invoke")
+@name_option
+@click.option("-d", "--deployment-name", help="Deployment to ask; the default one when not given.")
+@click.option("--input", "input_path", help="What to score: local path or glob, URL, azureml:name:version, …")
+@click.option("--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="What lies there.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out.")
+@click.option("--recursive", is_flag=True, help="Explore sub-folders.")
+@click.option("-f", "--file", metavar="FILE", help="YAML file with inputs and outputs.")
+@click.option("--inputs", "inputs_path", metavar="FILE", help="YAML file with inputs.")
+@click.option("--outputs", "outputs_path", metavar="FILE", help="YAML file with outputs.")
+@click.option("--output-path", help="Where to write: local folder, azureml://datastores/…, URL.")
+@click.option("-c", "--instance-count", type=click.IntRange(1), help="Instances for this job.")
+@click.option("-m", "--mini-batch-size", type=click.IntRange(1), help="Items of a mini-batch for this job.")
+@click.option("--job-name", help="Name of the job.")
+@click.option("--experiment-name", help="Recorded with the job.")
+@click.option("--idempotency-key", help="Repeating an invoke with the same key answers with the same job.")
+@tags_option
+@set_option
+@click.option("-s", "--stream", is_flag=True, help="Wait for the end, showing progress.")
+@no_wait_option
+@common
+def invoke(
+    state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
+) -> None:
+    """Ask a deployment to score an input. Prints the job; --stream follows it to its end."""
+    inputs, outputs = _declared_in(file, "inputs"), _declared_in(file, "outputs")
+    inputs |= _declared_in(given.pop("inputs_path"), "inputs")
+    outputs |= _declared_in(given.pop("outputs_path"), "outputs")
+    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive")}
+    if (input_path := given.pop("input_path")) is not None:
+        inputs = {"input": _input(input_path, **told)}
+    overrides = _assigned(assignments)
+    for key in ("instance_count", "mini_batch_size"):
+        if (number := given.pop(key)) is not None:
+            overrides[key] = number
+    stream = given.pop("stream")
+    job = state.client().endpoints.invoke(
+        name, inputs=inputs, outputs=outputs, params_override=[overrides], tags=tags_of(tags), **given
+    )
+    if stream:
+        from batchpoint.cli.printing import follow
+
+        follow(job, state)
+    if not stream or state.output or state.query:
+        state.show(job.entity.body())
+
+
+@endpoint.command("list-jobs")
+@name_option
+@limit_option
+@common
+def list_endpoint_jobs(state: State, name: str, limit: int | None) -> None:
+    """List the jobs of an endpoint, the newest first."""
+    jobs = state.client().endpoints.list_jobs(name, limit=limit)
+    state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+
+
+@click.group("deployment")
+def deployment() -> None:
+    """Deployments: what answers behind an endpoint."""
+
+
+def _endpoint_name(command: Any) -> Any:
+    return click.option("-e", "--endpoint-name", required=True, help="Endpoint.")(command)
+
+
+@deployment.command("create")
+@file_option()
+@click.option("-n", "--name", help="Name.")
+@click.option("-e", "--endpoint-name", help="Endpoint.")
+@tags_option
+@set_option
+@click.option("--set-default", is_flag=True, help="Let it answer invokes that name no deployment.")
+@click.option("--skip-script-validation", is_flag=True, help="Store the scoring script unread.")
+@no_wait_option
+@common
+def create_deployment(
+    state: State,
+    file: str | None,
+    assignments: tuple[str, ...],
+    tags: tuple[str, ...],
+    set_default: bool,
+    skip_script_validation: bool,
+    **given: Any,
+) -> None:
+    """Create a deployment, or bring it to what the file and the options say."""
+    stored = state.client().deployments.create_or_update(
+        declare("deployment", file, given, assignments, tags),
+        set_default=set_default,
+        skip_script_validation=skip_script_validation,
+    )
+    state.show(stored.body())
+
+
+@deployment.command("update")
+@name_option
+@click.option("-e", "--endpoint-name", help="Endpoint.")
+@file_option(text="YAML file that holds the whole of it.")
+@tags_option
+@set_option
+@no_wait_option
+@common
+def update_deployment(
+    state: State,
+    name: str,
+    endpoint_name: str | None,
+    file: str | None,
+    tags: tuple[str, ...],
+    assignments: tuple[str, ...],
+) -> None:
+    """Change some keys; with a file, all of them."""
+    deployments = state.client().deployments
+    if file is not None:
+        given = {"name": name, "endpoint_name": endpoint_name}
+        state.show(deployments.create_or_update(declare("deployment", file, given, assignments, tags)).body())
+        return
+    if endpoint_name is None:
+        raise click.UsageError("Missing option '-e' / '--endpoint-name'.")
+    changes = changes_of(assignments, {"tags": tags_of(tags)})
+    state.show(deployments.update(name, endpoint_name, changes=changes).body())
+
+
+@deployment.command("show")
+@name_option
+@_endpoint_name
+@common
+def show_deployment(state: State, name: str, endpoint_name: str) -> None:
+    """Show one."""
+    state.show(state.client().deployments.get(name, endpoint_name).body())
+
+
+@deployment.command("list")
+@_endpoint_name
+@limit_option
+@common
+def list_deployments(state: State, endpoint_name: str, limit: int | None) -> None:
+    """List the deployments of an endpoint."""
+    found = state.client().deployments.list(endpoint_name, limit=limit)
+    state.show([entity.body() for entity in found], columns=_DEPLOYMENT_COLUMNS)
+
+
+@deployment.command("delete")
+@name_option
+@_endpoint_name
+@yes_option
+@no_wait_option
+@common
+def delete_deployment(state: State, name: str, endpoint_name: str, yes: bool) -> None:
+    """Remove one."""
+    confirm(f"deployment {endpoint_name}/{name}", yes=yes)
+    state.client().deployments.delete(name, endpoint_name)
+
+
+@deployment.command("list-jobs")
+@name_option
+@_endpoint_name
+@limit_option
+@common
+def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int | None) -> None:
+    """List the jobs of a deployment, the newest first."""
+    jobs = state.client().deployments.list_jobs(name, endpoint_name, limit=limit)
+    state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+
+
+def _input(path: str, *, input_type: str | None, include: Any, exclude: Any, recursive: bool) -> dict[str, Any]:
+    told = {"type": input_type, "include": list(include), "exclude": list(exclude), "recursive": recursive}
+    return {"path": path, **{key: value for key, value in told.items() if value}}
+
+
+def _declared_in(path: str | None, key: str) -> dict[str, Any]:
+    """Inputs or outputs of a YAML file; local paths in it are relative to it."""
+    if path is None:
+        return {}
+    from pathlib import Path
+
+    from batchpoint.client.files import absolute, read_yaml
+    from batchpoint.entities.documents import is_local
+    from batchpoint.errors import InvalidEntityError
+
+    value = read_yaml(path).value
+    if key not in value and not {"inputs", "outputs"} & set(value):
+        value = {key: value}
+    found = value.get(key) or {}
+    if not isinstance(found, dict) or not all(isinstance(item, dict) for item in found.values()):
+        raise InvalidEntityError(f"{path}: under '{key}' each name must hold a mapping with 'path'.")
+    folder = Path(path).parent.absolute()
+    return {
+        name: {**item, "path": absolute(item["path"], folder)}
+        if isinstance(item.get("path"), str) and is_local(item["path"])
+        else item
+        for name, item in found.items()
+    }
+
+
+def _assigned(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """``--set`` of an invoke, keys still dotted."""
+    from batchpoint.entities.documents import read_assignment
+
+    read = [read_assignment(text) for text in assignments]
+    return {".".join(map(str, key)): value for key, value, _ in read}

@@ -1,0 +1,293 @@
+"""``model``, ``data``, ``environment``, ``datastore``, ``compute``: create, show, list, update, archive, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchpoint.cli.options import (
+    State,
+    archived_of,
+    archived_options,
+    changes_of,
+    common,
+    confirm,
+    file_option,
+    limit_option,
+    name_option,
+    no_wait_option,
+    set_option,
+    tags_of,
+    tags_option,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from batchpoint.entities.documents import Kind
+
+Option = Callable[[Any], Any]
+
+_ASSET_COLUMNS = ("name", "version", "type", "description", "created_at")
+
+
+def declare(
+    kind: Kind, path: str | None, given: dict[str, Any], assignments: tuple[str, ...], tags: tuple[str, ...] = ()
+) -> Any:
+    """The entity of a ``create``: from the file, the options, ``--set``."""
+    from batchpoint.client.files import declared
+
+    values = {key: value for key, value in {**given, "tags": tags_of(tags)}.items() if value not in (None, {}, ())}
+    if path is None and not values and not assignments:
+        raise click.UsageError("Nothing is declared: give --file, or the options of what you create.")
+    return declared(kind, path=path, given=values, assignments=assignments)
+
+
+def _asset_group(kind: Kind, door: str, text: str, *own: Option) -> click.Group:
+    """The commands of one kind of asset; ``own`` are the options of its ``create``."""
+
+    @click.group(kind, help=text)
+    def group() -> None:
+        pass
+
+    @group.command()
+    @file_option()
+    @click.option("-n", "--name", help="Name.")
+    @click.option("-v", "--version", help="Version; the next one when not given.")
+    @click.option("--description", help="What it is.")
+    @tags_option
+    @_with(own)
+    @set_option
+    @no_wait_option
+    @common
+    def create(
+        state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+    ) -> None:
+        """Register a new version, from a YAML file or from options."""
+        entity = declare(kind, file, given, assignments, tags)
+        state.show(getattr(state.client(), door).create_or_update(entity).body())
+
+    _add_asset_readers(group, door)
+    _add_asset_changes(group, door)
+    return group
+
+
+def _add_asset_readers(group: click.Group, door: str) -> None:
+    @group.command()
+    @name_option
+    @_which
+    @common
+    def show(state: State, name: str, version: str | None, label: str | None) -> None:
+        """Show one version; the latest when none is named."""
+        state.show(getattr(state.client(), door).get(name, version, label).body())
+
+    @group.command("list")
+    @click.option("-n", "--name", help="The versions of this one.")
+    @archived_options
+    @limit_option
+    @common
+    def list_(state: State, name: str | None, archived_only: bool, include_archived: bool, limit: int | None) -> None:
+        """List them, or the versions of one."""
+        archived = archived_of(archived_only, include_archived)
+        found = getattr(state.client(), door).list(name, archived=archived, limit=limit)
+        state.show([asset.body() for asset in found], columns=_ASSET_COLUMNS)
+
+    @group.command()
+    @name_option
+    @_which
+    @click.option("-p", "--download-path", default=".", show_default=True, help="Folder to make the folder NAME in.")
+    @common
+    def download(state: State, name: str, version: str | None, label: str | None, download_path: str) -> None:
+        """Copy the files of one version."""
+        folder = getattr(state.client(), door).download(name, version, label, path=download_path)
+        state.note(f"Downloaded to {folder}")
+
+
+def _add_asset_changes(group: click.Group, door: str) -> None:
+    @group.command()
+    @name_option
+    @_which
+    @click.option("--description", help="What it is.")
+    @tags_option
+    @set_option
+    @common
+    def update(
+        state: State,
+        name: str,
+        version: str | None,
+        label: str | None,
+        description: str | None,
+        tags: tuple[str, ...],
+        assignments: tuple[str, ...],
+    ) -> None:
+        """Change description or tags of one version."""
+        changes = changes_of(assignments, {"description": description, "tags": tags_of(tags)})
+        state.show(getattr(state.client(), door).update(name, version, label, changes=changes).body())
+
+    @group.command()
+    @name_option
+    @_which
+    @common
+    def archive(state: State, name: str, version: str | None, label: str | None) -> None:
+        """Hide one version, or all, from lists."""
+        getattr(state.client(), door).archive(name, version, label)
+
+    @group.command()
+    @name_option
+    @_which
+    @common
+    def restore(state: State, name: str, version: str | None, label: str | None) -> None:
+        """Show one archived version, or all, in lists again."""
+        getattr(state.client(), door).restore(name, version, label)
+
+
+def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], *own: Option) -> click.Group:
+    """The commands of one kind of named thing."""
+
+    @click.group(kind, help=text)
+    def group() -> None:
+        pass
+
+    @group.command()
+    @file_option()
+    @click.option("-n", "--name", help="Name.")
+    @click.option("--description", help="What it is.")
+    @tags_option
+    @_with(own)
+    @set_option
+    @no_wait_option
+    @common
+    def create(
+        state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+    ) -> None:
+        """Create it, or bring it to what the file and the options say."""
+        entity = declare(kind, file, given, assignments, tags)
+        state.show(getattr(state.client(), door).create_or_update(entity).body())
+
+    @group.command()
+    @name_option
+    @file_option(text="YAML file that holds the whole of it.")
+    @click.option("--description", help="What it is.")
+    @tags_option
+    @_with(own)
+    @set_option
+    @no_wait_option
+    @common
+    def update(
+        state: State, name: str, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
+    ) -> None:
+        """Change some keys; with a file, all of them."""
+        client = getattr(state.client(), door)
+        if file is not None:
+            state.show(client.create_or_update(declare(kind, file, {**given, "name": name}, assignments, tags)).body())
+            return
+        changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
+        state.show(client.update(name, changes=changes).body())
+
+    add_named_readers(group, door, columns)
+    return group
+
+
+def add_named_readers(group: click.Group, door: str, columns: tuple[str, ...]) -> None:
+    """``show``, ``list`` and ``delete`` of things that are known by name alone."""
+
+    @group.command()
+    @name_option
+    @common
+    def show(state: State, name: str) -> None:
+        """Show one."""
+        state.show(getattr(state.client(), door).get(name).body())
+
+    @group.command("list")
+    @limit_option
+    @common
+    def list_(state: State, limit: int | None) -> None:
+        """List them."""
+        found = getattr(state.client(), door).list(limit=limit)
+        state.show([entity.body() for entity in found], columns=columns)
+
+    @group.command()
+    @name_option
+    @yes_option
+    @no_wait_option
+    @common
+    def delete(state: State, name: str, yes: bool) -> None:
+        """Remove one."""
+        confirm(f"{group.name} {name}", yes=yes)
+        getattr(state.client(), door).delete(name)
+
+
+def _which(command: Any) -> Any:
+    command = click.option("-l", "--label", help="Label, such as latest.")(command)
+    return click.option("-v", "--version", help="Version.")(command)
+
+
+def _with(options: tuple[Option, ...]) -> Option:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+model = _asset_group(
+    "model",
+    "models",
+    "Trained models.",
+    click.option("-p", "--path", help="Local file or folder, or an address in a datastore."),
+    click.option("-t", "--type", help="custom_model, mlflow_model or triton_model."),
+    click.option("--datastore", help="Datastore to keep it in."),
+)
+
+data = _asset_group(
+    "data",
+    "data",
+    "Data to score.",
+    click.option("-p", "--path", help="Local file or folder, or an address."),
+    click.option("-t", "--type", help="uri_file, uri_folder or mltable."),
+    click.option("--datastore", help="Datastore to keep it in."),
+)
+
+environment = _asset_group(
+    "environment",
+    "environments",
+    "Packages that scoring scripts run with.",
+    click.option("-i", "--image", help="Docker image; recorded, not used."),
+    click.option("-c", "--conda-file", help="Conda specification."),
+    click.option("--pip-requirements", help="Requirements file."),
+    click.option("--os-type", help="linux or windows."),
+    click.option("--datastore", help="Datastore to keep it in."),
+)
+
+datastore = _resource_group(
+    "datastore",
+    "datastores",
+    "Named places for bytes.",
+    ("name", "type", "path", "is_default"),
+    click.option("-t", "--type", help="local, memory, http, s3, gcs, azure_blob, …"),
+    click.option("-p", "--path", help="Folder of a local datastore; prefix in a bucket."),
+)
+
+compute = _resource_group(
+    "compute",
+    "computes",
+    "Where jobs run.",
+    ("name", "type", "min_instances", "max_instances", "idle_time_before_scale_down"),
+    click.option("-t", "--type", help="amlcompute or local."),
+    click.option("--size", help="Recorded; the machine is as large as it is."),
+    click.option("--min-instances", type=int, help="Instances kept warm."),
+    click.option("--max-instances", type=int, help="Instances at most."),
+    click.option("--tier", help="dedicated or low_priority."),
+    click.option("-d", "--idle-time-before-scale-down", type=int, help="Seconds an unused instance stays warm."),
+    click.option("-l", "--location", help="Recorded."),
+)
+
+
+@compute.command("list-nodes")
+@name_option
+@common
+def list_nodes(state: State, name: str) -> None:
+    """List the instances and their state."""
+    state.show(list(state.client().computes.nodes(name)))

@@ -1,0 +1,172 @@
+"""The command ``batchpoint``: its groups, loaded when they are used, and its exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from batchpoint import __version__
+from batchpoint.cli.options import State
+from batchpoint.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    BatchpointError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    PlatformError,
+    RequestError,
+    TooManyRequestsError,
+)
+
+EXIT_CODES: dict[int, str] = {
+    0: "Done.",
+    1: "The job failed or was canceled, or something unexpected happened.",
+    2: "The command was not understood, or what was declared is not valid.",
+    3: "There is nothing by that name.",
+    4: "It exists already, is in use, or is in a state that does not allow this.",
+    5: "The token is missing, refused, or does not allow this.",
+    6: "No server answers, or something outside the script and the data failed.",
+    130: "Interrupted.",
+}
+"""What the command ends with. ``docs/cli.md`` repeats this table."""
+
+_EXIT_CODE_OF: tuple[tuple[type[BaseException], int], ...] = (
+    (NotFoundError, 3),
+    (AlreadyExistsError, 4),
+    (ConflictError, 4),
+    (AuthenticationError, 5),
+    (PermissionDeniedError, 5),
+    (TooManyRequestsError, 5),
+    (RequestError, 2),
+    (PlatformError, 6),
+)
+
+
+class Lazy(NamedTuple):
+    """A command that is imported when it is used; its help is here, so that ``--help`` imports nothing."""
+
+    module: str
+    attribute: str
+    help: str
+    aliases: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Lazy] = {
+    "model": Lazy("entities", "model", "Trained models."),
+    "data": Lazy("entities", "data", "Data to score."),
+    "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),
+    "datastore": Lazy("entities", "datastore", "Named places for bytes."),
+    "compute": Lazy("entities", "compute", "Where jobs run."),
+    "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),
+    "deployment": Lazy("endpoints", "deployment", "Deployments behind endpoints.", ("batch-deployment",)),
+    "job": Lazy("jobs", "job", "Jobs: follow, cancel, download."),
+    "score": Lazy("score", "score", "Score data at once, with no server."),
+    "up": Lazy("services", "up", "Start the local server."),
+    "down": Lazy("services", "down", "Stop the local server."),
+    "status": Lazy("services", "status", "Show the server in use."),
+    "server": Lazy("services", "server", "Run a server in the foreground."),
+    "token": Lazy("services", "token", "Tokens of the server."),
+    "audit": Lazy("services", "audit", "Who did what, when."),
+    "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),
+    "version": Lazy("services", "version", "Show the version."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names without their aliases."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """A command by name or alias."""
+        for name, lazy in COMMANDS.items():
+            if cmd_name == name or cmd_name in lazy.aliases:
+                command: click.Command = getattr(import_module(f"batchpoint.cli.{lazy.module}"), lazy.attribute)
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for one that is not known."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            known = [*COMMANDS, *(alias for lazy in COMMANDS.values() for alias in lazy.aliases)]
+            nearest = difflib.get_close_matches(args[0], known, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else " 'batchpoint --help' lists the commands."
+            ctx.fail(f"No such command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """The list of commands, from the table."""
+        rows = [(", ".join((name, *lazy.aliases)), lazy.help) for name, lazy in COMMANDS.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="batchpoint")
+def cli() -> None:
+    """Batch endpoints on your own machines.
+
+    The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
+    use another one.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; answers with the exit code and never raises for a person's mistake."""
+    state = State()
+    warnings.showwarning = _show_warning
+    try:
+        code = cli.main(args=list(arguments), prog_name="batchpoint", standalone_mode=False, obj=state)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as fault:
+        fault.show()
+        return fault.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough, as in `| head`; Python must not complain about it at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BatchpointError as error:
+        return _report(error, state)
+    except Exception as error:  # noqa: BLE001 - the rim of the program: what nobody foresaw is told, not thrown
+        if not state.debug:
+            click.echo("This was not foreseen; --debug shows where it happened.", err=True)
+        return _report(error, state)
+    return code if isinstance(code, int) else 0
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that stands for an error."""
+    return next((code for kind, code in _EXIT_CODE_OF if isinstance(error, kind)), 1)
+
+
+def _report(error: Exception, state: State) -> int:
+    if state.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    label = click.style("Error:", fg="red", bold=True)
+    click.echo(f"{label} {error}", err=True)
+    request_id = getattr(error, "details", {}).get("request_id")
+    if request_id and isinstance(error, PlatformError):
+        click.echo(f"The server's log has more under request {request_id}.", err=True)
+    return exit_code_of(error)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"{click.style('Warning:', fg='yellow')} {message}", err=True)

@@ -1,0 +1,542 @@
+"""The Python client: the same verbs as the operations, over HTTP."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar, cast
+
+from batchpoint import __version__
+from batchpoint.client.connection import ByteProgress, Connection, address
+from batchpoint.client.files import LocalFiles, kind_of, load
+from batchpoint.client.jobs import Job, entity_of, inside
+from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.base import Asset, Entity, parse_reference
+from batchpoint.entities.documents import Kind, read_body
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
+from batchpoint.entities.jobs import Job as JobEntity
+from batchpoint.entities.overrides import read_overrides
+from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.errors import RequestError
+from batchpoint.settings import Settings
+
+__all__ = ["Client", "Job", "load"]
+
+AnyAsset = TypeVar("AnyAsset", bound=Asset)
+AnyEntity = TypeVar("AnyEntity", bound=Entity)
+
+Archived = Literal["exclude", "only", "include"]
+
+InputLike = str | Path | Input | Data | Mapping[str, Any]
+"""A path, glob, URL or reference; an ``Input``; a registered ``Data``; or the mapping of an input in YAML."""
+
+
+class VersionMismatchWarning(UserWarning):
+    """Client and server are of different versions."""
+
+
+class Client:
+    """Speaks to a server; with no address, to the local server of the home folder, which is started when none runs.
+
+    Args:
+        url: address of a server; else ``BATCHPOINT_URL``, else the local server.
+        token: bearer token; else ``BATCHPOINT_TOKEN``, else the token that the local server left in its home.
+        settings: instead of the settings of the environment.
+
+    Raises:
+        ServerUnavailableError: the local server did not start. A remote one is first asked at the first call.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, settings: Settings | None = None) -> None:
+        settings = settings or Settings.from_environment()
+        token = token or settings.token
+        url = url or settings.url
+        find_again: Callable[[], tuple[str, str | None]] | None = None
+        if url is None:
+
+            def find_again() -> tuple[str, str | None]:
+                return _local_server(settings, token)
+
+            url, token = find_again()
+        self._connection = connection = Connection(url, token, find_again=find_again)
+        self._server: dict[str, Any] | None = None
+        self.models = Assets(connection, self._files, "models", Model)
+        self.data = Assets(connection, self._files, "data", Data)
+        self.environments = Assets(connection, self._files, "environments", Environment)
+        self.codes = Assets(connection, self._files, "codes", Code)
+        self.computes = Computes(connection, self._files, "computes", Compute)
+        self.datastores = Datastores(connection, self._files, "datastores", Datastore)
+        self.endpoints = Endpoints(connection, self._files, "endpoints", BatchEndpoint)
+        self.deployments = Deployments(connection, self._files)
+        self.jobs = Jobs(connection)
+        self.tokens = Tokens(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connection."""
+        self._connection.close()
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return self._connection.url
+
+    def server(self) -> dict[str, Any]:
+        """``version``, ``id``, ``shares_files`` and ``role``, asked for once. Warns when the versions differ."""
+        if self._server is None:
+            self._server = dict(self._connection.get("/server"))
+            _warn_about_version(self.url, str(self._server.get("version")))
+        return self._server
+
+    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
+        """Any entity, by its class."""
+        kind = kind_of(entity)
+        door = self._doors()[kind]
+        return cast("Entity", door.create_or_update(entity, progress=progress))
+
+    def audit(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Who did what, and when; the newest first."""
+        return self._connection.pages("/audit", limit=limit)
+
+    def _doors(self) -> dict[Kind, Any]:
+        return {
+            "model": self.models,
+            "data": self.data,
+            "environment": self.environments,
+            "code": self.codes,
+            "compute": self.computes,
+            "datastore": self.datastores,
+            "endpoint": self.endpoints,
+            "deployment": self.deployments,
+        }
+
+    def _files(self) -> LocalFiles:
+        return LocalFiles(self._connection, shares_files=bool(self.server().get("shares_files")))
+
+
+class Assets(Generic[AnyAsset]):
+    """One kind of asset: versioned, immutable, archived instead of deleted."""
+
+    def __init__(
+        self, connection: Connection, files: Callable[[], LocalFiles], kind: str, model: type[AnyAsset]
+    ) -> None:
+        self._connection = connection
+        self._files = files
+        self._kind = kind
+        self._model = model
+
+    def create_or_update(self, asset: AnyAsset, *, progress: ByteProgress | None = None) -> AnyAsset:
+        """Register an asset; without a version the next one is taken. A local path is handed over or uploaded.
+
+        Raises:
+            AlreadyExistsError: this version exists with other content.
+            InvalidEntityError: the local path does not exist, or the server refused the asset.
+        """
+        body = self._files().entity_body(kind_of(asset), asset, progress=progress)
+        return entity_of(self._model, self._connection.send("POST", f"/{self._kind}", body=body))
+
+    def get(self, name: str, version: str | None = None, label: str | None = None) -> AnyAsset:
+        """One version: by number, by label, or the latest. ``name`` may be a reference such as ``churn:3``."""
+        name, version, label = _named(name, version, label)
+        found = self._connection.get(address(self._kind, name), version=version, label=label)
+        return entity_of(self._model, found)
+
+    def list(
+        self, name: str | None = None, *, archived: Archived = "exclude", limit: int | None = None
+    ) -> Iterator[AnyAsset]:
+        """The assets, or the versions of one of them."""
+        for item in self._connection.pages(f"/{self._kind}", name=name, archived=archived, limit=limit):
+            yield entity_of(self._model, item)
+
+    def update(
+        self, name: str, version: str | None = None, label: str | None = None, *, changes: Mapping[str, Any]
+    ) -> AnyAsset:
+        """Change description or tags of one version."""
+        name, version, label = _named(name, version, label)
+        params = {"version": version, "label": label}
+        body = self._connection.send("PATCH", address(self._kind, name), body=dict(changes), params=params)
+        return entity_of(self._model, body)
+
+    def archive(self, name: str, version: str | None = None, label: str | None = None) -> None:
+        """Hide one version, or all, from lists; references keep working."""
+        self._mark("archive", name, version, label)
+
+    def restore(self, name: str, version: str | None = None, label: str | None = None) -> None:
+        """Undo ``archive``."""
+        self._mark("restore", name, version, label)
+
+    def download(
+        self,
+        name: str,
+        version: str | None = None,
+        label: str | None = None,
+        *,
+        path: str | Path = ".",
+        progress: ByteProgress | None = None,
+    ) -> Path:
+        """Copy the asset's files into the folder ``<path>/<name>`` and answer with it."""
+        asset = self.get(name, version, label)
+        folder = Path(path) / asset.name
+        params = f"?version={asset.version}"
+        for file in self._connection.pages(address(self._kind, asset.name, "files"), version=asset.version):
+            source = address(self._kind, asset.name, "files", file["path"]) + params
+            self._connection.download(source, inside(folder, file["path"]), progress=progress)
+        return folder
+
+    def _mark(self, verb: str, name: str, version: str | None, label: str | None) -> None:
+        name, version, label = _named(name, version, label)
+        if label is not None:
+            version = self.get(name, None, label).version
+        self._connection.send("POST", address(self._kind, name, verb), params={"version": version})
+
+
+class Resources(Generic[AnyEntity]):
+    """One kind of named, mutable thing."""
+
+    def __init__(
+        self, connection: Connection, files: Callable[[], LocalFiles], kind: str, model: type[AnyEntity]
+    ) -> None:
+        self._connection = connection
+        self._files = files
+        self._kind = kind
+        self._model = model
+
+    def create_or_update(self, resource: AnyEntity, *, progress: ByteProgress | None = None) -> AnyEntity:
+        """Store it under its name, whether or not there was one."""
+        kind = kind_of(resource)
+        # Only a datastore has local paths, so only it needs to know whether the server shares them.
+        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.body()
+        return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
+
+    def get(self, name: str) -> AnyEntity:
+        """The thing by that name."""
+        return entity_of(self._model, self._connection.get(address(self._kind, name)))
+
+    def list(self, *, limit: int | None = None) -> Iterator[AnyEntity]:
+        """All of them."""
+        for item in self._connection.pages(f"/{self._kind}", limit=limit):
+            yield entity_of(self._model, item)
+
+    def update(self, name: str, *, changes: Mapping[str, Any]) -> AnyEntity:
+        """Change some keys; nested mappings are merged."""
+        return entity_of(self._model, self._connection.send("PATCH", address(self._kind, name), body=dict(changes)))
+
+    def delete(self, name: str) -> None:
+        """Remove it.
+
+        Raises:
+            ConflictError: it is in use.
+        """
+        self._connection.send("DELETE", address(self._kind, name))
+
+
+class Computes(Resources[Compute]):
+    """Computes."""
+
+    def nodes(self, name: str) -> Iterator[dict[str, Any]]:
+        """The instances and their state."""
+        return self._connection.pages(address("computes", name, "nodes"))
+
+
+class Datastores(Resources[Datastore]):
+    """Datastores, and the files in them."""
+
+    def files(self, name: str, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """``path`` and ``size`` of the files below a prefix."""
+        return self._connection.pages(address("datastores", name, "files"), prefix=prefix)
+
+    def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
+        """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
+        self._connection.upload(address("datastores", name, "files", path), Path(source), progress=progress)
+        return f"azureml://datastores/{name}/paths/{path}"
+
+    def download(self, name: str, path: str, target: str | Path, *, progress: ByteProgress | None = None) -> Path:
+        """Copy one file of the datastore to a local path."""
+        self._connection.download(address("datastores", name, "files", path), Path(target), progress=progress)
+        return Path(target)
+
+
+class Endpoints(Resources[BatchEndpoint]):
+    """Batch endpoints."""
+
+    def invoke(
+        self,
+        endpoint_name: str,
+        *,
+        input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
+        inputs: Mapping[str, InputLike] | None = None,
+        deployment_name: str | None = None,
+        job_name: str | None = None,
+        experiment_name: str | None = None,
+        outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
+        output_path: str | None = None,
+        overrides: Overrides | Mapping[str, Any] | None = None,
+        params_override: Iterable[Mapping[str, Any]] = (),
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Job:
+        """Ask a deployment to score an input; answers at once with the job.
+
+        Args:
+            endpoint_name: the endpoint.
+            input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
+            inputs: the same, by name, instead of ``input``.
+            deployment_name: None asks the default deployment.
+            job_name: None lets the server choose.
+            experiment_name: recorded with the job.
+            outputs: where to write, by output name; mostly ``{"score": "…"}``.
+            output_path: the same for the output ``score``.
+            overrides: settings of the deployment to change for this job.
+            params_override: the same as a list of mappings, in any spelling of Azure ML's SDK.
+            description: recorded with the job.
+            tags: recorded with the job.
+            idempotency_key: a repeated invoke with the same key answers with the same job. None makes a new key, which
+                keeps a repeated *connection attempt* from starting two jobs.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: an argument is not understood, or a local path does not exist.
+            NotFoundError: no such endpoint, deployment or input.
+        """
+        given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
+        changes = read_overrides(given)
+        files = self._files()
+        places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
+        request = InvokeRequest(
+            inputs={key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            outputs={key: _output(value, files) for key, value in places.items()},
+            deployment_name=deployment_name,
+            job_name=job_name or changes.job_name,
+            experiment_name=experiment_name or changes.experiment_name,
+            description=description or changes.description,
+            tags={**changes.tags, **(tags or {})},
+            overrides=changes.overrides,
+        )
+        body = self._connection.send(
+            "POST",
+            address("endpoints", endpoint_name, "invoke"),
+            body=request.model_dump(mode="json", exclude_none=True, exclude_unset=False),
+            headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+        )
+        return Job(self._connection, entity_of(JobEntity, body))
+
+    def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
+        """The jobs of an endpoint, the newest first."""
+        for item in self._connection.pages(address("endpoints", endpoint_name, "jobs"), limit=limit):
+            yield Job(self._connection, entity_of(JobEntity, item))
+
+
+class Deployments:
+    """Batch deployments."""
+
+    def __init__(self, connection: Connection, files: Callable[[], LocalFiles]) -> None:
+        self._connection = connection
+        self._files = files
+
+    def create_or_update(
+        self,
+        deployment: BatchDeployment,
+        *,
+        set_default: bool = False,
+        skip_script_validation: bool = False,
+        progress: ByteProgress | None = None,
+    ) -> BatchDeployment:
+        """Store a deployment under its endpoint; models, code and environments declared in place are registered.
+
+        Args:
+            deployment: what to store.
+            set_default: whether it answers invokes that name none.
+            skip_script_validation: whether the scoring script is stored unread.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: the scoring script has a syntax error, a path does not exist, a reference leads nowhere.
+            NotFoundError: there is no such endpoint.
+        """
+        body = self._files().entity_body("deployment", deployment, progress=progress)
+        params = {
+            "set_default": True if set_default else None,
+            "skip_script_validation": True if skip_script_validation else None,
+        }
+        path = self._path(deployment.endpoint_name, deployment.name)
+        return entity_of(BatchDeployment, self._connection.send("PUT", path, body=body, params=params, timeout=300))
+
+    def get(self, name: str, endpoint_name: str) -> BatchDeployment:
+        """One deployment."""
+        return entity_of(BatchDeployment, self._connection.get(self._path(endpoint_name, name)))
+
+    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[BatchDeployment]:
+        """The deployments of an endpoint."""
+        for item in self._connection.pages(address("endpoints", endpoint_name, "deployments"), limit=limit):
+            yield entity_of(BatchDeployment, item)
+
+    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> BatchDeployment:
+        """Change some keys; nested mappings are merged."""
+        body = self._connection.send("PATCH", self._path(endpoint_name, name), body=dict(changes))
+        return entity_of(BatchDeployment, body)
+
+    def delete(self, name: str, endpoint_name: str) -> None:
+        """Remove it.
+
+        Raises:
+            ConflictError: it is the endpoint's default.
+        """
+        self._connection.send("DELETE", self._path(endpoint_name, name))
+
+    def list_jobs(self, name: str, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
+        """The jobs of a deployment, the newest first."""
+        for item in self._connection.pages(f"{self._path(endpoint_name, name)}/jobs", limit=limit):
+            yield Job(self._connection, entity_of(JobEntity, item))
+
+    @staticmethod
+    def _path(endpoint_name: str, name: str) -> str:
+        return address("endpoints", endpoint_name, "deployments", name)
+
+
+class Jobs:
+    """Jobs by name. Each verb is also a method of the ``Job`` itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, name: str) -> Job:
+        """One job."""
+        return Job(self._connection, entity_of(JobEntity, self._connection.get(address("jobs", name))))
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        endpoint: str | None = None,
+        archived: Archived = "exclude",
+        limit: int | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, the newest first."""
+        query = {"status": status, "endpoint": endpoint, "archived": archived}
+        for item in self._connection.pages("/jobs", limit=limit, **query):
+            yield Job(self._connection, entity_of(JobEntity, item))
+
+    def update(self, name: str, *, changes: Mapping[str, Any]) -> Job:
+        """Change description or tags."""
+        body = self._connection.send("PATCH", address("jobs", name), body=dict(changes))
+        return Job(self._connection, entity_of(JobEntity, body))
+
+    def cancel(self, name: str) -> Job:
+        """Ask a job to stop."""
+        return self.get(name).cancel()
+
+    def retry_failed(self, name: str) -> Job:
+        """A new job over the failed items of this one."""
+        return self.get(name).retry_failed()
+
+    def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
+        """``Job.wait``."""
+        return self.get(name).wait(timeout, raise_on_failure=raise_on_failure)
+
+    def stream(self, name: str) -> Job:
+        """``Job.stream``."""
+        return self.get(name).stream()
+
+    def download(self, name: str, path: str | Path = ".") -> Path:
+        """``Job.download``."""
+        return self.get(name).download(path)
+
+    def archive(self, name: str) -> None:
+        """Hide a job from lists."""
+        self._connection.send("POST", address("jobs", name, "archive"))
+
+    def restore(self, name: str) -> None:
+        """Undo ``archive``."""
+        self._connection.send("POST", address("jobs", name, "restore"))
+
+
+class Tokens:
+    """Bearer tokens of the server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(
+        self, name: str, *, role: Literal["admin", "operator", "reader"] = "reader", expires_in_days: int | None = None
+    ) -> dict[str, Any]:
+        """A new token. The answer's ``secret`` is shown here and nowhere else; keep it."""
+        body = {"name": name, "role": role, "expires_in_days": expires_in_days}
+        given = {key: value for key, value in body.items() if value is not None}
+        return dict(self._connection.send("POST", "/tokens", body=given))
+
+    def list(self) -> Iterator[dict[str, Any]]:
+        """The tokens without their secrets."""
+        return self._connection.pages("/tokens")
+
+    def revoke(self, name: str) -> None:
+        """End a token's validity at once."""
+        self._connection.send("DELETE", address("tokens", name))
+
+
+def _local_server(settings: Settings, token: str | None) -> tuple[str, str | None]:
+    from batchpoint import local_server
+
+    server = local_server.ensure(settings.home)
+    _warn_about_version(server.url, server.version)
+    return server.url, token or local_server.read_token(settings.home)
+
+
+def _warn_about_version(url: str, version: str) -> None:
+    if version != __version__:
+        message = (
+            f"The server at {url} is version {version}, this client is version {__version__}. Restart a local server "
+            "with 'batchpoint down' and 'batchpoint up'; for another one install its version of batchpoint."
+        )
+        warnings.warn(message, VersionMismatchWarning, stacklevel=3)
+
+
+def _named(name: str, version: str | None, label: str | None) -> tuple[str, str | None, str | None]:
+    """A name that may be a whole reference, with version and label taken out of it."""
+    reference = parse_reference(name)
+    return reference.name, version or reference.version, label or reference.label
+
+
+def _mapping(overrides: Overrides | Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(overrides, Overrides):
+        return overrides.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    return overrides
+
+
+def _one_way(one: InputLike | None, many: Mapping[str, InputLike] | None) -> Mapping[str, InputLike]:
+    if one is not None and many:
+        raise RequestError("Give either 'input' or 'inputs', not both.")
+    if one is None and not many:
+        raise RequestError("Input path can't be empty for batch endpoint invoke: give 'input'.")
+    return {"input": one} if one is not None else (many or {})
+
+
+def _input(given: InputLike, files: LocalFiles, progress: ByteProgress | None) -> Input:
+    """What a person calls an input → an ``Input`` whose paths the server understands."""
+    if isinstance(given, Data):
+        given = Input(type=given.type, path=f"azureml:{given.reference}" if given.version else given.path)
+    elif isinstance(given, Mapping):
+        given = read_body(Input, {key: value for key, value in given.items() if key != "mode"}, name="input")
+    elif isinstance(given, str | Path):
+        given = Input(path=str(given))
+    placed = [files.place(path, progress=progress) for path in (given.path, *given.paths)]
+    return given.model_copy(update={"path": placed[0], "paths": placed[1:]})
+
+
+def _output(given: Output | str | Mapping[str, Any], files: LocalFiles) -> Output:
+    if isinstance(given, Mapping):
+        given = read_body(Output, {key: value for key, value in given.items() if key != "mode"}, name="output")
+    output = Output(path=given) if isinstance(given, str) else given
+    return output.model_copy(update={"path": files.output_path(output.path)}) if output.path else output

@@ -1,0 +1,255 @@
+"""Files of this machine: YAML files with what they point to, and local paths handed to a server or uploaded to it."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from batchpoint.client.connection import ByteProgress, Connection, address
+from batchpoint.entities.base import Entity
+from batchpoint.entities.documents import (
+    ENTITY_KINDS,
+    Document,
+    Kind,
+    LocalPath,
+    is_local,
+    local_paths,
+    read_assignment,
+    read_document,
+)
+from batchpoint.errors import InvalidEntityError
+
+_LEFT_BEHIND = frozenset({"__pycache__", ".git", ".venv", ".ipynb_checkpoints"})
+"""Folders that are never uploaded."""
+
+
+def load(path: str | Path, kind: Kind | None = None, *, set: Iterable[str] = ()) -> Entity:  # noqa: A002 - as --set
+    """The entity that a YAML file declares, with ``set`` (``a.b=c``) applied before it is checked.
+
+    Local paths in the file are relative to the file and come out absolute; a conda file or requirements file that it
+    names is read and put in its place. Without a kind, the file's ``$schema`` or ``type`` tells it.
+
+    Raises:
+        InvalidEntityError: with every fault of the file, by line; or a file that it names cannot be read.
+    """
+    return declared(kind, path=path, assignments=set)
+
+
+def declared(
+    kind: Kind | None,
+    *,
+    path: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> Entity:
+    """An entity from a YAML file, values given apart (which win over the file), and ``a.b=c`` assignments (which win).
+
+    Paths of the file are relative to the file; those given otherwise are relative to the working folder.
+
+    Raises:
+        InvalidEntityError: as ``load``.
+    """
+    document = read_yaml(path) if path is not None else Document(value={}, name=kind or "options")
+    for key, value in (given or {}).items():
+        document = document.with_value((key,), value)
+    assignments = list(assignments)
+    document = document.with_settings(assignments)
+    kind = kind or document.kind()
+    not_from_file = {*((key,) for key in given or {}), *(read_assignment(text)[0] for text in assignments)}
+    for found in local_paths(kind, document.value):
+        here = path is None or found.key in not_from_file
+        folder = Path.cwd() if here else Path(path or "").parent.absolute()
+        document = document.with_value(found.key, _content_or_path(found, folder))
+    return document.entity(kind)
+
+
+def read_yaml(path: str | Path) -> Document:
+    """A YAML file as a document.
+
+    Raises:
+        InvalidEntityError: it cannot be read, or is not YAML.
+    """
+    return read_document(read_text(Path(path)), name=str(path))
+
+
+def read_text(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        InvalidEntityError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8 text"
+        raise InvalidEntityError(f"{path} cannot be read: {reason}.") from None
+
+
+def _content_or_path(found: LocalPath, folder: Path) -> Any:
+    path = absolute(found.path, folder)
+    if found.holds == "conda_file":
+        return read_document(read_text(Path(path)), name=str(path)).value
+    if found.holds == "pip_requirements":
+        lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+    return path
+
+
+def absolute(text: str, folder: Path) -> str:
+    """A local path (also ``~`` and ``file:``) as an absolute one; a trailing slash stays."""
+    plain = text.removeprefix("file://").removeprefix("file:")
+    joined = os.path.normpath(folder / Path(plain).expanduser())
+    return f"{joined}/" if plain.endswith("/") and joined != "/" else joined
+
+
+class LocalFiles:
+    """Brings paths of this machine to a server: as they are when it shares this machine's files, else uploaded.
+
+    Uploads go to the default datastore, under the hash of their content, so what is there already is not sent again.
+    """
+
+    def __init__(self, connection: Connection, *, shares_files: bool) -> None:
+        self._connection = connection
+        self._shares_files = shares_files
+        self._default_datastore: str | None = None
+
+    def entity_body(self, kind: Kind, entity: Entity, *, progress: ByteProgress | None = None) -> dict[str, Any]:
+        """The entity as a request body: files in place, contents read, secrets shown to the server.
+
+        Raises:
+            InvalidEntityError: a local path does not exist.
+        """
+        document = Document(value=_with_secrets(entity), name=f"{kind} {entity.name}")
+        for found in local_paths(kind, document.value):
+            if found.holds == "path" and kind == "datastore":
+                given: Any = absolute(found.path, Path.cwd()) if self._shares_files else found.path
+            elif found.holds == "path":
+                said = f"{document.name}: {'.'.join(map(str, found.key))}"
+                given = self.place(found.path, said=said, progress=progress)
+            else:
+                given = _content_or_path(found, Path.cwd())
+            document = document.with_value(found.key, given)
+        return document.value
+
+    def place(self, path: str | Path, *, said: str = "input", progress: ByteProgress | None = None) -> str:
+        """What to tell the server for a path: unchanged when it is none of this machine.
+
+        Raises:
+            InvalidEntityError: nothing lies there.
+        """
+        text = str(path)
+        if not is_local(text):
+            return text
+        local = absolute(text, Path.cwd())
+        if not Path(local).exists() and "@" in text and "/" not in text:
+            return text  # a reference such as churn@latest
+        if not Path(local).exists() and not _matches(local):
+            raise InvalidEntityError(f"{said}: {text!r} does not exist (looked for {local}).")
+        return local if self._shares_files else self._uploaded(local, _files_of(local), progress)
+
+    def output_path(self, path: str) -> str:
+        """What to tell the server for a place to write to.
+
+        Raises:
+            InvalidEntityError: a local path was given and the server does not share this machine's files.
+        """
+        if not is_local(path):
+            return path
+        if not self._shares_files:
+            message = (
+                f"output {path!r} is a path of this machine, which the server does not share. Write to a datastore "
+                "(azureml://datastores/<name>/paths/<path>) and download it from there."
+            )
+            raise InvalidEntityError(message)
+        return absolute(path, Path.cwd())
+
+    def _uploaded(self, local: str, files: list[tuple[str, Path]], progress: ByteProgress | None) -> str:
+        datastore = self._datastore()
+        single = Path(local).is_file()
+        folder = f"LocalUpload/{_content_hash(files)}"
+        if Path(local).is_dir():
+            folder = f"{folder}/{Path(local).name}"
+        known = {
+            item["path"]: item.get("size")
+            for item in self._connection.pages(f"/datastores/{datastore}/files", prefix=f"{folder}/")
+        }
+        for name, file in files:
+            target = f"{folder}/{name}"
+            if known.get(target) != file.stat().st_size:
+                self._connection.upload(address("datastores", datastore, "files", target), file, progress=progress)
+        tail = files[0][0] if single else ""
+        return f"azureml://datastores/{datastore}/paths/{folder}/{tail}"
+
+    def _datastore(self) -> str:
+        if self._default_datastore is None:
+            stores = list(self._connection.pages("/datastores"))
+            chosen = [store["name"] for store in stores if store.get("is_default")]
+            if not chosen:
+                raise InvalidEntityError("The server has no default datastore to upload local files to.")
+            self._default_datastore = str(chosen[0])
+        return self._default_datastore
+
+
+def _with_secrets(entity: Entity) -> dict[str, Any]:
+    """``Entity.body`` hides secrets, as it should wherever it is shown; the server must get them."""
+    body = entity.body()
+    credentials = getattr(entity, "credentials", None)
+    if credentials is not None:
+        shown = credentials.model_dump(exclude_none=True)
+        body["credentials"] = {
+            key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
+            for key, value in shown.items()
+        }
+    return body
+
+
+def _files_of(local: str) -> list[tuple[str, Path]]:
+    """Relative name and path of every file below a path or matching a glob, sorted."""
+    path = Path(local)
+    if path.is_file():
+        return [(path.name, path)]
+    if path.is_dir():
+        found = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
+        return sorted((name.as_posix(), file) for name, file in found if _LEFT_BEHIND.isdisjoint(name.parts))
+    root = _glob_root(local)
+    return sorted((match.relative_to(root).as_posix(), match) for match in _matches(local))
+
+
+def _matches(pattern: str) -> list[Path]:
+    """The files that an absolute glob matches; ``Path.glob`` takes no absolute one."""
+    return [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]  # noqa: PTH207 - above
+
+
+def _glob_root(pattern: str) -> Path:
+    """The deepest folder of a glob that holds no wildcard."""
+    plain: list[str] = []
+    for part in Path(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        plain.append(part)
+    return Path(*plain)
+
+
+def _content_hash(files: list[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def kind_of(entity: Entity) -> Kind:
+    """The kind of an entity object.
+
+    Raises:
+        InvalidEntityError: it is not one that a person declares.
+    """
+    for kind, model in ENTITY_KINDS.items():
+        if isinstance(entity, model):
+            return kind
+    raise InvalidEntityError(f"A {type(entity).__name__} is not something to create.")

@@ -1,0 +1,296 @@
+"""Jobs that a person holds in his hand: they know their server, refresh themselves and show themselves."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from batchpoint import __version__
+from batchpoint.client.connection import ByteProgress, Connection, address
+from batchpoint.client.notebook import job_html, progress_line
+from batchpoint.client.predictions import Engine, read_table
+from batchpoint.entities.jobs import Job as JobEntity
+from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
+from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError
+
+AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
+
+WAIT_SECONDS = 20.0
+"""How long one request waits for the end of a job."""
+REFRESH_SECONDS = 0.5
+"""How old ``Job.progress`` may be before it is asked for again."""
+
+
+class Job:
+    """One piece of work on the server. ``entity`` is the record as it was last seen."""
+
+    def __init__(self, connection: Connection, entity: JobEntity) -> None:
+        self._connection = connection
+        self.entity = entity
+        self._seen_at = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, {self.entity.status.value})"
+
+    def _repr_html_(self) -> str:
+        return job_html(self.entity)
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.entity.name
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is in its life, at most half a second old."""
+        return self._fresh().status
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.status.is_finished
+
+    @property
+    def progress(self) -> Progress:
+        """How far the job is, at most half a second old."""
+        return self._fresh().progress or Progress()
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """items = ok + failed + skipped, per file and in total; None until the job has ended."""
+        return self._fresh().receipt
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Where everything lies: ``outputs["score"].uri``."""
+        return self._fresh().outputs
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know about how the job was run."""
+        return self._fresh().notices
+
+    def refresh(self) -> Job:
+        """Ask the server for the record again."""
+        return self._take(self._connection.get(address("jobs", self.name)))
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        raise_on_failure: bool = True,
+        on_progress: Callable[[JobEntity], None] | None = None,
+    ) -> Job:
+        """Wait for the end. In a notebook a live bar is shown meanwhile.
+
+        Args:
+            timeout: seconds after which to give up; None waits as long as it takes. The job goes on.
+            raise_on_failure: whether a failed or canceled job is an error.
+            on_progress: called with the record about every second.
+
+        Raises:
+            TimeoutError: the job had not finished in time.
+            BatchpointError: the job failed; the class fits the cause (mostly a ``ScoringError``), the message holds
+                the first failing item's file, row and traceback.
+            ConflictError: the job was canceled.
+        """
+        show = on_progress or _notebook_display()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.entity.status.is_finished:
+            left = WAIT_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+            seconds = round(min(1.0 if show else WAIT_SECONDS, left), 3)
+            path = address("jobs", self.name, "wait")
+            self._take(self._connection.send("GET", path, params={"seconds": seconds}, timeout=seconds + 30))
+            if show:
+                show(self.entity)
+            if deadline is not None and time.monotonic() >= deadline and not self.entity.status.is_finished:
+                raise TimeoutError(f"Job {self.name} is {self.entity.status.value} after {timeout:g} s; it goes on.")
+        if raise_on_failure:
+            self.raise_for_status()
+        return self
+
+    def raise_for_status(self) -> None:
+        """Raise as ``wait`` does when the job failed or was canceled."""
+        job = self.entity
+        if job.status is JobStatus.CANCELED:
+            raise ConflictError(f"Job {job.name} was canceled. What was committed until then is kept.", job=job.name)
+        if job.status is JobStatus.FAILED:
+            code = job.error.code if job.error else "scoring_failed"
+            raise BY_CODE.get(code, ScoringError)(failure_text(job), job=job.name, reason=job.reason)
+
+    def events(self) -> Iterator[tuple[str, Any]]:
+        """``status``, ``progress``, ``log`` and ``end`` events with their data, as they happen."""
+        for name, data in self._connection.events(address("jobs", self.name, "events")):
+            yield name, data
+            if name == "end":
+                return
+
+    def stream(self, out: TextIO | None = None, *, raise_on_failure: bool = True) -> Job:
+        """Print the job's log and progress until it ends; progress at most every two seconds. Raises like ``wait``."""
+        out = out or sys.stdout
+        printed_at = float("-inf")
+        for name, data in self.events():
+            if name == "progress" and time.monotonic() - printed_at < 2:
+                continue
+            printed_at = time.monotonic() if name == "progress" else printed_at
+            if line := event_line(name, data):
+                print(line, file=out, flush=True)
+        # The stream may end before the job does, when the server is stopped: the wait goes on from there.
+        return self.refresh().wait(raise_on_failure=raise_on_failure)
+
+    def cancel(self) -> Job:
+        """Ask the job to stop. What is committed stays."""
+        return self._take(self._connection.send("POST", address("jobs", self.name, "cancel")))
+
+    def retry_failed(self) -> Job:
+        """A new job that scores only the failed items and merges them into the same output."""
+        body = self._connection.send("POST", address("jobs", self.name, "retry-failed"))
+        return Job(self._connection, entity_of(JobEntity, body))
+
+    def output_files(self) -> list[dict[str, Any]]:
+        """``path`` and ``size`` of each file of the output."""
+        return list(self._connection.pages(address("jobs", self.name, "outputs")))
+
+    def download(self, path: str | Path = ".", *, progress: ByteProgress | None = None) -> Path:
+        """Copy the files of the output into a folder, which is made when missing, and answer with it.
+
+        Raises:
+            ConflictError: the job has not finished.
+        """
+        self._must_be_finished("download")
+        folder = Path(path)
+        for file in self.output_files():
+            source = address("jobs", self.name, "outputs", file["path"])
+            self._connection.download(source, inside(folder, file["path"]), progress=progress)
+        return folder
+
+    def predictions(self, engine: Engine = "pandas") -> Any:
+        """The predictions as a pandas or polars DataFrame, or an Arrow table.
+
+        Raises:
+            ConflictError: the job has not finished.
+            NotFoundError: it wrote no file of predictions, as with ``summary_only``.
+        """
+        self._must_be_finished("predictions")
+        deployment = self.entity.deployment
+        name = self.entity.overrides.output_file_name or (
+            deployment.settings.output_file_name if deployment else "predictions.csv"
+        )
+        format_ = self.entity.overrides.output_format or (deployment.batchpoint.output_format if deployment else "auto")
+        names = [file["path"] for file in self.output_files()]
+        if name not in names:
+            message = f"Job {self.name} has no file {name!r}; its output holds: {', '.join(names) or 'nothing'}."
+            raise NotFoundError(message)
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / Path(name).name
+            self._connection.download(address("jobs", self.name, "outputs", name), local)
+            return read_table(local, engine=engine, azureml=format_ == "azureml")
+
+    def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
+        """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
+        return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
+
+    def logs(self) -> list[dict[str, Any]]:
+        """``path`` and ``size`` of each log file."""
+        return list(self._connection.pages(address("jobs", self.name, "logs")))
+
+    def log(self, path: str, *, offset: int = 0) -> str:
+        """The text of one log file, from a byte offset."""
+        return self._connection.text(address("jobs", self.name, "logs", path), offset=offset or None)
+
+    def _fresh(self) -> JobEntity:
+        if not self.entity.status.is_finished and time.monotonic() - self._seen_at >= REFRESH_SECONDS:
+            self.refresh()
+        return self.entity
+
+    def _take(self, body: Any) -> Job:
+        self.entity = entity_of(JobEntity, body)
+        self._seen_at = time.monotonic()
+        return self
+
+    def _must_be_finished(self, what: str) -> None:
+        if not self._fresh().status.is_finished:
+            message = f"Job {self.name} is {self.entity.status.value}; wait() for its end before {what}()."
+            raise ConflictError(message, job=self.name)
+
+
+def entity_of(model: type[AnyEntity], body: Any) -> AnyEntity:
+    """An answer of the server as an entity.
+
+    Raises:
+        PlatformError: it does not fit; server and client are of different versions.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = (
+            f"The server's answer is not understood ({model.__name__} {place}: {first['msg']}). This client is version "
+            f"{__version__}; is the server another one? 'batchpoint status' shows it; restart a local server with "
+            "'batchpoint down' and 'batchpoint up'."
+        )
+        raise PlatformError(message) from None
+
+
+def failure_text(job: JobEntity) -> str:
+    """Why a job failed, with the first failing item's place and traceback."""
+    if job.error is None:
+        return f"Job {job.name} failed ({job.reason.value if job.reason else 'no reason given'})."
+    lines = [f"Job {job.name} failed: {job.error.message}"]
+    if job.error.file is not None:
+        row = "" if job.error.row is None else f", row {job.error.row}"
+        lines.append(f"First failing item: {job.error.file}{row}")
+    if job.error.traceback:
+        lines.append(job.error.traceback.rstrip())
+    elif job.error.exception:
+        lines.append(job.error.exception)
+    if job.error.log:
+        lines.append(f"More in the log {job.error.log}: batchpoint job logs -n {job.name} {job.error.log}")
+    return "\n".join(lines)
+
+
+def event_line(name: str, data: Any) -> str | None:
+    """One event as a line of text; None when there is nothing to say."""
+    if name == "log":
+        return str(data.get("line", "")) if isinstance(data, dict) else str(data)
+    if name == "status" and isinstance(data, dict):
+        waiting = f" (waiting for {data['waiting_for']})" if data.get("waiting_for") else ""
+        return f"{data.get('status', '')}{waiting}"
+    if name == "progress" and isinstance(data, dict):
+        return progress_line(entity_of(Progress, data))
+    return None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Where a file of the server's list is put: below the folder.
+
+    Raises:
+        PlatformError: its name leads out of the folder.
+    """
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise PlatformError(f"The server names a file outside its folder: {name!r}.")
+    return target
+
+
+def _notebook_display() -> Callable[[JobEntity], None] | None:
+    """In a notebook, a function that redraws one display; elsewhere None. Never imports IPython by itself."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None or type(shell).__name__ != "ZMQInteractiveShell":
+        return None
+    from IPython.display import HTML, display
+
+    handle = display(HTML(""), display_id=True)  # type: ignore[no-untyped-call]  # IPython has no types
+
+    def show(job: JobEntity) -> None:
+        handle.update(HTML(job_html(job)))  # type: ignore[no-untyped-call]  # IPython has no types
+
+    return show

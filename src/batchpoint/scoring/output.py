@@ -1,0 +1,144 @@
+"""The end of a run: ledger → predictions, errors file and receipt, all published at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from batchpoint.entities.jobs import FileReceipt, Receipt
+from batchpoint.errors import OutputError
+from batchpoint.scoring.errors_file import write_errors
+from batchpoint.scoring.ledger import Record
+from batchpoint.scoring.predictions_file import parts_in_order, read_schema, read_tables, write_predictions
+from batchpoint.scoring.publication import (
+    Destination,
+    Stores,
+    check_free,
+    child,
+    choose_destination,
+    files_under,
+    link_files,
+    place,
+    staging_folder,
+    write_synced,
+)
+from batchpoint.scoring.receipt import make_receipt
+from batchpoint.scoring.spec import ScoringSpec
+from batchpoint.scoring.table_output import write_table
+
+__all__ = ["Published", "Stores", "check_free", "publish"]
+
+
+class PlanSummary(Protocol):
+    """What the receipt takes from the plan of the input."""
+
+    @property
+    def unit(self) -> Literal["rows", "files"]:
+        """What items are."""
+
+    @property
+    def skipped(self) -> Sequence[FileReceipt]:
+        """Files that were left out on purpose."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run has published."""
+
+    receipt: Receipt
+    outputs: dict[str, Any]
+    """For ``outcome.json``: ``{"score": {"uri", "folder", "files", "table"?}}``; ``uri`` is the predictions' place."""
+    notices: list[str] = field(default_factory=list)
+
+
+def publish(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Iterable[Record],
+    plan: PlanSummary,
+    stores: Stores,
+    *,
+    planned: Mapping[str, int],
+) -> Published:
+    """Write everything that the job puts out, and let it appear under its final names at once.
+
+    May be called again after it was interrupted anywhere, by SIGKILL too: it ends in the same files.
+
+    Args:
+        spec: The run.
+        run_folder: Its folder, with ``segments/`` and ``user_output/``.
+        records: The committed mini-batches; segment paths may be absolute (rows of the run that is tried again).
+        plan: Unit of the items, and the files that were skipped.
+        stores: Opens places that are not on this machine.
+        planned: Items of each input file as counted by the plan: what the receipt is checked against.
+
+    Raises:
+        OutputError: something lies where the output should go, the disk is full, a segment is damaged, or the
+            database refuses the rows. Nothing is left under a final name of a file that was not published.
+    """
+    ordered = sorted(records, key=lambda record: record.mini_batch)
+    try:
+        destination = choose_destination(spec, run_folder, stores)
+        staging = staging_folder(spec, destination, run_folder)
+        try:
+            return _stage_and_place(spec, run_folder, ordered, plan, stores, planned, destination, staging)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        message = (
+            f"The output could not be written to {spec.output.folder.url}: {error}. "
+            "Make room there, or make it writable, and start the job again: what was scored is kept."
+        )
+        raise OutputError(message) from error
+
+
+def _stage_and_place(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Sequence[Record],
+    plan: PlanSummary,
+    stores: Stores,
+    planned: Mapping[str, int],
+    destination: Destination,
+    staging: Path,
+) -> Published:
+    has_predictions = spec.output.action == "append_row" and spec.output.table is None
+    rows = _write_rows(spec, run_folder, records, staging / destination.predictions)
+    write_errors(records, staging / destination.errors, spec.output.errors_format)
+    receipt = make_receipt(spec.job, plan.unit, records, planned=planned, skipped=plan.skipped, rows_written=rows)
+    write_synced(staging / destination.receipt, f"{receipt.model_dump_json(indent=2)}\n".encode())
+    renamed = link_files(run_folder / "user_output", staging)
+    files = files_under(staging)
+    place(spec, destination, staging, stores)
+    if spec.retry_of is not None and destination.owned and destination.local is not None:
+        files = files_under(destination.local)  # what scripts of the earlier run wrote is kept
+    predictions = child(destination.folder, destination.predictions)
+    score: dict[str, Any] = {
+        "uri": predictions.url if has_predictions else destination.folder.url,
+        "folder": destination.folder.url,
+        "files": files,
+    }
+    if spec.output.table is not None:
+        score["table"] = spec.output.table.name
+    notices = [
+        f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
+        for name in renamed
+    ]
+    return Published(receipt=receipt, outputs={"score": score}, notices=notices)
+
+
+def _write_rows(spec: ScoringSpec, run_folder: Path, records: Sequence[Record], target: Path) -> int:
+    """Write the rows where they belong: a file, a database table, or nowhere (``summary_only``)."""
+    if spec.output.action == "summary_only":
+        return sum(part.rows for record in records for part in record.parts)
+    parts, segments = parts_in_order(records), run_folder / "segments"
+    if spec.output.table is None:
+        return write_predictions(parts, segments, target, spec.output.format)
+    schema = read_schema(parts, segments)
+    jobs = [spec.job]
+    if spec.retry_of is not None:
+        jobs.append(ScoringSpec.read(Path(spec.retry_of)).job)
+    return write_table(spec.output.table, jobs, schema, read_tables(parts, segments, schema))

@@ -1,0 +1,597 @@
+"""The process that drives a run: it joins plan, state machine, engine, ledger, logs and output.
+
+``python -m batchpoint.scoring.runner`` reads one line of JSON from its standard input (docs/scoring.md) and carries out
+the run of that folder. It may be started ahead of time: while no line has come it imports what a run will need. Killed
+at any moment, and started again on the same folder, it goes on where the ledger ends. Every failure of its own ends in
+an ``outcome.json``; only a stop from outside (SIGTERM, SIGKILL) leaves none, because the run is not over then.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
+from batchpoint.errors import (
+    BatchpointError,
+    ConflictError,
+    DatastoreError,
+    EnvironmentBuildError,
+    InputError,
+    OutputError,
+    ScoringScriptError,
+)
+from batchpoint.scoring import job_logs
+from batchpoint.scoring.job_logs import JobLogs, PartLog
+from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
+from batchpoint.scoring.local_engine import Engine, LocalEngine
+from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.spec import ScoringSpec
+from batchpoint.scoring.state_machine import (
+    TIMED_OUT,
+    WORKER_LOST,
+    CancelRequested,
+    Commit,
+    Event,
+    Finish,
+    Instruction,
+    KillWorker,
+    MiniBatchPlanned,
+    PartFailed,
+    PartSucceeded,
+    PlanEnded,
+    RunStarted,
+    Score,
+    StartWorker,
+    StateMachine,
+    TimePassed,
+    WorkerInitFailed,
+    WorkerKilled,
+    WorkerLost,
+    WorkerReady,
+)
+
+TICK = 0.05
+"""Seconds after which the loop looks around although nothing happened."""
+HUNGRY_TICK = 0.005
+"""The same while a worker waits for the plan."""
+RESERVE = "reserve"
+"""File of the run's folder that keeps some room on the disk for the outcome."""
+PROGRESS_SECONDS = 0.5
+OVERVIEW_SECONDS = 10.0
+CODES: dict[Reason, str] = {
+    Reason.ERROR_THRESHOLD_EXCEEDED: "error_threshold_exceeded",
+    Reason.ALL_ITEMS_FAILED: "mini_batch_failed",
+    Reason.SCORING_SCRIPT_FAILED: "scoring_script_failed",
+    Reason.INPUT_UNAVAILABLE: "input_unavailable",
+    Reason.OUTPUT_FAILED: "output_failed",
+    Reason.RECEIPT_UNBALANCED: "output_failed",
+    Reason.NO_PROGRESS: "mini_batch_timed_out",
+    Reason.WORKERS_LOST: "worker_lost",
+    Reason.ENVIRONMENT_FAILED: "environment_failed",
+}
+"""Code of the job's error for each reason; every other one is ``platform_error``."""
+
+
+class StoppedError(Exception):
+    """The runner was told to stop; the run itself goes on when it is started again."""
+
+
+def main() -> int:
+    """Carry out the run named on standard input. 0: it is over; 75: it was stopped and can be resumed; 2: not begun."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        _import_ahead()
+    line = _read_line(stop)
+    if not line:
+        return 0
+    request = json.loads(line)
+    try:
+        run(Path(request["folder"]), request.get("storage_options"), stop=stop)
+    except StoppedError:
+        return 75
+    except BatchpointError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 2
+    return 0
+
+
+def run(
+    folder: Path, storage_options: Mapping[str, Mapping[str, Any]] | None = None, *, stop: threading.Event | None = None
+) -> Reason:
+    """Carry out the run of a folder, or what is left of it; say how it ended. ``outcome.json`` has it in full.
+
+    Raises:
+        ConflictError: another runner is at work in the folder.
+        StoppedError: ``stop`` was set; the run can be resumed.
+    """
+    lock = os.open(folder / "runner.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"Another runner is at work in {folder}.") from None
+        if (folder / "outcome.json").exists():
+            return Reason(json.loads((folder / "outcome.json").read_bytes())["reason"])
+        return _guarded(folder, storage_options or {}, stop or threading.Event())
+    finally:
+        os.close(lock)
+
+
+def _guarded(folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> Reason:
+    """Whatever goes wrong, a run that is over says so: this is the rim of the process."""
+    try:
+        return Run(folder, storage_options, stop).carry_out()
+    except StoppedError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- never a silent death: the reason goes into outcome.json
+        reason = _reason_of(error)
+        text = traceback.format_exc()
+        message = error.message if isinstance(error, BatchpointError) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(text)
+        details = None if isinstance(error, BatchpointError) else text
+        code = CODES.get(reason, "platform_error")
+        (folder / RESERVE).unlink(missing_ok=True)  # a full disk must not keep the outcome from being told
+        job_error = JobError(code=code, message=message, exception=type(error).__name__, traceback=details)
+        job_logs.write_outcome(folder, reason=reason, error=job_error)
+        return reason
+
+
+def _reason_of(error: Exception) -> Reason:
+    kinds: tuple[tuple[type[Exception], Reason], ...] = (
+        (InputError, Reason.INPUT_UNAVAILABLE),
+        (DatastoreError, Reason.INPUT_UNAVAILABLE),
+        (OutputError, Reason.OUTPUT_FAILED),
+        (EnvironmentBuildError, Reason.ENVIRONMENT_FAILED),
+        (ScoringScriptError, Reason.SCORING_SCRIPT_FAILED),
+    )
+    for kind, reason in kinds:
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Reason.OUTPUT_FAILED
+    return Reason.INTERNAL_ERROR
+
+
+class Planner:
+    """Plans in a thread of its own, a bounded number of mini-batches ahead, so that reading never holds up scoring."""
+
+    AHEAD = 256
+
+    def __init__(self, spec: ScoringSpec, storage_options: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+        """Begin to plan."""
+        self.plan: Any = None
+        self.items_of: dict[str, int] = {}
+        """Items of each input file, as planned: what the receipt is checked against."""
+        self._spec, self._options, self._folder = spec, storage_options, folder
+        self._stopped = threading.Event()
+        self._found: deque[MiniBatch | BaseException | None] = deque()
+        self._has_room = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="planner", daemon=True)
+        self._thread.start()
+
+    def take(self, number: int) -> list[Event]:
+        """Up to ``number`` events of what is planned by now. Raises what planning raised."""
+        events: list[Event] = []
+        while self._found and len(events) < number:
+            found = self._found.popleft()
+            if isinstance(found, BaseException):
+                raise found
+            events.append(PlanEnded() if found is None else MiniBatchPlanned(found))
+        if events and len(self._found) < self.AHEAD // 2:
+            self._has_room.set()
+        return events
+
+    def stop(self) -> None:
+        """Give up; what is planned already is dropped."""
+        self._stopped.set()
+        self._thread.join(1.0)
+
+    def _work(self) -> None:
+        try:
+            from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
+            from batchpoint.storage.datastores import Stores  # noqa: PLC0415 -- the same
+
+            self.plan = mini_batches.plan(self._spec, Stores(self._options), self._folder)
+            for mini_batch in self.plan:
+                self._count(mini_batch)
+                if not self._put(mini_batch):
+                    return
+            self._put(None)
+            from batchpoint.scoring import output  # noqa: PLC0415, F401 -- needed at the end; there is time for it now
+        except BaseException as error:  # noqa: BLE001 -- the rim of the thread: the driver raises it again
+            self._put(error)
+
+    def _count(self, mini_batch: MiniBatch) -> None:
+        if mini_batch.unreadable is not None or mini_batch.unit == "files":
+            for file in mini_batch.files:
+                self.items_of[file.name] = self.items_of.get(file.name, 0) + 1
+        else:
+            for piece in mini_batch.slices:
+                self.items_of[piece.file.name] = self.items_of.get(piece.file.name, 0) + piece.rows
+
+    def _put(self, found: MiniBatch | BaseException | None) -> bool:
+        """Add to what is found, once there is room; False when nobody wants it any more."""
+        while len(self._found) >= self.AHEAD and not self._stopped.is_set():
+            self._has_room.clear()
+            self._has_room.wait(0.1)
+        self._found.append(found)
+        return not self._stopped.is_set()
+
+
+class Run:
+    """One run, from its specification to its outcome."""
+
+    def __init__(self, folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> None:
+        """Read the folder; nothing is started yet."""
+        self._folder, self._options, self._stop = folder, storage_options, stop
+        self._spec = spec = ScoringSpec.read(folder)
+        (folder / RESERVE).write_bytes(bytes(1 << 16))
+        self._logs = JobLogs(folder, spec)
+        self._ledger = Ledger.open(folder)
+        self._machine = StateMachine(
+            retry=spec.retry,
+            thresholds=spec.thresholds,
+            instances=spec.instances,
+            processes_per_instance=spec.processes_per_instance,
+            needs_results=spec.output.action == "append_row",
+            committed=self._ledger.records,
+            previous=_previous(folder, spec),
+        )
+        self._given: dict[int, tuple[Score, float]] = {}
+        self._running: dict[int, deque[int]] = {}
+        self._began = monotonic()
+        self._rate = Rate()
+        self._looked_at = self._wrote_progress_at = self._wrote_overview_at = 0.0
+        self._scheduled = False
+
+    def carry_out(self) -> Reason:
+        """Score, publish, and write the outcome."""
+        self._write_progress("starting")
+        engine: Engine = LocalEngine(self._spec, self._folder)
+        planner = Planner(self._spec, self._options, self._folder)
+        grace = 0.0
+        try:
+            finish = self._score_all(engine, planner)
+            if finish.reason is Reason.COMPLETED:
+                grace = max(5.0, self._spec.retry.task_overhead_timeout)
+        finally:
+            planner.stop()
+            engine.close(grace=grace)
+            self._ledger.close()
+            self._logs.flush()
+            shutil.rmtree(self._folder / "work", ignore_errors=True)
+        if finish.reason is Reason.COMPLETED:
+            return self._publish(planner)
+        return self._end(finish.reason, self._job_error(finish))
+
+    # ── scoring ──
+
+    def _score_all(self, engine: Engine, planner: Planner) -> Finish:
+        machine = self._machine
+        self._apply(engine, RunStarted())
+        has_schema = False
+        while machine.finished is None:
+            if slack := machine.slack:
+                sleep(slack)
+            planned = planner.take(machine.appetite)
+            if planner.plan is not None and not has_schema:
+                engine.pin_schema(planner.plan.schema)
+                has_schema = True
+            wait = 0.0 if planned else HUNGRY_TICK if machine.is_hungry and not machine.counts.planned_all else TICK
+            for event in [*planned, *engine.poll(wait), *self._look_around(planner)]:
+                self._apply(engine, event)
+            self._ledger.flush_if_due()
+        self._ledger.flush()
+        return machine.finished
+
+    def _apply(self, engine: Engine, event: Event) -> None:
+        """Hand an event to the machine and carry out what it says."""
+        self._note(engine, event)
+        events: deque[Event] = deque([event])
+        while events:
+            for instruction in self._machine.handle(events.popleft(), monotonic()):
+                answer = self._obey(engine, instruction)
+                if answer is not None:
+                    self._note(engine, answer)
+                    events.append(answer)
+
+    def _obey(self, engine: Engine, instruction: Instruction) -> Event | None:
+        match instruction:
+            case Score(worker, task, mini_batch, start, stop):
+                self._given[task] = (instruction, time.time())
+                self._running.setdefault(worker, deque()).append(task)
+                engine.score(worker, task, mini_batch, start, stop)
+            case Commit(record):
+                self._ledger.append(record)
+                if record.failures:
+                    self._logs.failures(record.mini_batch, record.failures)
+            case StartWorker(worker, slot):
+                engine.start_worker(worker, slot)
+            case KillWorker(worker):
+                return WorkerKilled(worker, engine.kill_worker(worker))
+            case Finish():
+                pass
+        return None
+
+    def _look_around(self, planner: Planner) -> list[Event]:
+        """What the passing of time brings: limits, a wish to cancel, files to write."""
+        now = monotonic()
+        if now - self._looked_at < TICK:
+            return []
+        self._looked_at = now
+        if self._stop.is_set():
+            raise StoppedError
+        if now - self._wrote_progress_at >= PROGRESS_SECONDS:
+            self._write_progress("scoring", planner)
+            self._logs.flush()
+        counts = self._machine.counts
+        if counts.planned_all and not self._scheduled:
+            self._scheduled = True
+            self._logs.overview(
+                f"Scheduling finished. Scheduled {counts.mini_batches_planned} mini batches with "
+                f"{counts.planned_items} items in {now - self._began:.3f} seconds."
+            )
+        if (self._folder / "cancel").exists():
+            return [CancelRequested()]
+        return [TimePassed()]
+
+    # ── telling ──
+
+    def _note(self, engine: Engine, event: Event) -> None:
+        """Write down what happened to a part or a worker."""
+        match event:
+            case PartSucceeded(worker, task, ok=ok, seconds=seconds):
+                self._note_part(engine, worker, task, ok=ok, seconds=seconds)
+            case PartFailed(worker, task, error, seconds=seconds):
+                self._note_part(engine, worker, task, error=error, seconds=seconds)
+            case WorkerReady(worker):
+                self._logs.node(engine.describe(worker), "ready")
+            case WorkerInitFailed(worker, error):
+                self._logs.node(engine.describe(worker), f"init failed: {error.type}: {error.message}")
+                self._logs.error(error.traceback or f"{error.type}: {error.message}")
+            case WorkerKilled(worker) | WorkerLost(worker):
+                self._note_end(engine, event)
+            case _:
+                pass
+
+    def _note_end(self, engine: Engine, event: WorkerKilled | WorkerLost) -> None:
+        if isinstance(event, WorkerKilled):
+            error = ErrorInfo(TIMED_OUT, "run() took too long; the worker was killed.", event.stack)
+        else:
+            error = ErrorInfo(WORKER_LOST, event.message)
+        self._logs.node(engine.describe(event.worker), error.message)
+        tasks = self._running.pop(event.worker, None)
+        if tasks:
+            self._running[event.worker] = deque(tasks)
+            self._note_part(engine, event.worker, tasks[0], error=error, seconds={})
+            for task in self._running.pop(event.worker):
+                self._given.pop(task, None)
+
+    def _note_part(
+        self,
+        engine: Engine,
+        worker: int,
+        task: int,
+        *,
+        seconds: Mapping[str, float],
+        ok: int = 0,
+        error: ErrorInfo | None = None,
+    ) -> None:
+        given = self._given.pop(task, None)
+        if given is None:
+            return
+        score, began_at = given
+        self._running[worker].popleft()
+        entry = PartLog(
+            mini_batch=score.mini_batch.index,
+            start=score.start,
+            stop=score.stop,
+            attempt=score.attempt,
+            worker=engine.describe(worker),
+            began_at=began_at,
+            elapsed=time.time() - began_at,
+            ok=ok,
+            seconds=seconds,
+            error=error.type if error else "",
+            message=error.message if error else "",
+        )
+        self._logs.part(entry)
+
+    def _write_progress(self, phase: str, planner: Planner | None = None) -> None:
+        """Replace ``progress.json``; every ten seconds a line goes to the overview too."""
+        now, counts = monotonic(), self._machine.counts
+        self._wrote_progress_at = now
+        plan = planner.plan if planner else None
+        done = counts.ok + counts.failed
+        rate = self._rate.of(now, done)
+        fraction = _fraction(counts.planned_items, done, plan, planned_all=counts.planned_all)
+        left = None
+        if rate and fraction:
+            total = counts.planned_items if counts.planned_all else done / fraction
+            left = max(0.0, (total - done) / rate)
+        progress = Progress(
+            unit=plan.unit if plan is not None else "files",
+            planned_items=counts.planned_items,
+            planned_all=counts.planned_all,
+            ok=counts.ok,
+            failed=counts.failed,
+            skipped=len(plan.skipped) if plan is not None else 0,
+            mini_batches_planned=counts.mini_batches_planned,
+            mini_batches_done=counts.mini_batches_done,
+            mini_batches_failed=counts.mini_batches_failed,
+            workers=self._machine.live_workers,
+            worker_losses=counts.worker_losses,
+            timeouts=counts.timeouts,
+            items_per_second=rate,
+            seconds_left=left,
+            fraction=fraction,
+            phase=phase,
+            heartbeat_at=datetime.now(UTC),
+        )
+        job_logs.write_progress(self._folder, progress)
+        if now - self._wrote_overview_at >= OVERVIEW_SECONDS:
+            self._wrote_overview_at = now
+            self._logs.progress(counts, elapsed=now - self._began, seconds_left=left)
+
+    # ── the end ──
+
+    def _publish(self, planner: Planner) -> Reason:
+        from batchpoint.scoring import output  # noqa: PLC0415 -- imports Arrow, which scoring itself does without
+        from batchpoint.storage.datastores import Stores  # noqa: PLC0415 -- the same
+
+        counts, began = self._machine.counts, monotonic()
+        self._write_progress("publishing", planner)
+        self._logs.progress(counts, elapsed=began - self._began, seconds_left=0)
+        self._logs.overview(f"All {counts.mini_batches_done} mini batches have been processed.")
+        segments = list((self._folder / "segments").iterdir())
+        size = sum(path.stat().st_size for path in segments) / 2**20
+        self._logs.overview(f"There are {len(segments)} temp files to concatenate. Total size is {size:.1f} MB.")
+        try:
+            published = output.publish(
+                self._spec,
+                self._folder,
+                self._ledger.in_order(),
+                planner.plan,
+                Stores(self._options),
+                planned=planner.items_of,
+            )
+        except DatastoreError as refusal:
+            raise OutputError(f"The output could not be written: {refusal.message}") from refusal
+        self._logs.overview(f"Finished concatenating {len(segments)} files in {monotonic() - began:.3f} seconds.")
+        receipt: Receipt = published.receipt
+        reason, error = Reason.COMPLETED, None
+        if not receipt.balanced:
+            reason = Reason.RECEIPT_UNBALANCED
+            message = (
+                f"The receipt does not add up: {receipt.items} items planned, {receipt.ok} ok, {receipt.failed} "
+                f"failed, {receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
+            )
+            error = JobError(code=CODES[reason], message=message)
+        return self._end(reason, error, receipt, published.outputs, [*published.notices], planner)
+
+    def _end(
+        self,
+        reason: Reason,
+        error: JobError | None,
+        receipt: Receipt | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        notices: list[str] | None = None,
+        planner: Planner | None = None,
+    ) -> Reason:
+        (self._folder / RESERVE).unlink(missing_ok=True)
+        self._logs.result(reason, self._machine.counts, error)
+        self._write_progress("finished", planner)
+        job_logs.write_outcome(
+            self._folder, reason=reason, error=error, receipt=receipt, outputs=outputs, notices=notices
+        )
+        return reason
+
+    def _job_error(self, finish: Finish) -> JobError:
+        code = CODES.get(finish.reason, "platform_error")
+        if finish.error is not None:
+            error = finish.error
+            log = "logs/user/error"
+            return JobError(
+                code=code, message=finish.message, exception=error.type, traceback=error.traceback or None, log=log
+            )
+        failure = finish.failure
+        if failure is None:
+            return JobError(code=code, message=finish.message)
+        return JobError(
+            code=code,
+            message=f"{finish.message} The first: {_failure_in_words(failure)}",
+            file=failure.file,
+            row=failure.row,
+            exception=failure.error.type,
+            traceback=failure.error.traceback or None,
+            log="logs/user/error",
+        )
+
+
+class Rate:
+    """Items per second over the last half minute."""
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._seen: deque[tuple[float, int]] = deque(maxlen=60)
+
+    def of(self, now: float, done: int) -> float | None:
+        """Note how many items are done now; the rate, once there is one."""
+        if not self._seen or self._seen[0][1] == done:
+            self._seen.clear()  # the clock starts with the first finished item, not with the start of the workers
+        self._seen.append((now, done))
+        (then, before) = self._seen[0]
+        return (done - before) / (now - then) if now > then and done > before else None
+
+
+def _fraction(planned_items: int, done: int, plan: Any, *, planned_all: bool) -> float | None:
+    """Done part of the input; by bytes while the plan still grows."""
+    if not planned_items:
+        return None
+    fraction = done / planned_items
+    if planned_all:
+        return fraction
+    if plan is None or not plan.total_bytes:
+        return None
+    return float(min(1.0, fraction * plan.planned_bytes / plan.total_bytes))
+
+
+def _failure_in_words(failure: FailedItem) -> str:
+    place = failure.file or "an item that is not known"
+    if failure.row is not None:
+        place += f", row {failure.row}"
+    return f"{place}: {failure.error.type}: {failure.error.message}"
+
+
+def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
+    """The records of the run whose failed items are scored again; its scripts' own files are taken over too."""
+    if spec.retry_of is None:
+        return None
+    old = Path(spec.retry_of)
+    ours = folder / "user_output"
+    if (old / "user_output").is_dir() and not ours.exists():
+        shutil.copytree(old / "user_output", ours)
+    return {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
+
+
+def _read_line(stop: threading.Event) -> bytes:
+    """The line on standard input; empty when it was closed or the runner was stopped before one came."""
+    data = b""
+    while not data.endswith(b"\n") and not stop.is_set():
+        if select.select([sys.stdin], [], [], 0.2)[0]:
+            more = os.read(sys.stdin.fileno(), 1 << 16)
+            if not more:
+                break
+            data += more
+    return data
+
+
+def _import_ahead() -> None:
+    """Import what is imported late otherwise: a waiting runner has the time."""
+    import pyarrow.csv  # noqa: PLC0415 -- see above
+    import pyarrow.parquet  # noqa: PLC0415, F401 -- see above
+
+    from batchpoint.scoring import mini_batches, output  # noqa: PLC0415, F401 -- see above
+    from batchpoint.storage import datastores  # noqa: PLC0415, F401 -- see above
+
+
+if __name__ == "__main__":
+    sys.exit(main())

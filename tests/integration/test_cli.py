@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchpoint.cli.main import run
+from fake_server import FakeServer, error, fake_server
+
+JOB = {"name": "one", "status": "queued"}
+FAILED = {
+    "name": "one",
+    "status": "failed",
+    "error": {"code": "mini_batch_failed", "message": "run() raised", "file": "a.csv", "row": 7, "traceback": "Trace"},
+}
+DONE = {
+    "name": "one",
+    "status": "completed",
+    "outputs": {"score": {"type": "uri_file", "uri": "/home/out/"}},
+    "receipt": {
+        "job": "one", "unit": "rows", "items": 2, "ok": 1, "failed": 1, "skipped": 0, "output_rows": 1,
+        "balanced": True,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    with fake_server() as fake:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BATCHPOINT_URL", fake.url)
+        monkeypatch.setenv("BATCHPOINT_TOKEN", "secret")
+        monkeypatch.setenv("BATCHPOINT_HOME", str(tmp_path / "home"))
+        yield fake
+
+
+class Said:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def batchpoint(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(line: str, *more: str) -> Said:
+        code = run([*line.split(), *more])
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
+    server: FakeServer, batchpoint: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "endpoint.yml").write_text("name: churn\n")
+    server.routes["PUT /endpoints/churn"] = lambda request: request.body
+
+    said = batchpoint(
+        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait"
+    )
+
+    assert (said.code, said.err) == (0, "")
+    assert json.loads(said.out)["tags"] == {"team": "risk"}
+
+
+def test_a_slip_in_a_file_is_told_with_its_line_and_without_a_traceback(batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "endpoint.yml").write_text("name: churn\ndescripton: x\n")
+
+    said = batchpoint("endpoint create -f endpoint.yml")
+
+    assert said.code == 2
+    assert "endpoint.yml:2: key 'descripton' is not known here. Did you mean 'description'?" in said.err
+    assert "Traceback" not in said.err
+    assert "Traceback" in batchpoint("endpoint create -f endpoint.yml --debug").err
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("not_found", 3), ("already_exists", 4), ("conflict", 4), ("unauthenticated", 5), ("permission_denied", 5),
+        ("invalid_entity", 2), ("registry_unavailable", 6), ("scoring_failed", 1),
+    ],
+)  # fmt: skip
+def test_each_kind_of_error_has_its_exit_code(server: FakeServer, batchpoint: Any, code: str, exit_code: int) -> None:
+    server.routes["GET /jobs/one"] = (400, error(code, "Because."))
+
+    said = batchpoint("job show -n one")
+
+    assert said.code == exit_code
+    assert "Error: Because." in said.err
+
+
+def test_no_server_has_its_exit_code_and_says_what_to_do(batchpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("batchpoint.client.connection.FIRST_PAUSE_SECONDS", 0)
+
+    said = batchpoint("job show -n one")
+
+    assert said.code == 6
+    assert "batchpoint up" in said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("endpiont list", "Did you mean 'endpoint'?"),
+        ("job show", "Missing option '-n'"),
+        ("endpoint create", "Nothing is declared"),
+        ("model update -n churn -v 1", "Nothing to change"),
+        ("endpoint delete -n churn", "Add --yes"),
+        ("job list -o wrong", "is not one of"),
+        ("model create -n m -p . --tags nonsense", "write key=value"),
+    ],
+)
+def test_a_command_that_is_not_understood_says_why(batchpoint: Any, line: str, hint: str) -> None:
+    said = batchpoint(line)
+
+    assert said.code == 2
+    assert hint in said.err
+
+
+def test_a_model_is_registered_from_options_alone(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    server.routes["POST /models"] = lambda request: (201, {**request.body, "version": "1"})
+
+    said = batchpoint(
+        "model create -n churn -p ./m -t mlflow_model --tags", "a=b c=d", "--query", "version", "-o", "tsv"
+    )
+
+    assert (said.code, said.out) == (0, "1\n")
+    (request,) = server.asked("POST /models")
+    assert request.body["path"] == str(tmp_path / "m")
+    assert request.body["tags"] == {"a": "b", "c": "d"}
+
+
+def test_an_update_sends_only_what_changes(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    server.routes["PATCH /computes/local"] = {"name": "local"}
+
+    assert batchpoint("endpoint update -n churn --defaults deployment_name=blue --set description=x").code == 0
+    assert batchpoint("compute update -n local --max-instances 3").code == 0
+
+    assert server.asked("PATCH /endpoints/churn")[0].body == {
+        "defaults": {"deployment_name": "blue"},
+        "description": "x",
+    }
+    assert server.asked("PATCH /computes/local")[0].body == {"max_instances": 3}
+
+
+def test_a_deployment_becomes_the_default_and_is_named_by_the_command(
+    server: FakeServer, batchpoint: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "deployment.yml").write_text("name: red\nendpoint_name: other\nmodel: azureml:churn:1\n")
+    server.routes["PUT /endpoints/churn/deployments/blue"] = lambda request: request.body
+
+    said = batchpoint("batch-deployment create -f deployment.yml -n blue -e churn --set-default")
+
+    assert said.code == 0
+    (request,) = server.asked("PUT /endpoints/churn/deployments/blue")
+    assert request.query == {"set_default": "true"}
+
+
+def test_an_invoke_prints_the_job_at_once(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("a\n")
+    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+
+    said = batchpoint(
+        "endpoint invoke -n churn --input trips.csv --input-type uri_file -d blue -c 2 -m 100 --job-name one "
+        "--set retry_settings.max_retries=1 --set output_file_name=x.csv --output-path ./out/ --query name -o tsv"
+    )
+
+    assert said.out == "one\n"
+    body = server.asked("POST /endpoints/churn/invoke")[0].body
+    assert body["inputs"]["input"]["type"] == "uri_file"
+    assert body["overrides"]["output_file_name"] == "x.csv"
+    assert (body["overrides"]["instance_count"], body["overrides"]["mini_batch_size"]) == (2, 100)
+    assert body["overrides"]["retry_settings"] == {"max_retries": 1}
+    assert body["outputs"]["score"]["path"] == f"{tmp_path}/out/"
+
+
+def test_an_invoke_reads_inputs_from_a_file_relative_to_it(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "asked" / "trips").mkdir()
+    (tmp_path / "asked" / "inputs.yml").write_text(
+        "inputs: {heart: {type: uri_folder, path: ./trips}}\noutputs: {score: {path: 'azureml://datastores/d/paths/p'}}\n"
+    )
+    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+
+    assert batchpoint("endpoint invoke -n churn -f asked/inputs.yml").code == 0
+
+    body = server.asked("POST /endpoints/churn/invoke")[0].body
+    assert body["inputs"]["heart"]["path"] == str(tmp_path / "asked" / "trips")
+    assert body["outputs"]["score"]["path"] == "azureml://datastores/d/paths/p"
+
+
+def test_a_followed_invoke_ends_with_receipt_and_places(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    server.routes["GET /jobs/one/wait"] = DONE
+
+    said = batchpoint("endpoint invoke -n churn --input azureml:trips:1 --stream")
+
+    assert (said.code, said.out) == (0, "")
+    assert "Receipt: 2 rows = 1 ok + 1 failed + 0 skipped; 1 rows written (adds up)" in said.err
+    assert "score: /home/out/" in said.err
+    assert "batchpoint job retry-failed -n one" in said.err
+
+
+def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    server.routes["GET /jobs/one/wait"] = server.routes["GET /jobs/one"] = FAILED
+    server.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"
+
+    for line in ("endpoint invoke -n churn --input azureml:t:1 -s", "job stream -n one", "job wait -n one"):
+        said = batchpoint(line)
+        assert said.code == 1
+        assert "First failing item: a.csv, row 7\nTrace" in said.err
+
+
+def test_a_download_copies_the_output_and_with_all_the_logs(
+    server: FakeServer, batchpoint: Any, tmp_path: Path
+) -> None:
+    server.routes["GET /jobs/one"] = DONE
+    server.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 1}], "next": None}
+    server.routes["GET /jobs/one/outputs/predictions.csv"] = b"x"
+    server.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/a.txt", "size": 1}], "next": None}
+    server.routes["GET /jobs/one/logs/logs/user/a.txt"] = b"log"
+
+    assert batchpoint("job download -n one --output-name score -p got --all").code == 0
+
+    assert (tmp_path / "got" / "predictions.csv").read_text() == "x"
+    assert (tmp_path / "got" / "logs" / "user" / "a.txt").read_text() == "log"
+
+
+def test_lists_are_json_unless_a_table_is_asked_for(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["GET /jobs"] = {"value": [JOB], "next": None}
+
+    assert json.loads(batchpoint("job list").out)[0]["name"] == "one"
+    assert batchpoint("job list -o table").out.splitlines()[0].split() == ["name", "status"]
+    assert server.requests[0].query == {"limit": "50", "archived": "exclude"}
+
+
+def test_the_completion_of_a_shell_and_the_version_need_no_server(batchpoint: Any, server: FakeServer) -> None:
+    assert "_BATCHPOINT_COMPLETE" in batchpoint("completion zsh").out
+    assert "batchpoint" in json.loads(batchpoint("version").out)
+    assert server.requests == []
+
+
+def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a\n1\n")
+    (tmp_path / "empty").mkdir()
+
+    assert "does not exist" in batchpoint("score --model nothing --data data.csv -o out.csv").err
+    assert "neither an MLflow model" in batchpoint("score --model empty --data data.csv -o out.csv").err

@@ -1,0 +1,246 @@
+"""The queue: claiming, leases, transitions, idempotency; the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import batchpoint
+from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
+from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
+from batchpoint.registry import Registry
+from batchpoint.registry.tables import jobs_table
+
+
+def make_job(name: str, *, compute: str = "local", endpoint: str = "churn") -> Job:
+    deployment = BatchDeployment(name="blue", endpoint_name=endpoint, compute=compute)
+    return Job(name=name, endpoint_name=endpoint, deployment_name="blue", deployment=deployment)
+
+
+def test_a_job_lives_from_the_queue_to_its_end_and_every_change_is_remembered(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    claimed = registry.jobs.claim("server-a", 30)
+    assert claimed is not None
+    assert not claimed.resumed
+    assert claimed.job.status == JobStatus.PREPARING
+    token = claimed.lease_token
+    registry.jobs.transition("one", token, JobStatus.RUNNING)
+    assert registry.jobs.renew("one", token, 30, Progress(ok=5)) is False
+    assert registry.jobs.get("one").progress == Progress(ok=5)
+    registry.jobs.transition("one", token, JobStatus.FINALIZING)
+    receipt = Receipt(job="one", unit="rows", items=1, ok=1, failed=0, skipped=0, output_rows=1, balanced=True)
+    uris = {"score": "azureml://datastores/d/paths/p/"}
+    done = registry.jobs.finish("one", token, Reason.COMPLETED, receipt=receipt, outputs=uris, notices=["capped"])
+    assert done == registry.jobs.get("one")
+    assert (done.status, done.reason, done.receipt) == (JobStatus.COMPLETED, Reason.COMPLETED, receipt)
+    assert done.outputs["score"].uri == uris["score"]
+    assert done.notices == ["capped"]
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert [each.event for each in registry.jobs.events("one")] == [
+        "queued", "preparing", "running", "finalizing", "completed",
+    ]  # fmt: skip
+
+
+def test_the_oldest_job_is_claimed_first_and_nothing_is_claimed_twice(registry: Registry) -> None:
+    for name in ("first", "second"):
+        registry.jobs.enqueue(make_job(name))
+    names = [claimed.job.name for _ in range(2) if (claimed := registry.jobs.claim("a", 30))]
+    assert names == ["first", "second"]
+    assert registry.jobs.claim("a", 30) is None
+
+
+def test_a_job_that_does_not_fit_holds_back_its_compute_alone_and_says_why(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("big", compute="azureml:small-one"))
+    registry.jobs.enqueue(make_job("behind", compute="small-one"))
+    registry.jobs.enqueue(make_job("elsewhere", compute="other"))
+    claimed = registry.jobs.claim("a", 30, fits=lambda job: "4 instances" if job.name == "big" else None)
+    assert claimed is not None
+    assert claimed.job.name == "elsewhere"
+    assert registry.jobs.get("big").waiting_for == "4 instances"
+    assert registry.jobs.get("behind").status == JobStatus.QUEUED
+    later = registry.jobs.claim("a", 30)
+    assert later is not None
+    assert (later.job.name, later.job.waiting_for) == ("big", None)
+
+
+def test_a_job_whose_lease_ran_out_is_taken_over_and_the_old_holder_can_do_nothing(
+    registry: Registry, clock: object
+) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    first = registry.jobs.claim("a", 30)
+    assert first is not None
+    registry.jobs.transition("one", first.lease_token, JobStatus.RUNNING)
+    assert registry.jobs.claim("b", 30) is None
+    clock.move(31)  # type: ignore[attr-defined]  # the Clock of conftest, which tests cannot import
+    second = registry.jobs.claim("b", 30)
+    assert second is not None
+    assert second.resumed
+    assert second.job.status == JobStatus.RUNNING
+    with pytest.raises(LeaseLostError):
+        registry.jobs.renew("one", first.lease_token, 30)
+    with pytest.raises(LeaseLostError):
+        registry.jobs.transition("one", first.lease_token, JobStatus.FINALIZING)
+    with pytest.raises(LeaseLostError):
+        registry.jobs.finish("one", first.lease_token, Reason.COMPLETED)
+    registry.jobs.finish("one", second.lease_token, Reason.LOST, error=JobError(code="lost", message="gone"))
+    with pytest.raises(LeaseLostError):
+        registry.jobs.renew("one", second.lease_token, 30)
+
+
+def test_a_released_job_is_taken_over_at_once(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    first = registry.jobs.claim("a", 30)
+    assert first is not None
+    registry.jobs.release("one", first.lease_token)
+    second = registry.jobs.claim("b", 30)
+    assert second is not None
+    assert second.resumed
+    with pytest.raises(LeaseLostError):
+        registry.jobs.release("one", first.lease_token)
+
+
+@pytest.mark.parametrize("to_status", [JobStatus.QUEUED, JobStatus.FINALIZING, JobStatus.COMPLETED])
+def test_a_move_that_is_not_allowed_is_refused(registry: Registry, to_status: JobStatus) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    claimed = registry.jobs.claim("a", 30)
+    assert claimed is not None
+    with pytest.raises(ConflictError):
+        registry.jobs.transition("one", claimed.lease_token, to_status)
+
+
+def test_a_queued_job_is_canceled_at_once_and_a_running_one_is_asked(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("running"))
+    claimed = registry.jobs.claim("a", 30)
+    assert claimed is not None
+    registry.jobs.enqueue(make_job("waiting"))
+    canceled = registry.jobs.request_cancel("waiting")
+    assert (canceled.status, canceled.reason) == (JobStatus.CANCELED, Reason.CANCELED_BY_USER)
+    assert registry.jobs.request_cancel("waiting") == canceled
+    assert registry.jobs.request_cancel("running").cancel_requested
+    assert registry.jobs.renew("running", claimed.lease_token, 30) is True
+    registry.jobs.finish("running", claimed.lease_token, Reason.COMPLETED)
+    with pytest.raises(ConflictError, match="completed already"):
+        registry.jobs.request_cancel("running")
+
+
+def test_the_same_key_and_request_give_the_same_job(registry: Registry) -> None:
+    job, created = registry.jobs.enqueue(make_job("one"), idempotency_key="key", request_hash="h")
+    assert created
+    again, created = registry.jobs.enqueue(make_job("two"), idempotency_key="key", request_hash="h")
+    assert not created
+    assert again == job
+    with pytest.raises(ConflictError, match="was used for another request"):
+        registry.jobs.enqueue(make_job("two"), idempotency_key="key", request_hash="other")
+    with pytest.raises(AlreadyExistsError, match="one"):
+        registry.jobs.enqueue(make_job("one"))
+
+
+def test_many_submits_of_one_request_at_once_make_one_job(registry: Registry) -> None:
+    made: list[tuple[str, bool]] = []
+
+    def submit(number: int) -> None:
+        job, created = registry.jobs.enqueue(make_job(f"job-{number}"), idempotency_key="key", request_hash="h")
+        made.append((job.name, created))
+
+    threads = [threading.Thread(target=submit, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    assert len({name for name, _ in made}) == 1
+    assert sum(created for _, created in made) == 1
+
+
+def test_lists_are_filtered_paged_and_hide_what_is_archived(registry: Registry) -> None:
+    for number in range(5):
+        registry.jobs.enqueue(make_job(f"job-{number}", endpoint="other" if number == 4 else "churn"))
+    registry.jobs.archive("job-0")
+    assert [job.name for job in registry.jobs.list(endpoint="churn")] == ["job-3", "job-2", "job-1"]
+    assert [job.name for job in registry.jobs.list(limit=2, offset=1)] == ["job-3", "job-2"]
+    assert [job.name for job in registry.jobs.list(archived="only")] == ["job-0"]
+    assert len(registry.jobs.list(archived="include", status=[JobStatus.QUEUED])) == 5
+    registry.jobs.restore("job-0")
+    assert len(registry.jobs.list()) == 5
+    assert registry.jobs.counts_by_status()[JobStatus.QUEUED] == 5
+    with pytest.raises(NotFoundError, match="nobody"):
+        registry.jobs.get("nobody")
+
+
+def test_tags_description_folder_and_notices_can_be_changed(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    registry.jobs.update("one", tags={"a": "b"}, folder="/jobs/one", notices=["n"])
+    changed = registry.jobs.update("one", description="words", notices=["n"])
+    assert changed == registry.jobs.get("one")
+    assert (changed.tags, changed.description, changed.folder, changed.notices) == (
+        {"a": "b"}, "words", "/jobs/one", ["n"],
+    )  # fmt: skip
+
+
+def test_a_hundred_thousand_jobs_are_listed_and_claimed_fast(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("model"))
+    with registry.database.write() as connection:
+        row = dict(connection.execute(jobs_table.select()).one()._mapping)
+        del row["id"]
+        for block in range(10):
+            names = [f"job-{block}-{number}" for number in range(10_000)]
+            connection.execute(jobs_table.insert(), [{**row, "name": name, "status": "completed"} for name in names])
+    started = time.perf_counter()
+    assert len(registry.jobs.list(limit=50)) == 50
+    assert len(registry.jobs.list(endpoint="churn", status=JobStatus.COMPLETED, limit=50, offset=200)) == 50
+    assert registry.jobs.claim("a", 30) is not None
+    assert time.perf_counter() - started < 1.0  # milliseconds in fact; a scan of every body takes seconds
+
+
+CLAIM_ALL = """
+import sys
+from pathlib import Path
+from batchpoint.registry import Registry
+
+registry = Registry.open(sys.argv[1], Path(sys.argv[2]))
+while (claimed := registry.jobs.claim(sys.argv[3], 600)) is not None:
+    print(claimed.job.name)
+registry.close()
+"""
+
+
+def test_processes_that_claim_at_once_never_get_the_same_job(
+    registry: Registry, database_url: str, tmp_path: Path
+) -> None:
+    # Real processes: only they show that the lock is the database's and not this interpreter's.
+    for number in range(60):
+        registry.jobs.enqueue(make_job(f"job-{number}", compute=f"compute-{number % 3}"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(batchpoint.__file__).parents[1])}
+    command = [sys.executable, "-c", CLAIM_ALL, database_url, str(tmp_path / "secret.key")]
+    processes = [
+        subprocess.Popen([*command, owner], env=environment, stdout=subprocess.PIPE, text=True) for owner in "abc"
+    ]
+    names = [name for process in processes for name in process.communicate(timeout=60)[0].split()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(names) == sorted(f"job-{number}" for number in range(60))
+
+
+def test_threads_that_claim_at_once_never_get_the_same_job(registry: Registry) -> None:
+    for number in range(40):
+        registry.jobs.enqueue(make_job(f"job-{number}"))
+    names: list[str] = []
+
+    def claim_all(owner: str) -> None:
+        while (claimed := registry.jobs.claim(owner, 600)) is not None:
+            names.append(claimed.job.name)
+
+    threads = [threading.Thread(target=claim_all, args=(f"server-{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names) == 40
+    assert len(set(names)) == 40
