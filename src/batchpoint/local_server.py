@@ -14,6 +14,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -172,6 +173,8 @@ def _start(home: Path, timeout: float) -> LocalServer:
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         if server := find(home):
+            # Its end is awaited, or it would stay a zombie for as long as this process lives.
+            threading.Thread(target=process.wait, name="reap-server", daemon=True).start()
             return server
         time.sleep(0.02)
     if server := find(home):

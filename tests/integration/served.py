@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
+import uvicorn
 
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Input, InvokeRequest, Job
+from batchpoint.server.app import create_app
+from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 
@@ -50,3 +58,23 @@ def eventually(condition: Callable[[], object], *, seconds: float = 15.0) -> Non
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+@contextmanager
+def served(context: Context, secret: str | None) -> Iterator[httpx.Client]:
+    """The application behind real HTTP, in a thread, and a client with this token."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        config = uvicorn.Config(create_app(context), log_config=None, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()

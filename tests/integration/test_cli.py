@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import FakeServer, error, fake_server
 
 from batchpoint.cli.main import run
+from fake_server import FakeServer, error, fake_server
 
 JOB = {"name": "one", "status": "queued"}
 FAILED = {
@@ -57,7 +57,9 @@ def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
     (tmp_path / "endpoint.yml").write_text("name: churn\n")
     server.routes["PUT /endpoints/churn"] = lambda request: request.body
 
-    said = batchpoint("batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait")
+    said = batchpoint(
+        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait"
+    )
 
     assert (said.code, said.err) == (0, "")
     assert json.loads(said.out)["tags"] == {"team": "risk"}
@@ -81,9 +83,7 @@ def test_a_slip_in_a_file_is_told_with_its_line_and_without_a_traceback(batchpoi
         ("invalid_entity", 2), ("registry_unavailable", 6), ("scoring_failed", 1),
     ],
 )  # fmt: skip
-def test_each_kind_of_error_has_its_exit_code(
-    server: FakeServer, batchpoint: Any, code: str, exit_code: int
-) -> None:
+def test_each_kind_of_error_has_its_exit_code(server: FakeServer, batchpoint: Any, code: str, exit_code: int) -> None:
     server.routes["GET /jobs/one"] = (400, error(code, "Because."))
 
     said = batchpoint("job show -n one")
@@ -125,7 +125,9 @@ def test_a_model_is_registered_from_options_alone(server: FakeServer, batchpoint
     (tmp_path / "m").mkdir()
     server.routes["POST /models"] = lambda request: (201, {**request.body, "version": "1"})
 
-    said = batchpoint("model create -n churn -p ./m -t mlflow_model --tags", "a=b c=d", "--query", "version", "-o", "tsv")
+    said = batchpoint(
+        "model create -n churn -p ./m -t mlflow_model --tags", "a=b c=d", "--query", "version", "-o", "tsv"
+    )
 
     assert (said.code, said.out) == (0, "1\n")
     (request,) = server.asked("POST /models")
@@ -178,9 +180,7 @@ def test_an_invoke_prints_the_job_at_once(server: FakeServer, batchpoint: Any, t
     assert body["outputs"]["score"]["path"] == f"{tmp_path}/out/"
 
 
-def test_an_invoke_reads_inputs_from_a_file_relative_to_it(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
-) -> None:
+def test_an_invoke_reads_inputs_from_a_file_relative_to_it(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
     (tmp_path / "asked").mkdir()
     (tmp_path / "asked" / "trips").mkdir()
     (tmp_path / "asked" / "inputs.yml").write_text(
@@ -207,9 +207,7 @@ def test_a_followed_invoke_ends_with_receipt_and_places(server: FakeServer, batc
     assert "batchpoint job retry-failed -n one" in said.err
 
 
-def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(
-    server: FakeServer, batchpoint: Any
-) -> None:
+def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(server: FakeServer, batchpoint: Any) -> None:
     server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
     server.routes["GET /jobs/one/wait"] = server.routes["GET /jobs/one"] = FAILED
     server.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"

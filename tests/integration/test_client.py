@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import FakeServer, Request, error, fake_server
 
 from batchpoint.client import Client, Job, VersionMismatchWarning, load
 from batchpoint.client.connection import Connection
@@ -23,6 +22,7 @@ from batchpoint.errors import (
     ServerUnavailableError,
 )
 from batchpoint.settings import Settings
+from fake_server import FakeServer, Request, error, fake_server
 
 QUEUED = {"name": "one", "status": "queued"}
 DONE = {
@@ -196,7 +196,7 @@ def test_a_yaml_files_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidEntityError, match="nothing.yml cannot be read: No such file"):
+    with pytest.raises(InvalidEntityError, match=r"nothing.yml cannot be read: No such file"):
         load(tmp_path / "nothing.yml", "model")
     (tmp_path / "latin.yml").write_bytes(b"name: \xfc")
     with pytest.raises(InvalidEntityError, match="it is not UTF-8 text"):
@@ -277,16 +277,14 @@ def test_a_request_that_must_not_be_repeated_is_not(server: FakeServer, client: 
 def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
     connection = Connection("http://127.0.0.1:9", None, sleep=lambda _: None)
 
-    with pytest.raises(ServerUnavailableError, match="No server answers at http://127.0.0.1:9 .*batchpoint up"):
+    with pytest.raises(ServerUnavailableError, match=r"No server answers at http://127.0.0.1:9 .*batchpoint up"):
         connection.get("/jobs")
     connection.close()
 
 
 def test_a_local_server_that_has_ended_is_found_again(server: FakeServer) -> None:
     server.routes["GET /jobs/one"] = QUEUED
-    connection = Connection(
-        "http://127.0.0.1:9", None, find_again=lambda: (server.url, "new"), sleep=lambda _: None
-    )
+    connection = Connection("http://127.0.0.1:9", None, find_again=lambda: (server.url, "new"), sleep=lambda _: None)
 
     assert connection.get("/jobs/one") == QUEUED
     connection.close()
@@ -330,7 +328,7 @@ def test_waiting_for_a_failed_job_raises_with_the_first_traceback(server: FakeSe
 def test_waiting_gives_up_in_time(server: FakeServer, client: Client) -> None:
     server.routes["GET /jobs/one"] = server.routes["GET /jobs/one/wait"] = QUEUED
 
-    with pytest.raises(TimeoutError, match="is queued after 0.05 s; it goes on"):
+    with pytest.raises(TimeoutError, match=r"is queued after 0.05 s; it goes on"):
         client.jobs.get("one").wait(timeout=0.05)
 
 

@@ -148,7 +148,7 @@ def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: 
     assert runner_lives(folder)
     second = Background(workspace, runner=FAKE_RUNNER)
     second.start()
-    eventually(lambda: second.dispatcher.held())
+    eventually(second.dispatcher.held)
     (folder / "go").touch()
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()

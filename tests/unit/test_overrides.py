@@ -41,7 +41,7 @@ def test_an_output_dataset_is_a_place_for_the_output() -> None:
 
 
 def test_what_an_invoke_may_not_change_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(InvalidEntityError, match="'mini_batch_sise' cannot be changed at invoke. Did you mean 'mini_"):
+    with pytest.raises(InvalidEntityError, match=r"'mini_batch_sise' cannot be changed at invoke. Did you mean 'mini_"):
         read_overrides([{"mini_batch_sise": 2}])
     with pytest.raises(InvalidEntityError, match="'output_action' cannot be changed at invoke"):
         read_overrides([{"output_action": "summary_only"}])

@@ -287,6 +287,9 @@ class Dispatcher:
         with self._lock:
             self._runs.pop(run.job.name, None)
         self._forget_process(run)
+        if run.process is not None and run.process.poll() is None:
+            # Its end is awaited nevertheless, or it would stay a zombie for as long as this process lives.
+            threading.Thread(target=run.process.wait, name=f"reap-{run.job.name}", daemon=True).start()
         self._changes.notify()
         self._workspace.job_queued.set()  # what the job held is free now
 

@@ -87,22 +87,20 @@ def _specification(
     model_path = _existing(model, "--model")
     script_path = _script_of(model_path, script)
 
-    from batchpoint.background.launcher import OutputPlace, Resolved, build_spec
+    from batchpoint.background.launcher import Resolved, build_spec
     from batchpoint.entities.assets import Model
     from batchpoint.entities.resources import Compute
     from batchpoint.operations.places import Place
 
     job = _job(script_path, data, out, assignments, options)
-    place = job.inputs["input"].path
+    place, folder_of_output = job.inputs["input"].path, str(out.parent.absolute())
     spec = build_spec(
         job,
         Resolved(
             python=sys.executable,
             compute=Compute(name="local"),
             home=folder,
-            output=OutputPlace(
-                Place(str(out.parent.absolute()), str(out.parent.absolute())), out.name, owns_folder=False
-            ),
+            output=Place(folder_of_output, folder_of_output),
             model=Model(name="model", version="1", path=str(model_path), type=_type_of(model_path)),
             model_path=model_path,
             code_dir=script_path.parent if script_path else None,
@@ -112,7 +110,7 @@ def _specification(
     )
     stem = out.stem
     names = {"errors_name": f"{stem}.errors.{spec.output.errors_format}", "receipt_name": f"{stem}.receipt.json"}
-    output = spec.output.model_copy(update=names)
+    output = spec.output.model_copy(update={**names, "owns_folder": False})
     _refuse_what_lies_there(out, output.if_exists)
     return spec.model_copy(update={"output": output, "fork_server": None, "fork_server_idle_seconds": 0})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchpoint import __version__
-from batchpoint.cli.options import State, common, limit_option, yes_option
+from batchpoint.cli.options import State, common, diagnostics, limit_option, yes_option
 
 
 @click.command()
@@ -58,13 +58,37 @@ def status(state: State) -> None:
         state.show({"url": client.url, "home": str(settings.home), **client.server()})
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
-@click.pass_context
-def server(context: click.Context) -> None:
-    """Run a server in the foreground until it is interrupted. Takes the options of `python -m batchpoint.server`."""
-    from batchpoint.server.__main__ import main
+@click.command()
+@click.option("--host", help="Address to listen on; this machine alone when not given.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; the system chooses when not given.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate, for other machines.")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Key of the certificate.")
+@click.option("--allow-insecure", is_flag=True, help="Listen to other machines without a certificate.")
+@diagnostics
+def server(
+    state: State,
+    host: str | None,
+    port: int | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    allow_insecure: bool,
+) -> None:
+    """Run a server in the foreground until it is told to end (Ctrl-C, SIGTERM). Jobs that run go on."""
+    from dataclasses import replace
+    from pathlib import Path
 
-    context.exit(main(context.args))
+    from batchpoint.server.process import serve
+    from batchpoint.settings import Settings
+
+    settings = Settings.from_environment()
+    settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
+    state.note(f"Serving {settings.home}; 'batchpoint status' shows the address.")
+    serve(
+        settings,
+        tls_cert=Path(tls_cert) if tls_cert else None,
+        tls_key=Path(tls_key) if tls_key else None,
+        allow_insecure=allow_insecure,
+    )
 
 
 @click.group()

@@ -228,11 +228,13 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError("Can't set instance_count when resources is provided.")
         value["resources"] = {"instance_count": settings.pop("instance_count")}
     for key in ("model", "environment"):
-        inline = value.get(key)
-        if isinstance(inline, Mapping) and "name" not in inline:
-            value[key] = {"name": f"{value.get('endpoint_name')}-{value.get('name')}", **inline}
+        value[key] = _named(value.get(key), f"{value.get('endpoint_name')}-{value.get('name')}")
     value["settings"], value["batchpoint"] = settings, options
     return value
+
+
+def _named(inline: object, name: str) -> object:
+    return {"name": name, **inline} if isinstance(inline, Mapping) and "name" not in inline else inline
 
 
 def _option_value(text: object) -> object:

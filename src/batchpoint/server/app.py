@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from batchpoint import __version__
-from batchpoint.entities.base import Asset
+from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import InvokeRequest, Job, Receipt
 from batchpoint.entities.resources import Compute, Datastore
@@ -30,7 +30,7 @@ WORKING_THREADS = 40
 """Threads for requests that do not wait."""
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
-    Asset, BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Receipt, Token,
+    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Receipt, Token,
     assets.AssetChange, jobs.JobChange, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
@@ -56,7 +56,6 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    # The names of assets and resources are open-ended paths: the fixed ones come first.
     for router in (tokens.router, endpoints.router, jobs.router, resources.router, assets.router):
         app.include_router(router, prefix="/api/v1")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

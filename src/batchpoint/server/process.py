@@ -50,8 +50,13 @@ def serve(
     """
     check_address(settings.host, tls=tls_cert is not None, allow_insecure=allow_insecure)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with local_server.claimed(settings.home), _listening(settings) as listener:
-        workspace = Workspace.open(settings)
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with (
+        local_server.claimed(settings.home),
+        _listening(settings) as listener,
+        Workspace.open(settings) as workspace,
+    ):
         _leave_token(workspace)
         background = Background(workspace)
         context = Context(workspace, background, server_id=uuid.uuid4().hex, shares_files=_is_loopback(settings.host))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -22,10 +21,6 @@ from batchpoint.server.context import Shared, Work
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["resources"])
-
-Plural = Literal["computes", "datastores"]
-
-_KINDS: dict[str, ResourceKind] = {"computes": "compute", "datastores": "datastore"}
 
 
 @router.get("/datastores/{name}/files", name="datastores.files")
@@ -77,38 +72,46 @@ def nodes(name: str, _: Reader, shared: Shared) -> JSONResponse:
     return answer({"value": [vars(node) for node in shared.background.nodes(compute)], "next": None})
 
 
-@router.get("/{kind}", name="resources.list")
-def list_resources(kind: Plural, _: Reader, work: Work, page: Paged) -> JSONResponse:
-    """All of a kind, by name."""
-    return page.answer(work.resources.list(_KINDS[kind], limit=page.reach, offset=page.offset))
+class _Routes:
+    """The routes of one kind of resource."""
 
+    def __init__(self, kind: ResourceKind) -> None:
+        self._kind = kind
 
-@router.get("/{kind}/{name}", name="resources.get", **described(result=Compute))
-def get_resource(kind: Plural, name: str, _: Reader, work: Work) -> JSONResponse:
-    """One of them; credentials are never shown."""
-    return answer(work.resources.get(_KINDS[kind], name))
+    def add_to(self, router: APIRouter) -> None:
+        """Put the routes below ``/<kind>s``."""
+        kind, path = self._kind, f"/{self._kind}s"
+        both = described(body=RESOURCE_KINDS[kind], result=RESOURCE_KINDS[kind])
+        one = f"{path}/{{name}}"
+        router.get(path, name=f"{kind}s.list")(self.list_resources)
+        router.get(one, name=f"{kind}s.get", **described(result=RESOURCE_KINDS[kind]))(self.get_resource)
+        router.put(one, name=f"{kind}s.create_or_update", **both)(self.create_or_update)
+        router.patch(one, name=f"{kind}s.update", **both)(self.update)
+        router.delete(one, name=f"{kind}s.delete", status_code=204)(self.delete)
 
+    def list_resources(self, _: Reader, work: Work, page: Paged) -> JSONResponse:
+        """All of a kind, by name."""
+        return page.answer(work.resources.list(self._kind, limit=page.reach, offset=page.offset))
 
-@router.put("/{kind}/{name}", name="resources.create_or_update", **described(body=Compute, result=Compute))
-def create_or_update(kind: Plural, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
-    """Create one, or change the one of that name."""
-    entity = named(RESOURCE_KINDS[_KINDS[kind]], body, name)
-    return answer(work.resources.create_or_update(_KINDS[kind], entity, by=caller.name))
+    def get_resource(self, name: str, _: Reader, work: Work) -> JSONResponse:
+        """One of them; credentials are never shown."""
+        return answer(work.resources.get(self._kind, name))
 
+    def create_or_update(self, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
+        """Create one, or change the one of that name."""
+        entity = named(RESOURCE_KINDS[self._kind], body, name)
+        return answer(work.resources.create_or_update(self._kind, entity, by=caller.name))
 
-@router.patch("/{kind}/{name}", name="resources.update", **described(body=Compute, result=Compute))
-def update(kind: Plural, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
-    """Change the keys that are given; null takes one away."""
-    before = work.resources.get(_KINDS[kind], name)
-    entity = named(RESOURCE_KINDS[_KINDS[kind]], merged(before.body(), body), name)
-    return answer(work.resources.create_or_update(_KINDS[kind], entity, by=caller.name))
+    def update(self, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
+        """Change the keys that are given; null takes one away."""
+        before = work.resources.get(self._kind, name)
+        entity = named(RESOURCE_KINDS[self._kind], merged(before.body(), body), name)
+        return answer(work.resources.create_or_update(self._kind, entity, by=caller.name))
 
-
-@router.delete("/{kind}/{name}", name="resources.delete", status_code=204)
-def delete(kind: Plural, name: str, _: Admin, work: Work) -> Response:
-    """Delete one. What lies in a datastore stays there."""
-    work.resources.delete(_KINDS[kind], name)
-    return Response(status_code=204)
+    def delete(self, name: str, _: Admin, work: Work) -> Response:
+        """Delete one. What lies in a datastore stays there."""
+        work.resources.delete(self._kind, name)
+        return Response(status_code=204)
 
 
 def named(model: type[Entity], body: object, name: str) -> Entity:
@@ -131,3 +134,7 @@ def named(model: type[Entity], body: object, name: str) -> Entity:
 def _place(work: Workspace, datastore: str, path: str) -> Place:
     work.resources.get("datastore", datastore)
     return work.places.resolve(f"azureml://datastores/{datastore}/paths/{path}")
+
+
+for _kind in RESOURCE_KINDS:
+    _Routes(_kind).add_to(router)
