@@ -29,7 +29,9 @@ class Shipped:
         path = os.pathsep.join(filter(None, [str(SOURCE), kept.get("PYTHONPATH", "")]))
         return {**kept, "BATCHPOINT_HOME": str(self.home), "PYTHONPATH": path, "COLUMNS": "200", **self.variables}
 
-    def run(self, *arguments: str | Path, cwd: Path | None = None, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str | Path, cwd: Path | None = None, timeout: float = 180
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, whatever its exit code."""
         command = [sys.executable, "-m", "batchpoint", *map(str, arguments)]
         return subprocess.run(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from shipped import Shipped
 
 GOOD = "def run(rows):\n    return rows['a']\n"
@@ -156,7 +157,10 @@ def test_dirty_rows_and_stray_files_cost_no_more_than_themselves(desk: Desk) -> 
     ids=["wrong type", "None", "init fails", "exits", "segfaults", "hangs"],
 )
 def test_a_script_that_cannot_score_fails_the_job_with_its_own_story(desk: Desk, script: str, words: str) -> None:
-    desk.deploy(script, DEPLOYMENT.replace("timeout: 5", "timeout: 1").replace("max_worker", "task_overhead_timeout: 0, max_worker"))
+    desk.deploy(
+        script,
+        DEPLOYMENT.replace("timeout: 5", "timeout: 1").replace("max_worker", "task_overhead_timeout: 0, max_worker"),
+    )
     data = desk.write("data.csv", "a,b\n1,x\n")
     code, told = desk.invoke(data)
     assert code == 1, told

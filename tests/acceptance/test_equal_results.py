@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from postgres_server import running_postgres
 from shipped import Shipped
 
@@ -34,7 +35,7 @@ model = make_pipeline(
     ColumnTransformer([("holiday", OneHotEncoder(handle_unknown="ignore"), ["holiday"])], remainder="passthrough"),
     LinearRegression(),
 ).fit(frame, target)
-mlflow.sklearn.save_model(model, sys.argv[1], signature=infer_signature(frame, model.predict(frame)))
+mlflow.sklearn.save_model(model, sys.argv[1], serialization_format="cloudpickle", signature=infer_signature(frame, model.predict(frame)))
 score = frame.sample(20_000, replace=True, random_state=5, ignore_index=True)
 score.insert(0, "trip", [f"T{n:06d}" for n in range(len(score))])
 score.to_csv(sys.argv[2], index=False)
@@ -99,7 +100,12 @@ def test_cli_python_and_curl_give_equal_bytes(shipped: Shipped, trained: Path) -
         "print(len(job.predictions()), job.receipt.ok)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=shipped.environment(), capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program],
+        env=shipped.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout.split() == ["20000", "20000"], done.stderr
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from shipped import Shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -62,4 +63,6 @@ def test_every_command_of_the_readme_tour_prints_what_the_readme_shows(shipped: 
         )  # fmt: skip
         printed = done.stdout + done.stderr
         assert done.returncode == 0, f"$ {step.command}\n{printed}"
-        assert matches(step.output, printed), f"$ {step.command}\nthe README shows:\n{step.output}\nit printed:\n{printed}"
+        assert matches(step.output, printed), (
+            f"$ {step.command}\nthe README shows:\n{step.output}\nit printed:\n{printed}"
+        )

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shipped import Shipped
 
-SCRIPT = '''
+SCRIPT = """
 import time
 
 def init():
@@ -23,7 +24,7 @@ def run(rows):
     if (rows["value"] < 0).any():
         raise ValueError("value is negative")
     return rows["value"] * 2
-'''
+"""
 
 DEPLOYMENT = """
 name: blue
@@ -63,7 +64,7 @@ def torture(shipped: Shipped, tmp_path: Path, *, kills: int) -> None:
     """Kill processes of running jobs until ``kills`` have been killed; compare each job with an undisturbed one."""
     declare(shipped, tmp_path)
     expected = contents(shipped, finished(shipped, start(shipped, tmp_path, "calm")))
-    chance = random.Random(20_240_501)  # noqa: S311  # which process dies when is no secret
+    chance = random.Random(20_240_501)  # which process dies when is no secret
     killed: list[str] = []
     round_number = 0
     while len(killed) < kills:
@@ -80,7 +81,7 @@ def declare(shipped: Shipped, tmp_path: Path) -> None:
     (tmp_path / "code" / "score.py").write_text(SCRIPT)
     (tmp_path / "model.txt").write_text("a model")
     (tmp_path / "deployment.yml").write_text(DEPLOYMENT)
-    bad = set(random.Random(7).sample(range(ROWS), ROWS // 100))  # noqa: S311  # test data
+    bad = set(random.Random(7).sample(range(ROWS), ROWS // 100))  # test data
     lines = "".join(f"{row},{-1 if row in bad else row}\n" for row in range(ROWS))
     (tmp_path / "input.csv").write_text("id,value\n" + lines)
     shipped.ok("endpoint", "create", "-n", "torture")
