@@ -380,22 +380,25 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
 def _output_path(job: Job) -> str:
     """The folder of a job's predictions: as the invoke resolved it, else named after the job (Azure's layout)."""
     given = next(iter(job.outputs.values()), Output())
-    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{_own_folder(job)}/"
+    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{_own_folder(job.name)}/"
 
 
-def _own_folder(job: Job) -> str:
-    return f"azureml/{job.name}/score"
+def _own_folder(job: str) -> str:
+    return f"azureml/{job}/score"
 
 
 def _output(job: Job, deployment: BatchDeployment, folder: Place) -> OutputSpec:
     options, settings = deployment.batchpoint, deployment.settings
+    owns_folder = folder.uri.rstrip("/").endswith(_own_folder(job.retry_of or job.name))
+    beside = "" if owns_folder else f"{PurePosixPath(settings.output_file_name).stem}."
     return OutputSpec(
         action=settings.output_action,
         format=_format(options.output_format, settings.output_file_name),
         folder=_location(folder),
         file_name=settings.output_file_name,
-        errors_name=f"errors.{options.errors_format}",
-        owns_folder=folder.uri.rstrip("/").endswith(_own_folder(job)),
+        errors_name=f"{beside}errors.{options.errors_format}",
+        receipt_name=f"{beside}receipt.json",
+        owns_folder=owns_folder,
         if_exists=options.if_exists,
         table=options.table,
         key_columns=options.key_columns,
