@@ -15,6 +15,7 @@ import selectors
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from batchpoint.errors import (
     EnvironmentBuildError,
     InputError,
     LeaseLostError,
+    NotFoundError,
     ScoringScriptError,
 )
 from batchpoint.registry.jobs import ClaimedJob
@@ -262,11 +264,22 @@ class Dispatcher:
             Reason(outcome["reason"]),
             error=JobError.model_validate(error) if error else None,
             receipt=Receipt.model_validate(receipt) if receipt else None,
-            outputs=outcome.get("outputs"),
+            outputs=self._kept_outputs(run.job, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
         self._drop(run)
+
+    def _kept_outputs(self, job: Job, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
+        places = self._workspace.places
+        path = next((output.path for output in job.outputs.values() if output.path), None)
+        kept = {name: dict(found) for name, found in published.items()}
+        with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
+            datastore = places.resolve(path).datastore if path else None
+            for found in kept.values():
+                found.update({key: places.kept(found[key], datastore) for key in ("uri", "folder") if key in found})
+        return kept
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
