@@ -1,4 +1,4 @@
-"""Settings: ``BATCHPOINT_*`` environment variables read once into one frozen object, which is passed, never imported."""
+"""Settings: ``BATCHPOINT_*`` variables, read once into one frozen object, which is passed, never imported."""
 
 from __future__ import annotations
 

@@ -48,7 +48,9 @@ SHAPES = {
                 result["variety"] = kind + " kind"
                 return result
         """,
-        options="{mini_batch_type: dataframe, output_format: azureml, program_arguments: [--model_name, iris, --x, '1']}",
+        options=(
+            "{mini_batch_type: dataframe, output_format: azureml, program_arguments: [--model_name, iris, --x, '1']}"
+        ),
         files={"iris.csv": TABLE},
         expected='5.1 1.4 "iris kind"\n6.3 4.9 "iris kind"\n',
     ),

@@ -35,7 +35,8 @@ model = make_pipeline(
     ColumnTransformer([("holiday", OneHotEncoder(handle_unknown="ignore"), ["holiday"])], remainder="passthrough"),
     LinearRegression(),
 ).fit(frame, target)
-mlflow.sklearn.save_model(model, sys.argv[1], serialization_format="cloudpickle", signature=infer_signature(frame, model.predict(frame)))
+signature = infer_signature(frame, model.predict(frame))
+mlflow.sklearn.save_model(model, sys.argv[1], signature=signature, serialization_format="cloudpickle")
 score = frame.sample(20_000, replace=True, random_state=5, ignore_index=True)
 score.insert(0, "trip", [f"T{n:06d}" for n in range(len(score))])
 score.to_csv(sys.argv[2], index=False)

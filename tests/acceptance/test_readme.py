@@ -59,7 +59,8 @@ def test_every_command_of_the_readme_tour_prints_what_the_readme_shows(shipped: 
     environment = {**shipped.environment(), "PATH": f"{commands}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     for step in steps:
         done = subprocess.run(
-            ["bash", "-c", step.command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=180, check=False
+            ["bash", "-c", step.command],
+            cwd=checkout, env=environment, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         printed = done.stdout + done.stderr
         assert done.returncode == 0, f"$ {step.command}\n{printed}"

@@ -23,13 +23,14 @@ def test_the_import_contracts_hold(
 
 
 def test_there_is_one_colour_of_code(root: Path) -> None:
-    found = [
-        f"{path.relative_to(root)}:{node.lineno}"
+    found = {
+        path.relative_to(root / "src" / "batchpoint").as_posix()
         for path in sorted((root / "src").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
-    ]
-    assert found == []
+    }
+    # The rim of the web server, where ASGI itself is asynchronous: the middleware, start and stop, streamed uploads.
+    assert found == {"server/door.py", "server/app.py", "server/process.py", "server/api/resources.py"}
 
 
 @pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)

@@ -255,7 +255,6 @@ class Dispatcher:
         self._launch(run)
 
     def _finish(self, run: _Run, outcome: dict[str, Any]) -> None:
-        outputs = {name: str(found["uri"]) for name, found in (outcome.get("outputs") or {}).items()}
         error, receipt = outcome.get("error"), outcome.get("receipt")
         self._jobs.finish(
             run.job.name,
@@ -263,7 +262,7 @@ class Dispatcher:
             Reason(outcome["reason"]),
             error=JobError.model_validate(error) if error else None,
             receipt=Receipt.model_validate(receipt) if receipt else None,
-            outputs=outputs,
+            outputs=outcome.get("outputs"),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )

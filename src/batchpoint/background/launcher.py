@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -39,6 +40,8 @@ from batchpoint.workspace import Workspace
 TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 """Files whose rows can be scored; MLflow models get anything else as paths."""
 
+OWN_FOLDER = re.compile(r"/azureml/[^/]+/score$")
+"""A folder of this shape belongs to one job, and to those that score its failed items again: Azure's layout."""
 RUNNER = (sys.executable, "-m", "batchpoint.scoring.runner")
 """The command that waits for a run's folder on its standard input."""
 
@@ -92,7 +95,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         input=_input(job, resolved),
         split=_split(deployment, script),
         csv=options.csv,
-        output=_output(job, deployment, resolved.output),
+        output=_output(deployment, resolved.output),
         retry=RetrySpec(
             max_retries=settings.retry_settings.max_retries,
             timeout=settings.retry_settings.timeout,
@@ -380,22 +383,21 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
 def _output_path(job: Job) -> str:
     """The folder of a job's predictions: as the invoke resolved it, else named after the job (Azure's layout)."""
     given = next(iter(job.outputs.values()), Output())
-    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{_own_folder(job)}/"
+    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job.name}/score/"
 
 
-def _own_folder(job: Job) -> str:
-    return f"azureml/{job.name}/score"
-
-
-def _output(job: Job, deployment: BatchDeployment, folder: Place) -> OutputSpec:
+def _output(deployment: BatchDeployment, folder: Place) -> OutputSpec:
     options, settings = deployment.batchpoint, deployment.settings
+    owns_folder = OWN_FOLDER.search(folder.uri.rstrip("/")) is not None
+    beside = "" if owns_folder else f"{PurePosixPath(settings.output_file_name).stem}."
     return OutputSpec(
         action=settings.output_action,
         format=_format(options.output_format, settings.output_file_name),
         folder=_location(folder),
         file_name=settings.output_file_name,
-        errors_name=f"errors.{options.errors_format}",
-        owns_folder=folder.uri.rstrip("/").endswith(_own_folder(job)),
+        errors_name=f"{beside}errors.{options.errors_format}",
+        receipt_name=f"{beside}receipt.json",
+        owns_folder=owns_folder,
         if_exists=options.if_exists,
         table=options.table,
         key_columns=options.key_columns,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchpoint.cli.options import State, diagnostics, set_option
-from batchpoint.errors import InvalidEntityError, OutputError, PlatformError
+from batchpoint.errors import AlreadyExistsError, InvalidEntityError, PlatformError
 
 if TYPE_CHECKING:
     from batchpoint.entities.jobs import Job, Progress
@@ -82,7 +82,7 @@ def _specification(
 
     Raises:
         InvalidEntityError: the model, the script or the data is not there, or an option is not allowed.
-        OutputError: something lies where the predictions should go.
+        AlreadyExistsError: something lies where the predictions should go.
     """
     model_path = _existing(model, "--model")
     script_path = _script_of(model_path, script)
@@ -206,7 +206,7 @@ def _holds_rows(data: str) -> bool:
 def _refuse_what_lies_there(out: Path, if_exists: str) -> None:
     """Say so before the work, not after it."""
     if if_exists == "fail" and out.exists():
-        raise OutputError(f"{out} exists already. Choose another name, or replace it with --overwrite.")
+        raise AlreadyExistsError(f"{out} exists already. Choose another name, or replace it with --overwrite.")
 
 
 def _run(folder: Path, state: State) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _fail(outcome: dict[str, Any], folder: Path, out: Path, state: State) -> Non
 
     error = JobError.model_validate(outcome["error"]) if outcome.get("error") else None
     job = Job(name=out.name, status=JobStatus.FAILED, reason=outcome.get("reason"), error=error)
-    text = failure_text(job).replace(f"Job {out.name} failed", "Scoring failed").split("\nMore in the log")[0]
+    text = failure_text(job).replace(f"Job {out.name} failed", "Scoring failed").split("\nMore in ")[0]
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {text}", err=True)
     state.note(f"Logs: {folder / 'logs'}")
     raise click.exceptions.Exit(1)

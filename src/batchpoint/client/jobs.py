@@ -252,7 +252,7 @@ def failure_text(job: JobEntity) -> str:
     elif job.error.exception:
         lines.append(job.error.exception)
     if job.error.log:
-        lines.append(f"More in the log {job.error.log}: batchpoint job logs -n {job.name} {job.error.log}")
+        lines.append(f"More in {job.error.log}; 'batchpoint job logs -n {job.name}' lists the logs.")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ AssetName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\
 EndpointName = Annotated[
     str, StringConstraints(min_length=3, max_length=32, pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")
 ]
-"""3 to 32 letters, digits and dashes; the first is a letter, the last is not a dash. Source: Azure ML endpoint names."""
+"""3 to 32 letters, digits and dashes; first a letter, last not a dash. Source: Azure ML endpoint names."""
 
 DeploymentName = EndpointName
 
@@ -36,7 +36,7 @@ class Part(BaseModel):
 
 
 class Entity(Part):
-    """Something that a person declares: one model is the YAML file, the REST body, the SDK object and the stored row."""
+    """Something that a person declares: one model is YAML file, REST body, SDK object and stored row."""
 
     schema_address: str | None = Field(default=None, alias="$schema", exclude=True)
     """Editors write it; nobody reads it."""

@@ -112,7 +112,7 @@ class CsvOptions(Part):
     column_names: list[str] | None = None
     """Names for headerless files."""
     null_values: list[str] = Field(default_factory=lambda: [""])
-    """Unquoted texts that mean "missing" in a text column. Number columns also take NaN, nan, NA, N/A, null and NULL."""
+    """Unquoted texts that mean "missing" in a text column. Number columns also take NaN, nan, NA, N/A, null, NULL."""
 
 
 class OutputTable(Part):
@@ -124,7 +124,7 @@ class OutputTable(Part):
 
 
 class ScoringOptions(Part):
-    """Our own options of a deployment, also accepted at invoke. Each default keeps Azure's files meaning what they say."""
+    """Our own options of a deployment, also accepted at invoke. The defaults keep the meaning of Azure's files."""
 
     output_format: Literal["auto", "csv", "jsonl", "parquet", "azureml"] = "auto"
     """``auto`` goes by the ending of ``output_file_name``; ``azureml`` writes Azure's exact bytes."""

@@ -106,7 +106,13 @@ class Output(Part):
     path: str | None = None
     """A folder or a file: ``azureml://datastores/<ds>/paths/<p>``, an fsspec URL, or a path of this machine."""
     uri: str | None = None
-    """Where it lies, once the job has published it. Set by the job."""
+    """Where the predictions lie, once the job has published them. Set by the job."""
+    folder: str | None = None
+    """The folder that all published files lie in. Set by the job."""
+    files: list[str] = Field(default_factory=list)
+    """The published files, relative to ``folder``. Set by the job."""
+    table: str | None = None
+    """The database table that the predictions went to. Set by the job."""
 
 
 class RetryOverrides(Part):

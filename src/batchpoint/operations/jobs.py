@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
-from batchpoint.operations.places import Place, Places
+from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
@@ -146,13 +147,12 @@ class Jobs:
             NotFoundError: there is no such job.
             DatastoreError: the store does not answer.
         """
-        place = self._published(self._registry.jobs.get(name))
-        if place is None:
+        output = self._registry.jobs.get(name).outputs.get(SCORE)
+        if output is None or output.folder is None:
             return []
-        stores = self._places.stores()
-        if not stores.is_folder(place.url, place.datastore):
-            return [(place.url.rsplit("/", 1)[-1], stores.size(place.url, place.datastore))]
-        return [(file.path, file.size) for file in stores.list(place.url, place.datastore, recursive=True)]
+        folder, stores = self._places.resolve(output.folder), self._places.stores()
+        places = ((file, self._places.below(folder, file)) for file in output.files)
+        return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
     def open_output(self, name: str, path: str) -> Iterator[IO[bytes]]:
@@ -162,34 +162,34 @@ class Jobs:
             NotFoundError: there is no such job or file.
             DatastoreError: the store does not answer.
         """
-        place = self._published(self._registry.jobs.get(name))
-        if place is None:
+        output = self._registry.jobs.get(name).outputs.get(SCORE)
+        if output is None or output.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        stores = self._places.stores()
-        if stores.is_folder(place.url, place.datastore):
-            place = self._places.below(place, path)
-        elif place.url.rsplit("/", 1)[-1] != path:
-            raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
-        if not stores.exists(place.url, place.datastore) or stores.is_folder(place.url, place.datastore):
+        place, stores = self._places.below(self._places.resolve(output.folder), path), self._places.stores()
+        if path not in output.files or not stores.exists(place.url, place.datastore):
             raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
         with stores.open_read(place.url, place.datastore) as file:
             yield file
 
     def errors(self, name: str, limit: int = 1000) -> Sequence[dict[str, Any]]:
-        """The items that failed, in input order: the lines of the errors file. None before it is published.
+        """The items that failed, in input order: the lines of the errors file. None while the job runs.
+
+        A job that did not complete publishes nothing; what failed in it by then is in the errors file of its folder.
 
         Raises:
             NotFoundError: there is no such job.
         """
-        names = [path for path, _ in self.outputs(name)]
-        if "errors.jsonl" in names:
-            with self.open_output(name, "errors.jsonl") as file:
-                return [json.loads(line) for _, line in zip(range(limit), file, strict=False)]
-        if "errors.parquet" in names:
-            with self.open_output(name, "errors.parquet") as file:
-                rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).slice(0, limit).to_pylist()
-                return rows
-        return []
+        job = self._registry.jobs.get(name)
+        output = job.outputs.get(SCORE)
+        for path in output.files if output is not None else ():
+            if path.endswith(("errors.jsonl", "errors.parquet")):
+                with self.open_output(name, path) as file:
+                    return _error_lines(file, path, limit)
+        kept = Path(job.folder) / "errors.jsonl" if job.folder and job.status.is_finished else None
+        if kept is None or not kept.is_file():
+            return []
+        with kept.open("rb") as file:
+            return _error_lines(file, kept.name, limit)
 
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job.
@@ -202,10 +202,6 @@ class Jobs:
             message = f"Job {name} has no receipt: it is {job.status}. Receipts are written at the end of scoring."
             raise NotFoundError(message, kind="receipt", name=name)
         return job.receipt
-
-    def _published(self, job: Job) -> Place | None:
-        output = job.outputs.get(SCORE)
-        return self._places.resolve(output.uri) if output is not None and output.uri is not None else None
 
     def _log_file(self, job: Job, path: str) -> Path:
         missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
@@ -236,3 +232,10 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
     if job.folder is None or not Path(job.folder).is_dir():
         raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")
+
+
+def _error_lines(file: IO[bytes], name: str, limit: int) -> list[dict[str, Any]]:
+    if name.endswith(".parquet"):
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).slice(0, limit).to_pylist()
+        return rows
+    return [json.loads(line) for line in islice(file, limit)]

@@ -205,11 +205,12 @@ class Jobs:
         *,
         error: JobError | None = None,
         receipt: Receipt | None = None,
-        outputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, Mapping[str, Any]] | None = None,
         notices: Collection[str] = (),
         progress: Progress | None = None,
     ) -> Job:
-        """End a job; its status follows from the reason. ``outputs`` says where each named output lies (a URI).
+        """End a job; its status follows from the reason. ``outputs`` says where each named output lies:
+        ``uri``, ``folder``, ``files`` and ``table`` of ``entities.jobs.Output``.
 
         Raises:
             LeaseLostError: somebody else works on the job now.
@@ -219,8 +220,8 @@ class Jobs:
             row = self._leased(connection, name, token)
             job = _job(row)
             job.error, job.receipt = error, receipt
-            for output, uri in (outputs or {}).items():
-                job.outputs[output] = job.outputs.get(output, Output()).model_copy(update={"uri": uri})
+            for output, found in (outputs or {}).items():
+                job.outputs[output] = job.outputs.get(output, Output()).model_copy(update=dict(found))
             job.notices += [notice for notice in notices if notice not in job.notices]
             values: dict[str, Any] = {"body": _body(job), "reason": str(reason)}
             if progress is not None:

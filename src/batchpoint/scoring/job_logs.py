@@ -77,6 +77,8 @@ class JobLogs:
         self._errors_listed = 0
         for name in ("user", "sys/job_report", "sys/metrics/job"):
             (self._logs / name).mkdir(parents=True, exist_ok=True)
+        for name in ("job_error", "job_progress_overview"):
+            self._both(name, "")  # they exist for every job, also when there is nothing to say
         (self._logs / "readme.txt").write_text(README)
         (self._logs / "sys" / "master_role.txt").write_text("node-0 is the master.\n")
         self._report = self._logs / "sys" / "job_report" / "processed_mini-batches.csv"

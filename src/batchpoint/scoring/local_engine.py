@@ -299,7 +299,7 @@ class LocalEngine:
     def _setup(self, state: _Process, slot: int) -> dict[str, Any]:
         spec, folder = self._spec, self._folder
         model = spec.model
-        encoding = {"parquet": "arrow"}.get(spec.output.format, spec.output.format)
+        encoding: str = "arrow" if spec.output.table or spec.output.format == "parquet" else spec.output.format
         if spec.output.action == "summary_only":
             encoding = "none"
         return {

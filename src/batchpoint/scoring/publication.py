@@ -75,10 +75,13 @@ def choose_destination(spec: ScoringSpec, run_folder: Path, stores: Stores) -> D
     """
     marker = run_folder / MARKER
     if marker.exists():
-        number = json.loads(marker.read_text())["number"]
-        return _destination(spec.output, number, resumed=True)
-    number = _first_free(spec.output, stores) if _versioned(spec) else 1
-    check_free(spec, stores)
+        return _destination(spec.output, _number(marker), resumed=True)
+    earlier = _earlier_marker(spec)
+    if earlier is not None:
+        number = _number(earlier)
+    else:
+        number = _first_free(spec.output, stores) if _versioned(spec) else 1
+        check_free(spec, stores)
     write_synced(marker, json.dumps({"number": number}).encode())
     return _destination(spec.output, number)
 
@@ -94,7 +97,7 @@ def check_free(spec: ScoringSpec, stores: Stores, run_folder: Path | None = None
     Raises:
         OutputError: naming what lies there and which option helps.
     """
-    if spec.output.if_exists != "fail" or spec.retry_of is not None:
+    if spec.output.if_exists != "fail" or _earlier_marker(spec) is not None:
         return
     if run_folder is not None and (run_folder / MARKER).exists():
         return
@@ -102,6 +105,16 @@ def check_free(spec: ScoringSpec, stores: Stores, run_folder: Path | None = None
     if taken is not None:
         message = f"The output {taken} exists already and is never overwritten unasked. {_HELP}"
         raise OutputError(message, path=taken)
+
+
+def _number(marker: Path) -> int:
+    return int(json.loads(marker.read_text())["number"])
+
+
+def _earlier_marker(spec: ScoringSpec) -> Path | None:
+    """Where the run that is scored again has published, if it has: its output is replaced."""
+    marker = Path(spec.retry_of) / MARKER if spec.retry_of is not None else None
+    return marker if marker is not None and marker.exists() else None
 
 
 def staging_folder(spec: ScoringSpec, destination: Destination, run_folder: Path) -> Path:

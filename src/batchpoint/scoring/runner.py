@@ -41,6 +41,7 @@ from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
@@ -242,7 +243,7 @@ class Run:
     def __init__(self, folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> None:
         """Read the folder; nothing is started yet."""
         self._folder, self._options, self._stop = folder, storage_options, stop
-        self._spec = spec = ScoringSpec.read(folder)
+        self._spec = spec = resolved(ScoringSpec.read(folder))
         (folder / RESERVE).write_bytes(bytes(1 << 16))
         self._logs = JobLogs(folder, spec)
         self._ledger = Ledger.open(folder)
@@ -280,7 +281,8 @@ class Run:
             shutil.rmtree(self._folder / "work", ignore_errors=True)
         if finish.reason is Reason.COMPLETED:
             return self._publish(planner)
-        return self._end(finish.reason, self._job_error(finish))
+        self._keep_errors()
+        return self._end(finish.reason, self._job_error(finish), planner=planner)
 
     # ── scoring ──
 
@@ -486,6 +488,12 @@ class Run:
             )
             error = JobError(code=CODES[reason], message=message)
         return self._end(reason, error, receipt, published.outputs, [*published.notices], planner)
+
+    def _keep_errors(self) -> None:
+        """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""
+        from batchpoint.scoring.errors_file import write_errors  # noqa: PLC0415 -- imports Arrow
+
+        write_errors(self._ledger.in_order(), self._folder / "errors.jsonl", "jsonl")
 
     def _end(
         self,

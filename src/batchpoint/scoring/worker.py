@@ -487,7 +487,7 @@ def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str
 def _durations(marks: Sequence[float]) -> dict[str, float]:
     """Seconds of reading, running and writing; what was never reached took none."""
     ends = [*marks[1:], time.perf_counter()]
-    spent = [round(end - begin, 6) for begin, end in zip(marks, ends)] + [0.0] * (3 - len(marks))  # noqa: B905 -- 3.10+
+    spent = [round(end - begin, 6) for begin, end in zip(marks, ends)] + [0.0] * (3 - len(marks))  # noqa: B905 -- strict= needs Python 3.10
     return dict(zip(("read", "run", "write"), spent))  # noqa: B905 -- strict= needs Python 3.10
 
 
