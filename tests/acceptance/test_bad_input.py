@@ -159,7 +159,7 @@ def test_dirty_rows_and_stray_files_cost_no_more_than_themselves(desk: Desk) -> 
 def test_a_script_that_cannot_score_fails_the_job_with_its_own_story(desk: Desk, script: str, words: str) -> None:
     desk.deploy(
         script,
-        DEPLOYMENT.replace("timeout: 5", "timeout: 1").replace("max_worker", "task_overhead_timeout: 0, max_worker"),
+        DEPLOYMENT.replace("timeout: 5", "timeout: 1").replace("max_worker", "task_overhead_timeout: 4, max_worker"),
     )
     data = desk.write("data.csv", "a,b\n1,x\n")
     code, told = desk.invoke(data)
@@ -175,7 +175,7 @@ def test_a_token_that_is_revoked_or_unknown_opens_nothing(desk: Desk) -> None:
     guest.ok("endpoint", "list")
     done = guest.run("endpoint", "create", "-n", "mine")
     assert done.returncode == 5, done.stderr
-    desk.shipped.ok("token", "revoke", "-n", "guest")
+    desk.shipped.ok("token", "revoke", "-n", "guest", "-y")
     done = guest.run("endpoint", "list")
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr

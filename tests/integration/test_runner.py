@@ -411,6 +411,30 @@ def test_failed_files_are_scored_again_and_merged_into_the_same_output(make: Mak
     assert (tmp_path / "marker.log").read_text() == "0003.txt\n"
 
 
+def test_a_retry_of_a_canceled_retry_scores_only_what_failed_in_the_first(make: Make, tmp_path: Path) -> None:
+    script = """
+        import os
+        def run(mini_batch):
+            if any(path.endswith("0003.txt") for path in mini_batch) and not os.path.exists({marker!r}):
+                raise ValueError("not yet")
+            with open({marker!r} + ".log", "a") as log:
+                log.write(" ".join(map(os.path.basename, mini_batch)) + "\\n")
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    script = textwrap.dedent(script).format(marker=str(tmp_path / "marker"))
+    first = make(script, per_mini_batch=3, retry=RetrySpec(max_retries=0))
+    assert runner.run(first) is Reason.COMPLETED
+    (tmp_path / "marker.log").unlink()
+    canceled = make(script, per_mini_batch=3, name="canceled", retry_of=str(first))
+    (canceled / "cancel").touch()
+    assert runner.run(canceled) is Reason.CANCELED_BY_USER
+    (tmp_path / "marker").touch()
+    third = make(script, per_mini_batch=3, name="third", retry_of=str(canceled))
+    assert runner.run(third) is Reason.COMPLETED
+    assert predictions(third) == expected(6)
+    assert (tmp_path / "marker.log").read_text() == "0003.txt\n"
+
+
 def test_a_shared_fork_server_serves_two_runs_and_ends_when_idle(make: Make, tmp_path: Path) -> None:
     shared = tmp_path / ("a-rather-long-name-" * 6) / "fork-server"
     shared.parent.mkdir()

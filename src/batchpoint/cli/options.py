@@ -155,14 +155,14 @@ def changes_of(assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str,
     return changes
 
 
-def confirm(what: str, *, yes: bool) -> None:
+def confirm(what: str, *, yes: bool, deed: str = "Delete") -> None:
     """Ask before something is deleted; without a terminal ``-y`` is needed."""
     if yes:
         return
     if not sys.stdin.isatty():
-        message = f"Deleting {what} needs a confirmation. Add --yes."
+        message = f"{deed} {what}? That needs a confirmation: add --yes."
         raise click.UsageError(message)
-    click.confirm(f"Delete {what}?", abort=True, err=True)
+    click.confirm(f"{deed} {what}?", abort=True, err=True)
 
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -83,7 +83,7 @@ def summary(job: JobEntity) -> list[str]:
     for name, output in job.outputs.items():
         if output.uri:
             lines.append(f"{name}: {output.uri}")
-    if job.outputs:
+    if any(output.files for output in job.outputs.values()):
         lines.append(f"Download: batchpoint job download -n {job.name}")
     if job.receipt is not None and job.receipt.failed:
         lines.append(

@@ -122,7 +122,7 @@ def revoke_token(state: State, name: str, yes: bool) -> None:
     """End a token's validity at once."""
     from batchpoint.cli.options import confirm
 
-    confirm(f"token {name}", yes=yes)
+    confirm(f"token {name}", yes=yes, deed="Revoke")
     state.client().tokens.revoke(name)
 
 

@@ -42,6 +42,7 @@ from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.mltable import resolved
+from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
@@ -570,14 +571,22 @@ def _failure_in_words(failure: FailedItem) -> str:
 
 
 def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
-    """The records of the run whose failed items are scored again; its scripts' own files are taken over too."""
+    """The records of the runs whose failed items are scored again, the latest word on each mini-batch; their scripts'
+    own files are taken over too."""
     if spec.retry_of is None:
         return None
-    old = Path(spec.retry_of)
+    earlier = earlier_runs(spec)
     ours = folder / "user_output"
-    if (old / "user_output").is_dir() and not ours.exists():
-        shutil.copytree(old / "user_output", ours)
-    return {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
+    theirs = next((old / "user_output" for old in earlier if (old / "user_output").is_dir()), None)
+    if theirs is not None and not ours.exists():
+        partial = folder / "user_output.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(theirs, partial)
+        partial.rename(ours)
+    records: dict[int, Any] = {}
+    for old in reversed(earlier):
+        records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
+    return records
 
 
 def _read_line(stop: threading.Event) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
@@ -28,29 +28,30 @@ router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
 
 @router.get("", name="endpoints.list")
-def list_endpoints(_: Reader, work: Work, page: Paged) -> JSONResponse:
+def list_endpoints(request: Request, _: Reader, work: Work, page: Paged) -> JSONResponse:
     """All endpoints, by name."""
-    return page.answer(work.endpoints.list(limit=page.reach, offset=page.offset))
+    found = work.endpoints.list(limit=page.reach, offset=page.offset)
+    return page.answer([addressed(request, endpoint) for endpoint in found])
 
 
 @router.get("/{name}", name="endpoints.get", **described(result=BatchEndpoint))
-def get_endpoint(name: str, _: Reader, work: Work) -> JSONResponse:
+def get_endpoint(name: str, request: Request, _: Reader, work: Work) -> JSONResponse:
     """One endpoint."""
-    return answer(work.endpoints.get(name))
+    return answer(addressed(request, work.endpoints.get(name)))
 
 
 @router.put("/{name}", name="endpoints.create_or_update", **described(body=BatchEndpoint, result=BatchEndpoint))
-def create_or_update(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+def create_or_update(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
     """Create an endpoint, or change the one of that name."""
     endpoint = named(BatchEndpoint, body, name)
     assert isinstance(endpoint, BatchEndpoint)
-    return answer(work.endpoints.create_or_update(endpoint, by=caller.name))
+    return answer(addressed(request, work.endpoints.create_or_update(endpoint, by=caller.name)))
 
 
 @router.patch("/{name}", name="endpoints.update", **described(body=BatchEndpoint, result=BatchEndpoint))
-def update(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+def update(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    return create_or_update(name, merged(work.endpoints.get(name).body(), body), caller, work)
+    return create_or_update(name, merged(work.endpoints.get(name).body(), body), request, caller, work)
 
 
 @router.delete("/{name}", name="endpoints.delete", status_code=204)
@@ -143,3 +144,8 @@ def list_deployment_jobs(name: str, deployment: str, _: Reader, work: Work, page
     """The deployment's jobs, the newest first."""
     found = work.jobs.list(endpoint=name, deployment=deployment, limit=page.reach, offset=page.offset)
     return page.answer(found)
+
+
+def addressed(request: Request, endpoint: BatchEndpoint) -> BatchEndpoint:
+    """An endpoint with the address that invokes are posted to, as the caller reaches this server."""
+    return endpoint.model_copy(update={"scoring_uri": str(request.url_for("endpoints.invoke", name=endpoint.name))})
