@@ -140,6 +140,31 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
     raise AssertionError("it did not happen in time")
 
 
+def test_a_runner_parent_forks_a_runner_for_each_line_and_they_outlive_it(make: Make) -> None:
+    script = """
+        import time
+        def run(mini_batch):
+            time.sleep(0.3)
+            return mini_batch
+    """
+    folders = [make(script, files=2, name=name) for name in ("one", "two")]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "batchpoint.scoring.runner_parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(runner.__file__).parents[2])},
+    )
+    lines = b"".join(json.dumps({"folder": str(folder)}).encode() + b"\n" for folder in folders)
+    said, _ = parent.communicate(lines, timeout=30)
+    assert [list(json.loads(line)) for line in said.splitlines()] == [["pid"], ["pid"]]
+    assert parent.returncode == 0
+    assert not (folders[1] / "outcome.json").exists(), "the parent waited for its runners"
+    for folder in folders:
+        wait_for((folder / "outcome.json").exists)
+        assert outcome(folder)["reason"] == "completed"
+        assert (folder / "logs" / "runner.log").read_text() == ""
+
+
 def test_a_run_scores_every_file_in_order_and_says_so(make: Make) -> None:
     folder = make(NAMES, files=7, processes_per_instance=2)
     assert runner.run(folder) is Reason.COMPLETED
