@@ -35,6 +35,8 @@ STARTING_LIMIT = 600.0
 
 PROBES = 30
 """Items taken alone to find out whether anything can succeed, when the first mini-batch failed whole."""
+GOLDEN_SECTION = 0.6180339887498949
+"""Steps of this part of the whole spread evenly and never fall in with a period of the data."""
 FAULTS_OF_CODE = frozenset(
     ("AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "NotImplementedError", "TypeError")
 )
@@ -621,7 +623,7 @@ class StateMachine:
         self._has_probed = True
         self._probing = _Probing(error, PROBES)
         for number in range(PROBES):
-            item = task.start + number * task.items // PROBES
+            item = task.start + int(number * GOLDEN_SECTION % 1 * task.items)
             self._push(_Task(task.open, item, item + 1, is_probe=True))
 
     def _probe_failed(self, task: _Task, error: ErrorInfo) -> None:
