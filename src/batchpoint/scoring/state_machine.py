@@ -38,7 +38,7 @@ PROBES = 30
 GOLDEN_SECTION = 0.6180339887498949
 """Steps of this part of the whole spread evenly and never fall in with a period of the data."""
 FAULTS_OF_CODE = frozenset(
-    ("AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "NotImplementedError", "TypeError")
+    {"AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "TypeError"}
 )
 """Error types that a script raises for every item alike when it is itself at fault."""
 
@@ -640,8 +640,8 @@ class StateMachine:
             self._first_failure = probing.failure
             self._finish(
                 Reason.ALL_ITEMS_FAILED,
-                f"Stopped early: nothing has succeeded, and {PROBES} items spread over a mini-batch, scored one by one, "
-                "all failed with the same error. Nothing is lost: mend the script and retry the job.",
+                f"Stopped early: nothing has succeeded, and {PROBES} items spread over a mini-batch, scored one by "
+                "one, all failed with the same error. Mend the script, deploy it and retry the job.",
             )
 
     def _halve(self, task: _Task) -> None:
