@@ -38,7 +38,15 @@ PROBES = 30
 GOLDEN_SECTION = 0.6180339887498949
 """Steps of this part of the whole spread evenly and never fall in with a period of the data."""
 FAULTS_OF_CODE = frozenset(
-    {"AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "TypeError"}
+    {
+        "AttributeError",
+        "ImportError",
+        "KeyError",
+        "ModuleNotFoundError",
+        "NameError",
+        "NotImplementedError",
+        "TypeError",
+    }
 )
 """Error types that a script raises for every item alike when it is itself at fault."""
 
