@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from batchpoint.background import dispatcher
 from batchpoint.background.dispatcher import runner_lives
+from batchpoint.background.launcher import RunnerProcess
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus, Reason
 from batchpoint.entities.resources import Compute
@@ -31,7 +31,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def background(workspace: Workspace) -> Iterator[Background]:
-    started = Background(workspace, runner=FAKE_RUNNER)
+    started = Background(workspace, runner_parent=FAKE_RUNNER)
     started.start()
     yield started
     started.stop()
@@ -102,7 +102,7 @@ def test_a_job_canceled_in_the_moment_of_its_launch_does_not_run_on(
     launcher = background.dispatcher._launcher
     start, entered, leave = launcher.start, threading.Event(), threading.Event()
 
-    def slowly(folder: Path) -> subprocess.Popen[bytes]:
+    def slowly(folder: Path) -> RunnerProcess:
         entered.set()
         leave.wait(10)
         return start(folder)
@@ -158,7 +158,7 @@ def test_a_runner_that_always_dies_is_given_up(workspace: Workspace, background:
 def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
-    background = Background(workspace, runner=FAKE_RUNNER)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
     background.start()
     eventually(lambda: is_finished(workspace, job.name))
     background.stop()
@@ -169,12 +169,12 @@ def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace
 
 
 def test_the_jobs_of_a_server_that_was_killed_are_taken_over_at_once(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     first.dispatcher.take_over()
     owner = first.dispatcher._owner
     assert workspace.registry.jobs.claim(owner, 3600) is not None  # and then it is killed
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
@@ -183,7 +183,7 @@ def test_the_jobs_of_a_server_that_was_killed_are_taken_over_at_once(workspace: 
 
 
 def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
@@ -191,7 +191,7 @@ def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: 
     eventually(lambda: runner_lives(folder))
     first.stop()
     assert runner_lives(folder)
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(second.dispatcher.held)
     (folder / "go").touch()
@@ -202,14 +202,14 @@ def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: 
 
 
 def test_a_run_whose_runner_died_without_a_server_is_resumed_by_the_next(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
     eventually(lambda: starts_of(workspace, job.name))
     first.stop()
     os.kill(int(starts_of(workspace, job.name)[0].split()[0]), signal.SIGKILL)
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: len(starts_of(workspace, job.name)) == 2)
     (workspace.settings.home / "jobs" / job.name / "go").touch()
@@ -222,7 +222,7 @@ def test_a_runner_that_was_about_to_begin_when_its_server_was_killed_is_followed
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next server looks before the runner has its lock, and starts a second one, which finds the place taken."""
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     folder = workspace.settings.home / "jobs" / job.name
@@ -231,7 +231,7 @@ def test_a_runner_that_was_about_to_begin_when_its_server_was_killed_is_followed
     first.stop()
     looks = iter([False])
     monkeypatch.setattr(dispatcher, "runner_lives", lambda folder: next(looks, None) is None and runner_lives(folder))
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: second.dispatcher._runs and next(iter(second.dispatcher._runs.values())).launched)
     time.sleep(1.0)  # enough for three more deaths
@@ -244,7 +244,7 @@ def test_a_runner_that_was_about_to_begin_when_its_server_was_killed_is_followed
 
 def test_a_job_is_taken_over_in_the_folder_in_which_it_was_begun(workspace: Workspace, tmp_path: Path) -> None:
     """Two servers with folders of their own work on one database: the run of the lost one is not begun anew."""
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     folder = workspace.settings.home / "jobs" / job.name
@@ -253,7 +253,7 @@ def test_a_job_is_taken_over_in_the_folder_in_which_it_was_begun(workspace: Work
     first.stop()
     settings = Settings(home=tmp_path / "other", database_url=f"sqlite:///{workspace.settings.home / 'registry.db'}")
     with Workspace.open(settings) as other:
-        second = Background(other, runner=FAKE_RUNNER)
+        second = Background(other, runner_parent=FAKE_RUNNER)
         second.start()
         eventually(second.dispatcher.held)
         (folder / "go").touch()
@@ -267,14 +267,14 @@ def test_a_job_is_taken_over_in_the_folder_in_which_it_was_begun(workspace: Work
 def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     claimed = workspace.registry.jobs.claim(first.dispatcher._owner, 3600)
     assert claimed is not None
     folder = workspace.settings.home / "jobs" / job.name
     first.dispatcher._launcher.prepare(claimed.job, folder)  # and then it is killed
     first.dispatcher.stop()
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()

@@ -140,6 +140,31 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
     raise AssertionError("it did not happen in time")
 
 
+def test_a_runner_parent_forks_a_runner_for_each_line_and_they_outlive_it(make: Make) -> None:
+    script = """
+        import time
+        def run(mini_batch):
+            time.sleep(0.3)
+            return mini_batch
+    """
+    folders = [make(script, files=2, name=name) for name in ("one", "two")]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "batchpoint.scoring.runner_parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(runner.__file__).parents[2])},
+    )
+    lines = b"".join(json.dumps({"folder": str(folder)}).encode() + b"\n" for folder in folders)
+    said, _ = parent.communicate(lines, timeout=30)
+    assert [list(json.loads(line)) for line in said.splitlines()] == [["pid"], ["pid"]]
+    assert parent.returncode == 0
+    assert not (folders[1] / "outcome.json").exists(), "the parent waited for its runners"
+    for folder in folders:
+        wait_for((folder / "outcome.json").exists)
+        assert outcome(folder)["reason"] == "completed"
+        assert (folder / "logs" / "runner.log").read_text() == ""
+
+
 def test_a_run_scores_every_file_in_order_and_says_so(make: Make) -> None:
     folder = make(NAMES, files=7, processes_per_instance=2)
     assert runner.run(folder) is Reason.COMPLETED
@@ -360,6 +385,66 @@ def test_cancel_stops_a_busy_run_within_two_seconds_and_keeps_what_is_committed(
     assert time.monotonic() - asked < 2
     assert outcome(folder)["reason"] == "canceled_by_user"
     assert len(Ledger.read(folder)) == 1
+
+
+def test_cancel_does_not_wait_for_workers_that_answer_nothing(make: Make) -> None:
+    script = """
+        import os, signal
+        def run(mini_batch):
+            open(os.environ["AZUREML_BI_OUTPUT_PATH"] + f"/{os.getpid()}", "w").close()
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """
+    folder = make(script, files=12, processes_per_instance=6)
+    process = start(folder)
+    wait_for(lambda: len(list((folder / "user_output").glob("*"))) == 6)
+    asked_at = time.monotonic()
+    (folder / "cancel").touch()
+    assert process.wait(10) == 0
+    assert time.monotonic() - asked_at < 2
+    assert outcome(folder)["reason"] == "canceled_by_user"
+
+
+def test_cancel_is_heard_while_shutdown_goes_on(make: Make) -> None:
+    script = """
+        import os, time
+        def run(mini_batch):
+            return list(mini_batch)
+        def shutdown():
+            open(os.environ["AZUREML_BI_OUTPUT_PATH"] + "/shutdown", "w").close()
+            time.sleep(60)
+    """
+    folder = make(script, files=2)
+    process = start(folder)
+    wait_for((folder / "user_output" / "shutdown").exists)
+    asked_at = time.monotonic()
+    (folder / "cancel").touch()
+    assert process.wait(10) == 0
+    assert time.monotonic() - asked_at < 2
+    assert outcome(folder)["reason"] == "canceled_by_user"
+    assert not folder.with_name("run-out").exists()
+
+
+def test_a_worker_that_dies_while_its_own_child_lives_is_lost_at_once_and_so_is_the_child(make: Make) -> None:
+    """As with a data loader's processes: the child holds the worker's socket open, so its end alone tells nothing."""
+    script = """
+        import os, time
+        def run(mini_batch):
+            marker = os.environ["AZUREML_BI_OUTPUT_PATH"] + "/died"
+            if not os.path.exists(marker):
+                open(marker, "w").close()
+                if os.fork() == 0:
+                    time.sleep(60)
+                    os._exit(0)
+                os.kill(os.getpid(), 9)
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    folder = make(script, retry=RetrySpec(timeout=20, task_overhead_timeout=0))
+    began = time.monotonic()
+    assert runner.run(folder) is Reason.COMPLETED
+    assert time.monotonic() - began < 15
+    assert predictions(folder) == expected(6)
+    progress = json.loads((folder / "progress.json").read_bytes())
+    assert (progress["worker_losses"], progress["timeouts"]) == (1, 0)
 
 
 def test_a_runner_told_to_stop_leaves_the_run_resumable(make: Make) -> None:
