@@ -229,6 +229,28 @@ def test_a_job_that_fails_tells_its_first_failing_file(make: Make) -> None:
     assert "return 1 / 0" in error["traceback"]
 
 
+def test_each_failed_item_is_named_when_the_threshold_is_exceeded_within_a_mini_batch(make: Make) -> None:
+    script = """
+        def run(mini_batch):
+            raise ValueError("bad")
+    """
+    folder = make(
+        script, files=40, per_mini_batch=40, retry=RetrySpec(max_retries=0), thresholds=ThresholdSpec(items=10)
+    )
+    assert runner.run(folder) is Reason.ERROR_THRESHOLD_EXCEEDED
+    lines = [json.loads(line) for line in (folder / "errors.jsonl").read_text().splitlines()]
+    assert len({line["file"] for line in lines}) == len(lines) == 11
+    assert "bad" in (folder / "logs" / "user" / "job_error.txt").read_text()
+
+
+def test_a_file_whose_name_is_not_utf8_is_scored_and_told(make: Make, tmp_path: Path) -> None:
+    folder = make(NAMES.replace("os.path.basename(path)", "1"), files=1)
+    (tmp_path / "data" / os.fsdecode(b"\xff.txt")).write_text("odd")
+    assert runner.run(folder) is Reason.COMPLETED
+    assert predictions(folder) == "file,prediction\n0000.txt,1\n\\xff.txt,1\n"
+    assert [file["file"] for file in outcome(folder)["receipt"]["files"]] == ["0000.txt", "\\xff.txt"]
+
+
 def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(make: Make) -> None:
     script = """
         import os, time

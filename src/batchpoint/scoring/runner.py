@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import heapq
 import json
 import os
 import select
@@ -528,7 +529,11 @@ class Run:
         """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""
         from batchpoint.scoring.errors_file import write_errors  # noqa: PLC0415 -- imports Arrow
 
-        write_errors(self._ledger.in_order(), self._folder / "errors.jsonl", "jsonl")
+        unfinished = self._machine.unfinished
+        for record in unfinished:
+            self._logs.failures(record.mini_batch, record.failures)
+        records = heapq.merge(self._ledger.in_order(), unfinished, key=lambda record: record.mini_batch)
+        write_errors(records, self._folder / "errors.jsonl", "jsonl")
 
     def _end(
         self,
