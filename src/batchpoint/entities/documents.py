@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from batchpoint.entities.assets import ASSET_KINDS
-from batchpoint.entities.base import AssetName, ComputeName, DatastoreName, EndpointName, Entity
+from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.resources import RESOURCE_KINDS
 from batchpoint.errors import InvalidEntityError
@@ -90,6 +90,7 @@ _NAME_RULES: dict[str, str] = {
     get_args(rule)[1].pattern: words
     for rule, words in (
         (AssetName, "letters, digits, '-', '_' and '.', starting with a letter or digit, at most 255"),
+        (AssetVersion, "letters, digits, '-', '_' and '.', at most 255"),
         (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
         (ComputeName, "3 to 24 letters, digits and dashes, starting with a letter"),
         (DatastoreName, "letters, digits and underscores, at most 255"),

@@ -104,7 +104,14 @@ def get_deployment(name: str, deployment: str, _: Reader, work: Work) -> JSONRes
     **described(body=BatchDeployment, result=BatchDeployment),
 )
 def create_or_update_deployment(
-    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+    name: str,
+    deployment: str,
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    *,
+    set_default: bool = False,
+    skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
     if isinstance(body, dict):
@@ -115,7 +122,9 @@ def create_or_update_deployment(
         message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
         raise InvalidEntityError(message)
     check_local_paths(shared, "deployment", entity)
-    stored = shared.workspace.endpoints.create_or_update_deployment(entity, set_default=set_default, by=caller.name)
+    stored = shared.workspace.endpoints.create_or_update_deployment(
+        entity, set_default=set_default, skip_script_validation=skip_script_validation, by=caller.name
+    )
     return answer(stored)
 
 
