@@ -290,6 +290,22 @@ def test_a_local_server_that_has_ended_is_found_again(server: FakeServer) -> Non
     connection.close()
 
 
+def test_a_local_server_may_end_many_times_in_the_life_of_a_client(server: FakeServer) -> None:
+    server.routes["GET /jobs/one"] = QUEUED
+    found = []
+
+    def find_again() -> tuple[str, str | None]:
+        found.append(server.url)
+        return server.url, "new"
+
+    connection = Connection("http://127.0.0.1:9", None, find_again=find_again, sleep=lambda _: None)
+    for _ in range(3):
+        connection._open("http://127.0.0.1:9", None)  # where nothing listens any more
+        assert connection.get("/jobs/one") == QUEUED
+    connection.close()
+    assert len(found) == 3
+
+
 def test_another_version_of_the_server_is_said_clearly(server: FakeServer, client: Client) -> None:
     server.routes["GET /server"] = {"version": "9.9", "id": "x", "shares_files": True, "role": "admin"}
     server.routes["GET /jobs/one"] = {**QUEUED, "unheard_of": 1}

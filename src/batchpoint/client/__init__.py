@@ -190,7 +190,7 @@ class Assets(Generic[AnyAsset]):
         folder = Path(path) / asset.name
         params = f"?version={asset.version}"
         for file in self._connection.pages(address(self._kind, asset.name, "files"), version=asset.version):
-            source = address(self._kind, asset.name, "files", file["path"]) + params
+            source = address(self._kind, asset.name, "files", file=file["path"]) + params
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
@@ -258,12 +258,12 @@ class Datastores(Resources[Datastore]):
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
-        self._connection.upload(address("datastores", name, "files", path), Path(source), progress=progress)
+        self._connection.upload(address("datastores", name, "files", file=path), Path(source), progress=progress)
         return f"azureml://datastores/{name}/paths/{path}"
 
     def download(self, name: str, path: str, target: str | Path, *, progress: ByteProgress | None = None) -> Path:
         """Copy one file of the datastore to a local path."""
-        self._connection.download(address("datastores", name, "files", path), Path(target), progress=progress)
+        self._connection.download(address("datastores", name, "files", file=path), Path(target), progress=progress)
         return Path(target)
 
 

@@ -180,7 +180,7 @@ class LocalFiles:
         for name, file in files:
             target = f"{folder}/{name}"
             if known.get(target) != file.stat().st_size:
-                self._connection.upload(address("datastores", datastore, "files", target), file, progress=progress)
+                self._connection.upload(address("datastores", datastore, "files", file=target), file, progress=progress)
         tail = files[0][0] if single else ""
         return f"azureml://datastores/{datastore}/paths/{folder}/{tail}"
 
