@@ -253,3 +253,29 @@ def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: Any, tmp_pa
 
     assert "does not exist" in batchpoint("score --model nothing --data data.csv -o out.csv").err
     assert "neither an MLflow model" in batchpoint("score --model empty --data data.csv -o out.csv").err
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        (["--set", "tags.v=1.10", "--set", "tags.n=2"], {"tags": {"v": "1.10", "n": 2}}),
+        (["--set", "tags.when=2024-01-01", "--set", "tags.on=yes"], {"tags": {"when": "2024-01-01", "on": "yes"}}),
+        (["--add", "tags", "team=risk"], {"tags": {"team": "risk"}}),
+        (["--remove", "tags.team"], {"tags": {"team": None}}),
+        (["--set", "tags.n=2", "--force-string"], {"tags": {"n": "2"}}),
+        (["--set", "description=null", "--force-string"], {"description": "null"}),
+    ],
+)
+def test_an_update_sets_adds_and_removes_keys_as_they_are_written(
+    server: FakeServer, batchpoint: Any, options: list[str], change: Any
+) -> None:
+    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    assert batchpoint("endpoint update -n churn", *options).code == 0
+    (request,) = server.asked("PATCH /endpoints/churn")
+    assert request.body == change
+
+
+def test_adding_to_a_list_is_refused_with_what_to_write(batchpoint: Any) -> None:
+    said = batchpoint("endpoint update -n churn --add batchpoint.passthrough id")
+    assert said.code == 2
+    assert "--set batchpoint.passthrough=" in said.err

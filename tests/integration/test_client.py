@@ -421,3 +421,19 @@ def test_a_job_retries_its_failed_items_as_a_new_job(server: FakeServer, client:
 
     assert job.errors() == [{"file": "a.csv", "row": 7}]
     assert job.retry_failed().entity.retry_of == "one"
+
+
+@pytest.mark.parametrize("form", ["settings: {mini_batch_size: 5}", "mini_batch_size: 5"])
+@pytest.mark.parametrize("key", ["mini_batch_size", "settings.mini_batch_size"])
+def test_what_is_set_wins_over_the_file_in_either_form(tmp_path: Path, form: str, key: str) -> None:
+    (tmp_path / "d.yml").write_text(f"name: blue\nendpoint_name: churn\nmodel: azureml:m:1\n{form}\n")
+    declared = load(tmp_path / "d.yml", "deployment", set=[f"{key}=9"])
+    assert isinstance(declared, BatchDeployment)
+    assert declared.settings.mini_batch_size == 9
+
+
+def test_a_setting_given_twice_in_one_file_is_refused(tmp_path: Path) -> None:
+    text = "name: blue\nendpoint_name: churn\nmini_batch_size: 5\nsettings: {mini_batch_size: 6}\n"
+    (tmp_path / "d.yml").write_text(text)
+    with pytest.raises(InvalidEntityError, match="given twice"):
+        load(tmp_path / "d.yml", "deployment")

@@ -20,6 +20,7 @@ from batchpoint.cli.options import (
     set_option,
     tags_of,
     tags_option,
+    update_options,
     yes_option,
 )
 
@@ -56,7 +57,7 @@ def create_endpoint(
 @click.option("--defaults", metavar="deployment_name=NAME", help="The deployment that answers by default.")
 @click.option("--description", help="What it is.")
 @tags_option
-@set_option
+@update_options
 @no_wait_option
 @common
 def update_endpoint(
@@ -181,7 +182,7 @@ def create_deployment(
 @click.option("-e", "--endpoint-name", help="Endpoint.")
 @file_option(text="YAML file that holds the whole of it.")
 @tags_option
-@set_option
+@update_options
 @no_wait_option
 @common
 def update_deployment(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
@@ -134,11 +134,27 @@ def create_or_update_deployment(
     **described(body=BatchDeployment, result=BatchDeployment),
 )
 def update_deployment(
-    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+    name: str,
+    deployment: str,
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    *,
+    set_default: bool = False,
+    skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
     before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-    return create_or_update_deployment(name, deployment, merged(before, body), caller, shared, set_default=set_default)
+    changed = merged(before, deployment_change(body) if isinstance(body, dict) else body)
+    return create_or_update_deployment(
+        name,
+        deployment,
+        changed,
+        caller,
+        shared,
+        set_default=set_default,
+        skip_script_validation=skip_script_validation,
+    )
 
 
 @router.delete("/{name}/deployments/{deployment}", name="deployments.delete", status_code=204)
