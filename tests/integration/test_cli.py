@@ -279,3 +279,24 @@ def test_adding_to_a_list_is_refused_with_what_to_write(batchpoint: Any) -> None
     said = batchpoint("endpoint update -n churn --add batchpoint.passthrough id")
     assert said.code == 2
     assert "--set batchpoint.passthrough=" in said.err
+
+
+@pytest.mark.parametrize("key", ["output", "inputz"])
+def test_a_slip_in_the_file_of_an_invoke_is_told_with_its_line(batchpoint: Any, tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    (tmp_path / "io.yml").write_text(f"inputs:\n  d: {{path: a.csv}}\n{key}:\n  score: {{path: out}}\n")
+    said = batchpoint("endpoint invoke -n churn -f io.yml")
+    assert said.code == 2
+    assert f"io.yml:3: key '{key}' is not known here. Did you mean '{key[:5]}" in said.err
+
+
+def test_a_job_name_that_is_none_is_told_in_words(batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    said = batchpoint("endpoint invoke -n churn --input a.csv --job-name", "two words")
+    assert said.code == 2
+    assert "key 'job_name' is 'two words'; letters, digits" in said.err
+
+
+def test_an_input_that_is_not_there_is_a_mistake_of_the_command(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["POST /endpoints/churn/invoke"] = lambda _: (422, error("input_unavailable", "Nothing to score."))
+    assert batchpoint("endpoint invoke -n churn --input azureml:d:1").code == 2

@@ -105,6 +105,11 @@ def test_local_paths_are_handed_over_absolute_when_the_server_shares_files(
     assert model.version == "1"
 
 
+def test_an_empty_path_is_not_the_working_folder(client: Client) -> None:
+    with pytest.raises(InvalidEntityError, match="empty"):
+        client.endpoints.invoke("churn", input="")
+
+
 def test_a_local_path_that_does_not_exist_is_named(client: Client) -> None:
     with pytest.raises(InvalidEntityError, match=r"model churn: path: '\./m' does not exist \(looked for /"):
         client.models.create_or_update(Model(name="churn", path="./m"))

@@ -374,6 +374,17 @@ def test_failed_items_are_retried_into_the_same_output(workspace: Workspace, tmp
     with pytest.raises(ConflictError, match=again.name):
         workspace.jobs.retry_failed(job.name)
     workspace.jobs.cancel(again.name)
+
+    def retry(_: int) -> str | None:
+        try:
+            return workspace.jobs.retry_failed(job.name).name
+        except ConflictError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        at_once = [name for name in pool.map(retry, range(8)) if name is not None]
+    assert len(at_once) == 1, "two runs must not write to one output"
+    workspace.jobs.cancel(at_once[0])
     clean = workspace.endpoints.invoke("churn", request(data))
     finished(workspace, clean, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/y/")
     with pytest.raises(ConflictError, match="nothing to retry"):

@@ -315,16 +315,17 @@ class Endpoints(Resources[BatchEndpoint]):
         changes = read_overrides(given)
         files = self._files()
         places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        request = InvokeRequest(
-            inputs={key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
-            outputs={key: _output(value, files) for key, value in places.items()},
-            deployment_name=deployment_name,
-            job_name=job_name or changes.job_name,
-            experiment_name=experiment_name or changes.experiment_name,
-            description=description or changes.description,
-            tags={**changes.tags, **(tags or {})},
-            overrides=changes.overrides,
-        )
+        asked = {
+            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            "outputs": {key: _output(value, files) for key, value in places.items()},
+            "deployment_name": deployment_name,
+            "job_name": job_name or changes.job_name,
+            "experiment_name": experiment_name or changes.experiment_name,
+            "description": description or changes.description,
+            "tags": {**changes.tags, **(tags or {})},
+            "overrides": changes.overrides,
+        }
+        request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
             address("endpoints", endpoint_name, "invoke"),

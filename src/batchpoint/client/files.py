@@ -159,6 +159,9 @@ class LocalFiles:
             InvalidEntityError: nothing lies there.
         """
         text = str(path)
+        if not text:
+            # The empty path is the working folder to the system, but an unset variable to whoever wrote the command.
+            raise InvalidEntityError(f"{said}: the path is empty.")
         if not is_local(text):
             return text
         local = absolute(text, Path.cwd())
