@@ -228,7 +228,7 @@ class Launcher:
         code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
         inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular)
+        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, mltable=mltable is not None)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
@@ -270,17 +270,34 @@ class Launcher:
                 parsed = yaml.safe_load(file)
             if not isinstance(parsed, dict):
                 raise InputError(f"The MLTable file of {first.uri} is not a mapping.")
-            return True, parsed
+            return True, {**parsed, "paths": [self._table_path(entry) for entry in parsed.get("paths") or ()]}
         name = first.url
         if stores.is_folder(first.url, first.datastore):
             found = stores.list(first.url, first.datastore, recursive=given.recursive)
             name = next((file.path for file in found), "")
         return name.lower().endswith(TABULAR_ENDINGS) or not PurePosixPath(name).suffix, None
 
+    def _table_path(self, entry: Any) -> dict[str, str | None]:
+        """A path that an MLTable names; the address of a datastore becomes the place that it means."""
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise InputError(f"The MLTable's path {entry!r} is not one of file, folder and pattern.")
+        kind, path = next(iter(entry.items()))
+        if not str(path).startswith("azureml:"):
+            return {kind: str(path)}
+        place = self._places.resolve(str(path))
+        return {kind: place.url, "datastore": place.datastore}
+
     def _interpreter(
-        self, deployment: BatchDeployment, model: Model | None, model_path: Path | None, *, tabular: bool
+        self,
+        deployment: BatchDeployment,
+        model: Model | None,
+        model_path: Path | None,
+        *,
+        tabular: bool,
+        mltable: bool,
     ) -> Interpreter:
-        reads_rows = deployment.code_configuration is None or deployment.batchpoint.mini_batch_type == "dataframe"
+        takes = deployment.batchpoint.mini_batch_type
+        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and mltable)
         also = _PACKAGES_FOR_ROWS if reads_rows and tabular else ()
         environment = deployment.environment
         if isinstance(environment, str):
@@ -342,7 +359,8 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
     takes = options.mini_batch_type
     if takes == "auto":
-        takes = "dataframe" if kind == "mlflow" and resolved.tabular_input else "paths"
+        rows = resolved.mltable is not None or (kind == "mlflow" and resolved.tabular_input)
+        takes = "dataframe" if rows else "paths"
     return ScriptSpec(
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,

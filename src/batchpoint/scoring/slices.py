@@ -55,7 +55,8 @@ def read_rows(
         stop: one past the last row.
         csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
         schema: ``columns`` and ``types`` (Arrow names) pinned by planning; ``strict`` names the columns whose types the
-            model's signature demands. A column that is not in it is typed by the head of its file.
+            model's signature demands. A column that is not in it is typed by the head of its file. ``keep``, ``drop``,
+            ``path_column``, ``partition_pattern`` and ``partition_columns`` are what an MLTable makes of the columns.
 
     Only the wanted rows are parsed, so a bad row fails the ranges that hold it and no other.
 
@@ -70,9 +71,8 @@ def read_rows(
             frames.append(_read_csv(group, csv, schema))
         else:
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
-    if len(frames) == 1:
-        return frames[0]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return _shaped(frame, _wanted(slices, start, stop), schema) if schema else frame
 
 
 def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
@@ -303,6 +303,30 @@ def _type_of(values: set[str], present: set[str], null_values: set[str]) -> str:
     if all(_NUMBER.fullmatch(text) for text in present):
         return "double"
     return "bool" if present <= _TRUTH else "string"
+
+
+# ------------------------------------------------------------------------------------------------- what an MLTable says
+
+
+def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> Any:
+    """The frame with the columns that an MLTable makes of file names, and without those that it leaves out."""
+    path_column, pattern = schema.get("path_column"), schema.get("partition_pattern")
+    if path_column or pattern:
+        names = [piece["name"] for piece, first, last in pieces for _ in range(first, last)]
+        made = {path_column: names} if path_column else {}
+        if pattern:
+            found = {name: re.fullmatch(pattern, name) for name in dict.fromkeys(names)}
+            for at, column in enumerate(schema["partition_columns"], 1):
+                made[column] = [match[at] if (match := found[name]) else None for name in names]
+        frame = frame.assign(**made)
+    keep, drop = schema.get("keep"), schema.get("drop") or ()
+    if keep is None and not drop:
+        return frame
+    columns = [name for name in (frame.columns if keep is None else keep) if name not in drop]
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise UnreadableRowsError(f"The columns {', '.join(missing)}, which the MLTable keeps, are missing.")
+    return frame[columns]
 
 
 # ----------------------------------------------------------------------------------------------------------------- csv
