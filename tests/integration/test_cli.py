@@ -109,7 +109,7 @@ def test_no_server_has_its_exit_code_and_says_what_to_do(batchpoint: Any, monkey
         ("job show", "Missing option '-n'"),
         ("endpoint create", "Nothing is declared"),
         ("model update -n churn -v 1", "Nothing to change"),
-        ("endpoint delete -n churn", "Add --yes"),
+        ("endpoint delete -n churn", "add --yes"),
         ("job list -o wrong", "is not one of"),
         ("model create -n m -p . --tags nonsense", "write key=value"),
     ],

@@ -58,8 +58,9 @@ def finished(workspace: Workspace, job: Job, folder: Path, *, failed: int, uri: 
     receipt = Receipt(
         job=job.name, unit="rows", items=2, ok=2 - failed, failed=failed, skipped=0, output_rows=2, balanced=True
     )
+    score = {"uri": uri, "folder": uri, "files": ["errors.jsonl", "predictions.csv"]}
     return workspace.registry.jobs.finish(
-        job.name, claimed.lease_token, Reason.COMPLETED, receipt=receipt, outputs={"score": uri}
+        job.name, claimed.lease_token, Reason.COMPLETED, receipt=receipt, outputs={"score": score}
     )
 
 

@@ -114,7 +114,7 @@ class Places:
 
     def _job_output(self, job_name: str, output: str, path: str) -> Place:
         outputs = self._registry.jobs.get(job_name).outputs
-        uri = outputs[output].uri if output in outputs else None
+        uri = outputs[output].folder if output in outputs else None
         if uri is None:
             message = f"Job {job_name} has published no output named {output}."
             raise NotFoundError(message, kind="output", name=output, job=job_name)

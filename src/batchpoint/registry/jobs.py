@@ -221,7 +221,7 @@ class Jobs:
             job = _job(row)
             job.error, job.receipt = error, receipt
             for output, found in (outputs or {}).items():
-                job.outputs[output] = job.outputs.get(output, Output()).model_copy(update=dict(found))
+                job.outputs[output] = Output(**{**job.outputs.get(output, Output()).model_dump(), **found})
             job.notices += [notice for notice in notices if notice not in job.notices]
             values: dict[str, Any] = {"body": _body(job), "reason": str(reason)}
             if progress is not None:

@@ -67,7 +67,7 @@ def invoke(
     body: JsonBody,
     caller: Operator,
     shared: Shared,
-    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> JSONResponse:
     """Score data. The job is queued when this answers; its address is in ``Location``.
 
