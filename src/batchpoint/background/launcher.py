@@ -104,7 +104,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
             task_overhead_timeout=options.task_overhead_timeout,
             progress_update_timeout=options.progress_update_timeout,
             max_worker_losses=options.max_worker_losses,
-            isolate_failures=options.isolate_failures,
+            # What shares a key is scored whole or not at all: half of it would be another result, not a part of it.
+            isolate_failures=options.isolate_failures and not options.partition_keys,
         ),
         thresholds=ThresholdSpec(
             items=settings.error_threshold,
@@ -431,7 +432,14 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     by = options.split
     if by == "auto":
         by = "files" if script.takes == "paths" else "bytes"
-    return SplitSpec(by=by, files=size, rows=size if by == "rows" else None, bytes=options.mini_batch_bytes)
+    return SplitSpec(
+        by=by,
+        files=size,
+        rows=size if by == "rows" else None,
+        bytes=options.mini_batch_bytes,
+        partition_keys=options.partition_keys,
+        partition_format=options.partition_format,
+    )
 
 
 def _output_path(job: Job) -> str:

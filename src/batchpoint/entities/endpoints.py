@@ -132,6 +132,10 @@ class ScoringOptions(Part):
     """What a mini-batch is cut by. ``auto``: files for scripts that take paths, bytes for tabular input."""
     mini_batch_bytes: int | None = Field(default=None, ge=1)
     """Approximate size of a mini-batch when split by bytes; none chooses one from the size of the input."""
+    partition_keys: list[str] = Field(default_factory=list)
+    """One mini-batch for each combination of values of these columns (or parts of file names), never cut in two."""
+    partition_format: str | None = None
+    """Names the parts of file names, as ``{store}/{day}.csv``; with DataFrames they are columns too."""
     mini_batch_type: Literal["auto", "paths", "dataframe"] = "auto"
     """What ``run()`` receives: a list of paths, or a pandas DataFrame of rows."""
     csv: CsvOptions = Field(default_factory=CsvOptions)

@@ -135,6 +135,8 @@ class Overrides(Part):
     output_format: Literal["auto", "csv", "jsonl", "parquet", "azureml"] | None = None
     split: Literal["auto", "files", "rows", "bytes"] | None = None
     mini_batch_bytes: int | None = Field(default=None, ge=1)
+    partition_keys: list[str] | None = None
+    partition_format: str | None = None
     csv: CsvOptions | None = None
     key_columns: list[str] | None = None
     passthrough: list[str] | None = None

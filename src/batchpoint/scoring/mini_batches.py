@@ -15,6 +15,7 @@ from typing import Any, Literal
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
+from batchpoint.scoring.partitions import Partitioner, joined
 from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
@@ -70,6 +71,8 @@ class MiniBatch:
     """Its items when the unit is files."""
     slices: tuple[Slice, ...] = ()
     """Its items, in order, when the unit is rows."""
+    partition: tuple[tuple[str, Any], ...] = ()
+    """The partition keys and their values, which all its items share."""
     unreadable: ErrorInfo | None = None
     """Set when the file (the only one in ``files``) could not be planned at all: it counts as one failed item."""
 
@@ -171,7 +174,8 @@ def plan(spec: ScoringSpec, stores: Stores, folder: Path) -> Plan:
         result.skipped.append(FileReceipt(file=left_out.name, items=1, ok=0, failed=0, skipped=1, reason=reason))
     fetched = _fetched(listing.files, stores, folder)
     if unit == "files":
-        result.mini_batches = _of_files(result, fetched, spec)
+        by_key = bool(spec.split.partition_keys)
+        result.mini_batches = (_files_by_key if by_key else _of_files)(result, fetched, spec)
     else:
         _plan_rows(result, fetched, spec, folder)
     return result
@@ -276,6 +280,48 @@ def _of_files(
         yield MiniBatch(index, "files", files=tuple(chunk))
 
 
+def _files_by_key(
+    result: Plan, files: Iterator[InputFile | tuple[StoredFile, ErrorInfo]], spec: ScoringSpec
+) -> Iterator[MiniBatch]:
+    """A mini-batch for each combination of keys, in the order of their first files; then what could not be placed."""
+    keys, shape = spec.split.partition_keys, spec.table or TableShape()
+    unknown = [key for key in keys if key not in shape.partition_columns]
+    if unknown:
+        message = f"The partition keys {', '.join(unknown)} are not in batchpoint.partition_format, which names files."
+        raise InputError(message)
+    groups: dict[tuple[str, ...], list[InputFile]] = {}
+    unreadable: list[tuple[InputFile, ErrorInfo]] = []
+    for file in files:
+        local = InputFile(file[0].name, "", file[0].size) if isinstance(file, tuple) else file
+        result.planned_bytes += local.size
+        made = _made_of_name(local.name, shape)
+        if isinstance(file, tuple):
+            unreadable.append((local, file[1]))
+        elif made is None:
+            unreadable.append((local, _no_partition(local.name)))
+        else:
+            groups.setdefault(tuple(made[key] for key in keys), []).append(file)
+    index = 0
+    for values, members in groups.items():
+        yield MiniBatch(index, "files", files=tuple(members), partition=tuple(zip(keys, values, strict=True)))
+        index += 1
+    for local, error in unreadable:
+        yield MiniBatch(index, "files", files=(local,), unreadable=error)
+        index += 1
+
+
+def _made_of_name(name: str, shape: TableShape) -> dict[str, str] | None:
+    """What the partition format makes of a file's name; None when it does not fit."""
+    if shape.partition_pattern is None:
+        return {}
+    match = re.fullmatch(shape.partition_pattern, name)
+    return None if match is None else dict(zip(shape.partition_columns, match.groups(), strict=True))
+
+
+def _no_partition(name: str) -> ErrorInfo:
+    return ErrorInfo("PartitionMismatch", f"{name} does not fit the partition_format.")
+
+
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -315,7 +361,9 @@ def _plan_rows(
     if result.schema is None:
         _refuse(first, spec)
     later = _chained(first, tables)
-    result.mini_batches = _of_rows(result, later, spec)
+    if result.schema is not None:
+        _check_keys(result.schema, spec)
+    result.mini_batches = (_rows_by_key if spec.split.partition_keys else _of_rows)(result, later, spec)
 
 
 def _chained(
@@ -343,8 +391,8 @@ def _table(
     except (UnreadableRowsError, OSError) as error:
         return _Unreadable(file, _info(error))
     shape = spec.table
-    if shape and shape.partition_pattern and not re.fullmatch(shape.partition_pattern, file.name):
-        return _Unreadable(file, ErrorInfo("PartitionMismatch", f"{file.name} does not fit the partition_format."))
+    if shape and _made_of_name(file.name, shape) is None:
+        return _Unreadable(file, _no_partition(file.name))
     named = kind != "csv" or spec.csv.header or bool(spec.csv.column_names)
     report = _mismatch(_shaped(head, shape) if shape else head, signature, named=named)
     if report and head.columns:
@@ -423,6 +471,41 @@ def _of_rows(result: Plan, tables: Iterator[_Table | _Unreadable], spec: Scoring
         yield MiniBatch(index, "rows", slices=tuple(filling.slices))
     elif index == 0:
         raise InputError("Nothing to score: skip and take of the MLTable leave no row.")
+
+
+def _check_keys(schema: TableSchema, spec: ScoringSpec) -> None:
+    known = {*schema.columns, *schema.partition_columns}
+    unknown = [key for key in spec.split.partition_keys if key not in known]
+    if unknown:
+        found = ", ".join((*schema.columns, *schema.partition_columns))
+        raise InputError(f"The input has no column {', '.join(unknown)} to partition by. It has {found}.")
+
+
+def _rows_by_key(result: Plan, tables: Iterator[_Table | _Unreadable], spec: ScoringSpec) -> Iterator[MiniBatch]:
+    """A mini-batch for each combination of keys, in the order of their first rows; then what could not be read."""
+    keys, shape = spec.split.partition_keys, spec.table or TableShape()
+    schema = result.schema
+    types = dict(zip(schema.columns, schema.types, strict=True)) if schema else {}
+    partitioner = Partitioner(keys, types, spec.csv)
+    groups: dict[tuple[Any, ...], list[Slice]] = {}
+    unreadable: list[tuple[InputFile, ErrorInfo]] = []
+    window = _Window(shape.skip, shape.take)
+    for table in tables:
+        result.planned_bytes += table.file.size
+        made = _made_of_name(table.file.name, shape) or {}
+        for piece in window.of(_pieces(result, table, spec, LARGEST_SLICE), spec):
+            if isinstance(piece, ErrorInfo):
+                unreadable.append((table.file, piece))
+            elif isinstance(table, _Table):
+                for values, run in partitioner.runs(piece, table.head.columns, made):
+                    joined(groups.setdefault(values, []), run)
+    index = 0
+    for values, runs in groups.items():
+        yield MiniBatch(index, "rows", slices=tuple(runs), partition=tuple(zip(keys, values, strict=True)))
+        index += 1
+    for file, error in unreadable:
+        yield MiniBatch(index, "rows", files=(file,), unreadable=error)
+        index += 1
 
 
 @dataclass

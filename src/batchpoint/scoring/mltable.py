@@ -50,7 +50,7 @@ def resolved(spec: ScoringSpec) -> ScoringSpec:
     """
     table = spec.mltable
     if table is None:
-        return spec
+        return _with_partition_format(spec)
     base = spec.input.locations[0]
     locations: list[Location] = []
     include = list(spec.input.include)
@@ -74,7 +74,17 @@ def resolved(spec: ScoringSpec) -> ScoringSpec:
         message = "The MLTable transforms rows, but the script takes paths. Set batchpoint.mini_batch_type: dataframe."
         raise InputError(message)
     changes = {"input": source, "csv": csv, "table": None if shape == TableShape() else shape, "mltable": None}
-    return spec.model_copy(update=changes)
+    return _with_partition_format(spec.model_copy(update=changes))
+
+
+def _with_partition_format(spec: ScoringSpec) -> ScoringSpec:
+    """The deployment's own ``partition_format`` does what the transformation of an MLTable does."""
+    shape = spec.table or TableShape()
+    if spec.split.partition_format is None or shape.partition_pattern is not None:
+        return spec
+    pattern, columns = _partition(spec.split.partition_format)
+    shape = shape.model_copy(update={"partition_pattern": pattern, "partition_columns": columns})
+    return spec.model_copy(update={"table": shape})
 
 
 def _joined(base: Location, path: str, *, given: bool) -> str:
@@ -212,7 +222,7 @@ def _partition(text: str) -> tuple[str, list[str]]:
     pieces = re.split(r"\{([^{}]*)\}", text.removeprefix("/"))
     columns = pieces[1::2]
     if not columns or any(":" in column or not column for column in columns):
-        message = f"The MLTable's partition_format {text!r} is not supported. Write it as {{store}}/{{day}}.csv."
+        message = f"The partition_format {text!r} is not supported. Write it as {{store}}/{{day}}.csv."
         raise InputError(message)
     pattern = "".join("([^/]+?)" if at % 2 else re.escape(piece) for at, piece in enumerate(pieces))
     return rf"(?:^|.*/){pattern}", columns

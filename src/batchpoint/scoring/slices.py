@@ -103,7 +103,7 @@ def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[
     if found is None:
         return (), begin
     try:
-        fields = _fields(head[begin + found[0] : begin + found[1]], delimiter)
+        fields = fields_of(head[begin + found[0] : begin + found[1]], delimiter)
     except UnicodeDecodeError as error:
         raise UnreadableRowsError(f"The first line is not UTF-8 ({error}). Set csv.encoding.") from None
     if csv.get("header", True):
@@ -115,6 +115,12 @@ def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[
 def record_bounds(data: bytes, delimiter: str) -> list[tuple[int, int]]:
     """Start and end (line ending included) of each record of ``data``, which begins at the start of a record."""
     return list(_records(data, delimiter))
+
+
+def fields_of(record: bytes, delimiter: str) -> list[str]:
+    """The texts of one csv record. Raises ``UnicodeDecodeError`` or ``csv.Error`` when it is not one."""
+    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
+    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
 
 
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
@@ -138,7 +144,7 @@ def sample_types(
         if number == rows or (end == len(head) and number > 0):
             break  # the last record may be cut in two
         try:
-            fields = _fields(head[begin:end], delimiter)
+            fields = fields_of(head[begin:end], delimiter)
         except (UnicodeDecodeError, csv_module.Error):
             continue
         for seen, text in zip(values, fields, strict=False):
@@ -276,11 +282,6 @@ def _lines(data: bytes) -> Iterator[tuple[int, int]]:
         if data[begin : match.end()].strip():
             yield begin, match.end()
         begin = match.end()
-
-
-def _fields(record: bytes, delimiter: str) -> list[str]:
-    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
-    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
 
 
 def _unique_names(fields: list[str]) -> tuple[str, ...]:
@@ -500,7 +501,7 @@ def _parse_with_pandas(
         keep_default_na=False, na_values=nulls, encoding="utf-8", on_bad_lines="error",
     )  # fmt: skip
     bounds = record_bounds(data, delimiter)
-    if any(len(_fields(data[a:b], delimiter)) != len(columns) for a, b in bounds):
+    if any(len(fields_of(data[a:b], delimiter)) != len(columns) for a, b in bounds):
         raise ValueError("rows have different numbers of fields")
     for name in columns:
         if types[name] == "string":
@@ -558,7 +559,7 @@ def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None
         data = _cut(piece, first, last, delimiter)
         for row, (begin, end) in enumerate(_records(data, delimiter), piece["first_row"] + first):
             try:
-                fields = _fields(data[begin:end], delimiter)
+                fields = fields_of(data[begin:end], delimiter)
             except UnicodeDecodeError as error:
                 message = f"{piece['name']}, row {row}: not UTF-8 ({error.reason}). Set csv.encoding."
                 raise UnreadableRowsError(message) from None

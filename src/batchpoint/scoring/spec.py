@@ -112,6 +112,10 @@ class SplitSpec(SpecPart):
     """Rows of a mini-batch when cut by rows."""
     bytes: int | None = None
     """Approximate bytes of a mini-batch when cut by bytes; None chooses from the size of the input."""
+    partition_keys: list[str] = Field(default_factory=list)
+    """When given, a mini-batch holds what has the same values of these keys, all of it."""
+    partition_format: str | None = None
+    """Names for the parts of file names, such as ``{store}/{day}.csv``."""
 
 
 class OutputSpec(SpecPart):
