@@ -16,7 +16,7 @@ from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
 from batchpoint.scoring.partitions import Partitioner, joined
-from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError
+from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError, is_number
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
@@ -140,6 +140,8 @@ class Plan:
     """What is known of the columns when the unit is rows."""
     skipped: list[FileReceipt] = field(default_factory=list)
     """Files that are not scored, and those without a data row; complete once the plan is exhausted."""
+    notices: list[str] = field(default_factory=list)
+    """What a user should know about how the input was read."""
     planned_bytes: int = 0
     """Bytes of the files that are planned so far."""
     total_known: bool = False
@@ -357,6 +359,7 @@ def _plan_rows(
         first.append(table)
         if isinstance(table, _Table) and _has_rows(table, spec):
             result.schema = _schema(table.head, signature, spec.table)
+            result.notices.extend(_doubts(table, spec))
             break
     if result.schema is None:
         _refuse(first, spec)
@@ -471,6 +474,17 @@ def _of_rows(result: Plan, tables: Iterator[_Table | _Unreadable], spec: Scoring
         yield MiniBatch(index, "rows", slices=tuple(filling.slices))
     elif index == 0:
         raise InputError("Nothing to score: skip and take of the MLTable leave no row.")
+
+
+def _doubts(table: _Table, spec: ScoringSpec) -> Iterator[str]:
+    """Says when the first row of a headerless csv was perhaps taken for its header. 0, 1, 2… is what pandas writes."""
+    names = table.head.columns
+    counted = tuple(str(number) for number in range(len(names)))
+    if table.kind == "csv" and spec.csv.header and names != counted and all(map(is_number, names)):
+        yield (
+            f"The first line of {table.file.name} holds numbers alone ({', '.join(names[:4])}…) and was taken for the "
+            "names of its columns, so it is not scored. If it is data, set batchpoint.csv.header to false."
+        )
 
 
 def _check_keys(schema: TableSchema, spec: ScoringSpec) -> None:

@@ -160,8 +160,14 @@ def sample_types(
     return types, tuple(only_text)
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is written as a number."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def read_json_array(path: str) -> list[Any]:
-    """The rows of a json file: an array of objects, or an object with ``columns`` and ``data``.
+    """The rows of a json file: an array of objects, an object with ``columns`` and ``data``, or either of them under
+    ``dataframe_records`` or ``dataframe_split``, as MLflow's scoring server takes them.
 
     Raises:
         UnreadableRowsError: the file is not json, or is neither of these.
@@ -170,6 +176,8 @@ def read_json_array(path: str) -> list[Any]:
         value = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise UnreadableRowsError(f"{Path(path).name} is not valid JSON: {error}.") from None
+    if isinstance(value, dict) and len(value) == 1:
+        value = next((value[name] for name in ("dataframe_records", "dataframe_split") if name in value), value)
     if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if not isinstance(value, list):
