@@ -325,6 +325,10 @@ def environment_of(setup: Message) -> dict[str, str]:
         variables["CUDA_VISIBLE_DEVICES"] = setup.get("gpu") or ""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         variables[name] = str(setup["threads"])
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        # What scripts log with mlflow stays with the job; recent versions want to be told that files will do.
+        variables["MLFLOW_TRACKING_URI"] = Path(setup["logs"]).absolute().with_name("mlruns").as_uri()
+        variables["MLFLOW_ALLOW_FILE_STORE"] = "true"
     variables.update(setup["environment_variables"])
     return variables
 
