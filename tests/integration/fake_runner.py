@@ -46,7 +46,7 @@ outcome = {
     "reason": reason,
     "error": None,
     "receipt": {**receipt, "output_rows": 1, "balanced": True},
-    "outputs": {"score": {"uri": str(output), "files": ["predictions.csv"]}},
+    "outputs": {"score": {"uri": str(output), "folder": str(output), "files": ["predictions.csv"]}},
     "notices": ["from the runner"],
 }
 (folder / "outcome.partial").write_text(json.dumps(outcome))

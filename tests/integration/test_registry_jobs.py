@@ -36,11 +36,13 @@ def test_a_job_lives_from_the_queue_to_its_end_and_every_change_is_remembered(re
     assert registry.jobs.get("one").progress == Progress(ok=5)
     registry.jobs.transition("one", token, JobStatus.FINALIZING)
     receipt = Receipt(job="one", unit="rows", items=1, ok=1, failed=0, skipped=0, output_rows=1, balanced=True)
-    uris = {"score": "azureml://datastores/d/paths/p/"}
-    done = registry.jobs.finish("one", token, Reason.COMPLETED, receipt=receipt, outputs=uris, notices=["capped"])
+    folder = "azureml://datastores/d/paths/p/"
+    score = {"uri": f"{folder}x.csv", "folder": folder, "files": ["x.csv"]}
+    found = {"score": score}
+    done = registry.jobs.finish("one", token, Reason.COMPLETED, receipt=receipt, outputs=found, notices=["capped"])
     assert done == registry.jobs.get("one")
     assert (done.status, done.reason, done.receipt) == (JobStatus.COMPLETED, Reason.COMPLETED, receipt)
-    assert done.outputs["score"].uri == uris["score"]
+    assert done.outputs["score"].model_dump(include=set(score)) == score
     assert done.notices == ["capped"]
     assert done.started_at is not None
     assert done.finished_at is not None

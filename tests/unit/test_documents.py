@@ -203,3 +203,12 @@ def test_a_model_declared_in_place_needs_no_name() -> None:
 
     assert not isinstance(deployment.model, str | None)
     assert deployment.model.name == "churn-blue"
+
+
+def test_a_document_that_unfolds_without_end_is_refused() -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(InvalidEntityError, match="more than"):
+        read_document("\n".join(lines))
+    with pytest.raises(InvalidEntityError, match="nested too deeply"):
+        read_document("a: " + "[" * 5000)

@@ -154,6 +154,13 @@ def test_an_aggregate_with_a_new_index_claims_no_row(segment: Path) -> None:
     assert segment.read_text() == ",,6\n"
 
 
+def test_groups_that_are_numbered_like_rows_claim_no_row(segment: Path) -> None:
+    frame = pd.DataFrame({"v": [1, 2, 2, 3]})
+    answer = SegmentWriter(str(segment), "csv", KEYS).append(frame.groupby("v").size(), rows_part(4, frame=frame))
+    assert (answer["ok"], answer["missing"]) == (3, None)
+    assert segment.read_text() == ",,1\n,,2\n,,1\n"
+
+
 @pytest.mark.parametrize(("result", "ok", "missing"), [([], 0, [5, 6]), ([1], 1, None), ([1, 2, 3], 2, [])])
 def test_results_are_counted_up_to_the_number_of_items(
     segment: Path, result: list[int], ok: int, missing: list[int] | None

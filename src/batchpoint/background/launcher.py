@@ -378,7 +378,8 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
     takes = options.mini_batch_type
     if takes == "auto":
-        takes = "dataframe" if kind == "mlflow" and resolved.tabular_input else "paths"
+        by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
+        takes = "dataframe" if by_rows and resolved.tabular_input else "paths"
     return ScriptSpec(
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,

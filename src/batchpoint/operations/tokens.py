@@ -28,9 +28,11 @@ class Tokens:
         if expires_in is not None and expires_in <= timedelta(0):
             raise InvalidEntityError(f"Token {name} would have expired already. Give a time in the future.")
         try:
-            return self._registry.tokens.create(
-                name, role, expires_at=None if expires_in is None else utc_now() + expires_in, by=by
-            )
+            expires_at = None if expires_in is None else utc_now() + expires_in
+        except OverflowError:
+            raise InvalidEntityError(f"Token {name} would end after the year 9999. Give fewer days, or none.") from None
+        try:
+            return self._registry.tokens.create(name, role, expires_at=expires_at, by=by)
         except ValueError as error:
             message = f"Token {name!r} with role {role!r} is not valid: roles are reader, operator and admin; {error}"
             raise InvalidEntityError(message) from error

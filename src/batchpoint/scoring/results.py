@@ -218,6 +218,8 @@ def _positions(result: Any, rows: int, part: dict[str, Any]) -> list[int] | Lite
     if part["unit"] == "files" or rows == 0 or kind not in {("pandas", "DataFrame"), ("pandas", "Series")}:
         return by_length
     index = result.index
+    if index.name is not None:  # the input's has no name: these are groups, or a column of the script's own choice
+        return by_length
     if getattr(index, "nlevels", 1) != 1 or getattr(index.dtype, "kind", "O") not in "iu":
         return by_length
     first, last = int(index.min()), int(index.max())

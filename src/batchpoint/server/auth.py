@@ -13,15 +13,16 @@ from batchpoint.server.context import context_of
 
 
 def authenticated(request: Request) -> Token:
-    """The token of a request.
+    """The token of a request, looked up once.
 
     Raises:
         AuthenticationError: there is none, or it is unknown, expired or revoked.
-        TooManyRequestsError: the address failed too often of late.
+        TooManyRequestsError: the same, and the address failed too often of late. A token that is right always passes:
+            on one machine all programs share an address, and none may shut the others out.
     """
+    if isinstance(known := request.scope.get("token"), Token):
+        return known
     context = context_of(request)
-    address = request.client.host if request.client else "unknown"
-    context.failed_attempts.check(address)
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         message = "This needs a token. Send the header 'Authorization: Bearer <token>'."
@@ -29,9 +30,11 @@ def authenticated(request: Request) -> Token:
     try:
         token = context.workspace.tokens.authenticate(secret.strip())
     except AuthenticationError:
+        address = request.client.host if request.client else "unknown"
+        context.failed_attempts.check(address)
         context.failed_attempts.note(address)
         raise
-    request.scope["token_name"] = token.name
+    request.scope["token"] = token
     return token
 
 

@@ -57,14 +57,14 @@ class Door:
                 raise
             message = "Something went wrong in the server; its log has the details under this request id."
             await passage.reply(problem("error", message, status=500, request_id=scope["request_id"]))
-        if scope["method"] in _WRITES and "token_name" in scope:
+        if scope["method"] in _WRITES and "token" in scope:
             await run_in_threadpool(self._audit, scope, passage.status)
 
     def _audit(self, scope: Scope, status: int) -> None:
         action = str(getattr(scope.get("route"), "name", scope["method"]))
         details = {"status": status, "request_id": scope["request_id"]}
         audit = self._context.workspace.registry.audit
-        audit.record(scope["token_name"], action, scope["path"], ok=status < 400, details=details)
+        audit.record(scope["token"].name, action, scope["path"], ok=status < 400, details=details)
 
 
 class _Passage:

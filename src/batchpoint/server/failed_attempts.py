@@ -1,4 +1,4 @@
-"""Addresses that fail to authenticate too often are refused for a while."""
+"""Addresses that fail to authenticate too often are told to slow down."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from batchpoint.errors import TooManyRequestsError
 
 FAILURES_ALLOWED = 20
-"""Failed attempts from one address within a window, before all its requests are refused."""
+"""Failed attempts from one address within a window, before further ones are told to wait."""
 WINDOW_SECONDS = 60.0
 
 
 class FailedAttempts:
-    """Counts failed attempts by address, and refuses addresses with too many."""
+    """Counts failed attempts by address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,7 +23,7 @@ class FailedAttempts:
         self._failures: dict[str, deque[float]] = {}
 
     def check(self, address: str) -> None:
-        """Let an address pass.
+        """Let a failed attempt of an address be answered as such.
 
         Raises:
             TooManyRequestsError: it failed too often of late.

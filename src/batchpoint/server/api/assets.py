@@ -14,7 +14,7 @@ from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import AssetKind, Part
 from batchpoint.entities.documents import read_body
 from batchpoint.errors import NotFoundError
-from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json
+from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json, merged
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Shared, Work
 
@@ -30,7 +30,8 @@ class AssetChange(Part):
     """What may change on a registered version."""
 
     description: str | None = None
-    tags: dict[str, str] | None = Field(default=None)
+    tags: dict[str, str | None] = Field(default_factory=dict)
+    """Merged into those before; null takes one away."""
 
 
 class _Routes:
@@ -79,11 +80,10 @@ class _Routes:
     ) -> JSONResponse:
         """Change description or tags."""
         change = read_body(AssetChange, body)
-        return answer(
-            work.assets.update(
-                self._kind, name, version=version, label=label, description=change.description, tags=change.tags
-            )
-        )
+        found = work.assets.get(self._kind, name, version=version, label=label)
+        tags = merged(found.tags, change.tags)
+        changed = work.assets.update(self._kind, name, version=found.version, description=change.description, tags=tags)
+        return answer(changed)
 
     def archive(self, name: str, _: Operator, work: Work, version: str | None = None) -> JSONResponse:
         """Hide a version, or all, from lists."""

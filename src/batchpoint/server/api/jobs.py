@@ -17,7 +17,7 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.errors import NotFoundError
 from batchpoint.server.api.assets import streamed
-from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files_json
+from batchpoint.server.api.wire import LARGEST_OFFSET, JsonBody, Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Context, Shared, Work
 from batchpoint.workspace import Workspace
@@ -38,7 +38,8 @@ class JobChange(Part):
     """What may change on a job."""
 
     description: str | None = None
-    tags: dict[str, str] | None = Field(default=None)
+    tags: dict[str, str | None] = Field(default_factory=dict)
+    """Merged into those before; null takes one away."""
 
 
 @router.get("", name="jobs.list")
@@ -65,7 +66,8 @@ def get_job(name: str, _: Reader, work: Work) -> JSONResponse:
 def update(name: str, body: JsonBody, _: Operator, work: Work) -> JSONResponse:
     """Change description or tags."""
     change = read_body(JobChange, body)
-    return answer(work.jobs.update(name, description=change.description, tags=change.tags))
+    tags = merged(work.jobs.get(name).tags, change.tags)
+    return answer(work.jobs.update(name, description=change.description, tags=tags))
 
 
 @router.post("/{name}/cancel", name="jobs.cancel", **described(result=Job))
@@ -78,9 +80,9 @@ def cancel(name: str, _: Operator, shared: Shared) -> JSONResponse:
 
 
 @router.post("/{name}/retry-failed", name="jobs.retry_failed", status_code=202, **described(result=Job))
-def retry_failed(name: str, caller: Operator, work: Work) -> JSONResponse:
+def retry_failed(name: str, caller: Operator, work: Work, *, current_deployment: bool = False) -> JSONResponse:
     """Score the failed items again, and merge them into the same output."""
-    job = work.jobs.retry_failed(name, by=caller.name)
+    job = work.jobs.retry_failed(name, current_deployment=current_deployment, by=caller.name)
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
 
 
@@ -131,7 +133,9 @@ def logs(name: str, _: Reader, work: Work) -> JSONResponse:
 
 
 @router.get("/{name}/logs/{path:path}", name="jobs.read_log")
-def read_log(name: str, path: str, _: Reader, work: Work, offset: int = 0) -> StreamingResponse:
+def read_log(
+    name: str, path: str, _: Reader, work: Work, offset: Annotated[int, Query(le=LARGEST_OFFSET)] = 0
+) -> StreamingResponse:
     """A log file from ``offset``; a negative one counts from the end."""
     first = work.jobs.read_log(name, path, offset=offset)
     start = offset if offset >= 0 else None

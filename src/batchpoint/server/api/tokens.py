@@ -18,12 +18,16 @@ from batchpoint.server.context import Work
 router = APIRouter(tags=["tokens"])
 
 
+MOST_DAYS = timedelta.max.days
+"""A longer time cannot be told from never."""
+
+
 class TokenRequest(Part):
     """A token to make."""
 
     name: TokenName
     role: Role = "operator"
-    expires_in_days: float | None = Field(default=None, gt=0)
+    expires_in_days: float | None = Field(default=None, gt=0, le=MOST_DAYS)
     """None: never."""
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Body, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import Kind, is_local, local_paths
 from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.entities.tokens import Token
 from batchpoint.errors import InvalidEntityError
+from batchpoint.server.auth import authenticated
 from batchpoint.server.context import Context
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
-JsonBody = Annotated[Any, Body()]
+DEEPEST = 50
+"""Levels of mappings and lists in a body; no entity needs a tenth of them."""
+LARGEST_OFFSET = 2**53
+"""Beyond it neither SQLite nor a file can be asked."""
+
+
+async def _json_body(request: Request, _: Annotated[Token, Depends(authenticated)]) -> Any:
+    """The body, read for callers with a token alone."""
+    return await run_in_threadpool(_parsed, await request.body())
+
+
+JsonBody = Annotated[Any, Depends(_json_body)]
 """The parsed body of a request; ``documents.read_body`` makes an entity of it, with suggestions for slips."""
 
 
@@ -29,7 +44,7 @@ class Page:
         self,
         request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Annotated[int, Query(ge=0, le=LARGEST_OFFSET)] = 0,
     ) -> None:
         self._request = request
         self.limit = limit
@@ -143,3 +158,37 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 def _is_reference(path: str) -> bool:
     """``churn:3`` or ``churn@latest``: no path has a colon or an at sign and no slash, as far as we care."""
     return "/" not in path and (":" in path or "@" in path)
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON that can be stored and answered with again: no NaN, no half characters, no endless nesting.
+
+    Raises:
+        InvalidEntityError: it is something else. The message never repeats the body, which may hold a secret.
+    """
+    if not content.strip():
+        raise InvalidEntityError("The request has no body; a JSON object was expected.")
+    try:
+        text = content.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeError:
+        message = "The body is not UTF-8, or holds half of a surrogate pair (such as \\ud800)."
+        raise InvalidEntityError(message) from None
+    except (ValueError, RecursionError) as fault:
+        where = f" line {fault.lineno}, column {fault.colno}:" if isinstance(fault, json.JSONDecodeError) else ""
+        reason = fault.msg if isinstance(fault, json.JSONDecodeError) else fault
+        raise InvalidEntityError(f"The body is not JSON:{where} {reason}.") from None
+    if _is_deeper(value, DEEPEST):
+        raise InvalidEntityError(f"The body is nested deeper than {DEEPEST} levels.")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(item, levels - 1) for item in inner)
