@@ -26,6 +26,7 @@ from batchpoint.entities.resources import Compute
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import Place, asset_reference
+from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
     InputSpec,
     Location,
@@ -228,12 +229,14 @@ class Launcher:
                 self._living_parent()
 
     def close(self) -> None:
-        """End the parent of runners. The runners go on."""
+        """End the parent of runners and every fork server that no runner uses. The runners go on."""
         with self._lock:
             self._closed = True
             parent, self._parent = self._parent, None
         if parent is not None:
             _end(parent)
+        for folder in (self._home / "fork_servers").glob("*/"):
+            retire_fork_server(folder)
 
     def warm_instances(self, compute: str) -> int:
         """How many instances of a compute have a living fork server."""

@@ -323,5 +323,10 @@ def _fail(outcome: dict[str, Any], folder: Path, out: Path, state: State) -> Non
     job = Job(name=out.name, status=JobStatus.FAILED, reason=outcome.get("reason"), error=error)
     text = failure_text(job).replace(f"Job {out.name} failed", "Scoring failed").split("\nMore in ")[0]
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {text}", err=True)
+    kept = folder / "errors.jsonl"
+    if kept.is_file() and kept.stat().st_size:
+        errors = out.with_name(f"{out.stem}.errors.jsonl")
+        shutil.copyfile(kept, errors)
+        state.note(f"Failed items: {errors}")
     state.note(f"Logs: {folder / 'logs'}")
     raise click.exceptions.Exit(1)

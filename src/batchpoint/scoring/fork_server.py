@@ -128,6 +128,8 @@ class ForkServer:
                 preload(message["modules"])
             elif message["op"] == "preload_model":
                 preload_model(message["path"])
+            elif message["op"] == "retire":
+                self._idle_seconds = 0
 
     def _spawn(self, runner: Runner, message: dict[str, Any]) -> None:
         channel = runner.descriptors.pop(0)

@@ -486,6 +486,14 @@ def visible_gpus() -> list[str]:
     return sorted((match[1] for match in found if match), key=int)
 
 
+def retire_fork_server(folder: Path) -> None:
+    """Have the fork server of a folder end as soon as no runner uses it; nothing happens when none listens."""
+    server = _connected(folder)
+    if server is not None:
+        with server, contextlib.suppress(OSError):
+            server.sendall(b'{"op":"retire"}\n')
+
+
 def _connected(folder: Path) -> socket.socket | None:
     """A connection to the fork server that listens in ``folder``; None when none does."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

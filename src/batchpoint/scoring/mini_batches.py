@@ -491,9 +491,14 @@ def _doubts(table: _Table, spec: ScoringSpec) -> Iterator[str]:
 def _check_keys(schema: TableSchema, spec: ScoringSpec) -> None:
     known = {*schema.columns, *schema.partition_columns}
     unknown = [key for key in spec.split.partition_keys if key not in known]
+    found = ", ".join((*schema.columns, *schema.partition_columns))
     if unknown:
-        found = ", ".join((*schema.columns, *schema.partition_columns))
         raise InputError(f"The input has no column {', '.join(unknown)} to partition by. It has {found}.")
+    wanted = [name for name in (*spec.output.key_columns, *spec.output.passthrough) if name != "*"]
+    absent = [name for name in wanted if name not in known]
+    if absent:
+        message = f"The input has no column {', '.join(absent)}, named as key or to be passed through. It has {found}."
+        raise InputError(message)
 
 
 def _rows_by_key(result: Plan, tables: Iterator[_Table | _Unreadable], spec: ScoringSpec) -> Iterator[MiniBatch]:
