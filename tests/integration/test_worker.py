@@ -145,6 +145,20 @@ def test_a_script_finds_the_surroundings_of_azure_ml(start: Start) -> None:
     assert "|run()|scoring" in line
 
 
+def test_what_a_script_logs_with_mlflow_stays_in_the_folder_of_the_job(start: Start) -> None:
+    script = """
+        import mlflow
+        def run(mini_batch):
+            mlflow.log_metric("files", len(mini_batch))
+            return mini_batch
+    """
+    driver = start(script)
+    driver.hear()
+    assert driver.score("a")["event"] == "succeeded"
+    [metric] = (driver.folder / "mlruns").glob("*/*/metrics/files")
+    assert metric.read_text().split()[1] == "1.0"
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

@@ -381,3 +381,16 @@ def test_an_isolated_interpreter_without_any_package_writes_lists(segment: Path)
         segment.unlink(missing_ok=True)
         subprocess.run([sys.executable, "-I", "-S", "-c", program, encoding], check=True, timeout=30)
         assert segment.read_text().splitlines()[0] == first
+
+
+@pytest.mark.parametrize("style", ["csv", "jsonl"])
+@pytest.mark.parametrize("name", ["a.csv", 'odd, "quoted"\n.csv'])
+def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
+    monkeypatch: pytest.MonkeyPatch, style: results.Style, name: str
+) -> None:
+    table = {"file": [name] * 3, "again": [name] * 3}
+    for more in ({}, {"row": [0, 1, 2]}):
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: False)
+        cell_by_cell = results._text_bytes({**table, **more}, 3, style)
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: True)
+        assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell

@@ -12,9 +12,9 @@ from batchpoint.cli.options import (
     common,
     limit_option,
     name_option,
-    set_option,
     tags_of,
     tags_option,
+    update_options,
 )
 
 JOB_COLUMNS = ("name", "status", "endpoint_name", "deployment_name", "queued_at", "finished_at")
@@ -167,7 +167,7 @@ def logs(state: State, name: str, path: str | None) -> None:
 @name_option
 @click.option("--description", help="What it is.")
 @tags_option
-@set_option
+@update_options
 @common
 def update(
     state: State, name: str, description: str | None, tags: tuple[str, ...], assignments: tuple[str, ...]

@@ -190,7 +190,7 @@ class Assets(Generic[AnyAsset]):
         folder = Path(path) / asset.name
         params = f"?version={asset.version}"
         for file in self._connection.pages(address(self._kind, asset.name, "files"), version=asset.version):
-            source = address(self._kind, asset.name, "files", file["path"]) + params
+            source = address(self._kind, asset.name, "files", file=file["path"]) + params
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
@@ -258,12 +258,12 @@ class Datastores(Resources[Datastore]):
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
-        self._connection.upload(address("datastores", name, "files", path), Path(source), progress=progress)
+        self._connection.upload(address("datastores", name, "files", file=path), Path(source), progress=progress)
         return f"azureml://datastores/{name}/paths/{path}"
 
     def download(self, name: str, path: str, target: str | Path, *, progress: ByteProgress | None = None) -> Path:
         """Copy one file of the datastore to a local path."""
-        self._connection.download(address("datastores", name, "files", path), Path(target), progress=progress)
+        self._connection.download(address("datastores", name, "files", file=path), Path(target), progress=progress)
         return Path(target)
 
 
@@ -315,16 +315,17 @@ class Endpoints(Resources[BatchEndpoint]):
         changes = read_overrides(given)
         files = self._files()
         places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        request = InvokeRequest(
-            inputs={key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
-            outputs={key: _output(value, files) for key, value in places.items()},
-            deployment_name=deployment_name,
-            job_name=job_name or changes.job_name,
-            experiment_name=experiment_name or changes.experiment_name,
-            description=description or changes.description,
-            tags={**changes.tags, **(tags or {})},
-            overrides=changes.overrides,
-        )
+        asked = {
+            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            "outputs": {key: _output(value, files) for key, value in places.items()},
+            "deployment_name": deployment_name,
+            "job_name": job_name or changes.job_name,
+            "experiment_name": experiment_name or changes.experiment_name,
+            "description": description or changes.description,
+            "tags": {**changes.tags, **(tags or {})},
+            "overrides": changes.overrides,
+        }
+        request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
             address("endpoints", endpoint_name, "invoke"),

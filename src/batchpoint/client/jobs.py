@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -17,7 +18,7 @@ from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.client.predictions import Engine, read_table
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
-from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError
+from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
 
 AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
 
@@ -135,13 +136,13 @@ class Job:
         """Print the job's log and progress until it ends; progress at most every two seconds. Raises like ``wait``."""
         out = out or sys.stdout
         printed_at = float("-inf")
-        for name, data in self.events():
+        for name, data in self._events_while_served():
             if name == "progress" and time.monotonic() - printed_at < 2:
                 continue
             printed_at = time.monotonic() if name == "progress" else printed_at
             if line := event_line(name, data):
                 print(line, file=out, flush=True)
-        # The stream may end before the job does, when the server is stopped: the wait goes on from there.
+        # The stream may end before the job does, when the server is stopped or killed: the wait goes on from there.
         return self.refresh().wait(raise_on_failure=raise_on_failure)
 
     def cancel(self) -> Job:
@@ -174,7 +175,7 @@ class Job:
         if not files:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
         for file in files:
-            source = address("jobs", self.name, "outputs", file["path"])
+            source = address("jobs", self.name, "outputs", file=file["path"])
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
@@ -197,7 +198,7 @@ class Job:
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
-            self._connection.download(address("jobs", self.name, "outputs", name), local)
+            self._connection.download(address("jobs", self.name, "outputs", file=name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -210,7 +211,11 @@ class Job:
 
     def log(self, path: str, *, offset: int = 0) -> str:
         """The text of one log file, from a byte offset."""
-        return self._connection.text(address("jobs", self.name, "logs", path), offset=offset or None)
+        return self._connection.text(address("jobs", self.name, "logs", file=path), offset=offset or None)
+
+    def _events_while_served(self) -> Iterator[tuple[str, Any]]:
+        with suppress(ServerUnavailableError):
+            yield from self.events()
 
     def _fresh(self) -> JobEntity:
         if not self.entity.status.is_finished and time.monotonic() - self._seen_at >= REFRESH_SECONDS:

@@ -14,6 +14,9 @@ from batchpoint.errors import InvalidEntityError
 AssetName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
 """Letters, digits, dash, underscore and dot; the first is a letter or digit. Source: behaviour of Azure ML assets."""
 
+AssetVersion = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.\-]{0,255}$")]
+"""What a reference can name. An empty one means none."""
+
 EndpointName = Annotated[
     str, StringConstraints(min_length=3, max_length=32, pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")
 ]
@@ -64,7 +67,7 @@ class Asset(Entity):
     """A versioned, immutable entity. Only description, tags and ``archived`` change after it was registered."""
 
     name: AssetName
-    version: str | None = None
+    version: AssetVersion | None = None
     """None on a new asset: the registry counts up."""
     archived: bool = False
     """Archived assets are hidden from lists; references to them keep working."""

@@ -78,13 +78,11 @@ class Jobs:
 
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
-            ConflictError: the job is not finished, has nothing left to score, or its folder is gone.
+            ConflictError: the job is not finished, is being retried, has nothing left to score, or lost its folder.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
         _check_retryable(job)
-        if others := [each for each in self._registry.jobs.list(retry_of=name) if not each.status.is_finished]:
-            raise ConflictError(f"Job {name} is being retried already, by job {others[0].name}. Wait for that one.")
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",

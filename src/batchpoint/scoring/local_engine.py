@@ -508,6 +508,7 @@ def _content(mini_batch: MiniBatch) -> dict[str, Any]:
     return {
         "mini_batch": mini_batch.index,
         "unit": mini_batch.unit,
+        "partition": dict(mini_batch.partition),
         "files": [{"name": file.name, "path": file.path} for file in mini_batch.files],
         "slices": [
             {

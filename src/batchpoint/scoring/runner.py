@@ -523,7 +523,8 @@ class Run:
                 f"failed, {receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
             )
             error = JobError(code=CODES[reason], message=message)
-        return self._end(reason, error, receipt, published.outputs, [*published.notices, *notices], planner)
+        notices = [*planner.plan.notices, *published.notices, *notices]
+        return self._end(reason, error, receipt, published.outputs, notices, planner)
 
     def _keep_errors(self) -> None:
         """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""

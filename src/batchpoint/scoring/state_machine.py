@@ -41,7 +41,15 @@ GOLDEN_SECTION = 0.6180339887498949
 PROBED_AHEAD = 8
 """Untouched mini-batches that are probed too; fewer only when the plan has no more."""
 FAULTS_OF_CODE = frozenset(
-    {"AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "TypeError"}
+    {
+        "AttributeError",
+        "ImportError",
+        "KeyError",
+        "ModuleNotFoundError",
+        "NameError",
+        "NotImplementedError",
+        "TypeError",
+    }
 )
 """Error types that a script raises for every item alike when it is itself at fault."""
 

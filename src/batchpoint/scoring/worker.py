@@ -79,10 +79,10 @@ class DiskFull(Exception):  # noqa: N818 -- its name is what the driver looks fo
 class MiniBatchContext:
     """The second argument of ``run(mini_batch, mini_batch_context)``."""
 
-    def __init__(self, minibatch_index: int) -> None:
-        """Describe a mini-batch by its index in the input's order."""
+    def __init__(self, minibatch_index: int, partition_key_value: dict[str, Any]) -> None:
+        """Describe a mini-batch by its index in the input's order and, where it has any, its partition keys."""
         self.minibatch_index = minibatch_index
-        self.partition_key_value: dict[str, Any] = {}
+        self.partition_key_value = partition_key_value
         self.dataset = None
 
 
@@ -144,7 +144,7 @@ class Worker:
             items = self._read(message)
             part = self._part(message, items if message["unit"] == "rows" else None)
             marks.append(time.perf_counter())
-            result = self._call_run(items, message["mini_batch"])
+            result = self._call_run(items, MiniBatchContext(message["mini_batch"], message.get("partition") or {}))
             marks.append(time.perf_counter())
             if self._writer is None:
                 results = load_sibling("results")
@@ -198,11 +198,11 @@ class Worker:
         names = list(frame.columns) if "*" in wanted else [name for name in wanted if name in frame.columns]
         return frame[list(dict.fromkeys(names))].copy()
 
-    def _call_run(self, items: Any, mini_batch: int) -> Any:
+    def _call_run(self, items: Any, context: MiniBatchContext) -> Any:
         if self._run is None:
             raise ScriptError("The scoring script has no function run(mini_batch).")
         if self._takes_context:
-            return self._run(items, MiniBatchContext(mini_batch))
+            return self._run(items, context)
         return self._run(items)
 
     def _key(self, frame: Any) -> dict[str, Any] | None:
@@ -328,6 +328,10 @@ def environment_of(setup: Message) -> dict[str, str]:
         variables["CUDA_VISIBLE_DEVICES"] = setup.get("gpu") or ""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         variables[name] = str(setup["threads"])
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        # What scripts log with mlflow stays with the job; recent versions want to be told that files will do.
+        variables["MLFLOW_TRACKING_URI"] = Path(setup["logs"]).absolute().with_name("mlruns").as_uri()
+        variables["MLFLOW_ALLOW_FILE_STORE"] = "true"
     variables.update(setup["environment_variables"])
     return variables
 
