@@ -464,3 +464,13 @@ def test_whatever_happens_to_the_workers_the_verdicts_are_the_same(seed: int) ->
     assert [(r.mini_batch, r.ok, r.files) for r in sorted(stormy.records, key=lambda r: r.mini_batch)] == [
         (r.mini_batch, r.ok, r.files) for r in sorted(calm.records, key=lambda r: r.mini_batch)
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_first_mini_batch_that_fails_whole_does_not_end_a_run_whose_others_are_good(workers: int) -> None:
+    play = Play(
+        machine(processes_per_instance=workers, retry=RetrySpec(max_retries=0)),
+        lambda score: "KeyError: 'age'" if score.mini_batch.index == 0 else "ok",
+    )
+    assert play.run([rows(0, 100), rows(1, 100), rows(2, 100)]).reason is Reason.COMPLETED
+    assert (play.machine.counts.ok, play.machine.counts.failed) == (200, 100)

@@ -9,10 +9,11 @@ them was lost, or on how often the run was resumed.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from batchpoint.entities.jobs import Reason
@@ -37,6 +38,8 @@ PROBES = 30
 """Items taken alone to find out whether anything can succeed, when the first mini-batch failed whole."""
 GOLDEN_SECTION = 0.6180339887498949
 """Steps of this part of the whole spread evenly and never fall in with a period of the data."""
+PROBED_AHEAD = 8
+"""Untouched mini-batches that are probed too; fewer only when the plan has no more."""
 FAULTS_OF_CODE = frozenset(
     {
         "AttributeError",
@@ -273,8 +276,9 @@ class _Probing:
     """Halving a mini-batch costs two calls for each bad item: hopeless when a script fails for every one of them.
 
     So when a mini-batch fails whole, with an error as faulty code raises it and before anything has succeeded, some of
-    its items, spread evenly, are scored alone as well. If each fails with the very same error, the run ends. Any other
-    answer ends the probing. Probes are neither results nor attempts, so what a run commits does not depend on them.
+    its items and of those planned after it, spread evenly, are scored alone as well. If each fails with the very same
+    error, the run ends. Any other answer ends the probing. Probes are neither results nor attempts, so what a run
+    commits does not depend on them.
     """
 
     error: ErrorInfo
@@ -634,11 +638,18 @@ class StateMachine:
         hopeful = self.counts.ok or self._has_probed or error.type not in FAULTS_OF_CODE
         if hopeful or task.items <= PROBES or not self._retry.isolate_failures:
             return
+        if not self.counts.planned_all and len(self._fresh) < PROBED_AHEAD:
+            return  # one mini-batch, a bad file perhaps, tells nothing of the others
         self._has_probed = True
         self._probing = _Probing(error, PROBES)
+        probed = [task, *self._fresh]
+        ends = list(accumulate(part.items for part in probed))
         for number in range(PROBES):
-            item = task.start + int(number * GOLDEN_SECTION % 1 * task.items)
-            self._push(_Task(task.open, item, item + 1, is_probe=True))
+            place = int(number * GOLDEN_SECTION % 1 * ends[-1])
+            at = bisect_right(ends, place)
+            part = probed[at]
+            item = part.stop - (ends[at] - place)
+            self._push(_Task(part.open, item, item + 1, is_probe=True))
 
     def _probe_failed(self, task: _Task, error: ErrorInfo) -> None:
         probing = self._probing
@@ -647,7 +658,8 @@ class StateMachine:
             return
         mini_batch = task.open.mini_batch
         failure = FailedItem(task.start, *_place(mini_batch, task.start), attempt=1, error=error)
-        if probing.failure is None or task.start < probing.failure[1].item:
+        first = probing.failure
+        if first is None or (mini_batch.index, task.start) < (first[0], first[1].item):
             probing.failure = (mini_batch.index, failure)
         probing.left -= 1
         if not probing.left:
