@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from batchpoint.errors import ConflictError, ServerUnavailableError
 
@@ -56,12 +57,12 @@ def ensure(home: Path, *, timeout: float = START_SECONDS) -> LocalServer:
     A server that is started this way ends itself when nobody has used it for ``Settings.idle_shutdown_seconds``.
 
     Raises:
-        ServerUnavailableError: it did not start in time; the message quotes the end of its log.
+        ServerUnavailableError: it did not start in time, when the message quotes the end of its log; or the home cannot
+            be written to.
     """
     if server := find(home):
         return server
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "starting.lock").open("w") as lock:
+    with _opened(home, "starting.lock") as lock:
         # Two clients that start at once must not both start a server: the second waits, and finds the first one's.
         fcntl.flock(lock, fcntl.LOCK_EX)
         return find(home) or _start(home, timeout)
@@ -88,7 +89,7 @@ def stop(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
 
 def read_token(home: Path) -> str | None:
     """The admin token that the local server left in its home, or None."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return (home / "token").read_text().strip() or None
     return None
 
@@ -99,9 +100,9 @@ def claimed(home: Path) -> Iterator[None]:
 
     Raises:
         ConflictError: another server holds it; the message says where it listens.
+        ServerUnavailableError: the home cannot be written to.
     """
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "server.lock").open("a") as lock:
+    with _opened(home, "server.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -144,8 +145,18 @@ def is_locked(home: Path) -> bool:
 def _read(home: Path) -> LocalServer | None:
     try:
         return LocalServer(**json.loads((home / "server.json").read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
+
+
+def _opened(home: Path, name: str) -> TextIO:
+    """A lock file of the home, which is made when it is missing."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (home / name).open("a")
+    except OSError as fault:
+        message = f"{home} cannot be used as the home folder ({fault}). Set BATCHPOINT_HOME to one you may write to."
+        raise ServerUnavailableError(message) from None
 
 
 def _answers(server: LocalServer) -> bool:

@@ -280,3 +280,17 @@ def test_the_interface_describes_itself(client: httpx.Client) -> None:
     invoke_body = described["paths"]["/api/v1/endpoints/{name}/invoke"]["post"]["requestBody"]
     assert invoke_body["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/InvokeRequest"
     assert "mini_batch_size" in described["components"]["schemas"]["DeploymentSettings"]["properties"]
+
+
+def test_a_deployment_is_changed_in_either_form(client: httpx.Client) -> None:
+    address = "/api/v1/endpoints/churn/deployments/blue"
+    for change in (
+        {"mini_batch_size": 7, "retry_settings": {"max_retries": 1}, "instance_count": 1},
+        {"settings": {"mini_batch_size": 7, "retry_settings": {"max_retries": 1}, "instance_count": 1}},
+    ):
+        client.patch(address, json={"settings": {"mini_batch_size": 5, "retry_settings": {"max_retries": 2}}})
+        changed = client.patch(address, json=change)
+        assert changed.is_success, changed.text
+        settings = changed.json()["settings"]
+        assert (settings["mini_batch_size"], settings["retry_settings"]["max_retries"]) == (7, 1)
+        assert changed.json()["resources"] == {"instance_count": 1}

@@ -253,3 +253,50 @@ def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: Any, tmp_pa
 
     assert "does not exist" in batchpoint("score --model nothing --data data.csv -o out.csv").err
     assert "neither an MLflow model" in batchpoint("score --model empty --data data.csv -o out.csv").err
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        (["--set", "tags.v=1.10", "--set", "tags.n=2"], {"tags": {"v": "1.10", "n": 2}}),
+        (["--set", "tags.when=2024-01-01", "--set", "tags.on=yes"], {"tags": {"when": "2024-01-01", "on": "yes"}}),
+        (["--add", "tags", "team=risk"], {"tags": {"team": "risk"}}),
+        (["--remove", "tags.team"], {"tags": {"team": None}}),
+        (["--set", "tags.n=2", "--force-string"], {"tags": {"n": "2"}}),
+        (["--set", "description=null", "--force-string"], {"description": "null"}),
+    ],
+)
+def test_an_update_sets_adds_and_removes_keys_as_they_are_written(
+    server: FakeServer, batchpoint: Any, options: list[str], change: Any
+) -> None:
+    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    assert batchpoint("endpoint update -n churn", *options).code == 0
+    (request,) = server.asked("PATCH /endpoints/churn")
+    assert request.body == change
+
+
+def test_adding_to_a_list_is_refused_with_what_to_write(batchpoint: Any) -> None:
+    said = batchpoint("endpoint update -n churn --add batchpoint.passthrough id")
+    assert said.code == 2
+    assert "--set batchpoint.passthrough=" in said.err
+
+
+@pytest.mark.parametrize("key", ["output", "inputz"])
+def test_a_slip_in_the_file_of_an_invoke_is_told_with_its_line(batchpoint: Any, tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    (tmp_path / "io.yml").write_text(f"inputs:\n  d: {{path: a.csv}}\n{key}:\n  score: {{path: out}}\n")
+    said = batchpoint("endpoint invoke -n churn -f io.yml")
+    assert said.code == 2
+    assert f"io.yml:3: key '{key}' is not known here. Did you mean '{key[:5]}" in said.err
+
+
+def test_a_job_name_that_is_none_is_told_in_words(batchpoint: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    said = batchpoint("endpoint invoke -n churn --input a.csv --job-name", "two words")
+    assert said.code == 2
+    assert "key 'job_name' is 'two words'; letters, digits" in said.err
+
+
+def test_an_input_that_is_not_there_is_a_mistake_of_the_command(server: FakeServer, batchpoint: Any) -> None:
+    server.routes["POST /endpoints/churn/invoke"] = lambda _: (422, error("input_unavailable", "Nothing to score."))
+    assert batchpoint("endpoint invoke -n churn --input azureml:d:1").code == 2

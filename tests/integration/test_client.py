@@ -105,6 +105,11 @@ def test_local_paths_are_handed_over_absolute_when_the_server_shares_files(
     assert model.version == "1"
 
 
+def test_an_empty_path_is_not_the_working_folder(client: Client) -> None:
+    with pytest.raises(InvalidEntityError, match="empty"):
+        client.endpoints.invoke("churn", input="")
+
+
 def test_a_local_path_that_does_not_exist_is_named(client: Client) -> None:
     with pytest.raises(InvalidEntityError, match=r"model churn: path: '\./m' does not exist \(looked for /"):
         client.models.create_or_update(Model(name="churn", path="./m"))
@@ -290,6 +295,22 @@ def test_a_local_server_that_has_ended_is_found_again(server: FakeServer) -> Non
     connection.close()
 
 
+def test_a_local_server_may_end_many_times_in_the_life_of_a_client(server: FakeServer) -> None:
+    server.routes["GET /jobs/one"] = QUEUED
+    found = []
+
+    def find_again() -> tuple[str, str | None]:
+        found.append(server.url)
+        return server.url, "new"
+
+    connection = Connection("http://127.0.0.1:9", None, find_again=find_again, sleep=lambda _: None)
+    for _ in range(3):
+        connection._open("http://127.0.0.1:9", None)  # where nothing listens any more
+        assert connection.get("/jobs/one") == QUEUED
+    connection.close()
+    assert len(found) == 3
+
+
 def test_another_version_of_the_server_is_said_clearly(server: FakeServer, client: Client) -> None:
     server.routes["GET /server"] = {"version": "9.9", "id": "x", "shares_files": True, "role": "admin"}
     server.routes["GET /jobs/one"] = {**QUEUED, "unheard_of": 1}
@@ -405,3 +426,19 @@ def test_a_job_retries_its_failed_items_as_a_new_job(server: FakeServer, client:
 
     assert job.errors() == [{"file": "a.csv", "row": 7}]
     assert job.retry_failed().entity.retry_of == "one"
+
+
+@pytest.mark.parametrize("form", ["settings: {mini_batch_size: 5}", "mini_batch_size: 5"])
+@pytest.mark.parametrize("key", ["mini_batch_size", "settings.mini_batch_size"])
+def test_what_is_set_wins_over_the_file_in_either_form(tmp_path: Path, form: str, key: str) -> None:
+    (tmp_path / "d.yml").write_text(f"name: blue\nendpoint_name: churn\nmodel: azureml:m:1\n{form}\n")
+    declared = load(tmp_path / "d.yml", "deployment", set=[f"{key}=9"])
+    assert isinstance(declared, BatchDeployment)
+    assert declared.settings.mini_batch_size == 9
+
+
+def test_a_setting_given_twice_in_one_file_is_refused(tmp_path: Path) -> None:
+    text = "name: blue\nendpoint_name: churn\nmini_batch_size: 5\nsettings: {mini_batch_size: 6}\n"
+    (tmp_path / "d.yml").write_text(text)
+    with pytest.raises(InvalidEntityError, match="given twice"):
+        load(tmp_path / "d.yml", "deployment")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
+from pydantic import ValidationError
 
 from batchpoint.entities.assets import Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
@@ -371,6 +374,17 @@ def test_failed_items_are_retried_into_the_same_output(workspace: Workspace, tmp
     with pytest.raises(ConflictError, match=again.name):
         workspace.jobs.retry_failed(job.name)
     workspace.jobs.cancel(again.name)
+
+    def retry(_: int) -> str | None:
+        try:
+            return workspace.jobs.retry_failed(job.name).name
+        except ConflictError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        at_once = [name for name in pool.map(retry, range(8)) if name is not None]
+    assert len(at_once) == 1, "two runs must not write to one output"
+    workspace.jobs.cancel(at_once[0])
     clean = workspace.endpoints.invoke("churn", request(data))
     finished(workspace, clean, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/y/")
     with pytest.raises(ConflictError, match="nothing to retry"):
@@ -411,3 +425,63 @@ def test_a_workspace_finds_again_what_it_held(workspace: Workspace, tmp_path: Pa
     with Workspace.open(workspace.settings) as again:
         assert again.endpoints.get("churn").defaults.deployment_name == "blue"
         assert [entity.name for entity in again.resources.list("compute")] == ["local"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "local:///etc/hostname",
+        "FILE:///etc/hostname",
+        "simplecache::file:///etc/hostname",
+        "memory://x::file:///etc/hostname",
+        "nosuch://x/y",
+        "http://[::1/x.csv",
+    ],
+)
+def test_an_address_that_hides_a_path_of_this_machine_or_means_nothing_is_refused(
+    workspace: Workspace, url: str
+) -> None:
+    with pytest.raises(InvalidEntityError, match=r"address|URL"):
+        workspace.assets.create_or_update("data", Data(name="d", type="uri_file", path=url))
+
+
+def test_a_script_can_be_stored_unread(workspace: Workspace, tmp_path: Path) -> None:
+    deployment = deployed(workspace, tmp_path)
+    write(tmp_path / "code" / "score.py", "def run(")
+    code = {"code": str(tmp_path / "code"), "scoring_script": "score.py"}
+    changed = BatchDeployment.model_validate({**deployment.body(), "code_configuration": code})
+    with pytest.raises(InvalidEntityError, match="line 1"):
+        workspace.endpoints.create_or_update_deployment(changed)
+    assert workspace.endpoints.create_or_update_deployment(changed, skip_script_validation=True)
+
+
+def test_the_same_invoke_many_times_at_once_is_one_job_also_under_a_name(workspace: Workspace, tmp_path: Path) -> None:
+    deployed(workspace, tmp_path)
+    wanted = request(write(tmp_path / "in" / "a.csv"), job_name="mine")
+    for attempt in range(5):
+        wanted = wanted.model_copy(update={"job_name": f"mine{attempt}"})
+        with ThreadPoolExecutor(8) as pool:
+            key = f"key{attempt}"
+            names = set(
+                pool.map(lambda _: workspace.endpoints.invoke("churn", wanted, idempotency_key=key).name, range(8))  # noqa: B023 - used within the turn
+            )
+        assert names == {f"mine{attempt}"}
+
+
+def test_a_link_that_leads_in_circles_and_a_pipe_are_refused(workspace: Workspace, tmp_path: Path) -> None:
+    write(tmp_path / "model" / "w.bin")
+    for name in ("one", "two"):
+        (tmp_path / "model" / name).symlink_to(tmp_path / "model")
+    with pytest.raises(InvalidEntityError, match="link to a folder that it lies in"):
+        workspace.assets.create_or_update("model", Model(name="m", path=str(tmp_path / "model")))
+    for name in ("one", "two"):
+        (tmp_path / "model" / name).unlink()
+    os.mkfifo(tmp_path / "model" / "pipe")
+    with pytest.raises(InvalidEntityError, match="neither a file nor a folder"):
+        workspace.assets.create_or_update("model", Model(name="m", path=str(tmp_path / "model")))
+
+
+@pytest.mark.parametrize("version", ["a/b", "a b", "1:2"])
+def test_a_version_that_no_reference_could_name_is_refused(version: str) -> None:
+    with pytest.raises(ValidationError):
+        Model(name="m", version=version, path="/m")

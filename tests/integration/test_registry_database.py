@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_the_key_of_credentials_is_private_and_another_key_opens_nothing(tmp_pat
     key_file.write_text("nonsense")
     with pytest.raises(RegistryError, match="does not hold a key"):
         SecretBox(key_file)
+
+
+def test_who_only_reads_is_let_in_while_nothing_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    registry = Registry.open(f"sqlite:///{path}", tmp_path / "key", busy_seconds=0.05)
+    secret, _ = registry.tokens.create("ci", "reader")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = registry.tokens.find(secret)
+    assert found is not None
+    assert found.last_used_at is None
+    registry.close()

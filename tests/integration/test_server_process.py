@@ -14,13 +14,18 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from batchpoint import local_server
-from batchpoint.errors import ConflictError, InvalidEntityError
+from batchpoint.client import Client
+from batchpoint.errors import ConflictError, InvalidEntityError, ServerUnavailableError
 from batchpoint.server.process import check_address, serve
 from batchpoint.settings import Settings
 
@@ -94,3 +99,49 @@ def test_a_file_of_another_server_is_not_believed(home: Path) -> None:
     assert local_server.find(home) is None
     (home / "server.json").write_text(json.dumps(told))
     assert local_server.find(home) == server
+
+
+def test_a_home_that_cannot_be_one_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ServerUnavailableError, match="BATCHPOINT_HOME"):
+            local_server.ensure(home)
+        with pytest.raises(ServerUnavailableError, match="BATCHPOINT_HOME"):
+            serve(Settings(home=home))
+
+
+def test_a_certificate_that_does_not_work_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    settings = Settings(home=tmp_path / "home")
+    with pytest.raises(InvalidEntityError, match="PEM"):
+        serve(settings, tls_cert=tmp_path / "cert.pem")
+    with pytest.raises(InvalidEntityError, match="--tls-cert"):
+        serve(settings, tls_key=tmp_path / "cert.pem")
+    assert not settings.home.exists()
+
+
+def test_the_client_of_a_home_reaches_its_server_behind_a_certificate_that_nobody_signed(
+    home: Path, tmp_path: Path
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    command = [sys.executable, "-m", "batchpoint", "server", "--tls-cert", str(certificate), "--tls-key", str(key)]
+    with subprocess.Popen(command, env={**os.environ, "BATCHPOINT_HOME": str(home)}) as process:
+        while local_server.find(home) is None:
+            assert process.poll() is None
+            time.sleep(0.05)
+        with Client(settings=Settings(home=home)) as client:
+            assert client.url.startswith("https:")
+            assert client.server()["role"] == "admin"
+        process.terminate()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    (folder / "key.pem").write_bytes(pem)
+    return folder / "cert.pem", folder / "key.pem"

@@ -206,6 +206,15 @@ def test_a_model_declared_in_place_needs_no_name() -> None:
     assert deployment.model.name == "churn-blue"
 
 
+def test_a_document_that_unfolds_without_end_is_refused() -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(InvalidEntityError, match="more than"):
+        read_document("\n".join(lines))
+    with pytest.raises(InvalidEntityError, match="nested too deeply"):
+        read_document("a: " + "[" * 5000)
+
+
 def test_a_size_with_a_unit_means_rows_of_about_so_many_bytes() -> None:
     text = DEPLOYMENT.replace("mini_batch_size: 5", "mini_batch_size: 10MB").replace("split: rows", "row_keys: false")
     deployment = read_document(text, name="file.yml").entity("deployment")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from batchpoint.entities.overrides import read_overrides
@@ -47,3 +49,13 @@ def test_what_an_invoke_may_not_change_is_refused_with_a_suggestion() -> None:
         read_overrides([{"output_action": "summary_only"}])
     with pytest.raises(InvalidEntityError, match="whole number"):
         read_overrides([{"mini_batch_size": "many"}])
+
+
+@pytest.mark.parametrize("given", [{"tags": 5}, {"job_name": {"a": 1}}, "text", {"output_dataset": "x"}, {"_": 1}])
+def test_what_is_no_override_is_refused_in_words(given: Any) -> None:
+    with pytest.raises(InvalidEntityError):
+        read_overrides([given])
+
+
+def test_the_last_override_wins_also_over_what_makes_no_sense() -> None:
+    assert read_overrides([{"retry_settings": 5}, {"max_retries": 1}]).overrides.retry_settings is not None

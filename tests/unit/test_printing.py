@@ -9,7 +9,7 @@ from batchpoint.client.connection import address, error_of
 from batchpoint.client.jobs import failure_text
 from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.entities.jobs import FileReceipt, Job, JobError, JobStatus, Progress, Reason, Receipt
-from batchpoint.errors import AlreadyExistsError, PlatformError, RequestError
+from batchpoint.errors import AlreadyExistsError, InvalidEntityError, PlatformError, RequestError
 
 JOBS = [{"name": "one", "status": "failed", "n": None}, {"name": "two", "status": "completed", "more": {"a": 1}}]
 
@@ -86,5 +86,11 @@ def test_an_error_is_rebuilt_as_the_class_of_its_code() -> None:
 
 
 def test_names_with_odd_characters_stay_one_step_of_the_address() -> None:
-    assert address("jobs", "a/b ü") == "/jobs/a/b%20%C3%BC"
-    assert address("jobs", "a/b", "outputs", "x/y.csv") == "/jobs/a%2Fb/outputs/x/y.csv"
+    assert address("jobs", "a?b ü") == "/jobs/a%3Fb%20%C3%BC"
+    assert address("jobs", "a", "outputs", file="x/y.csv") == "/jobs/a/outputs/x/y.csv"
+
+
+@pytest.mark.parametrize("name", ["churn/deployments/blue", "", "..", "."])
+def test_a_name_never_becomes_the_address_of_something_else(name: str) -> None:
+    with pytest.raises(InvalidEntityError, match="not a name"):
+        address("endpoints", name)

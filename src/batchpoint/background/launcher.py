@@ -396,7 +396,8 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
     takes = options.mini_batch_type
     if takes == "auto":
-        rows = resolved.mltable is not None or (kind == "mlflow" and resolved.tabular_input)
+        by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
+        rows = resolved.mltable is not None or (by_rows and resolved.tabular_input)
         takes = "dataframe" if rows else "paths"
     return ScriptSpec(
         kind=kind,

@@ -20,6 +20,7 @@ from batchpoint.cli.options import (
     set_option,
     tags_of,
     tags_option,
+    update_options,
     yes_option,
 )
 
@@ -56,7 +57,7 @@ def create_endpoint(
 @click.option("--defaults", metavar="deployment_name=NAME", help="The deployment that answers by default.")
 @click.option("--description", help="What it is.")
 @tags_option
-@set_option
+@update_options
 @no_wait_option
 @common
 def update_endpoint(
@@ -107,7 +108,7 @@ def invoke(
     state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
     """Ask a deployment to score an input. Prints the job; --stream follows it to its end."""
-    inputs, outputs = _declared_in(file, "inputs"), _declared_in(file, "outputs")
+    inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
     inputs |= _declared_in(given.pop("inputs_path"), "inputs")
     outputs |= _declared_in(given.pop("outputs_path"), "outputs")
     told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive")}
@@ -181,7 +182,7 @@ def create_deployment(
 @click.option("-e", "--endpoint-name", help="Endpoint.")
 @file_option(text="YAML file that holds the whole of it.")
 @tags_option
-@set_option
+@update_options
 @no_wait_option
 @common
 def update_deployment(
@@ -251,18 +252,27 @@ def _input(path: str, *, input_type: str | None, include: Any, exclude: Any, rec
     return {"path": path, **{key: value for key, value in told.items() if value}}
 
 
-def _declared_in(path: str | None, key: str) -> dict[str, Any]:
-    """Inputs or outputs of a YAML file; local paths in it are relative to it."""
+def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str, Any]:
+    """Inputs or outputs of a YAML file; local paths in it are relative to it.
+
+    A ``whole`` file has the keys ``inputs`` and ``outputs``; one that was given for ``key`` alone may leave it out.
+    """
     if path is None:
         return {}
     from pathlib import Path
 
     from batchpoint.client.files import absolute, read_yaml
-    from batchpoint.entities.documents import is_local
+    from batchpoint.entities.documents import is_local, suggestion
     from batchpoint.errors import InvalidEntityError
 
-    value = read_yaml(path).value
-    if key not in value and not {"inputs", "outputs"} & set(value):
+    document, known = read_yaml(path), {"inputs", "outputs"}
+    value = document.value
+    if whole or known & set(value):
+        if unknown := [name for name in value if name not in known]:
+            place = document.places[(unknown[0],)]
+            message = f"{place}: key {unknown[0]!r} is not known here. {suggestion(unknown[0], known)}"
+            raise InvalidEntityError(message)
+    else:
         value = {key: value}
     found = value.get(key) or {}
     if not isinstance(found, dict) or not all(isinstance(item, dict) for item in found.values()):

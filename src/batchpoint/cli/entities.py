@@ -21,6 +21,7 @@ from batchpoint.cli.options import (
     set_option,
     tags_of,
     tags_option,
+    update_options,
     yes_option,
 )
 
@@ -110,7 +111,7 @@ def _add_asset_changes(group: click.Group, door: str) -> None:
     @_which
     @click.option("--description", help="What it is.")
     @tags_option
-    @set_option
+    @update_options
     @common
     def update(
         state: State,
@@ -171,7 +172,7 @@ def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], 
     @click.option("--description", help="What it is.")
     @tags_option
     @_with(own)
-    @set_option
+    @update_options
     @no_wait_option
     @common
     def update(

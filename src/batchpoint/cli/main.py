@@ -19,6 +19,7 @@ from batchpoint.errors import (
     AuthenticationError,
     BatchpointError,
     ConflictError,
+    InputError,
     NotFoundError,
     PermissionDeniedError,
     PlatformError,
@@ -46,6 +47,7 @@ _EXIT_CODE_OF: tuple[tuple[type[BaseException], int], ...] = (
     (PermissionDeniedError, 5),
     (TooManyRequestsError, 5),
     (RequestError, 2),
+    (InputError, 2),
     (PlatformError, 6),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,6 +96,27 @@ def set_option(command: AnyCommand) -> AnyCommand:
     )(command)
 
 
+def update_options(command: AnyCommand) -> AnyCommand:
+    """``--set``, ``--add``, ``--remove``, ``--force-string``; the command sees them all as assignments."""
+
+    @functools.wraps(command)
+    def with_edits(*args: Any, **given: Any) -> Any:
+        edits = {name: given.pop(name) for name in ("additions", "removals", "force_string")}
+        return command(*args, **{**given, "assignments": _edits(given["assignments"], **edits)})
+
+    options = [
+        set_option,
+        click.option("--add", "additions", nargs=2, multiple=True, metavar="KEY NAME=VALUE",
+                     help="Add to a mapping, as: --add tags team=risk."),
+        click.option("--remove", "removals", multiple=True, metavar="KEY", help="Take a key away, as outer.inner."),
+        click.option("--force-string", is_flag=True, help="Take the values of --set and --add as text."),
+    ]  # fmt: skip
+    edited: Any = with_edits
+    for option in reversed(options):
+        edited = option(edited)
+    return edited  # type: ignore[no-any-return]  # click's decorators keep the command's own signature
+
+
 def file_option(*, required: bool = False, text: str = "YAML file.") -> Callable[[AnyCommand], AnyCommand]:
     """``-f``."""
     return click.option("-f", "--file", "file", required=required, metavar="FILE", help=text)
@@ -148,7 +170,7 @@ def changes_of(assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str,
     from batchpoint.entities.documents import Document
 
     values = {key: value for key, value in given.items() if value is not None and value != {}}
-    changes = Document(value=values, name="--set").with_settings(assignments).value
+    changes = Document(value=values, name="--set").with_settings(assignments).as_patch()
     if not changes:
         message = "Nothing to change: give --set, or another option."
         raise click.UsageError(message)
@@ -163,6 +185,28 @@ def confirm(what: str, *, yes: bool, deed: str = "Delete") -> None:
         message = f"{deed} {what}? That needs a confirmation: add --yes."
         raise click.UsageError(message)
     click.confirm(f"{deed} {what}?", abort=True, err=True)
+
+
+def _edits(
+    assignments: tuple[str, ...],
+    *,
+    additions: tuple[tuple[str, str], ...],
+    removals: tuple[str, ...],
+    force_string: bool,
+) -> tuple[str, ...]:
+    """All that an update changes as ``key=value``; an empty value in YAML takes the key away."""
+    given = list(assignments)
+    for key, pair in additions:
+        if "=" not in pair:
+            message = f"--add {key} {pair!r}: write NAME=VALUE. A list is given whole: --set {key}='[...]'."
+            raise click.UsageError(message)
+        given.append(f"{key}.{pair}")
+    if force_string:
+        import json
+
+        pairs = [text.partition("=") for text in given]
+        given = [f"{key}{equals}{json.dumps(value)}" for key, equals, value in pairs]
+    return (*given, *(f"{key}=null" for key in removals))
 
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

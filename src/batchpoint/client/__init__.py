@@ -190,7 +190,7 @@ class Assets(Generic[AnyAsset]):
         folder = Path(path) / asset.name
         params = f"?version={asset.version}"
         for file in self._connection.pages(address(self._kind, asset.name, "files"), version=asset.version):
-            source = address(self._kind, asset.name, "files", file["path"]) + params
+            source = address(self._kind, asset.name, "files", file=file["path"]) + params
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
@@ -216,7 +216,7 @@ class Resources(Generic[AnyEntity]):
         """Store it under its name, whether or not there was one."""
         kind = kind_of(resource)
         # Only a datastore has local paths, so only it needs to know whether the server shares them.
-        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.body()
+        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.given()
         return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
 
     def get(self, name: str) -> AnyEntity:
@@ -258,12 +258,12 @@ class Datastores(Resources[Datastore]):
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
-        self._connection.upload(address("datastores", name, "files", path), Path(source), progress=progress)
+        self._connection.upload(address("datastores", name, "files", file=path), Path(source), progress=progress)
         return f"azureml://datastores/{name}/paths/{path}"
 
     def download(self, name: str, path: str, target: str | Path, *, progress: ByteProgress | None = None) -> Path:
         """Copy one file of the datastore to a local path."""
-        self._connection.download(address("datastores", name, "files", path), Path(target), progress=progress)
+        self._connection.download(address("datastores", name, "files", file=path), Path(target), progress=progress)
         return Path(target)
 
 
@@ -315,16 +315,17 @@ class Endpoints(Resources[BatchEndpoint]):
         changes = read_overrides(given)
         files = self._files()
         places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        request = InvokeRequest(
-            inputs={key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
-            outputs={key: _output(value, files) for key, value in places.items()},
-            deployment_name=deployment_name,
-            job_name=job_name or changes.job_name,
-            experiment_name=experiment_name or changes.experiment_name,
-            description=description or changes.description,
-            tags={**changes.tags, **(tags or {})},
-            overrides=changes.overrides,
-        )
+        asked = {
+            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            "outputs": {key: _output(value, files) for key, value in places.items()},
+            "deployment_name": deployment_name,
+            "job_name": job_name or changes.job_name,
+            "experiment_name": experiment_name or changes.experiment_name,
+            "description": description or changes.description,
+            "tags": {**changes.tags, **(tags or {})},
+            "overrides": changes.overrides,
+        }
+        request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
             address("endpoints", endpoint_name, "invoke"),
@@ -438,9 +439,9 @@ class Jobs:
         """Ask a job to stop."""
         return self.get(name).cancel()
 
-    def retry_failed(self, name: str) -> Job:
-        """A new job over the failed items of this one."""
-        return self.get(name).retry_failed()
+    def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
+        """``Job.retry_failed``."""
+        return self.get(name).retry_failed(current_deployment=current_deployment)
 
     def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
         """``Job.wait``."""
@@ -450,7 +451,7 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path = ".") -> Path:
+    def download(self, name: str, path: str | Path | None = None) -> Path:
         """``Job.download``."""
         return self.get(name).download(path)
 

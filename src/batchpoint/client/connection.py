@@ -18,6 +18,7 @@ from batchpoint.errors import (
     AuthenticationError,
     BatchpointError,
     ConflictError,
+    InvalidEntityError,
     NotFoundError,
     PermissionDeniedError,
     PlatformError,
@@ -184,6 +185,8 @@ class Connection:
                 headers=headers,
                 timeout=httpx.Timeout(60, connect=10),
                 trust_env=not local,
+                # What stays on this machine may go in clear, so a certificate that nobody signed does for it too.
+                verify=not local,
                 follow_redirects=False,
             )
         except (httpx.InvalidURL, ValueError) as fault:
@@ -191,13 +194,14 @@ class Connection:
 
     def _with_retries(self, once: Callable[[], httpx.Response], *, repeatable: bool) -> httpx.Response:
         """Carry out a request, again where that is safe and may help; the answer is a success."""
+        looked = False
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
                 response = once()
             except httpx.ConnectError as failure:
                 # Nothing was sent, so even a request that must not be repeated may go again.
-                self._after_no_connection(failure, last=last)
+                looked = self._after_no_connection(failure, looked=looked, last=last)
             except httpx.TransportError as failure:
                 if last or not repeatable:
                     raise self._unavailable(failure) from None
@@ -211,12 +215,15 @@ class Connection:
             self._sleep(FIRST_PAUSE_SECONDS * 2**attempt * (0.5 + random.random()))  # noqa: S311 - jitter, no secret
         raise AssertionError("the last attempt returns or raises")
 
-    def _after_no_connection(self, failure: httpx.ConnectError, *, last: bool) -> None:
-        if self._find_again is not None:
-            find_again, self._find_again = self._find_again, None
-            self._open(*find_again())
-        elif last:
+    def _after_no_connection(self, failure: httpx.ConnectError, *, looked: bool, last: bool) -> bool:
+        """Look for the server anew, once for each request; answers whether it has been looked for."""
+        if self._find_again is not None and not looked:
+            self.close()
+            self._open(*self._find_again())
+            return True
+        if last:
             raise self._unavailable(failure) from None
+        return looked
 
     def _unavailable(self, failure: Exception) -> ServerUnavailableError:
         reason = str(failure) or type(failure).__name__
@@ -243,10 +250,17 @@ def error_of(status: int, content: bytes) -> BatchpointError:
     return kind(message, **details)
 
 
-def address(*steps: str) -> str:
-    """A path of the interface from steps that may hold any character; slashes inside the last one stay."""
-    *first, last = steps
-    return "/".join(["", *(quote(step, safe="@:") for step in first), quote(last, safe="/@:")])
+def address(*names: str, file: str | None = None) -> str:
+    """A path of the interface from names, and at its end the path of a file, whose slashes stay.
+
+    Raises:
+        InvalidEntityError: a name would make it the address of something else.
+    """
+    for name in names:
+        if name in ("", ".", "..") or "/" in name:
+            raise InvalidEntityError(f"{name!r} is not a name: names are not empty and hold no slash.")
+    path = [] if file is None else [quote(file, safe="/@:")]
+    return "/".join(["", *(quote(name, safe="@:") for name in names), *path])
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, str] | None:

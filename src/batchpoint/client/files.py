@@ -21,6 +21,7 @@ from batchpoint.entities.documents import (
     read_assignment,
     read_document,
 )
+from batchpoint.entities.endpoints import LEGACY_KEYS
 from batchpoint.errors import InvalidEntityError
 
 _LEFT_BEHIND = frozenset({"__pycache__", ".git", ".venv", ".ipynb_checkpoints"})
@@ -57,8 +58,11 @@ def declared(
     for key, value in (given or {}).items():
         document = document.with_value((key,), value)
     assignments = list(assignments)
-    document = document.with_settings(assignments)
+    written, document = document, document.with_settings(assignments)
     kind = kind or document.kind()
+    if kind == "deployment":
+        assignments = [_in_form_of(written.value, assignment) for assignment in assignments]
+        document = written.with_settings(assignments)
     not_from_file = {*((key,) for key in given or {}), *(read_assignment(text)[0] for text in assignments)}
     for found in local_paths(kind, document.value):
         here = path is None or found.key in not_from_file
@@ -87,6 +91,19 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as fault:
         reason = fault.strerror if isinstance(fault, OSError) else "it is not UTF-8 text"
         raise InvalidEntityError(f"{path} cannot be read: {reason}.") from None
+
+
+def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
+    """An assignment to a deployment in the form that its file has: ``mini_batch_size``, at the root or in settings."""
+    text = assignment.strip()
+    root, *inner = read_assignment(text)[0]
+    if root == "instance_count" and written.get("resources"):
+        return f"resources.{text}"
+    if root in LEGACY_KEYS and written.get("settings"):
+        return f"settings.{text}"
+    if root == "settings" and inner and inner[0] in LEGACY_KEYS & written.keys():
+        return text.removeprefix("settings.")
+    return assignment
 
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
@@ -142,6 +159,9 @@ class LocalFiles:
             InvalidEntityError: nothing lies there.
         """
         text = str(path)
+        if not text:
+            # The empty path is the working folder to the system, but an unset variable to whoever wrote the command.
+            raise InvalidEntityError(f"{said}: the path is empty.")
         if not is_local(text):
             return text
         local = absolute(text, Path.cwd())
@@ -180,7 +200,7 @@ class LocalFiles:
         for name, file in files:
             target = f"{folder}/{name}"
             if known.get(target) != file.stat().st_size:
-                self._connection.upload(address("datastores", datastore, "files", target), file, progress=progress)
+                self._connection.upload(address("datastores", datastore, "files", file=target), file, progress=progress)
         tail = files[0][0] if single else ""
         return f"azureml://datastores/{datastore}/paths/{folder}/{tail}"
 
@@ -196,7 +216,7 @@ class LocalFiles:
 
 def _with_secrets(entity: Entity) -> dict[str, Any]:
     """``Entity.body`` hides secrets, as it should wherever it is shown; the server must get them."""
-    body = entity.body()
+    body = entity.given()
     credentials = getattr(entity, "credentials", None)
     if credentials is not None:
         shown = credentials.model_dump(exclude_none=True)

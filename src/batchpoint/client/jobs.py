@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -17,7 +18,7 @@ from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.client.predictions import Engine, read_table
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
-from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError
+from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
 
 AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
 
@@ -135,38 +136,46 @@ class Job:
         """Print the job's log and progress until it ends; progress at most every two seconds. Raises like ``wait``."""
         out = out or sys.stdout
         printed_at = float("-inf")
-        for name, data in self.events():
+        for name, data in self._events_while_served():
             if name == "progress" and time.monotonic() - printed_at < 2:
                 continue
             printed_at = time.monotonic() if name == "progress" else printed_at
             if line := event_line(name, data):
                 print(line, file=out, flush=True)
-        # The stream may end before the job does, when the server is stopped: the wait goes on from there.
+        # The stream may end before the job does, when the server is stopped or killed: the wait goes on from there.
         return self.refresh().wait(raise_on_failure=raise_on_failure)
 
     def cancel(self) -> Job:
         """Ask the job to stop. What is committed stays."""
         return self._take(self._connection.send("POST", address("jobs", self.name, "cancel")))
 
-    def retry_failed(self) -> Job:
-        """A new job that scores only the failed items and merges them into the same output."""
-        body = self._connection.send("POST", address("jobs", self.name, "retry-failed"))
+    def retry_failed(self, *, current_deployment: bool = False) -> Job:
+        """A new job that scores only the failed items and merges them into the same output.
+
+        It scores with the deployment as it was at the invoke, or, with ``current_deployment``, as it is now.
+        """
+        query = {"current_deployment": "true"} if current_deployment else None
+        body = self._connection.send("POST", address("jobs", self.name, "retry-failed"), params=query)
         return Job(self._connection, entity_of(JobEntity, body))
 
     def output_files(self) -> list[dict[str, Any]]:
         """``path`` and ``size`` of each file of the output."""
         return list(self._connection.pages(address("jobs", self.name, "outputs")))
 
-    def download(self, path: str | Path = ".", *, progress: ByteProgress | None = None) -> Path:
-        """Copy the files of the output into a folder, which is made when missing, and answer with it.
+    def download(self, path: str | Path | None = None, *, progress: ByteProgress | None = None) -> Path:
+        """Copy the files of the output into a folder, by default one named after the job, and answer with it.
 
         Raises:
             ConflictError: the job has not finished.
+            NotFoundError: it has published nothing.
         """
         self._must_be_finished("download")
-        folder = Path(path)
-        for file in self.output_files():
-            source = address("jobs", self.name, "outputs", file["path"])
+        folder = Path(path or self.name)
+        files = self.output_files()
+        if not files:
+            raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
+        for file in files:
+            source = address("jobs", self.name, "outputs", file=file["path"])
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
@@ -189,7 +198,7 @@ class Job:
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
-            self._connection.download(address("jobs", self.name, "outputs", name), local)
+            self._connection.download(address("jobs", self.name, "outputs", file=name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -202,7 +211,11 @@ class Job:
 
     def log(self, path: str, *, offset: int = 0) -> str:
         """The text of one log file, from a byte offset."""
-        return self._connection.text(address("jobs", self.name, "logs", path), offset=offset or None)
+        return self._connection.text(address("jobs", self.name, "logs", file=path), offset=offset or None)
+
+    def _events_while_served(self) -> Iterator[tuple[str, Any]]:
+        with suppress(ServerUnavailableError):
+            yield from self.events()
 
     def _fresh(self) -> JobEntity:
         if not self.entity.status.is_finished and time.monotonic() - self._seen_at >= REFRESH_SECONDS:

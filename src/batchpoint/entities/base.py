@@ -14,6 +14,9 @@ from batchpoint.errors import InvalidEntityError
 AssetName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
 """Letters, digits, dash, underscore and dot; the first is a letter or digit. Source: behaviour of Azure ML assets."""
 
+AssetVersion = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.\-]{0,255}$")]
+"""What a reference can name. An empty one means none."""
+
 EndpointName = Annotated[
     str, StringConstraints(min_length=3, max_length=32, pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$")
 ]
@@ -55,12 +58,16 @@ class Entity(Part):
         """The entity as JSON-ready values, without what is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def given(self) -> dict[str, Any]:
+        """What was given for it, without defaults: what is not given stays as it is when an entity is stored again."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
 
 class Asset(Entity):
     """A versioned, immutable entity. Only description, tags and ``archived`` change after it was registered."""
 
     name: AssetName
-    version: str | None = None
+    version: AssetVersion | None = None
     """None on a new asset: the registry counts up."""
     archived: bool = False
     """Archived assets are hidden from lists; references to them keep working."""

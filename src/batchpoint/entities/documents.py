@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from batchpoint.entities.assets import ASSET_KINDS
-from batchpoint.entities.base import AssetName, ComputeName, DatastoreName, EndpointName, Entity
+from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.resources import RESOURCE_KINDS
 from batchpoint.errors import InvalidEntityError
@@ -40,6 +40,9 @@ Key = tuple[str | int, ...]
 """Where a value stands: mapping keys and list positions from the root of the document."""
 
 AnyPart = TypeVar("AnyPart", bound=BaseModel)
+
+MOST_VALUES = 1_000_000
+"""In one document. A few lines of aliases of aliases stand for more values than any memory holds."""
 
 _SCHEMAS: dict[str, Kind] = {
     "model": "model",
@@ -90,6 +93,7 @@ _NAME_RULES: dict[str, str] = {
     get_args(rule)[1].pattern: words
     for rule, words in (
         (AssetName, "letters, digits, '-', '_' and '.', starting with a letter or digit, at most 255"),
+        (AssetVersion, "letters, digits, '-', '_' and '.', at most 255"),
         (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
         (ComputeName, "3 to 24 letters, digits and dashes, starting with a letter"),
         (DatastoreName, "letters, digits and underscores, at most 255"),
@@ -133,6 +137,19 @@ class Document:
             _assign(value, key, given, assignment)
             places[key], texts[key] = f"--set {'.'.join(map(str, key))}", text
         return replace(self, value=value, places=places, texts=texts)
+
+    def as_patch(self) -> dict[str, Any]:
+        """The values as JSON: what is no JSON (a date), or was written in another way (``1.10``, ``yes``), as written.
+
+        Whoever wants a number or a truth value understands these texts too.
+        """
+        value = _copy(self.value)
+        for key, text in self.texts.items():
+            known = _at(value, key)
+            if known is not None and not isinstance(known, str | Mapping | list):
+                written = json.dumps(known, default=str)
+                _assign(value, key, known if written == text else text, text)
+        return dict(value)
 
     def with_value(self, key: Key, given: Any) -> Document:
         """The document with one value replaced; its place stays known."""
@@ -204,6 +221,8 @@ def read_document(text: str, *, name: str = "document") -> Document:
         raise InvalidEntityError(message) from None
     except yaml.YAMLError as fault:
         raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
+    except RecursionError:
+        raise InvalidEntityError(f"{name} is nested too deeply to be read.") from None
     return document
 
 
@@ -240,7 +259,7 @@ def read_assignment(text: str) -> tuple[Key, Any, str]:
         value = yaml.safe_load(given) if given else ""
     except yaml.YAMLError:
         value = given
-    return tuple(keys), value, given
+    return tuple(keys), value, value if isinstance(value, str) else given
 
 
 def suggestion(given: str, allowed: Iterable[str]) -> str:
@@ -330,6 +349,7 @@ class _Reader:
         self._loader = loader
         self._document = document
         self._open: set[int] = set()
+        self._values = 0
 
     def mapping(self, node: yaml.MappingNode, at: Key) -> dict[str, Any]:
         self._enter(node)
@@ -358,7 +378,11 @@ class _Reader:
         self._document.texts[at] = str(node.value)
         return self._loader.construct_object(node, deep=True)
 
-    def _enter(self, node: yaml.Node) -> None:
+    def _enter(self, node: yaml.MappingNode | yaml.SequenceNode) -> None:
+        self._values += len(node.value)
+        if self._values > MOST_VALUES:
+            problem = f"it holds more than {MOST_VALUES:,} values, counting each alias as what it stands for"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
             raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not allowed", problem_mark=node.start_mark)
         if id(node) in self._open:

@@ -200,6 +200,24 @@ class BatchDeployment(Entity):
         return (self.compute or "local").removeprefix("azureml:")
 
 
+LEGACY_KEYS = frozenset(DeploymentSettings.model_fields) - {"environment_variables"}
+"""Keys of ``settings`` that the legacy form has at the root."""
+
+
+def deployment_change(change: Mapping[str, Any]) -> dict[str, Any]:
+    """A change of a stored deployment, with keys of the legacy form where the stored one has them."""
+    result = {key: value for key, value in change.items() if key not in LEGACY_KEYS}
+    moved = {key: value for key, value in change.items() if key in LEGACY_KEYS}
+    settings = result.get("settings")
+    if isinstance(settings, Mapping) or (moved and settings is None):
+        settings = {**(settings or {}), **moved}
+        if (count := settings.pop("instance_count", None)) is not None:
+            resources = result.get("resources")
+            result["resources"] = {**(resources if isinstance(resources, Mapping) else {}), "instance_count": count}
+        result["settings"] = settings
+    return result
+
+
 def size_in_bytes(text: object) -> int | None:
     """``10MB`` and the like, as Azure ML writes the size of a mini-batch of rows; 1 KB is 1024 bytes. Else None."""
     match = re.fullmatch(r"(\d+)\s*([kmg])b", text.strip(), re.IGNORECASE) if isinstance(text, str) else None
@@ -226,9 +244,10 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value.get(key), Mapping):  # declared in place: Azure's files may leave the name out
             value[key] = {"name": f"{value.get('endpoint_name')}-{value.get('name')}", **value[key]}
     settings = dict(value.pop("settings", None) or {})
-    for key in DeploymentSettings.model_fields:
-        if key in value and key != "environment_variables":
-            settings.setdefault(key, value.pop(key))
+    for key in LEGACY_KEYS & value.keys():
+        at_root = value.pop(key)
+        if settings.setdefault(key, at_root) != at_root:
+            raise ValueError(f"'{key}' is given twice, at the root and under 'settings'")
     options = _options(value.pop("batchpoint", None) or {}, value.get("properties") or {})
     if (size := size_in_bytes(settings.get("mini_batch_size"))) is not None:
         del settings["mini_batch_size"]

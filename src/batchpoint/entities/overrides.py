@@ -46,7 +46,10 @@ def read_overrides(given: Iterable[Mapping[str, Any]]) -> InvokeChanges:
     """
     settings: dict[str, Any] = {}
     beside: dict[str, Any] = {}
-    for key, value in (pair for mapping in given for pair in _flat(mapping)):
+    mappings: list[Any] = list(given)
+    if odd := [each for each in mappings if not isinstance(each, Mapping)]:
+        raise InvalidEntityError(f"Overrides are mappings of keys to values, which {odd[0]!r} is not.")
+    for key, value in (pair for mapping in mappings for pair in _flat(mapping)):
         name = key.removeprefix("settings.").removeprefix("batchpoint.")
         root, *rest = _SPELLINGS.get(name, tuple(name.split(".")))
         if root in _ELSEWHERE:
@@ -61,6 +64,9 @@ def read_overrides(given: Iterable[Mapping[str, Any]]) -> InvokeChanges:
     if dataset := beside.pop("output_dataset", None):
         changes.outputs["score"] = _output(dataset)
     for name, value in beside.items():
+        if isinstance(value, Mapping) != (name == "tags"):
+            wanted = "a mapping of keys to values" if name == "tags" else "text"
+            raise InvalidEntityError(f"'{name}' of an invoke is {wanted}, not {value!r}.")
         setattr(changes, name, {key: str(item) for key, item in value.items()} if name == "tags" else str(value))
     return changes
 
@@ -75,14 +81,16 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
 
 def _put(target: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
     for step in key[:-1]:
-        target = target.setdefault(step, {})
+        if not isinstance(target.get(step), dict):
+            target[step] = {}
+        target = target[step]
     target[key[-1]] = value
 
 
-def _output(dataset: Mapping[str, Any]) -> Output:
+def _output(dataset: Any) -> Output:
     """``output_dataset.datastore_id`` and ``output_dataset.path`` → one place."""
-    unknown = set(dataset) - {"datastore_id", "path"}
-    if unknown or "datastore_id" not in dataset:
+    known = {"datastore_id", "path"}
+    if not isinstance(dataset, Mapping) or not {"datastore_id"} <= set(dataset) <= known:
         message = "output_dataset takes 'datastore_id' (azureml:<datastore>) and 'path'."
         raise InvalidEntityError(message)
     datastore = str(dataset["datastore_id"]).rsplit("/", 1)[-1].removeprefix("azureml:")

@@ -344,14 +344,27 @@ def _hash_content(root: Path, skip: set[str]) -> str:
 
 
 def _walk(root: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
-    """Files with their names relative to ``root``, in the order of the names."""
+    """Files with their names relative to ``root``, in the order of the names. Links are followed.
+
+    Raises:
+        InvalidEntityError: a link leads back to a folder that it lies in, or something is no file (a broken link, a
+            pipe): it cannot be copied, and leaving it out would go unnoticed.
+    """
     if root.is_file():
         yield root.name, root
         return
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if name not in skip]
+        for name in folders:
+            if (inner := Path(folder, name)).is_symlink() and Path(folder).resolve().is_relative_to(inner.resolve()):
+                raise InvalidEntityError(f"{inner} is a link to a folder that it lies in. Take it away.")
         found += [Path(folder, name) for name in files]
+    for path in found:
+        if not path.is_file():
+            raise InvalidEntityError(
+                f"{path} is neither a file nor a folder, but a broken link or a device. Take it away."
+            )
     yield from sorted((path.relative_to(root).as_posix(), path) for path in found)
 
 

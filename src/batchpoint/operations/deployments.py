@@ -23,8 +23,10 @@ class DeploymentResolver:
         self._registry = registry
         self._assets = assets
 
-    def resolve(self, deployment: BatchDeployment, *, by: str | None) -> BatchDeployment:
+    def resolve(self, deployment: BatchDeployment, *, by: str | None, read_script: bool = True) -> BatchDeployment:
         """Check everything that a job would need, registering what is declared in place.
+
+        ``read_script`` says whether the script's syntax is looked at too; its file is looked for in any case.
 
         Raises:
             InvalidEntityError: something is missing or wrong; the message says what and where.
@@ -36,7 +38,8 @@ class DeploymentResolver:
         changes: dict[str, object] = {"model": f"azureml:{model.reference}" if model else None}
         if deployment.code_configuration is not None:
             code = self._code(deployment, by)
-            check_script(self._assets.local_path(code), deployment.code_configuration.scoring_script)
+            look = check_script if read_script else find_script
+            look(self._assets.local_path(code), deployment.code_configuration.scoring_script)
             reference = f"azureml:{code.reference}"
             changes["code_configuration"] = deployment.code_configuration.model_copy(update={"code": reference})
         else:
@@ -92,11 +95,11 @@ def check_compute(registry: Registry, deployment: BatchDeployment) -> Compute:
     return compute
 
 
-def check_script(code: Path, scoring_script: str) -> None:
-    """Look for the script's file, its syntax and its ``run`` function, without running it.
+def find_script(code: Path, scoring_script: str) -> Path:
+    """The script's file.
 
     Raises:
-        InvalidEntityError: one of them is missing or wrong, with file and line.
+        InvalidEntityError: it is missing, or not inside the code folder.
     """
     script = (code / scoring_script).resolve()
     if not script.is_relative_to(code.resolve()):
@@ -106,6 +109,16 @@ def check_script(code: Path, scoring_script: str) -> None:
         raise InvalidEntityError(
             f"scoring_script {scoring_script!r} is not in the code folder. Python files found there: {scripts}."
         )
+    return script
+
+
+def check_script(code: Path, scoring_script: str) -> None:
+    """Look for the script's file, its syntax and its ``run`` function, without running it.
+
+    Raises:
+        InvalidEntityError: one of them is missing or wrong, with file and line.
+    """
+    script = find_script(code, scoring_script)
     try:
         tree = ast.parse(script.read_bytes(), filename=scoring_script)
     except (SyntaxError, ValueError) as error:

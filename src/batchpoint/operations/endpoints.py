@@ -82,7 +82,12 @@ class Endpoints:
         self._registry.endpoints.delete(name)
 
     def create_or_update_deployment(
-        self, deployment: BatchDeployment, *, set_default: bool = False, by: str | None = None
+        self,
+        deployment: BatchDeployment,
+        *,
+        set_default: bool = False,
+        skip_script_validation: bool = False,
+        by: str | None = None,
     ) -> BatchDeployment:
         """Create a deployment, or replace the one of that name. It becomes the default only if ``set_default`` says so.
 
@@ -102,7 +107,8 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
-        stored = self._registry.deployments.put(self._resolver.resolve(deployment, by=by), by=by)
+        resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
+        stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
             defaults = EndpointDefaults(deployment_name=deployment.name)
             self._registry.endpoints.put(endpoint.model_copy(update={"defaults": defaults}), by=by)
@@ -163,7 +169,14 @@ class Endpoints:
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
             if known is not None:
                 return known
-        job = self._job(name, request, by)
+        try:
+            job = self._job(name, request, by)
+        except AlreadyExistsError:
+            # The same request may have come in twice at once, and the other one's job has the name by now.
+            known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
+            if known is None:
+                raise
+            return known
         stored, created = self._registry.jobs.enqueue(job, idempotency_key=idempotency_key, request_hash=request_hash)
         if created:
             self._job_queued.set()

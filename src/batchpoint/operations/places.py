@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 from batchpoint.entities.base import Reference, parse_reference
 from batchpoint.entities.resources import Datastore
@@ -23,6 +24,9 @@ _ASSET_ID = re.compile(
     r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
 )
 _SHORT_REFERENCE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]*[:@][a-zA-Z0-9_.\-]+$")
+
+_SCHEMES = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "wasbs", "memory"})
+"""What a URL may begin with. Others of fsspec would open files of this machine by another name, or do so in chains."""
 
 SUPPORTED = (
     "Give a registered asset (azureml:name:version or azureml:name@latest), a datastore path "
@@ -88,6 +92,7 @@ class Places:
                 raise InvalidEntityError(f"{text!r} is a relative path, which the server cannot place. {SUPPORTED}")
             slash = "/" if text.endswith("/") and str(path) != "/" else ""
             return Place(f"{path}{slash}", f"{path}{slash}")
+        _check_url(text)
         return Place(text, text)
 
     def below(self, place: Place, path: str) -> Place:
@@ -119,6 +124,18 @@ class Places:
             message = f"Job {job_name} has published no output named {output}."
             raise NotFoundError(message, kind="output", name=output, job=job_name)
         return self.below(self.resolve(uri), path)
+
+
+def _check_url(text: str) -> None:
+    scheme = text.partition("://")[0].lower()
+    is_chain = "::" in re.sub(r"\[[^]]*]", "", text)  # outside of an IPv6 address, fsspec takes it for a chain
+    if scheme not in _SCHEMES or is_chain:
+        known = ", ".join(sorted(_SCHEMES))
+        raise InvalidEntityError(f"{text!r} is no address that is opened here: {known}. {SUPPORTED}")
+    try:
+        urlsplit(text)
+    except ValueError as fault:
+        raise InvalidEntityError(f"{text!r} is not a URL: {fault}.") from None
 
 
 def asset_reference(text: str) -> Reference | None:

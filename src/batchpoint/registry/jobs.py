@@ -81,7 +81,7 @@ class Jobs:
         The same key with the same request hash gives the job that was made then.
 
         Raises:
-            ConflictError: the key was used for another request.
+            ConflictError: the key was used for another request; or the job retries one that is being retried already.
             AlreadyExistsError: a job of that name exists.
         """
         while True:
@@ -89,6 +89,8 @@ class Jobs:
                 known = self._known(connection, job, idempotency_key, request_hash)
                 if known is not None:
                     return known, False
+                if job.retry_of is not None:
+                    _check_not_retried(connection, job.retry_of)
                 try:
                     with connection.begin_nested():
                         return self._insert(connection, job, idempotency_key, request_hash), True
@@ -451,6 +453,15 @@ def _submitted(connection: Connection, key: str, request_hash: str | None) -> Jo
             "Use a new key for a new request."
         )
     return _job(row) if row is not None else None
+
+
+def _check_not_retried(connection: Connection, name: str) -> None:
+    """Both would write to one output. The row is locked, so that of two who ask at once the second sees the first."""
+    _row(connection, name, lock=True)
+    active = jobs.c.status.in_([str(status) for status in ACTIVE_STATUSES])
+    other = connection.execute(select(jobs.c.name).where(jobs.c.retry_of == name, active).limit(1)).scalar()
+    if other is not None:
+        raise ConflictError(f"Job {name} is being retried already, by job {other}. Wait for that one.")
 
 
 def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,10 +13,12 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.tokens import AuditRecord, Role, Token
-from batchpoint.errors import AlreadyExistsError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, NotFoundError, RegistryError
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import audit_table as audit
 from batchpoint.registry.tables import tokens_table as tokens
+
+log = logging.getLogger(__name__)
 
 _USE_NOTED_EVERY = timedelta(minutes=1)
 """``last_used_at`` is written this often at most, so that reading requests need no write each."""
@@ -67,8 +70,12 @@ class Tokens:
         if row is None:
             return None
         if row.last_used_at is None or self._now() - row.last_used_at >= _USE_NOTED_EVERY:
-            with self._database.write() as connection:
-                connection.execute(update(tokens).where(key).values(last_used_at=self._now()))
+            try:
+                with self._database.write() as connection:
+                    connection.execute(update(tokens).where(key).values(last_used_at=self._now()))
+            except RegistryError as error:
+                # Who only reads can be answered all the same, on a full disk for instance.
+                log.warning("The use of token %s was not noted: %s", row.name, error.message)
         return _token(row)
 
     def list(self) -> list[Token]:

@@ -175,7 +175,8 @@ class ScoringSpec(SpecPart):
         return cls.model_validate_json((folder / "spec.json").read_bytes())
 
     def write(self, folder: Path) -> None:
-        """Write ``spec.json`` into a run's folder, readable by its owner alone."""
-        path = folder / "spec.json"
-        path.touch(mode=0o600)
-        path.write_text(self.model_dump_json(indent=1))
+        """Write ``spec.json`` into a run's folder, whole or not at all, readable by its owner alone."""
+        partial = folder / "spec.json.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(self.model_dump_json(indent=1))
+        partial.replace(folder / "spec.json")

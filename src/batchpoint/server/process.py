@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -45,10 +46,11 @@ def serve(
     after ``settings.idle_shutdown_seconds`` without a request or a job.
 
     Raises:
-        InvalidEntityError: the address is not of this machine alone, and there is no certificate.
+        InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works.
         ConflictError: another server serves this home; the message says where.
     """
     check_address(settings.host, tls=tls_cert is not None, allow_insecure=allow_insecure)
+    _check_certificate(tls_cert, tls_key)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("alembic", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -88,6 +90,19 @@ def check_address(host: str, *, tls: bool, allow_insecure: bool) -> None:
         "(--tls-cert and --tls-key), or --allow-insecure when something else protects the connection."
     )
     raise InvalidEntityError(message)
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None:
+        if key is not None:
+            raise InvalidEntityError("--tls-key needs --tls-cert, the certificate that it is the key of.")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as fault:  # what ssl raises is one too
+        where = f"{certificate} and {key}" if key is not None else f"{certificate} alone"
+        message = f"{where} cannot be used ({fault}). Give a certificate and its key, both in PEM format."
+        raise InvalidEntityError(message) from None
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
@@ -104,7 +104,14 @@ def get_deployment(name: str, deployment: str, _: Reader, work: Work) -> JSONRes
     **described(body=BatchDeployment, result=BatchDeployment),
 )
 def create_or_update_deployment(
-    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+    name: str,
+    deployment: str,
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    *,
+    set_default: bool = False,
+    skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
     if isinstance(body, dict):
@@ -115,7 +122,9 @@ def create_or_update_deployment(
         message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
         raise InvalidEntityError(message)
     check_local_paths(shared, "deployment", entity)
-    stored = shared.workspace.endpoints.create_or_update_deployment(entity, set_default=set_default, by=caller.name)
+    stored = shared.workspace.endpoints.create_or_update_deployment(
+        entity, set_default=set_default, skip_script_validation=skip_script_validation, by=caller.name
+    )
     return answer(stored)
 
 
@@ -125,11 +134,27 @@ def create_or_update_deployment(
     **described(body=BatchDeployment, result=BatchDeployment),
 )
 def update_deployment(
-    name: str, deployment: str, body: JsonBody, caller: Operator, shared: Shared, *, set_default: bool = False
+    name: str,
+    deployment: str,
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    *,
+    set_default: bool = False,
+    skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
     before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-    return create_or_update_deployment(name, deployment, merged(before, body), caller, shared, set_default=set_default)
+    changed = merged(before, deployment_change(body) if isinstance(body, dict) else body)
+    return create_or_update_deployment(
+        name,
+        deployment,
+        changed,
+        caller,
+        shared,
+        set_default=set_default,
+        skip_script_validation=skip_script_validation,
+    )
 
 
 @router.delete("/{name}/deployments/{deployment}", name="deployments.delete", status_code=204)
