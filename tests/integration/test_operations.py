@@ -96,7 +96,12 @@ def test_the_same_version_is_the_same_only_with_the_same_content(workspace: Work
 
 @pytest.mark.parametrize(
     ("data_type", "path", "words"),
-    [("uri_file", "folder", "is a folder"), ("uri_folder", "file.csv", "is a file"), ("mltable", "folder", "MLTable")],
+    [
+        ("uri_file", "folder", "is a folder"),
+        ("uri_folder", "file.csv", "is a file"),
+        ("mltable", "folder", "MLTable"),
+        ("uri_file", "*.csv", "is a pattern"),
+    ],
 )
 def test_data_has_to_be_what_it_is_declared_to_be(
     workspace: Workspace, tmp_path: Path, data_type: str, path: str, words: str

@@ -180,6 +180,15 @@ def test_a_run_scores_every_file_in_order_and_says_so(make: Make) -> None:
     assert runner.run(folder) is Reason.COMPLETED, "a run that is over has nothing to do"
 
 
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="this system does not tell how busy it is")
+def test_a_short_run_too_says_how_busy_the_machine_was(make: Make) -> None:
+    folder = make("def run(mini_batch):\n    return mini_batch\n", files=1)
+    assert runner.run(folder) is Reason.COMPLETED
+    lines = (folder / "logs" / "sys" / "perf" / "node-0" / "node_resource_usage.csv").read_text().splitlines()
+    assert lines[0].startswith("Utc Time,Cpu Percent,")
+    assert [len(line.split(",")) for line in lines] == [14, 14]
+
+
 def test_a_bad_file_is_isolated_and_told_with_its_traceback(make: Make) -> None:
     script = """
         import os
@@ -324,6 +333,8 @@ def test_a_hung_run_is_killed_and_its_stack_is_kept(make: Make) -> None:
     (error,) = errors(folder)
     assert error["exception"] == "MiniBatchTimeout"
     assert "stuck_here" in error["traceback"]
+    (told,) = (folder / "logs" / "sys" / "error" / "node-0").iterdir()
+    assert '"status": "RUN_TIMEOUT"' in told.read_text()
 
 
 def test_a_script_that_ends_its_process_fails_only_its_own_file(make: Make) -> None:

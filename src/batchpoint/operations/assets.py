@@ -229,6 +229,11 @@ class Assets:
         """Where the content is to lie, uploaded if it is on this machine; and a hash that changes with it."""
         place = self._places.resolve(asset.path)
         stores = self._places.stores()
+        if any(mark in asset.path for mark in "*?[") and not stores.exists(place.url, place.datastore):
+            raise InvalidEntityError(
+                f"{asset.path} is a pattern, and an asset is one file or folder. Register the folder; invokes take "
+                "patterns, and 'include' and 'exclude' beside a registered folder."
+            )
         stores.check_readable(place.url, place.datastore)
         if place.datastore is not None or (local := stores.local_path(place.url)) is None:
             return place, _hash_text(place.uri.rstrip("/"))

@@ -12,15 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
 from batchpoint.scoring.ledger import FailedItem
+from batchpoint.scoring.resource_usage import HEADER, ResourceUsage
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import TIMED_OUT, Counts
 
 LISTED_ERRORS = 100
 """Failed items that ``job_error.txt`` spells out; all of them are in the errors file."""
+
+RESOURCE_SECONDS = 30.0
+"""Time between two lines about how busy the machine is."""
 
 README = """\
 job_progress_overview.*.txt   how the job went on
@@ -31,6 +36,8 @@ user/stdout, user/stderr      what it printed
 user/error                    tracebacks of init() and run()
 user/entry_script_log         what the script logged through EntryScript().logger
 sys/node                      when workers started, became ready and ended
+sys/error                     workers that were killed or died
+sys/perf                      how busy the machine was, every half minute
 sys/job_report                every mini-batch, worker process and node, as csv
 sys/metrics/job/progress.csv  progress over time
 """
@@ -75,6 +82,7 @@ class JobLogs:
         self._parts: list[PartLog] = []
         self._processes: dict[tuple[str, str], list[float]] = {}
         self._errors_listed = 0
+        self._usage, self._sampled_at = ResourceUsage(), monotonic()
         for name in ("user", "sys/job_report", "sys/metrics/job"):
             (self._logs / name).mkdir(parents=True, exist_ok=True)
         for name in ("job_error", "job_progress_overview"):
@@ -95,6 +103,22 @@ class JobLogs:
         """Add a line about a worker to its node's system log."""
         path = self._logs / "sys" / "node" / worker[0] / "_main.txt"
         self._add(path, f"{_now()}|{worker[1]}|{text}\n")
+
+    def system_error(self, worker: tuple[str, str], status: str, message: str) -> None:
+        """Note what happened to a worker that did not come from its script: it was killed, or died."""
+        path = self._logs / "sys" / "error" / worker[0] / f"{worker[1]}.txt"
+        self._add(path, f"{_now()} {json.dumps({'status': status, 'message': message})}\n")
+
+    def sample_resources(self, *, at_once: bool = False) -> None:
+        """Add a line about the machine, when the last one is old enough or it is wanted at once."""
+        now = monotonic()
+        if now - self._sampled_at < RESOURCE_SECONDS and not at_once:
+            return
+        self._sampled_at = now
+        line = self._usage.line()
+        if line is not None:
+            path = self._logs / "sys" / "perf" / "node-0" / "node_resource_usage.csv"
+            self._add(path, line if path.exists() or path in self._waiting else HEADER + line)
 
     def part(self, entry: PartLog) -> None:
         """Note one go at a part."""
@@ -141,6 +165,7 @@ class JobLogs:
         text = "\n".join(line for line in lines if line) + "\n"
         for folder in (self._logs, self._logs / "user"):
             (folder / "job_result.txt").write_text(text)
+        self.sample_resources(at_once=True)
         self.flush()
         self._write_summaries()
 

@@ -379,6 +379,7 @@ class Run:
             raise StoppedError
         if now - self._wrote_progress_at >= PROGRESS_SECONDS:
             self._write_progress("scoring", planner)
+            self._logs.sample_resources()
             self._logs.flush()
         counts = self._machine.counts
         if counts.planned_all and not self._scheduled:
@@ -416,6 +417,8 @@ class Run:
         else:
             error = ErrorInfo(WORKER_LOST, event.message)
         self._logs.node(engine.describe(event.worker), error.message)
+        status = "RUN_TIMEOUT" if error.type == TIMED_OUT else "WORKER_LOST"
+        self._logs.system_error(engine.describe(event.worker), status, error.message)
         tasks = self._running.pop(event.worker, None)
         if tasks:
             self._running[event.worker] = deque(tasks)
