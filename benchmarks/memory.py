@@ -7,8 +7,9 @@ import threading
 from pathlib import Path
 from typing import Self
 
-MARK = "BATCHPOINT_BENCHMARK_MARK"
-"""Environment variable that a measured process passes on to its children, however far they are detached."""
+MARK = "BENCHMARK_MARK"
+"""Environment variable that a measured process passes on to its children, however far they are detached. Workers are
+not told what begins with ``BATCHPOINT_``, so its name must not."""
 
 
 class PeakMemory:

@@ -1,17 +1,31 @@
-"""Writes docs/cli.md from the commands themselves: python docs/generate.py."""
+"""Writes the pages that follow from the program: cli.md, reference/yaml.md, reference/python.md.
+
+python docs/generate.py
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+import types
+import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from batchpoint import client
 from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
+from batchpoint.client.jobs import Job
+from batchpoint.entities import assets, base, endpoints, jobs, resources
 
-PAGE = Path(__file__).parent / "cli.md"
+HERE = Path(__file__).parent
 
-INTRODUCTION = """\
+CLI = """\
 # The command line
 
 `batchpoint`, or `python -m batchpoint`. Written by `docs/generate.py` from the commands themselves.
@@ -32,13 +46,80 @@ but `score` take `-o`/`--output` (json, jsonc, yaml, yamlc, table, tsv, none) an
 |---|---|
 """
 
+YAML = """\
+# The YAML files
+
+Written by `docs/generate.py` from the entities themselves, which are the REST bodies and the Python objects too. Keys,
+types and defaults are those of Azure ML's files; what is new is under `batchpoint:` of a deployment. A key that is not
+known is an error that names file, line, key and the nearest valid one.
+
+Every kind also takes `$schema` (not read), `name`, `description`, `tags` and `properties`. Keys that the server sets
+are left out here.
+"""
+
+PYTHON = """\
+# The Python client
+
+Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
+[the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
+`environments`, `codes`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `tokens`.
+"""
+
+YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
+    ("Model", assets.Model),
+    ("Data", assets.Data),
+    ("Environment", assets.Environment),
+    ("Compute", resources.Compute),
+    ("Datastore", resources.Datastore),
+    ("Batch endpoint", endpoints.BatchEndpoint),
+    ("Batch deployment", endpoints.BatchDeployment),
+    ("Invoke: one input", jobs.Input),
+    ("Invoke: one output", jobs.Output),
+    ("Invoke: overrides (`--set`)", jobs.Overrides),
+]
+
+PYTHON_CLASSES: list[type] = [
+    client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
+    client.Deployments, client.Jobs, client.Tokens, Job,
+]  # fmt: skip
+
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}
+_BY_SERVER = ("Set by the", "filled in at")
+_BY_SERVER_KEYS = {"provisioning_state", "openapi_uri", "archived"}
+_COMMON = {"schema_address", "name", "description", "tags", "properties"}
 
 
-def page() -> str:
-    """The whole page."""
+def pages() -> dict[Path, str]:
+    """Every page that is written from the program, with its text."""
+    return {
+        HERE / "cli.md": cli_page(),
+        HERE / "reference" / "yaml.md": yaml_page(),
+        HERE / "reference" / "python.md": python_page(),
+    }
+
+
+def cli_page() -> str:
+    """The commands, with their options."""
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
-    return "\n".join([INTRODUCTION + codes, *_commands(), ""])
+    return "\n".join([CLI + codes, *_commands(), ""])
+
+
+def yaml_page() -> str:
+    """The keys of every kind, with types, defaults and meaning."""
+    lines = [YAML]
+    for title, model in YAML_KINDS:
+        lines += [f"## {title}\n", *_plain(model), *_keys(model), ""]
+    return "\n".join(lines)
+
+
+def python_page() -> str:
+    """The classes of the client, with their methods."""
+    lines = [PYTHON]
+    for one in PYTHON_CLASSES:
+        bases = [parent.__name__ for parent in one.__bases__ if parent in PYTHON_CLASSES]
+        also = f"\nAll that `{bases[0]}` has, and:\n" if bases else ""
+        lines += [f"## {one.__name__}\n", _paragraphs(inspect.getdoc(one) or ""), also, *_members(one), ""]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
 def _commands() -> Iterator[str]:
@@ -75,5 +156,129 @@ def _options(command: click.Command) -> Iterator[str]:
             yield f"| `{one.human_readable_name}` | |"
 
 
+def _plain(model: type[BaseModel]) -> Iterator[str]:
+    yield _paragraphs(inspect.getdoc(model) or "") + "\n"
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    yield "| Key | Type | Default | |"
+    yield "|---|---|---|---|"
+    yield from _rows(model, "")
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    said = _said_of_fields(model)
+    for name, field in model.model_fields.items():
+        meaning = said.get(name, "")
+        if (not prefix and name in _COMMON) or _is_of_the_server(name, meaning):
+            continue
+        inner = _part_of(field.annotation)
+        yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+        if inner is not None and not issubclass(inner, base.Entity):
+            yield from _rows(inner, f"{prefix}{name}.")
+
+
+def _is_of_the_server(name: str, meaning: str) -> bool:
+    return name in _BY_SERVER_KEYS or any(words in meaning for words in _BY_SERVER)
+
+
+def _said_of_fields(model: type[BaseModel]) -> dict[str, str]:
+    """The text under each field of a class and of those it is made from."""
+    said: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            body = ast.parse(inspect.getsource(one)).body[0]
+            assert isinstance(body, ast.ClassDef)
+            for field, below in zip(body.body, body.body[1:], strict=False):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    assert isinstance(field.target, ast.Name)
+                    said[field.target.id] = _cell(text.value)
+    return said
+
+
+def _type(annotation: Any) -> str:
+    """A type as a reader of YAML says it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin in {typing.Union, types.UnionType}:
+        return " or ".join(dict.fromkeys(_type(each) for each in arguments if each is not type(None)))
+    if origin is typing.Literal:
+        return ", ".join(f"`{each}`" for each in arguments)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, "text")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)  # type: ignore[call-overload]  # no factory here looks at other fields
+    if value is None or isinstance(value, BaseModel):
+        return ""
+    if value in ([], {}):
+        return "none"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _part_of(annotation: Any) -> type[base.Part] | None:
+    candidates = [annotation, *typing.get_args(annotation)]
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, base.Part)), None)
+
+
+def _members(one: type) -> Iterator[str]:
+    for name, member in vars(one).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            assert member.fget is not None
+            yield f"### `.{name}`: `{_annotation(member.fget)}`\n"
+            yield _paragraphs(inspect.getdoc(member) or "") + "\n"
+        elif inspect.isfunction(member):
+            yield f"### `{name}{_signature(member)}`\n"
+            yield _paragraphs(inspect.getdoc(member) or "") + "\n"
+
+
+def _signature(function: Any) -> str:
+    found = inspect.signature(function)
+    shown = found.replace(parameters=[each for each in found.parameters.values() if each.name != "self"])
+    return re.sub(r"""(: |-> )(["'])(.*?)\2""", r"\1\3", str(shown))  # annotations are not evaluated: they are texts
+
+
+def _annotation(function: Any) -> str:
+    return str(inspect.signature(function).return_annotation)
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring as Markdown: sections become lists, double backticks single."""
+    blocks = []
+    for block in text.replace("``", "`").split("\n\n"):
+        heading, _, rest = block.partition("\n")
+        if heading in {"Args:", "Raises:", "Returns:"} and rest:
+            items = re.split(r"\n {4}(?=\S)", "\n" + rest)[1:]
+            lines = [_item(" ".join(item.split()), heading) for item in items]
+            blocks.append(f"{heading}\n\n" + "\n".join(lines))
+        else:
+            blocks.append(" ".join(block.split()))
+    return "\n\n".join(blocks)
+
+
+def _item(text: str, heading: str) -> str:
+    name, colon, meaning = text.partition(": ")
+    return f"* `{name}`: {meaning}" if colon and heading != "Returns:" else f"* {text}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -179,3 +179,20 @@ def test_a_token_that_is_revoked_or_unknown_opens_nothing(desk: Desk) -> None:
     done = guest.run("endpoint", "list")
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_is_split_by_rows_gets_rows(desk: Desk) -> None:
+    desk.deploy(deployment=DEPLOYMENT.replace("mini_batch_type: dataframe", "split: rows"))
+    code, told = desk.invoke(desk.write("data.csv", TABLE), "--job-name", "rows")
+    assert code == 0, told
+    assert (
+        desk.shipped.output("rows") / "predictions.csv"
+    ).read_text() == "file,row,a\ndata.csv,0,1\ndata.csv,1,2\ndata.csv,2,3\n"
+
+
+def test_storing_an_endpoint_again_keeps_its_default_deployment(desk: Desk) -> None:
+    desk.deploy()
+    desk.shipped.ok("endpoint", "create", "-n", "bad", "--description", "twice")
+    shown = desk.shipped.json("endpoint", "show", "-n", "bad")
+    assert (shown["defaults"], shown["description"]) == ({"deployment_name": "blue"}, "twice")
+    assert shown["scoring_uri"].endswith("/api/v1/endpoints/bad/invoke")

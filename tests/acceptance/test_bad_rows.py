@@ -83,3 +83,34 @@ def test_a_job_whose_every_row_failed_is_failed_and_shows_the_first_traceback(sh
     assert "amount is below zero" in told
     assert "all-bad.csv" in told
     assert "exit code" not in told.lower()
+
+
+def test_a_mended_script_scores_what_failed_when_the_retry_asks_for_the_deployment_as_it_is_now(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    declare(shipped, tmp_path)
+    (tmp_path / "few.csv").write_text("id,amount\n1,10\n2,-3\n3,30\n")
+    shipped.ok("endpoint", "invoke", "-n", "amounts", "--input", tmp_path / "few.csv", "--job-name", "few", "--stream")
+    (tmp_path / "code" / "score.py").write_text("def run(rows):\n    return rows['amount'].abs()\n")
+    shipped.ok("deployment", "create", "-f", tmp_path / "deployment.yml")
+
+    as_it_was = shipped.run("job", "retry-failed", "-n", "few", "--stream")
+    assert "3 rows = 2 ok + 1 failed" in as_it_was.stderr
+    assert "has changed since job few" in as_it_was.stderr
+
+    as_it_is = shipped.run("job", "retry-failed", "-n", "few", "--stream", "--current-deployment")
+    assert "3 rows = 3 ok + 0 failed" in as_it_is.stderr
+    rows = (shipped.output("few") / "predictions.csv").read_text()
+    assert rows == "file,row,amount\nfew.csv,0,10\nfew.csv,1,3\nfew.csv,2,30\n"
+
+
+def test_a_script_with_a_typing_slip_ends_the_job_in_seconds(shipped: Shipped, tmp_path: Path) -> None:
+    declare(shipped, tmp_path)
+    (tmp_path / "code" / "score.py").write_text("def run(rows):\n    return rows.amont\n")
+    shipped.ok("deployment", "create", "-f", tmp_path / "deployment.yml")
+    done = shipped.run(
+        "endpoint", "invoke", "-n", "amounts", "--input", tmp_path / "amounts.csv", "--stream", timeout=60
+    )
+    assert done.returncode == 1
+    assert "Stopped early" in done.stderr
+    assert "'DataFrame' object has no attribute 'amont'" in done.stderr

@@ -49,6 +49,16 @@ def test_a_folder_is_scored_with_no_server_and_nothing_registered(shipped: Shipp
     assert not (shipped.home / "server.json").exists()
 
 
+def test_a_script_scores_a_data_frame_of_rows_when_it_is_asked_for(shipped: Shipped, tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text("def run(rows):\n    return rows['n'] * 2\n")
+    (tmp_path / "data.csv").write_text("n\n1\n2\n")
+
+    score = ("score", "--model", "score.py", "--data", "data.csv", "--dataframe", "-o", "out.csv")
+    shipped.ok(*score, cwd=tmp_path)
+
+    assert (tmp_path / "out.csv").read_text() == "file,row,n\ndata.csv,0,2\ndata.csv,1,4\n"
+
+
 def test_the_python_client_starts_the_server_and_holds_the_predictions(
     shipped: Shipped, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Stands in for the scoring runner: keeps the contract of a run's folder and scores nothing.
+"""Stands in for the runner parent and its runners: keeps the contract of a run's folder and scores nothing.
 
 What it does is said by the file ``behaviour`` beside the input: ``complete``, ``wait`` (until the file ``go`` lies in
 the run's folder, or a cancel), ``die`` (always), ``die once``.
@@ -14,7 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-folder = Path(json.loads(sys.stdin.readline() or sys.exit(0))["folder"])
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while (line := sys.stdin.readline()) and (pid := os.fork()):
+    print(json.dumps({"pid": pid}), flush=True)
+if not line:
+    sys.exit()
+os.setsid()
+folder = Path(json.loads(line)["folder"])
 lock = (folder / "runner.lock").open("w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 spec = json.loads((folder / "spec.json").read_text())

@@ -26,7 +26,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def context(workspace: Workspace) -> Iterator[Context]:
-    background = Background(workspace, runner=FAKE_RUNNER)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
     background.start()
     yield Context(workspace, background, server_id="s1", shares_files=True)
     background.stop()
@@ -271,7 +271,7 @@ def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -
         assert set(client.get("/readyz").json()["checks"]) == {"registry", "dispatcher", "follower"}
         context.background.stop()
         assert client.get("/readyz").status_code == 503
-        context.background = Background(context.workspace, runner=FAKE_RUNNER)
+        context.background = Background(context.workspace, runner_parent=FAKE_RUNNER)
         context.background.start()
 
 

@@ -26,7 +26,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def background(workspace: Workspace) -> Iterator[Background]:
-    started = Background(workspace, runner=FAKE_RUNNER)
+    started = Background(workspace, runner_parent=FAKE_RUNNER)
     started.start()
     yield started
     started.stop()
@@ -113,7 +113,7 @@ def test_a_runner_that_always_dies_is_given_up(workspace: Workspace, background:
 def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
-    background = Background(workspace, runner=FAKE_RUNNER)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
     background.start()
     eventually(lambda: is_finished(workspace, job.name))
     background.stop()
@@ -124,12 +124,12 @@ def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace
 
 
 def test_the_jobs_of_a_server_that_was_killed_are_taken_over_at_once(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     first.dispatcher.take_over()
     owner = first.dispatcher._owner
     assert workspace.registry.jobs.claim(owner, 3600) is not None  # and then it is killed
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
@@ -138,7 +138,7 @@ def test_the_jobs_of_a_server_that_was_killed_are_taken_over_at_once(workspace: 
 
 
 def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
@@ -146,7 +146,7 @@ def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: 
     eventually(lambda: runner_lives(folder))
     first.stop()
     assert runner_lives(folder)
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(second.dispatcher.held)
     (folder / "go").touch()
@@ -157,14 +157,14 @@ def test_a_runner_outlives_its_server_and_the_next_one_takes_it_over(workspace: 
 
 
 def test_a_run_whose_runner_died_without_a_server_is_resumed_by_the_next(workspace: Workspace, tmp_path: Path) -> None:
-    first = Background(workspace, runner=FAKE_RUNNER)
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
     first.start()
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
     eventually(lambda: starts_of(workspace, job.name))
     first.stop()
     os.kill(int(starts_of(workspace, job.name)[0].split()[0]), signal.SIGKILL)
-    second = Background(workspace, runner=FAKE_RUNNER)
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
     eventually(lambda: len(starts_of(workspace, job.name)) == 2)
     (workspace.settings.home / "jobs" / job.name / "go").touch()

@@ -357,6 +357,74 @@ def test_a_retry_replaces_the_earlier_output_and_keeps_what_scripts_wrote(make_r
     assert names_in(again.out.parent) == ["score"]
 
 
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_retry_of_a_retry_that_never_published_finds_the_first_output(
+    make_run: Callable[..., Run], owned: bool
+) -> None:
+    first = make_run("first", owns_folder=owned)
+    first.score([[1]], bad=[1])
+    first.publish()
+    canceled = make_run("canceled", owns_folder=owned, retry_of=str(first.folder))
+    third = make_run("third", owns_folder=owned, retry_of=str(canceled.folder), row_keys=False)
+    third.score([[5, 6]])
+    third.publish()
+    assert (third.out / "predictions.csv").read_text() == "prediction\n5\n6\n"
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_retry_of_a_job_that_never_published_overwrites_nothing(make_run: Callable[..., Run], owned: bool) -> None:
+    failed = make_run("failed", owns_folder=owned, if_exists="version")
+    again = make_run("again", owns_folder=owned, if_exists="version", retry_of=str(failed.folder))
+    again.out.mkdir(parents=True)
+    (again.out / "predictions.csv").write_text("precious")
+    again.score([[1]])
+    published = again.publish()
+    assert (again.out / "predictions.csv").read_text() == "precious"
+    assert published.outputs["score"]["uri"].endswith("score-2/predictions.csv" if owned else "predictions-2.csv")
+
+
+def test_a_version_that_another_job_takes_in_the_same_moment_is_counted_on(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(owns_folder=False, if_exists="version", row_keys=False)
+    run.score([[1]])
+    link = os.link
+
+    def another_is_quicker(source: Any, target: Any) -> None:
+        if Path(target).name == "predictions.csv":
+            Path(target).write_text("somebody else's")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", another_is_quicker)
+    published = run.publish()
+    assert published.outputs["score"]["uri"] == str(run.out / "predictions-2.csv")
+    assert (run.out / "predictions.csv").read_text() == "somebody else's"
+    assert names_in(run.out) == ["errors-2.jsonl", "predictions-2.csv", "predictions.csv", "receipt-2.json"]
+
+
+def test_a_place_that_was_refused_is_not_taken_for_ours_by_a_retry(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(owns_folder=False)
+    run.score([[1]])
+    link = os.link
+
+    def another_is_quicker(source: Any, target: Any) -> None:
+        if Path(target).name == "predictions.csv":
+            Path(target).write_text("somebody else's")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", another_is_quicker)
+    with pytest.raises(OutputError, match="another program meanwhile"):
+        run.publish()
+    monkeypatch.undo()
+    again = make_run("again", owns_folder=False, retry_of=str(run.folder))
+    again.score([[2]])
+    with pytest.raises(OutputError, match="exists already"):
+        again.publish()
+    assert contents(run.out) == {"predictions.csv": b"somebody else's"}
+
+
 @pytest.mark.parametrize("options", [{}, {"owns_folder": False}, {"if_exists": "version"}, {"if_exists": "overwrite"}])
 def test_a_publish_killed_at_any_step_and_run_again_ends_in_the_same_files(
     make_run: Callable[..., Run], options: dict[str, Any]
@@ -509,6 +577,19 @@ def test_a_sqlite_table_holds_each_row_once_however_often_it_is_written(
     again.publish()
     jobs = sqlite3.connect(tmp_path / "fares.db").execute("SELECT DISTINCT job FROM fares ORDER BY job").fetchall()
     assert jobs == [("again",), ("two",)]
+
+
+def test_a_table_holds_each_row_once_after_retries_of_retries_and_retries_side_by_side(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'fares.db'}"
+    first = table_run(make_run, "first", url, "fares")
+    first.publish()
+    canceled = make_run("canceled", table=OutputTable(url=url, name="fares"), retry_of=str(first.folder))
+    for job, retry_of in (("second", canceled), ("third", canceled), ("fourth", first)):
+        table_run(make_run, job, url, "fares", retry_of=str(retry_of.folder)).publish()
+        rows = sqlite3.connect(tmp_path / "fares.db").execute("SELECT job, row FROM fares ORDER BY row").fetchall()
+        assert rows == [(job, 0), (job, 1)]
 
 
 def test_a_table_whose_columns_do_not_fit_is_named_and_left_alone(make_run: Callable[..., Run], tmp_path: Path) -> None:

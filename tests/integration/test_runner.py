@@ -140,6 +140,31 @@ def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
     raise AssertionError("it did not happen in time")
 
 
+def test_a_runner_parent_forks_a_runner_for_each_line_and_they_outlive_it(make: Make) -> None:
+    script = """
+        import time
+        def run(mini_batch):
+            time.sleep(0.3)
+            return mini_batch
+    """
+    folders = [make(script, files=2, name=name) for name in ("one", "two")]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "batchpoint.scoring.runner_parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(runner.__file__).parents[2])},
+    )
+    lines = b"".join(json.dumps({"folder": str(folder)}).encode() + b"\n" for folder in folders)
+    said, _ = parent.communicate(lines, timeout=30)
+    assert [list(json.loads(line)) for line in said.splitlines()] == [["pid"], ["pid"]]
+    assert parent.returncode == 0
+    assert not (folders[1] / "outcome.json").exists(), "the parent waited for its runners"
+    for folder in folders:
+        wait_for((folder / "outcome.json").exists)
+        assert outcome(folder)["reason"] == "completed"
+        assert (folder / "logs" / "runner.log").read_text() == ""
+
+
 def test_a_run_scores_every_file_in_order_and_says_so(make: Make) -> None:
     folder = make(NAMES, files=7, processes_per_instance=2)
     assert runner.run(folder) is Reason.COMPLETED
@@ -408,6 +433,30 @@ def test_failed_files_are_scored_again_and_merged_into_the_same_output(make: Mak
     second = make(script, per_mini_batch=3, name="again", retry_of=str(first))
     assert runner.run(second) is Reason.COMPLETED
     assert predictions(second) == expected(6)
+    assert (tmp_path / "marker.log").read_text() == "0003.txt\n"
+
+
+def test_a_retry_of_a_canceled_retry_scores_only_what_failed_in_the_first(make: Make, tmp_path: Path) -> None:
+    script = """
+        import os
+        def run(mini_batch):
+            if any(path.endswith("0003.txt") for path in mini_batch) and not os.path.exists({marker!r}):
+                raise ValueError("not yet")
+            with open({marker!r} + ".log", "a") as log:
+                log.write(" ".join(map(os.path.basename, mini_batch)) + "\\n")
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    script = textwrap.dedent(script).format(marker=str(tmp_path / "marker"))
+    first = make(script, per_mini_batch=3, retry=RetrySpec(max_retries=0))
+    assert runner.run(first) is Reason.COMPLETED
+    (tmp_path / "marker.log").unlink()
+    canceled = make(script, per_mini_batch=3, name="canceled", retry_of=str(first))
+    (canceled / "cancel").touch()
+    assert runner.run(canceled) is Reason.CANCELED_BY_USER
+    (tmp_path / "marker").touch()
+    third = make(script, per_mini_batch=3, name="third", retry_of=str(canceled))
+    assert runner.run(third) is Reason.COMPLETED
+    assert predictions(third) == expected(6)
     assert (tmp_path / "marker.log").read_text() == "0003.txt\n"
 
 

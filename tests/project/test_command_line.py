@@ -47,11 +47,16 @@ def test_importing_the_package_imports_nothing_heavy_and_gives_everything_when_a
     assert set(done.stdout.split()) & HEAVY == set()
 
 
-def test_the_page_about_the_command_line_is_up_to_date() -> None:
+def test_the_pages_that_follow_from_the_program_are_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
 
-    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run: python docs/generate.py"
+    pages = generate.pages()
+
+    assert len(pages) == 3
+    assert [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text] == [], (
+        "run: python docs/generate.py"
+    )

@@ -35,6 +35,6 @@ def test_the_worker_scores_a_mini_batch_without_site_packages(tmp_path: Path) ->
         with ours.makefile("rb") as lines:
             answers = [json.loads(line) for line in lines]
         assert process.wait(10) == 0
-    assert [answer["event"] for answer in answers] == ["ready", "succeeded"], answers
+    assert [answer["event"] for answer in answers] == ["ready", "succeeded", "stopped"], answers
     assert answers[0]["modules"] == []
     assert (tmp_path / "segment").read_text() == "a,True\n"

@@ -98,7 +98,8 @@ class Play:
                         self.now += 61
                         return [TimePassed()]
                     case error:
-                        return [PartFailed(worker, task, ErrorInfo("ValueError", error))]
+                        kind, _, message = error.rpartition(": ")
+                        return [PartFailed(worker, task, ErrorInfo(kind or "ValueError", message))]
             case KillWorker(worker):
                 return [WorkerKilled(worker, "the stack")]
             case _:
@@ -254,6 +255,29 @@ def test_every_item_failed_is_failed_although_any_number_may_fail() -> None:
     finish = play.run([files(0, 2), files(1, 2)])
     assert finish.reason is Reason.ALL_ITEMS_FAILED
     assert len(play.failed()) == 4
+
+
+def test_a_script_that_is_at_fault_itself_ends_the_run_after_a_few_calls_instead_of_halving_on() -> None:
+    play = Play(machine(), lambda _: "NameError: name 'modle' is not defined")
+    finish = play.run([rows(0, 1_000), rows(1, 1_000)])
+    assert finish.reason is Reason.ALL_ITEMS_FAILED
+    assert finish.failure is not None
+    assert (finish.failure.file, finish.failure.row, finish.failure.error.type) == ("0-0.csv", 0, "NameError")
+    assert len(play.given) < 60
+    assert play.records == []
+
+
+@pytest.mark.parametrize("remainder", [0, 3, 6])
+def test_looking_whether_anything_can_succeed_changes_nothing_when_something_does(remainder: int) -> None:
+    def verdict(score: Score) -> str:
+        alone = score.stop - score.start == 1
+        return "ok" if alone and score.start % 7 == remainder else "KeyError: 'kind'"
+
+    play = Play(machine(retry=RetrySpec(max_retries=0)), verdict)
+    assert play.run([rows(0, 210)]).reason is Reason.COMPLETED
+    (record,) = play.records
+    assert (record.ok, record.failed) == (30, 180)
+    assert [part.start for part in record.parts] == list(range(remainder, 210, 7))
 
 
 def test_a_short_result_is_not_tried_again_and_names_the_missing_items_when_they_are_known() -> None:

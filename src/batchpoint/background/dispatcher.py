@@ -12,9 +12,9 @@ import json
 import logging
 import os
 import selectors
-import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 
 from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.launcher import Launcher, job_folder
+from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.loop import Loop
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
 from batchpoint.entities.resources import Compute
@@ -32,6 +32,7 @@ from batchpoint.errors import (
     EnvironmentBuildError,
     InputError,
     LeaseLostError,
+    NotFoundError,
     ScoringScriptError,
 )
 from batchpoint.registry.jobs import ClaimedJob
@@ -58,9 +59,8 @@ class _Run:
     lease_token: str
     claim: Claim
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: RunnerProcess | None = None
     """None while it is prepared, and for a runner that was started by an earlier server."""
-    pidfd: int | None = None
     launched: bool = False
     dropped: bool = False
     """Whether it is no longer ours: finished, or lost to another server."""
@@ -193,16 +193,15 @@ class Dispatcher:
             self._fail(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
         finally:
             self._wake_follower()
-            self._launcher.keep_spare()
+            self._launcher.warm_up()
 
     def _launch(self, run: _Run) -> None:
         if run.dropped:
             return
         run.ledger_bytes = _size(run.folder / "ledger.jsonl")
         run.process = self._launcher.start(run.folder)
-        with suppress(AttributeError, OSError):  # without pidfd (not Linux) the end is seen by looking
-            run.pidfd = os.pidfd_open(run.process.pid)
-            self._selector.register(run.pidfd, selectors.EVENT_READ)
+        if run.process.pidfd is not None:  # without (not Linux) the end is seen by looking
+            self._selector.register(run.process.pidfd, selectors.EVENT_READ)
 
     def _look_at(self, run: _Run) -> None:
         if not run.dropped:
@@ -232,12 +231,12 @@ class Dispatcher:
                 self._fail(run, Reason.CANCELED_BY_USER, None)
 
     def _has_ended(self, run: _Run) -> bool:
-        if run.process is not None:
-            return run.process.poll() is not None
+        if run.process is not None and not run.process.has_ended():
+            return False
+        self._forget_process(run)
         return not runner_lives(run.folder)
 
     def _ended(self, run: _Run) -> None:
-        self._forget_process(run)
         outcome = _read_json(run.folder / "outcome.json")
         if outcome is not None:
             self._finish(run, outcome)
@@ -262,11 +261,22 @@ class Dispatcher:
             Reason(outcome["reason"]),
             error=JobError.model_validate(error) if error else None,
             receipt=Receipt.model_validate(receipt) if receipt else None,
-            outputs=outcome.get("outputs"),
+            outputs=self._kept_outputs(run.job, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
         self._drop(run)
+
+    def _kept_outputs(self, job: Job, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
+        places = self._workspace.places
+        path = next((output.path for output in job.outputs.values() if output.path), None)
+        kept = {name: dict(found) for name, found in published.items()}
+        with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
+            datastore = places.resolve(path).datastore if path else None
+            for found in kept.values():
+                found.update({key: places.kept(found[key], datastore) for key in ("uri", "folder") if key in found})
+        return kept
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
@@ -286,17 +296,15 @@ class Dispatcher:
         with self._lock:
             self._runs.pop(run.job.name, None)
         self._forget_process(run)
-        if run.process is not None and run.process.poll() is None:
-            # Its end is awaited nevertheless, or it would stay a zombie for as long as this process lives.
-            threading.Thread(target=run.process.wait, name=f"reap-{run.job.name}", daemon=True).start()
         self._changes.notify()
         self._workspace.job_queued.set()  # what the job held is free now
 
     def _forget_process(self, run: _Run) -> None:
-        pidfd, run.pidfd = run.pidfd, None
-        if pidfd is not None:
-            self._selector.unregister(pidfd)
-            os.close(pidfd)
+        process, run.process = run.process, None
+        if process is not None:
+            if process.pidfd is not None:
+                self._selector.unregister(process.pidfd)
+            process.close()
 
     def _wake_follower(self) -> None:
         with suppress(OSError):  # a full pipe wakes as well as one more byte; a closed one has nobody to wake

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import select
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -21,7 +23,7 @@ from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Job, Output
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import InputError, InvalidEntityError
+from batchpoint.errors import InputError, InvalidEntityError, PlatformError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring.spec import (
@@ -42,8 +44,8 @@ TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".pa
 
 OWN_FOLDER = re.compile(r"/azureml/[^/]+/score$")
 """A folder of this shape belongs to one job, and to those that score its failed items again: Azure's layout."""
-RUNNER = (sys.executable, "-m", "batchpoint.scoring.runner")
-"""The command that waits for a run's folder on its standard input."""
+RUNNER_PARENT = (sys.executable, "-m", "batchpoint.scoring.runner_parent")
+"""The command that starts a runner for each line on its standard input."""
 
 STAYS_WARM_SECONDS = 30 * 86400.0
 """Idle time of a fork server on a compute that keeps instances (``min_instances``)."""
@@ -141,18 +143,46 @@ def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> 
     return resolved.home / "fork_servers" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-class Launcher:
-    """Prepares runs and starts their runners. Keeps one runner started ahead of time, so that a job begins at once."""
+class RunnerProcess:
+    """A runner that was started. It is a child of the runner parent, not ours, so it is followed by its id."""
 
-    def __init__(self, workspace: Workspace, *, runner: Sequence[str] = RUNNER) -> None:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.pidfd: int | None = None
+        """Becomes readable when the runner ends; None where the system has none (not Linux), and once it is gone."""
+        with suppress(AttributeError, OSError):
+            self.pidfd = os.pidfd_open(pid)
+
+    def has_ended(self) -> bool:
+        """Whether the runner is gone."""
+        if self.pidfd is not None:
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            return bool(poll.poll(0))
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Follow it no longer."""
+        pidfd, self.pidfd = self.pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+class Launcher:
+    """Prepares runs and starts their runners, which are forked from a warm parent, so that a job begins at once."""
+
+    def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
         self._workspace = workspace
-        self._runner = list(runner)
+        self._command = list(runner_parent)
         self._places = workspace.places
         self._home = workspace.settings.home
         self._environments = Environments(self._home)
         self._lock = threading.Lock()
-        self._spare: subprocess.Popen[bytes] | None = None
-        self._spare_log: Path | None = None
+        self._parent: subprocess.Popen[bytes] | None = None
         self._closed = False
 
     def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
@@ -177,44 +207,32 @@ class Launcher:
             )
         return tuple(notices)
 
-    def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start, or resume, the run in this folder. Its runner is a process of its own, which outlives this one."""
-        line = json.dumps({"folder": str(folder), "storage_options": self._places.storage_options()}) + "\n"
-        process, log_path = self._take_spare()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(line.encode())
-            process.stdin.close()
-        except BrokenPipeError:
-            # The spare died while it waited; a fresh one shows whether that was chance.
-            process.wait()
-            process, log_path = self._spawn()
-            assert process.stdin is not None
-            process.stdin.write(line.encode())
-            process.stdin.close()
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        log_path.replace(folder / "logs" / "runner.log")
-        return process
+    def start(self, folder: Path) -> RunnerProcess:
+        """Start, or resume, the run in this folder. Its runner is a process of its own, which outlives this one.
 
-    def keep_spare(self) -> None:
-        """Start the runner that waits for the next job, unless one waits already."""
+        Raises:
+            PlatformError: no runner can be started.
+        """
+        line = json.dumps({"folder": str(folder), "storage_options": self._places.storage_options()}).encode() + b"\n"
         with self._lock:
-            if not self._closed and (self._spare is None or self._spare.poll() is not None):
-                if self._spare_log is not None:
-                    self._spare_log.unlink(missing_ok=True)
-                self._spare, self._spare_log = self._spawn()
+            answer = self._ask_parent(line) or self._ask_parent(line)  # one that has died is replaced once
+        if not answer:
+            raise PlatformError(f"No runner could be started. The end of {self._log_path} says why.")
+        return RunnerProcess(json.loads(answer)["pid"])
+
+    def warm_up(self) -> None:
+        """Start the parent of runners, unless it lives."""
+        with self._lock:
+            if not self._closed:
+                self._living_parent()
 
     def close(self) -> None:
-        """End the waiting runner. Runners that have a job go on."""
+        """End the parent of runners. The runners go on."""
         with self._lock:
             self._closed = True
-            spare, self._spare = self._spare, None
-        if spare is not None and spare.stdin is not None:
-            spare.stdin.close()
-            spare.terminate()
-            spare.wait()
-        if self._spare_log is not None:
-            self._spare_log.unlink(missing_ok=True)
+            parent, self._parent = self._parent, None
+        if parent is not None:
+            _end(parent)
 
     def warm_instances(self, compute: str) -> int:
         """How many instances of a compute have a living fork server."""
@@ -292,28 +310,36 @@ class Launcher:
             return self._environments.for_mlflow_model(model_path, flavors=flavors, also=also)
         return self._environments.default()
 
-    def _take_spare(self) -> tuple[subprocess.Popen[bytes], Path]:
-        with self._lock:
-            spare, log_path = self._spare, self._spare_log
-            self._spare = self._spare_log = None
-        if spare is not None and log_path is not None and spare.poll() is None:
-            return spare, log_path
-        return self._spawn()
+    def _ask_parent(self, line: bytes) -> bytes:
+        """The answer of the parent of runners; empty when it has died."""
+        parent = self._living_parent()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        with suppress(BrokenPipeError):
+            parent.stdin.write(line)
+            parent.stdin.flush()
+        answer = parent.stdout.readline()
+        if not answer:
+            _end(parent)
+        return answer
 
-    def _spawn(self) -> tuple[subprocess.Popen[bytes], Path]:
-        folder = self._home / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        log_path = folder / f"runner-{uuid.uuid4().hex[:12]}.log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                self._runner,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self._home,
-                start_new_session=True,
-            )
-        return process, log_path
+    def _living_parent(self) -> subprocess.Popen[bytes]:
+        if self._parent is None or self._parent.poll() is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_path.open("ab") as log:
+                self._parent = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._home,
+                    start_new_session=True,
+                )
+        return self._parent
+
+    @property
+    def _log_path(self) -> Path:
+        return self._home / "logs" / "runner_parent.log"
 
     def _describe_fork_server(self, folder: Path, compute: Compute, instances: int) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -324,6 +350,16 @@ class Launcher:
             facts = json.loads(described.read_text())
             if facts["compute"] == compute and (described.parent / "socket").exists():
                 yield facts["instances"]
+
+
+def _end(parent: subprocess.Popen[bytes]) -> None:
+    """End a parent of runners, or bury one that has died: it ends with its standard input."""
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with suppress(BrokenPipeError):
+        parent.stdin.close()
+    parent.stdout.close()
+    parent.wait()
 
 
 def _deployment_of(job: Job) -> BatchDeployment:
@@ -342,7 +378,8 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
     takes = options.mini_batch_type
     if takes == "auto":
-        takes = "dataframe" if kind == "mlflow" and resolved.tabular_input else "paths"
+        by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
+        takes = "dataframe" if by_rows and resolved.tabular_input else "paths"
     return ScriptSpec(
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from batchpoint.background.compute_pool import Node, nodes_of
 from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.launcher import RUNNER, Launcher
+from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
@@ -16,15 +16,15 @@ from batchpoint.workspace import Workspace
 class Background:
     """The loops of one workspace."""
 
-    def __init__(self, workspace: Workspace, *, runner: Sequence[str] = RUNNER) -> None:
+    def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
         self.changes = JobChanges()
-        self._launcher = Launcher(workspace, runner=runner)
+        self._launcher = Launcher(workspace, runner_parent=runner_parent)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
         self._loops = [*self.dispatcher.loops]
 
     def start(self) -> None:
-        """Start every loop, and the runner that waits for the first job."""
-        self._launcher.keep_spare()
+        """Start every loop, and the parent of runners."""
+        self._launcher.warm_up()
         self.dispatcher.take_over()
         for loop in self._loops:
             loop.start()

@@ -108,10 +108,11 @@ def cancel(state: State, name: str) -> None:
 @job.command("retry-failed")
 @name_option
 @click.option("-s", "--stream", "streamed", is_flag=True, help="Wait for the end, showing progress.")
+@click.option("--current-deployment", is_flag=True, help="Score with the deployment as it is now, not as it was.")
 @common
-def retry_failed(state: State, name: str, streamed: bool) -> None:
+def retry_failed(state: State, name: str, streamed: bool, current_deployment: bool) -> None:
     """Score only the failed items again and merge them into the same output."""
-    again = state.client().jobs.retry_failed(name)
+    again = state.client().jobs.retry_failed(name, current_deployment=current_deployment)
     if streamed:
         from batchpoint.cli.printing import follow
 
@@ -122,16 +123,16 @@ def retry_failed(state: State, name: str, streamed: bool) -> None:
 
 @job.command()
 @name_option
-@click.option("-p", "--download-path", default=".", show_default=True, help="Folder to copy into.")
+@click.option("-p", "--download-path", help="Folder to copy into.  [default: a folder named after the job]")
 @click.option("--output-name", type=click.Choice(["score"]), help="Which output; there is one.")
 @click.option("--all", "everything", is_flag=True, help="Logs too, in the folder logs.")
 @common
-def download(state: State, name: str, download_path: str, output_name: str | None, everything: bool) -> None:  # noqa: ARG001 - accepted, as Azure's command line does; there is one output
+def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:  # noqa: ARG001 - accepted, as Azure's command line does; there is one output
     """Copy the files of the output: predictions, failed items, receipt."""
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)
-    folder = fetched.download(download_path)
+    folder = fetched.download(download_path or name)
     if everything:
         for file in fetched.logs():
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")

@@ -36,6 +36,7 @@ LINE_SECONDS = 5.0
 @click.option("--workers", type=click.IntRange(1), help="Worker processes; one for each processor when not given.")
 @click.option("--mini-batch-size", type=click.IntRange(1), help="Files, or with --split rows rows, of a mini-batch.")
 @click.option("--split", type=click.Choice(["auto", "files", "rows", "bytes"]), help="What a mini-batch is cut by.")
+@click.option("--dataframe", is_flag=True, help="Call the script's run() with a DataFrame of rows, not with paths.")
 @click.option("--key", multiple=True, metavar="COLUMN", help="Input column written instead of file and row.")
 @click.option("--passthrough", multiple=True, metavar="COLUMN", help="Input column repeated beside each prediction.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
@@ -128,6 +129,7 @@ def _job(script: Path | None, data: str, out: Path, assignments: tuple[str, ...]
     }
     extras = {
         "split": options["split"],
+        "mini_batch_type": "dataframe" if options["dataframe"] else None,
         "key_columns": list(options["key"]),
         "passthrough": list(options["passthrough"]),
         "if_exists": "overwrite" if options["overwrite"] else None,

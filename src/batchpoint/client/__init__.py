@@ -216,7 +216,7 @@ class Resources(Generic[AnyEntity]):
         """Store it under its name, whether or not there was one."""
         kind = kind_of(resource)
         # Only a datastore has local paths, so only it needs to know whether the server shares them.
-        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.body()
+        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.given()
         return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
 
     def get(self, name: str) -> AnyEntity:
@@ -439,9 +439,9 @@ class Jobs:
         """Ask a job to stop."""
         return self.get(name).cancel()
 
-    def retry_failed(self, name: str) -> Job:
-        """A new job over the failed items of this one."""
-        return self.get(name).retry_failed()
+    def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
+        """``Job.retry_failed``."""
+        return self.get(name).retry_failed(current_deployment=current_deployment)
 
     def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
         """``Job.wait``."""
@@ -451,7 +451,7 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path = ".") -> Path:
+    def download(self, name: str, path: str | Path | None = None) -> Path:
         """``Job.download``."""
         return self.get(name).download(path)
 

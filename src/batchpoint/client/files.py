@@ -216,7 +216,7 @@ class LocalFiles:
 
 def _with_secrets(entity: Entity) -> dict[str, Any]:
     """``Entity.body`` hides secrets, as it should wherever it is shown; the server must get them."""
-    body = entity.body()
+    body = entity.given()
     credentials = getattr(entity, "credentials", None)
     if credentials is not None:
         shown = credentials.model_dump(exclude_none=True)

@@ -149,24 +149,32 @@ class Job:
         """Ask the job to stop. What is committed stays."""
         return self._take(self._connection.send("POST", address("jobs", self.name, "cancel")))
 
-    def retry_failed(self) -> Job:
-        """A new job that scores only the failed items and merges them into the same output."""
-        body = self._connection.send("POST", address("jobs", self.name, "retry-failed"))
+    def retry_failed(self, *, current_deployment: bool = False) -> Job:
+        """A new job that scores only the failed items and merges them into the same output.
+
+        It scores with the deployment as it was at the invoke, or, with ``current_deployment``, as it is now.
+        """
+        query = {"current_deployment": "true"} if current_deployment else None
+        body = self._connection.send("POST", address("jobs", self.name, "retry-failed"), params=query)
         return Job(self._connection, entity_of(JobEntity, body))
 
     def output_files(self) -> list[dict[str, Any]]:
         """``path`` and ``size`` of each file of the output."""
         return list(self._connection.pages(address("jobs", self.name, "outputs")))
 
-    def download(self, path: str | Path = ".", *, progress: ByteProgress | None = None) -> Path:
-        """Copy the files of the output into a folder, which is made when missing, and answer with it.
+    def download(self, path: str | Path | None = None, *, progress: ByteProgress | None = None) -> Path:
+        """Copy the files of the output into a folder, by default one named after the job, and answer with it.
 
         Raises:
             ConflictError: the job has not finished.
+            NotFoundError: it has published nothing.
         """
         self._must_be_finished("download")
-        folder = Path(path)
-        for file in self.output_files():
+        folder = Path(path or self.name)
+        files = self.output_files()
+        if not files:
+            raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
+        for file in files:
             source = address("jobs", self.name, "outputs", file=file["path"])
             self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder

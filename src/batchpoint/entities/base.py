@@ -58,6 +58,10 @@ class Entity(Part):
         """The entity as JSON-ready values, without what is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def given(self) -> dict[str, Any]:
+        """What was given for it, without defaults: what is not given stays as it is when an entity is stored again."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
 
 class Asset(Entity):
     """A versioned, immutable entity. Only description, tags and ``archived`` change after it was registered."""

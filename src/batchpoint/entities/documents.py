@@ -232,6 +232,8 @@ def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart
     Raises:
         InvalidEntityError: as ``Document.entity``.
     """
+    if isinstance(body, bytes):  # a web server leaves a body unread that does not say what it is
+        raise InvalidEntityError(f"{name} must be JSON. Send the header 'Content-Type: application/json' with it.")
     if not isinstance(body, Mapping):
         raise InvalidEntityError(f"{name} must be a JSON object, not {_said(body)}.")
     return Document(value=dict(body), name=name).part(model)

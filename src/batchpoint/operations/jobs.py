@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow.parquet
 from pydantic import ValidationError
 
+from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.places import Places
@@ -67,16 +68,22 @@ class Jobs:
         self._job_queued.set()
         return job
 
-    def retry_failed(self, name: str, *, job_name: str | None = None, by: str | None = None) -> Job:
+    def retry_failed(
+        self, name: str, *, job_name: str | None = None, current_deployment: bool = False, by: str | None = None
+    ) -> Job:
         """Score again what failed, or was not reached, in a finished job; merged into the same output.
 
+        The job's own deployment scores, as it was at its invoke. With ``current_deployment`` model, script,
+        environment, tries and thresholds are those of today; how the input is cut and the output written stays.
+
         Raises:
-            NotFoundError: there is none of that name.
+            NotFoundError: there is no job, or no longer a deployment, of that name.
             ConflictError: the job is not finished, is being retried, has nothing left to score, or lost its folder.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
         _check_retryable(job)
+        deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",
             description=job.description,
@@ -86,7 +93,8 @@ class Jobs:
             endpoint_name=job.endpoint_name,
             deployment_name=job.deployment_name,
             experiment_name=job.experiment_name,
-            deployment=job.deployment,
+            deployment=deployment,
+            notices=[*notices],
             inputs=job.inputs,
             outputs={key: Output(type=output.type, path=output.path) for key, output in job.outputs.items()},
             overrides=job.overrides,
@@ -201,6 +209,27 @@ class Jobs:
             raise NotFoundError(message, kind="receipt", name=name)
         return job.receipt
 
+    def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
+        """The deployment that scores failed items again, and what the user should know about it."""
+        then = job.deployment
+        if then is None or job.endpoint_name is None or job.deployment_name is None:
+            return then, []
+        try:
+            now = self._registry.deployments.get(job.endpoint_name, job.deployment_name)
+        except NotFoundError:
+            if current:
+                raise
+            return then, []
+        if current:
+            return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
+        if (then.code_configuration, then.environment) == (now.code_configuration, now.environment):
+            return then, []
+        notice = (
+            f"Deployment {now.name} has changed since job {job.name}. Its items are scored again with the deployment "
+            "as it was; --current-deployment takes it as it is now."
+        )
+        return then, [notice]
+
     def _log_file(self, job: Job, path: str) -> Path:
         missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
         if job.folder is None or "\x00" in path:
@@ -210,6 +239,18 @@ class Jobs:
         if not file.is_relative_to(logs) or not file.is_file():
             raise missing
         return file
+
+
+def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
+    """What scores is that of ``now``; how the input is cut and the output written is that of ``then``."""
+    settings = {
+        key: getattr(now.settings, key)
+        for key in ("retry_settings", "error_threshold", "environment_variables", "logging_level")
+    }
+    changes = {
+        key: getattr(now, key) for key in ("model", "code_configuration", "environment", "environment_variables")
+    }
+    return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
 
 
 def _with_progress(job: Job) -> Job:

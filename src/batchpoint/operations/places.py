@@ -104,6 +104,19 @@ class Places:
             return place
         return Place(f"{place.uri.rstrip('/')}/{inner}", f"{place.url.rstrip('/')}/{inner}", place.datastore)
 
+    def kept(self, url: str, datastore_name: str | None) -> str:
+        """How the URL of something published is kept: by its datastore's address where that is needed to open it again.
+
+        What lies on this machine is kept as its path, which people can use as it is.
+        """
+        if datastore_name is None or Stores.local_path(url) is not None:
+            return url
+        datastore = cast("Datastore", self._registry.resources.get("datastore", datastore_name))
+        root = datastore_url(datastore, "").rstrip("/") + "/"
+        if not url.startswith(root):
+            return url
+        return f"azureml://datastores/{datastore.name}/paths/{url.removeprefix(root)}"
+
     def _job_output(self, job_name: str, output: str, path: str) -> Place:
         outputs = self._registry.jobs.get(job_name).outputs
         uri = outputs[output].folder if output in outputs else None

@@ -111,7 +111,8 @@ class LocalEngine:
         self._started_on: dict[str, int] = {}
         self._schema: TableSchema | None = None
         self._has_schema = False
-        self._modules: tuple[str, ...] = ()
+        self._modules: dict[str, None] = {}
+        """Packages that workers imported and the fork server has not, in the order of the imports."""
         self._last: tuple[MiniBatch, dict[str, Any]] | None = None
         self._events: deque[Event] = deque()
         self._server: socket.socket | None = None
@@ -208,7 +209,7 @@ class LocalEngine:
         if self._server is not None:
             if self._modules and self._spec.fork_server and self._spec.fork_server_idle_seconds:
                 with contextlib.suppress(OSError):
-                    self._tell_server({"op": "preload", "modules": self._modules})
+                    self._tell_server({"op": "preload", "modules": list(self._modules)})
             self._server.close()
             self._server = None
         self._selector.close()
@@ -395,11 +396,14 @@ class LocalEngine:
             self._events.append(PartFailed(number, message["id"], error, message.get("key"), message["seconds"]))
         elif kind == "ready":
             state.is_ready = True
-            self._modules = tuple(message["modules"])
-            self._events.append(WorkerReady(number, self._modules))
+            modules = tuple(message["modules"])
+            self._modules.update(dict.fromkeys(modules))
+            self._events.append(WorkerReady(number, modules))
         elif kind == "init_failed":
             state.is_done = True
             self._events.append(WorkerInitFailed(number, ErrorInfo(**message["error"])))
+        elif kind == "stopped":
+            self._modules.update(dict.fromkeys(message["modules"]))
 
     def _report_ends(self) -> None:
         """Tell of workers that ended, after all that they had sent; their cause is not waited for long."""

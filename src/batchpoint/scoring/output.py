@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,14 @@ from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, read_tables, write_predictions
 from batchpoint.scoring.publication import (
     Destination,
+    PlaceTakenError,
     Stores,
     check_free,
     child,
     choose_destination,
+    earlier_runs,
     files_under,
+    forget_destination,
     link_files,
     place,
     staging_folder,
@@ -30,6 +34,9 @@ from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.table_output import write_table
 
 __all__ = ["Published", "Stores", "check_free", "publish"]
+
+TABLE_JOBS = "table_jobs.json"
+"""File of a run's folder: the jobs that have written rows of this run, or of one that scores it again, into a table."""
 
 
 class PlanSummary(Protocol):
@@ -81,12 +88,17 @@ def publish(
     """
     ordered = sorted(records, key=lambda record: record.mini_batch)
     try:
-        destination = choose_destination(spec, run_folder, stores)
-        staging = staging_folder(spec, destination, run_folder)
-        try:
-            return _stage_and_place(spec, run_folder, ordered, plan, stores, planned, destination, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        while True:
+            destination = choose_destination(spec, run_folder, stores)
+            staging = staging_folder(spec, destination, run_folder)
+            try:
+                return _stage_and_place(spec, run_folder, ordered, plan, stores, planned, destination, staging)
+            except PlaceTakenError:
+                forget_destination(run_folder)
+                if spec.output.if_exists != "version":
+                    raise
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         message = (
             f"The output could not be written to {spec.output.folder.url}: {error}. "
@@ -138,7 +150,18 @@ def _write_rows(spec: ScoringSpec, run_folder: Path, records: Sequence[Record], 
     if spec.output.table is None:
         return write_predictions(parts, segments, target, spec.output.format)
     schema = read_schema(parts, segments)
-    jobs = [spec.job]
-    if spec.retry_of is not None:
-        jobs.append(ScoringSpec.read(Path(spec.retry_of)).job)
+    jobs = _table_jobs(spec, run_folder)
     return write_table(spec.output.table, jobs, schema, read_tables(parts, segments, schema))
+
+
+def _table_jobs(spec: ScoringSpec, run_folder: Path) -> list[str]:
+    """This job, and those whose rows it replaces: the jobs that it scores again, and earlier ones that did so.
+
+    The first run of such a family keeps the list; a job is in it before its rows are in the table.
+    """
+    family = [run_folder, *earlier_runs(spec)]
+    note = family[-1] / TABLE_JOBS
+    known = json.loads(note.read_text()) if note.exists() else []
+    jobs = list(dict.fromkeys([spec.job, *(ScoringSpec.read(folder).job for folder in family[1:]), *known]))
+    write_synced(note, json.dumps(jobs).encode())
+    return jobs

@@ -26,6 +26,10 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.E
 _HELP = "Choose another place, or say if_exists: overwrite or if_exists: version."
 
 
+class PlaceTakenError(OutputError):
+    """Another has put something where the output should go; nothing of ours was left beside it."""
+
+
 class Stores(Protocol):
     """Places that are not on this machine."""
 
@@ -48,6 +52,8 @@ class Destination:
     """Whether the folder is this job's alone."""
     resumed: bool = False
     """Whether an earlier process of this run may have published here already."""
+    replaces: bool = False
+    """Whether what lies here was published by a run whose failed items this one scores again."""
 
     @property
     def local(self) -> Path | None:
@@ -73,17 +79,31 @@ def choose_destination(spec: ScoringSpec, run_folder: Path, stores: Stores) -> D
     Raises:
         OutputError: something lies there, and nothing allows to replace it.
     """
-    marker = run_folder / MARKER
+    marker, earlier = run_folder / MARKER, _earlier_marker(spec)
+    replaces = earlier is not None
     if marker.exists():
-        return _destination(spec.output, _number(marker), resumed=True)
-    earlier = _earlier_marker(spec)
+        return _destination(spec.output, _number(marker), resumed=True, replaces=replaces)
     if earlier is not None:
         number = _number(earlier)
     else:
-        number = _first_free(spec.output, stores) if _versioned(spec) else 1
+        number = _first_free(spec.output, stores) if spec.output.if_exists == "version" else 1
         check_free(spec, stores)
     write_synced(marker, json.dumps({"number": number}).encode())
-    return _destination(spec.output, number)
+    return _destination(spec.output, number, replaces=replaces)
+
+
+def forget_destination(run_folder: Path) -> None:
+    """Give up the place that was settled on: it is another's, and must never be taken for ours."""
+    (run_folder / MARKER).unlink(missing_ok=True)
+
+
+def earlier_runs(spec: ScoringSpec) -> list[Path]:
+    """Folders of the runs that this one goes back to: the one that it scores again, the one that that did, …"""
+    folders: list[Path] = []
+    while spec.retry_of is not None and (Path(spec.retry_of) / "spec.json").exists():
+        folders.append(Path(spec.retry_of))
+        spec = ScoringSpec.read(folders[-1])
+    return folders
 
 
 def check_free(spec: ScoringSpec, stores: Stores, run_folder: Path | None = None) -> None:
@@ -112,9 +132,9 @@ def _number(marker: Path) -> int:
 
 
 def _earlier_marker(spec: ScoringSpec) -> Path | None:
-    """Where the run that is scored again has published, if it has: its output is replaced."""
-    marker = Path(spec.retry_of) / MARKER if spec.retry_of is not None else None
-    return marker if marker is not None and marker.exists() else None
+    """Where the runs that are scored again have published, if one has: that output is replaced."""
+    markers = (folder / MARKER for folder in earlier_runs(spec))
+    return next((marker for marker in markers if marker.exists()), None)
 
 
 def staging_folder(spec: ScoringSpec, destination: Destination, run_folder: Path) -> Path:
@@ -198,11 +218,7 @@ def write_synced(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def _versioned(spec: ScoringSpec) -> bool:
-    return spec.output.if_exists == "version" and spec.retry_of is None
-
-
-def _destination(output: OutputSpec, number: int, *, resumed: bool = False) -> Destination:
+def _destination(output: OutputSpec, number: int, *, resumed: bool = False, replaces: bool = False) -> Destination:
     url = output.folder.url.rstrip("/")
     if number > 1 and output.owns_folder:
         url, number = f"{url}-{number}", 1
@@ -213,6 +229,7 @@ def _destination(output: OutputSpec, number: int, *, resumed: bool = False) -> D
         receipt=_numbered(output.receipt_name, number),
         owned=output.owns_folder,
         resumed=resumed,
+        replaces=replaces,
     )
 
 
@@ -254,9 +271,14 @@ def _in_order(names: Sequence[str], destination: Destination) -> list[str]:
 def _place_folder(spec: ScoringSpec, destination: Destination, staging: Path, final: Path) -> bool:
     """Publish by one rename; False when it must be done file by file."""
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
-        staging.rename(final)
+        try:
+            staging.rename(final)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            return False  # filled a moment ago: looked at file by file
         return True
-    if spec.retry_of is not None:
+    if destination.replaces:
         link_files(final, staging, keep=True, skip=_own_names_of_any_format(spec, destination))
         _sync_folder(staging)
         if _exchange(staging, final):
@@ -271,17 +293,18 @@ def _own_names_of_any_format(spec: ScoringSpec, destination: Destination) -> Seq
 
 
 def _place_files(spec: ScoringSpec, destination: Destination, staging: Path, final: Path, names: Sequence[str]) -> None:
-    replace = spec.retry_of is not None or spec.output.if_exists == "overwrite"
+    replace = destination.replaces or spec.output.if_exists == "overwrite"
     if not replace:
         for name in names:
             _check_not_taken(staging / name, final / name, destination)
+    placed: list[Path] = []
     for name in names:
         target = final / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if replace:
             (staging / name).replace(target)
         elif not target.exists():
-            _rename_exclusively(staging / name, target)
+            _rename_exclusively(staging / name, target, placed)
     for folder in {(final / name).parent for name in names}:
         _sync_folder(folder)
     shutil.rmtree(staging, ignore_errors=True)
@@ -293,22 +316,28 @@ def _check_not_taken(staged: Path, target: Path, destination: Destination) -> No
     if destination.resumed and target.is_file() and filecmp.cmp(staged, target, shallow=False):
         return
     message = f"The output {target} exists already and is never overwritten unasked. {_HELP}"
-    raise OutputError(message, path=str(target))
+    raise PlaceTakenError(message, path=str(target))
 
 
-def _rename_exclusively(source: Path, target: Path) -> None:
-    """Rename, but never over a file that appeared since it was looked for (``rename`` would replace it)."""
+def _rename_exclusively(source: Path, target: Path, placed: list[Path]) -> None:
+    """Rename, but never over a file that appeared since it was looked for (``rename`` would replace it).
+
+    Then what was placed before is taken away again; else ``target`` is added to it.
+    """
     try:
         os.link(source, target)
     except FileExistsError:
         message = f"The output {target} was made by another program meanwhile and is not overwritten. {_HELP}"
-        raise OutputError(message, path=str(target)) from None
+        for path in placed:
+            path.unlink(missing_ok=True)
+        raise PlaceTakenError(message, path=str(target)) from None
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
         source.rename(target)
     else:
         source.unlink()
+    placed.append(target)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -596,9 +596,13 @@ def _arrow_float_cells(array: Any, style: Style) -> Any:
     size = pc.abs(array)
     ordinary = pc.or_(pc.and_(pc.greater_equal(size, 1e-4), pc.less(size, 1e10)), pc.equal(size, 0.0))
     cells = pc.cast(array, pa.large_string())
-    whole = pc.binary_join_element_wise(cells, pa.scalar(".0", pa.large_string()), pa.scalar("", pa.large_string()))
-    cells = pc.if_else(pc.match_substring(cells, "."), cells, whole)
+    has_point = pc.match_substring(cells, ".")
+    if pc.all(has_point).as_py() is False:
+        whole = pc.binary_join_element_wise(cells, pa.scalar(".0", pa.large_string()), pa.scalar("", pa.large_string()))
+        cells = pc.if_else(has_point, cells, whole)
     special = pc.fill_null(pc.invert(ordinary), fill_value=False)
+    if pc.any(special).as_py() is False:
+        return cells
     texts = [_float_cell(value, style) for value in array.filter(special).to_pylist()]
     return pc.replace_with_mask(cells, special, pa.array(texts, pa.large_string()))
 

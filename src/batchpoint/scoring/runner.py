@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
 from batchpoint.errors import (
@@ -42,6 +42,7 @@ from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.mltable import resolved
+from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
@@ -94,16 +95,27 @@ class StoppedError(Exception):
 
 
 def main() -> int:
-    """Carry out the run named on standard input. 0: it is over; 75: it was stopped and can be resumed; 2: not begun."""
+    """Carry out the run named on standard input; the exit status of ``carry_out``, or 0 when none was named."""
+    stop = stop_on_signals()
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        import_ahead()
+    line = _read_line(stop)
+    return carry_out(json.loads(line), stop) if line else 0
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set from now on."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    if not select.select([sys.stdin], [], [], 0)[0]:
-        _import_ahead()
-    line = _read_line(stop)
-    if not line:
-        return 0
-    request = json.loads(line)
+    return stop
+
+
+def carry_out(request: Mapping[str, Any], stop: threading.Event) -> int:
+    """Carry out a run. 0: it is over; 75: it was stopped and can be resumed; 2: not begun.
+
+    ``request`` is what stands on the line that a runner reads: ``folder`` and ``storage_options``.
+    """
     try:
         run(Path(request["folder"]), request.get("storage_options"), stop=stop)
     except StoppedError:
@@ -112,6 +124,24 @@ def main() -> int:
         sys.stderr.write(f"{error.message}\n")
         return 2
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once. All is on disk by then, and taking the interpreter apart takes a tenth of a second."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(status)
+
+
+def import_ahead() -> None:
+    """Import what is imported late otherwise: a waiting runner has the time."""
+    import pyarrow.csv  # noqa: PLC0415 -- see above
+    import pyarrow.parquet  # noqa: PLC0415, F401 -- see above
+
+    from batchpoint.scoring import mini_batches, output  # noqa: PLC0415, F401 -- see above
+    from batchpoint.storage import datastores  # noqa: PLC0415, F401 -- see above
 
 
 def run(
@@ -570,14 +600,22 @@ def _failure_in_words(failure: FailedItem) -> str:
 
 
 def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
-    """The records of the run whose failed items are scored again; its scripts' own files are taken over too."""
+    """The records of the runs whose failed items are scored again, the latest word on each mini-batch; their scripts'
+    own files are taken over too."""
     if spec.retry_of is None:
         return None
-    old = Path(spec.retry_of)
+    earlier = earlier_runs(spec)
     ours = folder / "user_output"
-    if (old / "user_output").is_dir() and not ours.exists():
-        shutil.copytree(old / "user_output", ours)
-    return {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
+    theirs = next((old / "user_output" for old in earlier if (old / "user_output").is_dir()), None)
+    if theirs is not None and not ours.exists():
+        partial = folder / "user_output.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(theirs, partial)
+        partial.rename(ours)
+    records: dict[int, Any] = {}
+    for old in reversed(earlier):
+        records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
+    return records
 
 
 def _read_line(stop: threading.Event) -> bytes:
@@ -592,14 +630,5 @@ def _read_line(stop: threading.Event) -> bytes:
     return data
 
 
-def _import_ahead() -> None:
-    """Import what is imported late otherwise: a waiting runner has the time."""
-    import pyarrow.csv  # noqa: PLC0415 -- see above
-    import pyarrow.parquet  # noqa: PLC0415, F401 -- see above
-
-    from batchpoint.scoring import mini_batches, output  # noqa: PLC0415, F401 -- see above
-    from batchpoint.storage import datastores  # noqa: PLC0415, F401 -- see above
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -123,20 +123,27 @@ def line_bounds(data: bytes) -> list[tuple[int, int]]:
 
 
 def sample_types(
-    head: bytes, columns: Sequence[str], delimiter: str, null_values: Sequence[str], rows: int = SAMPLE_ROWS
+    head: bytes,
+    columns: Sequence[str],
+    delimiter: str,
+    null_values: Sequence[str],
+    rows: int = SAMPLE_ROWS,
+    *,
+    is_whole: bool = False,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Guess the types of csv columns from the first ``rows`` rows: int64, double, bool or string, as Arrow names them.
 
     A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
-    numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``.
+    numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``. The
+    last record may be cut in two, and is not looked at, unless ``is_whole`` says that there is nothing after it.
 
     Returns:
         The types, and the names of the columns in which no value at all is a number or a truth value.
     """
     values: list[set[str]] = [set() for _ in columns]
     for number, (begin, end) in enumerate(_records(head, delimiter)):
-        if number == rows or (end == len(head) and number > 0):
-            break  # the last record may be cut in two
+        if number == rows or (end == len(head) and number > 0 and not is_whole):
+            break
         try:
             fields = _fields(head[begin:end], delimiter)
         except (UnicodeDecodeError, csv_module.Error):
@@ -346,7 +353,8 @@ def _types(
         with Path(piece["path"]).open("rb") as file:
             file.seek(offset)
             head = file.read(HEAD_BYTES)
-        guessed, _ = sample_types(head, columns, delimiter, csv.get("null_values", [""]))
+            is_whole = not file.read(1)
+        guessed, _ = sample_types(head, columns, delimiter, csv.get("null_values", [""]), is_whole=is_whole)
         pinned = {**dict(zip(columns, guessed, strict=True)), **pinned}
     strict = frozenset((schema or {}).get("strict") or ())
     return {name: pinned[name] for name in columns}, strict

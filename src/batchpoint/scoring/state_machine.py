@@ -33,6 +33,16 @@ STARTING_LIMIT = 600.0
 """Seconds that the first worker may take to become ready, whatever the progress time-out is."""
 
 
+PROBES = 30
+"""Items taken alone to find out whether anything can succeed, when the first mini-batch failed whole."""
+GOLDEN_SECTION = 0.6180339887498949
+"""Steps of this part of the whole spread evenly and never fall in with a period of the data."""
+FAULTS_OF_CODE = frozenset(
+    {"AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "TypeError"}
+)
+"""Error types that a script raises for every item alike when it is itself at fault."""
+
+
 # ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -235,6 +245,8 @@ class _Task:
     losses_before: int = 0
     """Workers lost over larger parts that it was a piece of."""
     id: int = 0
+    is_probe: bool = False
+    """Whether its result is only looked at, never kept: see ``_Probing``."""
 
     @property
     def items(self) -> int:
@@ -243,7 +255,27 @@ class _Task:
     @property
     def order(self) -> tuple[int, int, int]:
         """Earlier mini-batches first; within one, the least tried: half of a bad part is good, and that is progress."""
+        if self.is_probe:
+            return -1, 0, self.start
         return self.open.mini_batch.index, self.attempts + self.losses + self.losses_before, self.start
+
+
+@dataclass(slots=True)
+class _Probing:
+    """Halving a mini-batch costs two calls for each bad item: hopeless when a script fails for every one of them.
+
+    So when a mini-batch fails whole, with an error as faulty code raises it and before anything has succeeded, some of
+    its items, spread evenly, are scored alone as well. If each fails with the very same error, the run ends. Any other
+    answer ends the probing. Probes are neither results nor attempts, so what a run commits does not depend on them.
+    """
+
+    error: ErrorInfo
+    left: int
+    failure: tuple[int, FailedItem] | None = None
+    """Mini-batch and failure of the first of the items."""
+
+    def confirms(self, error: ErrorInfo) -> bool:
+        return (error.type, error.message) == (self.error.type, self.error.message)
 
 
 @dataclass(slots=True)
@@ -303,6 +335,8 @@ class StateMachine:
         self._progress_at = 0.0
         self._mean_seconds: float | None = None
         self._first_failure: tuple[int, FailedItem] | None = None
+        self._probing: _Probing | None = None
+        self._has_probed = False
         self._out: list[Instruction] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             RunStarted: self._on_start,
@@ -372,6 +406,8 @@ class StateMachine:
         assert len({worker.slot for worker in self._workers.values()}) == len(self._workers), "two workers in a slot"
         spans: dict[int, list[tuple[int, int]]] = {}
         for task in self._all_tasks():
+            if task.is_probe:
+                continue
             spans.setdefault(task.open.mini_batch.index, []).append((task.start, task.stop))
         for index, entry in self._open.items():
             assert index not in self._committed, f"mini-batch {index} is open and committed"
@@ -481,7 +517,7 @@ class StateMachine:
             return
         self.counts.worker_losses += 1
         head = self._take_tasks_back(worker)
-        if head is None:
+        if head is None or head.is_probe:
             return
         head.losses += 1
         if head.losses <= self._retry.max_worker_losses:
@@ -500,13 +536,15 @@ class StateMachine:
             return
         self.counts.timeouts += 1
         head = self._take_tasks_back(worker)
-        if head is not None:
+        if head is not None and not head.is_probe:
             message = f"run() took longer than {self._time_limit:g} seconds; its worker was killed."
             self._attempt_failed(head, ErrorInfo(TIMED_OUT, message, event.stack), None, now)
 
     def _take_tasks_back(self, worker: _Worker) -> _Task | None:
         """The part that a worker was running; those that it only had in stock go back as they are."""
         head = worker.tasks.popleft() if worker.tasks else None
+        if head is not None and head.is_probe:
+            self._probing = None
         while worker.tasks:
             self._push(worker.tasks.popleft())
         return head
@@ -521,6 +559,9 @@ class StateMachine:
         if task is None:
             return
         self._progress_at = now
+        if task.is_probe:
+            self._probing = None
+            return
         entry, ok = task.open, min(event.ok, task.items)
         part = Part(
             start=task.start,
@@ -548,7 +589,10 @@ class StateMachine:
             self._push(task)
             message = f"{event.error.message}. Make room and submit the job again."
             self._finish(Reason.OUTPUT_FAILED, message, event.error)
+        elif task is not None and task.is_probe:
+            self._probe_failed(task, event.error)
         elif task is not None:
+            self._begin_to_probe(task, event.error)
             self._attempt_failed(task, event.error, event.key, now)
 
     def _head_done(self, worker_id: int, task_id: int, now: float) -> _Task | None:
@@ -571,6 +615,34 @@ class StateMachine:
             self._progress_at = now
             self._fail_items(task, error, key)
             self._commit_if_whole(task.open)
+
+    def _begin_to_probe(self, task: _Task, error: ErrorInfo) -> None:
+        hopeful = self.counts.ok or self._has_probed or error.type not in FAULTS_OF_CODE
+        if hopeful or task.items <= PROBES or not self._retry.isolate_failures:
+            return
+        self._has_probed = True
+        self._probing = _Probing(error, PROBES)
+        for number in range(PROBES):
+            item = task.start + int(number * GOLDEN_SECTION % 1 * task.items)
+            self._push(_Task(task.open, item, item + 1, is_probe=True))
+
+    def _probe_failed(self, task: _Task, error: ErrorInfo) -> None:
+        probing = self._probing
+        if probing is None or not probing.confirms(error) or self.counts.ok:
+            self._probing = None
+            return
+        mini_batch = task.open.mini_batch
+        failure = FailedItem(task.start, *_place(mini_batch, task.start), attempt=1, error=error)
+        if probing.failure is None or task.start < probing.failure[1].item:
+            probing.failure = (mini_batch.index, failure)
+        probing.left -= 1
+        if not probing.left:
+            self._first_failure = probing.failure
+            self._finish(
+                Reason.ALL_ITEMS_FAILED,
+                f"Stopped early: nothing has succeeded, and {PROBES} items spread over a mini-batch, scored one by "
+                "one, all failed with the same error. Mend the script, deploy it and retry the job.",
+            )
 
     def _halve(self, task: _Task) -> None:
         middle = (task.start + task.stop) // 2
@@ -650,8 +722,10 @@ class StateMachine:
         heapq.heappush(self._again, (task.order, task))
 
     def _pop(self) -> _Task | None:
-        if self._again:
-            return heapq.heappop(self._again)[1]
+        while self._again:
+            task = heapq.heappop(self._again)[1]
+            if not task.is_probe or self._probing is not None:
+                return task
         return self._fresh.popleft() if self._fresh else None
 
     def _start_workers(self, now: float) -> None:

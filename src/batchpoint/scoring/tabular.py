@@ -117,7 +117,8 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = slices
     with Path(file.path).open("rb") as handle:
         handle.seek(offset)
         head = handle.read(HEAD_BYTES) if sample else b""
-    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values, sample)
+        is_whole = bool(sample) and not handle.read(1)
+    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values, sample, is_whole=is_whole)
     return Head(columns, types, frozenset(texts), offset)
 
 

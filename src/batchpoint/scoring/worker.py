@@ -100,6 +100,7 @@ class Worker:
         self._schema = setup.get("schema")
         self._writer: Any = None
         self._slices: Any = None
+        self._last_inherited = next(reversed(sys.modules), None)
 
     def serve(self) -> None:
         """Prepare, then score part after part."""
@@ -130,7 +131,7 @@ class Worker:
             self._send({"event": "init_failed", "error": self._describe(error, "init")})
             return False
         self._log.write(f"ready after {time.perf_counter() - began:.3f} s")
-        self._send({"event": "ready", "pid": os.getpid(), "modules": third_party_modules()})
+        self._send({"event": "ready", "pid": os.getpid(), "modules": third_party_modules(self._last_inherited)})
         return True
 
     def _score(self, message: Message) -> dict[str, Any]:
@@ -219,6 +220,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 -- the results are complete: a failure here is only told
                 self._describe(error, "shutdown")
         self._log.write("stopped")
+        self._send({"event": "stopped", "modules": third_party_modules(self._last_inherited)})
 
     def _describe(self, error: BaseException, where: str) -> dict[str, str]:
         """An error as data; its traceback, without our own frames, also goes to the worker's error file."""
@@ -461,15 +463,21 @@ def run_function(script: Any) -> tuple[Callable[..., Any], bool]:
     return run, sum(parameter.kind in kinds for parameter in parameters) >= 2
 
 
-def third_party_modules() -> list[str]:
-    """Installed packages and their first-level modules that are imported: what a warm parent may import ahead."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None) or ""
-        public = not any(piece.startswith("_") for piece in name.split("."))
-        if public and name.count(".") < 2 and ("site-packages" in file or "dist-packages" in file):
-            found.append(name)
-    return sorted(found)
+def third_party_modules(after: str | None) -> list[str]:
+    """Modules of installed packages imported after the module ``after``, in that order, for a warm parent to import.
+
+    The older ones are not even looked at: a forked process would copy every page of memory that they lie on.
+    """
+    later: list[str] = []
+    try:
+        for name in reversed(sys.modules):
+            if name == after:
+                break
+            later.append(name)
+    except RuntimeError:  # a thread of the script imports at this very moment: whatever was found will do
+        pass
+    files = {name: getattr(sys.modules.get(name), "__file__", None) or "" for name in reversed(later)}
+    return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
 def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, int, int]]:

@@ -80,9 +80,9 @@ def cancel(name: str, _: Operator, shared: Shared) -> JSONResponse:
 
 
 @router.post("/{name}/retry-failed", name="jobs.retry_failed", status_code=202, **described(result=Job))
-def retry_failed(name: str, caller: Operator, work: Work) -> JSONResponse:
+def retry_failed(name: str, caller: Operator, work: Work, *, current_deployment: bool = False) -> JSONResponse:
     """Score the failed items again, and merge them into the same output."""
-    job = work.jobs.retry_failed(name, by=caller.name)
+    job = work.jobs.retry_failed(name, current_deployment=current_deployment, by=caller.name)
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
 
 

@@ -1,0 +1,165 @@
+"""A bucket for input, model and output; predictions in PostgreSQL; packages from the index: by the shipped command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postgres_server import running_postgres
+from shipped import Shipped
+
+SCRIPT = """
+import os
+from pathlib import Path
+
+def init():
+    global factor
+    factor = int((Path(os.environ["AZUREML_MODEL_DIR"]) / "factor.txt").read_text())
+
+def run(mini_batch):
+    return (mini_batch["a"] * factor).tolist()
+"""
+
+DEPLOYMENT = """
+name: blue
+endpoint_name: doubles
+model:
+  path: {model}
+code_configuration:
+  code: code
+  scoring_script: score.py
+batchpoint:
+  mini_batch_type: dataframe
+  split: rows
+settings:
+  mini_batch_size: 2
+"""
+
+PACKAGE = "roman==4.2"
+"""A small package of pure Python that nothing else here needs."""
+
+CREDENTIALS = {"key": "testing", "secret": "testing"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working folder with the script, the model's file and two csv files of five rows in all."""
+    work = tmp_path / "work"
+    (work / "code").mkdir(parents=True)
+    (work / "code" / "score.py").write_text(SCRIPT)
+    (work / "factor.txt").write_text("2")
+    (work / "in").mkdir()
+    (work / "in" / "one.csv").write_text("a\n1\n2\n3\n")
+    (work / "in" / "two.csv").write_text("a\n4\n5\n")
+    (work / "endpoint.yml").write_text("name: doubles\n")
+    return work
+
+
+def deploy(shipped: Shipped, folder: Path, *, model: str = "factor.txt") -> None:
+    (folder / "deployment.yml").write_text(DEPLOYMENT.format(model=model))
+    shipped.ok("endpoint", "create", "-f", "endpoint.yml", cwd=folder)
+    shipped.ok("deployment", "create", "-f", "deployment.yml", "--set-default", cwd=folder)
+
+
+@pytest.fixture
+def bucket() -> Iterator[tuple[str, Any]]:
+    """Address of an S3 server on this machine, and a client of it."""
+    import s3fs  # noqa: PLC0415 -- slow to import, and only these tests need it
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 -- the same
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = s3fs.S3FileSystem(**CREDENTIALS, endpoint_url=address, skip_instance_cache=True)
+    client.mkdir("lake")
+    yield address, client
+    server.stop()
+
+
+def test_a_bucket_holds_model_input_and_output(shipped: Shipped, folder: Path, bucket: tuple[str, Any]) -> None:
+    address, client = bucket
+    for name in ("one.csv", "two.csv"):
+        client.pipe(f"lake/in/{name}", (folder / "in" / name).read_bytes())
+    client.pipe("lake/models/factor.txt", b"2")
+    credentials = {"access_key_id": "testing", "secret_access_key": "testing"}
+    store = {"name": "lake", "type": "s3", "bucket": "lake", "endpoint": address, "credentials": credentials}
+    (folder / "lake.yml").write_text(json.dumps(store))
+    shown = shipped.json("datastore", "create", "-f", "lake.yml", cwd=folder)
+    assert "testing" not in json.dumps(shown)
+    deploy(shipped, folder, model="azureml://datastores/lake/paths/models/factor.txt")
+    shipped.ok("data", "create", "-n", "rows", "--path", "azureml://datastores/lake/paths/in/")
+    invoke = ["endpoint", "invoke", "-n", "doubles", "--input", "azureml:rows@latest", "--job-name", "first"]
+    shipped.ok(*invoke, "--output-path", "azureml://datastores/lake/paths/out/", "--stream")
+    assert client.cat("lake/out/predictions.csv").decode().splitlines() == [
+        "file,row,prediction", "one.csv,0,2", "one.csv,1,4", "one.csv,2,6", "two.csv,0,8", "two.csv,1,10",
+    ]  # fmt: skip
+    receipt = json.loads(client.cat("lake/out/predictions.receipt.json"))
+    assert (receipt["items"], receipt["ok"], receipt["balanced"]) == (5, 5, True)
+    job = shipped.json("job", "show", "-n", "first")
+    assert job["outputs"]["score"]["uri"] == "azureml://datastores/lake/paths/out/predictions.csv"
+    shipped.ok("job", "download", "-n", "first", "-p", "got", cwd=folder)
+    assert client.cat("lake/out/predictions.csv") in {path.read_bytes() for path in (folder / "got").rglob("*.csv")}
+    again = shipped.run(*invoke[:-1], "second", "--output-path", "azureml://datastores/lake/paths/out/")
+    assert again.returncode != 0
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.postgres
+def test_predictions_go_to_a_table_in_postgresql_once(shipped: Shipped, folder: Path) -> None:
+    import psycopg  # noqa: PLC0415 -- only where a server was found
+
+    with running_postgres() as url:
+        deploy(shipped, folder)
+        options = ["--set", f"table.url={url}", "--set", "table.name=doubled"]
+        for job in ("first", "second"):
+            shipped.ok("endpoint", "invoke", "-n", "doubles", "--input", folder / "in", "--job-name", job, *options)
+            shipped.ok("job", "stream", "-n", job)
+        with psycopg.connect(url) as connection:
+            rows = connection.execute("SELECT file, row, prediction FROM doubled WHERE job = 'first' ORDER BY 1, 2")
+            assert rows.fetchall() == [
+                ("one.csv", 0, 2), ("one.csv", 1, 4), ("one.csv", 2, 6), ("two.csv", 0, 8), ("two.csv", 1, 10),
+            ]  # fmt: skip
+            total = connection.execute("SELECT count(*) FROM doubled").fetchone()
+            assert total == (10,)
+        assert "doubled" in shipped.json("job", "show", "-n", "first")["outputs"]["score"]["table"]
+
+
+def test_a_package_that_the_server_lacks_is_installed_from_a_conda_file(shipped: Shipped, folder: Path) -> None:
+    _need_package_index(folder)
+    (folder / "code" / "score.py").write_text(
+        "import roman\n\ndef run(mini_batch):\n    return [roman.toRoman(len(path)) > '' for path in mini_batch]\n"
+    )
+    (folder / "conda.yml").write_text(f"dependencies: [pip, {{pip: [{PACKAGE}]}}]\n")
+    deployment = "name: blue\nendpoint_name: doubles\ncode_configuration: {code: code, scoring_script: score.py}\n"
+    (folder / "deployment.yml").write_text(deployment + "environment: {conda_file: conda.yml}\n")
+    shipped.ok("endpoint", "create", "-f", "endpoint.yml", cwd=folder)
+    shipped.ok("deployment", "create", "-f", "deployment.yml", "--set-default", cwd=folder)
+    shipped.ok("endpoint", "invoke", "-n", "doubles", "--input", folder / "in", "--job-name", "romans", "--stream")
+    lines = (shipped.output("romans") / "predictions.csv").read_text().splitlines()
+    assert lines == ["file,prediction", "one.csv,True", "two.csv,True"]
+    python = json.loads((shipped.home / "jobs" / "romans" / "spec.json").read_text())["python"]
+    assert python.startswith(str(shipped.home / "environments"))
+
+
+def _need_package_index(folder: Path) -> None:
+    """Skip where the package cannot be had; fail there when ``CI`` is true."""
+    command = [_find_uv(), "pip", "install", "--dry-run", "--target", str(folder / "nothing"), PACKAGE]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if tried.returncode != 0:
+        reason = f"No package index answers: {tried.stderr.strip()[-300:]}"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def _find_uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.is_file() else "uv"
