@@ -32,6 +32,7 @@ Measured = dict[str, dict[str, float]]
 def main() -> None:
     """Measure, print, and keep the numbers in ``benchmarks/results``."""
     given = arguments()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it every process, of floors too, compiles all packages anew
     data = given.data.resolve()
     chosen = [work for work in workloads(quick=given.quick) if not given.only or work.name in given.only.split(",")]
     results: dict[str, Measured] = {}

@@ -116,6 +116,22 @@ SHAPES = {
         expected=None,
         others={"one.out": "ONE", "two.out": "TWO"},
     ),
+    "script that forecasts one store and brand at a time": Shape(
+        script="""
+            def run(input_data, mini_batch_context):
+                key = mini_batch_context.partition_key_value
+                assert set(input_data["Store"]) == {key["Store"]} and set(input_data["Brand"]) == {key["Brand"]}
+                result = input_data[["Store", "Brand"]].copy()
+                result["of"] = len(input_data)
+                return result
+        """,
+        options="{mini_batch_type: dataframe, output_format: azureml, partition_keys: [Store, Brand]}",
+        files={
+            "a.csv": "Store,Brand,Quantity\n2,dominicks,1\n2,tropicana,5\n2,dominicks,3\n",
+            "b.csv": "Store,Brand,Quantity\n5,dominicks,4\n2,tropicana,2\n2,tropicana,8\n",
+        },
+        expected="2 dominicks 2\n" * 2 + "2 tropicana 3\n" * 3 + "5 dominicks 1\n",
+    ),
     "script with a context and rows of lists": Shape(
         script="""
             def init():

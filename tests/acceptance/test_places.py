@@ -112,6 +112,31 @@ def test_a_bucket_holds_model_input_and_output(shipped: Shipped, folder: Path, b
     assert "exists already" in again.stderr
 
 
+def test_an_mltable_gives_frames_of_its_rows_and_columns(shipped: Shipped, folder: Path) -> None:
+    (folder / "code" / "score.py").write_text("def run(mini_batch):\n    return mini_batch.astype(str).sum(axis=1)\n")
+    for store in ("east", "west"):
+        (folder / "table" / store).mkdir(parents=True)
+        (folder / "table" / store / "1.csv").write_text("a;b\n01;x\n02;y\n03;z\n")
+    (folder / "table" / "MLTable").write_text(
+        "type: mltable\npaths: [{pattern: '*/*.csv'}]\ntransformations:\n"
+        "- read_delimited: {delimiter: ';', encoding: utf8, header: all_files_same_headers}\n"
+        "- skip: 1\n- take: 3\n- keep_columns: [a]\n"
+        "- convert_column_types: [{columns: a, column_type: string}]\n"
+        "- extract_columns_from_partition_format: {partition_format: '{store}/1.csv'}\n- drop_columns: []\n"
+    )
+    (folder / "deployment.yml").write_text(DEPLOYMENT.format(model="factor.txt").partition("batchpoint:")[0])
+    shipped.ok("endpoint", "create", "-f", "endpoint.yml", cwd=folder)
+    shipped.ok("deployment", "create", "-f", "deployment.yml", "--set-default", cwd=folder)
+    shipped.ok("data", "create", "-n", "sales", "--type", "mltable", "--path", "table", cwd=folder)
+    shipped.ok(
+        "endpoint", "invoke", "-n", "doubles", "--input", "azureml:sales@latest", "--job-name", "table", "--stream"
+    )
+    lines = (shipped.output("table") / "predictions.csv").read_text().splitlines()
+    assert lines == ["file,row,prediction", "east/1.csv,1,02east", "east/1.csv,2,03east", "west/1.csv,0,01west"]
+    receipt = shipped.json("job", "show", "-n", "table")["receipt"]
+    assert (receipt["items"], receipt["ok"], receipt["balanced"]) == (3, 3, True)
+
+
 @pytest.mark.postgres
 def test_predictions_go_to_a_table_in_postgresql_once(shipped: Shipped, folder: Path) -> None:
     import psycopg  # noqa: PLC0415 -- only where a server was found

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from batchpoint.background import dispatcher
 from batchpoint.background.dispatcher import runner_lives
+from batchpoint.background.launcher import RunnerProcess
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus, Reason
+from batchpoint.entities.resources import Compute
+from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace
 
@@ -89,6 +94,46 @@ def test_a_canceled_job_stops_within_two_seconds(workspace: Workspace, backgroun
     background.dispatcher.hurry(job.name)
     eventually(lambda: is_finished(workspace, job.name), seconds=2.0)
     assert workspace.jobs.get(job.name).reason is Reason.CANCELED_BY_USER
+
+
+def test_a_job_canceled_in_the_moment_of_its_launch_does_not_run_on(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = background.dispatcher._launcher
+    start, entered, leave = launcher.start, threading.Event(), threading.Event()
+
+    def slowly(folder: Path) -> RunnerProcess:
+        entered.set()
+        leave.wait(10)
+        return start(folder)
+
+    monkeypatch.setattr(launcher, "start", slowly)
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    assert entered.wait(10)
+    workspace.jobs.cancel(job.name)
+    background.dispatcher.hurry(job.name)
+    eventually(lambda: is_finished(workspace, job.name), seconds=2.0)
+    leave.set()
+    folder = workspace.settings.home / "jobs" / job.name
+    eventually((folder / "outcome.json").exists, seconds=5.0)
+    assert '"canceled_by_user"' in (folder / "outcome.json").read_text()
+    eventually(lambda: len(background.dispatcher._selector.get_map()) == 1)
+
+
+def test_one_run_that_cannot_be_looked_at_does_not_hold_up_the_others(
+    workspace: Workspace, background: Background, tmp_path: Path
+) -> None:
+    broken = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: starts_of(workspace, broken.name))
+    (workspace.settings.home / "jobs" / broken.name / "progress.json").write_text('{"ok": "many"}')
+    workspace.resources.create_or_update("compute", Compute(name="second"))
+    deployment = workspace.endpoints.get_deployment("churn", "blue").model_copy(update={"compute": "second"})
+    workspace.endpoints.create_or_update_deployment(deployment)
+    other = invoke(workspace, make_input(tmp_path / "more", "complete"))
+    eventually(lambda: is_finished(workspace, other.name), seconds=5.0)
+    (workspace.settings.home / "jobs" / broken.name / "progress.json").unlink()
+    (workspace.settings.home / "jobs" / broken.name / "go").touch()
+    eventually(lambda: is_finished(workspace, broken.name))
 
 
 def test_a_runner_that_dies_is_started_again_in_the_same_folder(
@@ -171,3 +216,66 @@ def test_a_run_whose_runner_died_without_a_server_is_resumed_by_the_next(workspa
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
     assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+
+
+def test_a_runner_that_was_about_to_begin_when_its_server_was_killed_is_followed(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next server looks before the runner has its lock, and starts a second one, which finds the place taken."""
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
+    first.start()
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    folder = workspace.settings.home / "jobs" / job.name
+    eventually(lambda: starts_of(workspace, job.name))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
+    first.stop()
+    looks = iter([False])
+    monkeypatch.setattr(dispatcher, "runner_lives", lambda folder: next(looks, None) is None and runner_lives(folder))
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
+    second.start()
+    eventually(lambda: second.dispatcher._runs and next(iter(second.dispatcher._runs.values())).launched)
+    time.sleep(1.0)  # enough for three more deaths
+    (folder / "go").touch()
+    eventually(lambda: is_finished(workspace, job.name))
+    second.stop()
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 1
+
+
+def test_a_job_is_taken_over_in_the_folder_in_which_it_was_begun(workspace: Workspace, tmp_path: Path) -> None:
+    """Two servers with folders of their own work on one database: the run of the lost one is not begun anew."""
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
+    first.start()
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    folder = workspace.settings.home / "jobs" / job.name
+    eventually(lambda: starts_of(workspace, job.name))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
+    first.stop()
+    settings = Settings(home=tmp_path / "other", database_url=f"sqlite:///{workspace.settings.home / 'registry.db'}")
+    with Workspace.open(settings) as other:
+        second = Background(other, runner_parent=FAKE_RUNNER)
+        second.start()
+        eventually(second.dispatcher.held)
+        (folder / "go").touch()
+        eventually(lambda: is_finished(workspace, job.name))
+        second.stop()
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 1
+    assert not (tmp_path / "other" / "jobs" / job.name).exists()
+
+
+def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    first = Background(workspace, runner_parent=FAKE_RUNNER)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    claimed = workspace.registry.jobs.claim(first.dispatcher._owner, 3600)
+    assert claimed is not None
+    folder = workspace.settings.home / "jobs" / job.name
+    first.dispatcher._launcher.prepare(claimed.job, folder)  # and then it is killed
+    first.dispatcher.stop()
+    second = Background(workspace, runner_parent=FAKE_RUNNER)
+    second.start()
+    eventually(lambda: is_finished(workspace, job.name))
+    second.stop()
+    assert workspace.jobs.get(job.name).folder == str(folder)

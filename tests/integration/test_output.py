@@ -288,6 +288,14 @@ def test_a_segment_that_was_cut_off_is_an_error_and_nothing_appears(make_run: Ca
     assert names_in(run.out.parent) == []
 
 
+def test_empty_dictionaries_in_a_list_become_text_in_parquet(make_run: Callable[..., Run]) -> None:
+    run = make_run(format="parquet", file_name="predictions.parquet", row_keys=False)
+    run.score([pd.DataFrame({"boxes": [[{}], []]})], encoding="arrow")
+    run.score([pd.DataFrame({"boxes": [[{}, {}]]})], encoding="arrow")
+    run.publish()
+    assert pq.read_table(run.out / "predictions.parquet")["boxes"].to_pylist() == ["[{}]", "[]", "[{}, {}]"]
+
+
 @pytest.mark.parametrize("owned", [True, False])
 def test_what_exists_is_never_overwritten_unasked(make_run: Callable[..., Run], owned: bool) -> None:
     run = make_run(owns_folder=owned)

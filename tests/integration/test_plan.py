@@ -219,5 +219,12 @@ def test_planning_twice_gives_the_same(data: Path, tmp_path: Path) -> None:
 
 def test_the_size_of_mini_batches_follows_the_input_within_bounds() -> None:
     assert mini_batches.slice_bytes(1000) == 1 << 20
-    assert mini_batches.slice_bytes(32 * (5 << 20)) == 5 << 20
-    assert mini_batches.slice_bytes(1 << 40) == 8 << 20
+    assert mini_batches.slice_bytes(48 << 20) == 3 << 19
+    assert mini_batches.slice_bytes(1 << 40) == 2 << 20
+
+
+@pytest.mark.parametrize(("first", "told"), [("1.5,2", True), ("0,1", False), ("a,b", False), ("2020,sales", False)])
+def test_a_first_line_of_numbers_is_told_to_be_the_header(data: Path, tmp_path: Path, first: str, told: bool) -> None:
+    (data / "a.csv").write_text(f"{first}\n3,4\n")
+    result, _ = planned(spec_of(data), tmp_path)
+    assert [("csv.header" in notice) for notice in result.notices] == [True] * told

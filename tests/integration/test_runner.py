@@ -229,6 +229,28 @@ def test_a_job_that_fails_tells_its_first_failing_file(make: Make) -> None:
     assert "return 1 / 0" in error["traceback"]
 
 
+def test_each_failed_item_is_named_when_the_threshold_is_exceeded_within_a_mini_batch(make: Make) -> None:
+    script = """
+        def run(mini_batch):
+            raise ValueError("bad")
+    """
+    folder = make(
+        script, files=40, per_mini_batch=40, retry=RetrySpec(max_retries=0), thresholds=ThresholdSpec(items=10)
+    )
+    assert runner.run(folder) is Reason.ERROR_THRESHOLD_EXCEEDED
+    lines = [json.loads(line) for line in (folder / "errors.jsonl").read_text().splitlines()]
+    assert len({line["file"] for line in lines}) == len(lines) == 11
+    assert "bad" in (folder / "logs" / "user" / "job_error.txt").read_text()
+
+
+def test_a_file_whose_name_is_not_utf8_is_scored_and_told(make: Make, tmp_path: Path) -> None:
+    folder = make(NAMES.replace("os.path.basename(path)", "1"), files=1)
+    (tmp_path / "data" / os.fsdecode(b"\xff.txt")).write_text("odd")
+    assert runner.run(folder) is Reason.COMPLETED
+    assert predictions(folder) == "file,prediction\n0000.txt,1\n\\xff.txt,1\n"
+    assert [file["file"] for file in outcome(folder)["receipt"]["files"]] == ["0000.txt", "\\xff.txt"]
+
+
 def test_a_worker_killed_in_the_middle_is_replaced_and_nothing_is_lost(make: Make) -> None:
     script = """
         import os, time
@@ -385,6 +407,66 @@ def test_cancel_stops_a_busy_run_within_two_seconds_and_keeps_what_is_committed(
     assert time.monotonic() - asked < 2
     assert outcome(folder)["reason"] == "canceled_by_user"
     assert len(Ledger.read(folder)) == 1
+
+
+def test_cancel_does_not_wait_for_workers_that_answer_nothing(make: Make) -> None:
+    script = """
+        import os, signal
+        def run(mini_batch):
+            open(os.environ["AZUREML_BI_OUTPUT_PATH"] + f"/{os.getpid()}", "w").close()
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """
+    folder = make(script, files=12, processes_per_instance=6)
+    process = start(folder)
+    wait_for(lambda: len(list((folder / "user_output").glob("*"))) == 6)
+    asked_at = time.monotonic()
+    (folder / "cancel").touch()
+    assert process.wait(10) == 0
+    assert time.monotonic() - asked_at < 2
+    assert outcome(folder)["reason"] == "canceled_by_user"
+
+
+def test_cancel_is_heard_while_shutdown_goes_on(make: Make) -> None:
+    script = """
+        import os, time
+        def run(mini_batch):
+            return list(mini_batch)
+        def shutdown():
+            open(os.environ["AZUREML_BI_OUTPUT_PATH"] + "/shutdown", "w").close()
+            time.sleep(60)
+    """
+    folder = make(script, files=2)
+    process = start(folder)
+    wait_for((folder / "user_output" / "shutdown").exists)
+    asked_at = time.monotonic()
+    (folder / "cancel").touch()
+    assert process.wait(10) == 0
+    assert time.monotonic() - asked_at < 2
+    assert outcome(folder)["reason"] == "canceled_by_user"
+    assert not folder.with_name("run-out").exists()
+
+
+def test_a_worker_that_dies_while_its_own_child_lives_is_lost_at_once_and_so_is_the_child(make: Make) -> None:
+    """As with a data loader's processes: the child holds the worker's socket open, so its end alone tells nothing."""
+    script = """
+        import os, time
+        def run(mini_batch):
+            marker = os.environ["AZUREML_BI_OUTPUT_PATH"] + "/died"
+            if not os.path.exists(marker):
+                open(marker, "w").close()
+                if os.fork() == 0:
+                    time.sleep(60)
+                    os._exit(0)
+                os.kill(os.getpid(), 9)
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    folder = make(script, retry=RetrySpec(timeout=20, task_overhead_timeout=0))
+    began = time.monotonic()
+    assert runner.run(folder) is Reason.COMPLETED
+    assert time.monotonic() - began < 15
+    assert predictions(folder) == expected(6)
+    progress = json.loads((folder / "progress.json").read_bytes())
+    assert (progress["worker_losses"], progress["timeouts"]) == (1, 0)
 
 
 def test_a_runner_told_to_stop_leaves_the_run_resumable(make: Make) -> None:

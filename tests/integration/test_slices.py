@@ -170,3 +170,18 @@ def test_the_worker_side_imports_only_the_standard_library_at_its_top() -> None:
         path = Path(slices.__file__).with_name(f"{name}.py")
         code = f"import runpy; runpy.run_path({str(path)!r})"
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}],
+        {"columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]},
+        {"dataframe_records": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]},
+        {"dataframe_split": {"index": [0, 1], "columns": ["a", "b"], "data": [[1, "x"], [2, "y"]]}},
+    ],
+)
+def test_json_is_read_in_the_forms_that_mlflow_takes(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(value))
+    assert read(path).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]

@@ -145,6 +145,20 @@ def test_a_script_finds_the_surroundings_of_azure_ml(start: Start) -> None:
     assert "|run()|scoring" in line
 
 
+def test_what_a_script_logs_with_mlflow_stays_in_the_folder_of_the_job(start: Start) -> None:
+    script = """
+        import mlflow
+        def run(mini_batch):
+            mlflow.log_metric("files", len(mini_batch))
+            return mini_batch
+    """
+    driver = start(script)
+    driver.hear()
+    assert driver.score("a")["event"] == "succeeded"
+    [metric] = (driver.folder / "mlruns").glob("*/*/metrics/files")
+    assert metric.read_text().split()[1] == "1.0"
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -217,6 +231,49 @@ def test_rows_reach_the_script_as_a_data_frame_with_their_keys_beside_the_result
     answer = driver.hear()
     assert (answer["event"], answer["id"], answer["ok"]) == ("succeeded", 9, 2)
     assert (driver.folder / "segment.rows").read_text() == "in.csv,1,2,4\nin.csv,2,3,6\n"
+
+
+def test_the_key_of_a_failed_row_is_that_of_the_input_whatever_the_script_did_to_it(start: Start) -> None:
+    script = """
+        def run(mini_batch):
+            mini_batch["x"] = -1
+            raise ValueError("bad")
+    """
+    output = {"row_keys": True, "key_columns": ["x", "y"], "passthrough": [], "format": "csv"}
+    driver = start(script, output=output, takes="dataframe")
+    driver.hear()
+    path = driver.folder / "in.csv"
+    path.write_text("x,y\n1,2.5\n2,\n")
+    piece = {"name": "in.csv", "path": str(path), "format": "csv", "offset": 4, "length": 9, "first_row": 0, "rows": 2}
+    driver.send({"op": "schema", "schema": {"columns": ["x", "y"], "types": ["int64", "double"], "strict": []}})
+    part = {"id": 9, "mini_batch": 0, "start": 1, "stop": 2, "unit": "rows", "files": [], "slices": [piece]}
+    driver.send({"op": "score", **part})
+    assert driver.hear()["key"] == {"x": 2, "y": None}
+
+
+def test_an_error_without_words_and_one_with_too_many_are_told_all_the_same(start: Start) -> None:
+    script = """
+        class Silent(Exception):
+            def __str__(self):
+                raise RuntimeError("no words")
+        def run(mini_batch):
+            raise Silent() if mini_batch[0].endswith("silent") else ValueError("x" * 1_000_000 + "end")
+    """
+    driver = start(script)
+    driver.hear()
+    answer = driver.score("silent")
+    assert (answer["event"], answer["error"]["type"]) == ("failed", "Silent")
+    message = driver.score("loud")["error"]["message"]
+    assert len(message) < 25_000
+    assert message.startswith("xxx")
+    assert message.endswith("end")
+
+
+def test_a_log_that_cannot_be_written_costs_no_worker(start: Start) -> None:
+    driver = start("def run(mini_batch):\n    raise ValueError('bad')\n")
+    driver.hear()
+    (driver.folder / "logs" / "user" / "error").write_text("no folder")
+    assert driver.score("a")["error"]["type"] == "ValueError"
 
 
 def test_the_keys_of_rows_follow_the_slices() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from batchpoint.entities.documents import is_local, local_paths, read_assignment, read_body, read_document
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.jobs import Overrides
 from batchpoint.errors import InvalidEntityError
 
 DEPLOYMENT = """\
@@ -212,3 +213,14 @@ def test_a_document_that_unfolds_without_end_is_refused() -> None:
         read_document("\n".join(lines))
     with pytest.raises(InvalidEntityError, match="nested too deeply"):
         read_document("a: " + "[" * 5000)
+
+
+def test_a_size_with_a_unit_means_rows_of_about_so_many_bytes() -> None:
+    text = DEPLOYMENT.replace("mini_batch_size: 5", "mini_batch_size: 10MB").replace("split: rows", "row_keys: false")
+    deployment = read_document(text, name="file.yml").entity("deployment")
+    assert isinstance(deployment, BatchDeployment)
+    assert (deployment.batchpoint.split, deployment.batchpoint.mini_batch_bytes) == ("bytes", 10 << 20)
+    assert deployment.settings.mini_batch_size == 10
+    overrides = Overrides.model_validate({"mini_batch_size": "1kb"})
+    assert (overrides.split, overrides.mini_batch_bytes, overrides.mini_batch_size) == ("bytes", 1024, None)
+    assert "mini_batch_size" in str(faults_of(DEPLOYMENT.replace("size: 5", "size: 10XB"), "deployment"))

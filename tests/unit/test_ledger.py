@@ -43,6 +43,7 @@ def test_a_group_is_one_line_and_is_written_when_it_is_full(tmp_path: Path) -> N
     ledger = Ledger.open(with_segment(tmp_path))
     for index in range(Ledger.GROUP):
         ledger.append(record(index))
+    ledger.flush()  # waits for the thread that writes
     assert (tmp_path / "ledger.jsonl").read_bytes().count(b"\n") == 1
     assert len(Ledger.read(tmp_path)) == Ledger.GROUP
     ledger.close()
@@ -83,3 +84,6 @@ def test_a_record_whose_segment_is_gone_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ledger.flush()
     assert Ledger.read(tmp_path) == {}
+    ledger.append(record(1))
+    ledger.close()
+    assert list(Ledger.read(tmp_path)) == [1], "what came after the failure can be read"

@@ -154,6 +154,13 @@ def test_an_aggregate_with_a_new_index_claims_no_row(segment: Path) -> None:
     assert segment.read_text() == ",,6\n"
 
 
+def test_groups_that_are_numbered_like_rows_claim_no_row(segment: Path) -> None:
+    frame = pd.DataFrame({"v": [1, 2, 2, 3]})
+    answer = SegmentWriter(str(segment), "csv", KEYS).append(frame.groupby("v").size(), rows_part(4, frame=frame))
+    assert (answer["ok"], answer["missing"]) == (3, None)
+    assert segment.read_text() == ",,1\n,,2\n,,1\n"
+
+
 @pytest.mark.parametrize(("result", "ok", "missing"), [([], 0, [5, 6]), ([1], 1, None), ([1, 2, 3], 2, [])])
 def test_results_are_counted_up_to_the_number_of_items(
     segment: Path, result: list[int], ok: int, missing: list[int] | None
@@ -374,3 +381,16 @@ def test_an_isolated_interpreter_without_any_package_writes_lists(segment: Path)
         segment.unlink(missing_ok=True)
         subprocess.run([sys.executable, "-I", "-S", "-c", program, encoding], check=True, timeout=30)
         assert segment.read_text().splitlines()[0] == first
+
+
+@pytest.mark.parametrize("style", ["csv", "jsonl"])
+@pytest.mark.parametrize("name", ["a.csv", 'odd, "quoted"\n.csv'])
+def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
+    monkeypatch: pytest.MonkeyPatch, style: results.Style, name: str
+) -> None:
+    table = {"file": [name] * 3, "again": [name] * 3}
+    for more in ({}, {"row": [0, 1, 2]}):
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: False)
+        cell_by_cell = results._text_bytes({**table, **more}, 3, style)
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: True)
+        assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell

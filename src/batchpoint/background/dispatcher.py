@@ -139,12 +139,17 @@ class Dispatcher:
                 os.read(self._wake_read, 4096)
         with self._lock:
             runs = list(self._runs.values())
+        failures: list[Exception] = []
         for run in runs:
             try:
                 self._look_at(run)
             except LeaseLostError:
                 log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
                 self._drop(run)
+            except Exception as error:  # noqa: BLE001 -- the rim of a run: it must not hold up the others
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return True
 
     def stop(self) -> None:
@@ -161,7 +166,10 @@ class Dispatcher:
 
     def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
         job = claimed.job
-        run = _Run(job, claimed.lease_token, claim, job_folder(self._workspace.settings.home, job.name))
+        folder = job_folder(self._workspace.settings.home, job.name)
+        if claimed.resumed and job.folder is not None and (Path(job.folder) / "spec.json").is_file():
+            folder = Path(job.folder)  # begun by a server with another home: its runner may be at work there
+        run = _Run(job, claimed.lease_token, claim, folder)
         run.renewed_at = time.monotonic()
         run.status = job.status
         with self._lock:
@@ -175,6 +183,8 @@ class Dispatcher:
         """In a thread of its own: everything between the claim and the start of the runner."""
         try:
             if resumed and (run.folder / "spec.json").is_file():
+                if run.job.folder is None:
+                    self._jobs.update(run.job.name, folder=str(run.folder))
                 if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
                     self._launch(run)
             else:
@@ -199,9 +209,18 @@ class Dispatcher:
         if run.dropped:
             return
         run.ledger_bytes = _size(run.folder / "ledger.jsonl")
-        run.process = self._launcher.start(run.folder)
-        if run.process.pidfd is not None:  # without (not Linux) the end is seen by looking
-            self._selector.register(run.process.pidfd, selectors.EVENT_READ)
+        process = self._launcher.start(run.folder)
+        if process.pidfd is not None:  # without (not Linux) the end is seen by looking
+            self._selector.register(process.pidfd, selectors.EVENT_READ)
+        run.process = process
+        self._catch_up(run)
+
+    def _catch_up(self, run: _Run) -> None:
+        """Do what was asked for while the runner was being started."""
+        if run.cancel_requested:
+            (run.folder / "cancel").touch()
+        if run.dropped:
+            self._forget_process(run)
 
     def _look_at(self, run: _Run) -> None:
         if not run.dropped:
@@ -224,8 +243,9 @@ class Dispatcher:
                 self._move(run, JobStatus.FINALIZING)
             self._changes.notify()
         if cancel and not run.cancel_requested:
+            # Said before the process is looked for; the thread that launches it does both in the other order.
             run.cancel_requested = True
-            if run.launched:
+            if run.launched or run.process is not None:
                 (run.folder / "cancel").touch()
             else:
                 self._fail(run, Reason.CANCELED_BY_USER, None)
@@ -300,7 +320,8 @@ class Dispatcher:
         self._workspace.job_queued.set()  # what the job held is free now
 
     def _forget_process(self, run: _Run) -> None:
-        process, run.process = run.process, None
+        with self._lock:
+            process, run.process = run.process, None
         if process is not None:
             if process.pidfd is not None:
                 self._selector.unregister(process.pidfd)

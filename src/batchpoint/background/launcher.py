@@ -104,7 +104,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
             task_overhead_timeout=options.task_overhead_timeout,
             progress_update_timeout=options.progress_update_timeout,
             max_worker_losses=options.max_worker_losses,
-            isolate_failures=options.isolate_failures,
+            # What shares a key is scored whole or not at all: half of it would be another result, not a part of it.
+            isolate_failures=options.isolate_failures and not options.partition_keys,
         ),
         thresholds=ThresholdSpec(
             items=settings.error_threshold,
@@ -246,7 +247,7 @@ class Launcher:
         code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
         inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular)
+        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, mltable=mltable is not None)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
@@ -288,17 +289,34 @@ class Launcher:
                 parsed = yaml.safe_load(file)
             if not isinstance(parsed, dict):
                 raise InputError(f"The MLTable file of {first.uri} is not a mapping.")
-            return True, parsed
+            return True, {**parsed, "paths": [self._table_path(entry) for entry in parsed.get("paths") or ()]}
         name = first.url
         if stores.is_folder(first.url, first.datastore):
             found = stores.list(first.url, first.datastore, recursive=given.recursive)
             name = next((file.path for file in found), "")
         return name.lower().endswith(TABULAR_ENDINGS) or not PurePosixPath(name).suffix, None
 
+    def _table_path(self, entry: Any) -> dict[str, str | None]:
+        """A path that an MLTable names; the address of a datastore becomes the place that it means."""
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise InputError(f"The MLTable's path {entry!r} is not one of file, folder and pattern.")
+        kind, path = next(iter(entry.items()))
+        if not str(path).startswith("azureml:"):
+            return {kind: str(path)}
+        place = self._places.resolve(str(path))
+        return {kind: place.url, "datastore": place.datastore}
+
     def _interpreter(
-        self, deployment: BatchDeployment, model: Model | None, model_path: Path | None, *, tabular: bool
+        self,
+        deployment: BatchDeployment,
+        model: Model | None,
+        model_path: Path | None,
+        *,
+        tabular: bool,
+        mltable: bool,
     ) -> Interpreter:
-        reads_rows = deployment.code_configuration is None or deployment.batchpoint.mini_batch_type == "dataframe"
+        takes = deployment.batchpoint.mini_batch_type
+        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and mltable)
         also = _PACKAGES_FOR_ROWS if reads_rows and tabular else ()
         environment = deployment.environment
         if isinstance(environment, str):
@@ -379,7 +397,8 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     takes = options.mini_batch_type
     if takes == "auto":
         by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
-        takes = "dataframe" if by_rows and resolved.tabular_input else "paths"
+        rows = resolved.mltable is not None or (by_rows and resolved.tabular_input)
+        takes = "dataframe" if rows else "paths"
     return ScriptSpec(
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,
@@ -414,7 +433,14 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     by = options.split
     if by == "auto":
         by = "files" if script.takes == "paths" else "bytes"
-    return SplitSpec(by=by, files=size, rows=size if by == "rows" else None, bytes=options.mini_batch_bytes)
+    return SplitSpec(
+        by=by,
+        files=size,
+        rows=size if by == "rows" else None,
+        bytes=options.mini_batch_bytes,
+        partition_keys=options.partition_keys,
+        partition_format=options.partition_format,
+    )
 
 
 def _output_path(job: Job) -> str:

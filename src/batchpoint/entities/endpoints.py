@@ -7,6 +7,7 @@ own live under ``batchpoint:``, or in ``properties`` as ``batchpoint.<key>``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -85,7 +86,7 @@ class DeploymentSettings(Part):
 
     max_concurrency_per_instance: int = Field(default=1, ge=1)
     mini_batch_size: int = Field(default=10, ge=1)
-    """Files of one ``run()`` call; rows when ``batchpoint.split`` is ``rows``."""
+    """Files of one ``run()`` call; rows when ``batchpoint.split`` is ``rows``. ``10MB`` sets ``mini_batch_bytes``."""
     error_threshold: int = Field(default=-1, ge=-1)
     """Failed items (files, or rows of tabular input) that a job survives; -1 means any number."""
     output_action: OutputActionName = "append_row"
@@ -132,6 +133,10 @@ class ScoringOptions(Part):
     """What a mini-batch is cut by. ``auto``: files for scripts that take paths, bytes for tabular input."""
     mini_batch_bytes: int | None = Field(default=None, ge=1)
     """Approximate size of a mini-batch when split by bytes; none chooses one from the size of the input."""
+    partition_keys: list[str] = Field(default_factory=list)
+    """One mini-batch for each combination of values of these columns (or parts of file names), never cut in two."""
+    partition_format: str | None = None
+    """Names the parts of file names, as ``{store}/{day}.csv``; with DataFrames they are columns too."""
     mini_batch_type: Literal["auto", "paths", "dataframe"] = "auto"
     """What ``run()`` receives: a list of paths, or a pandas DataFrame of rows."""
     csv: CsvOptions = Field(default_factory=CsvOptions)
@@ -213,6 +218,12 @@ def deployment_change(change: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def size_in_bytes(text: object) -> int | None:
+    """``10MB`` and the like, as Azure ML writes the size of a mini-batch of rows; 1 KB is 1024 bytes. Else None."""
+    match = re.fullmatch(r"(\d+)\s*([kmg])b", text.strip(), re.IGNORECASE) if isinstance(text, str) else None
+    return None if match is None else int(match[1]) << {"k": 10, "m": 20, "g": 30}[match[2].lower()]
+
+
 def _as_text(value: object) -> object:
     """YAML reads ``FLAG: 1`` as a number; an environment variable is text."""
     if isinstance(value, Mapping):
@@ -237,23 +248,25 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
         at_root = value.pop(key)
         if settings.setdefault(key, at_root) != at_root:
             raise ValueError(f"'{key}' is given twice, at the root and under 'settings'")
-    options = dict(value.pop("batchpoint", None) or {})
-    properties = {str(key): item for key, item in (value.get("properties") or {}).items()}
-    for key, item in properties.items():
-        if key.startswith("batchpoint."):
-            options.setdefault(key.removeprefix("batchpoint."), _option_value(item))
+    options = _options(value.pop("batchpoint", None) or {}, value.get("properties") or {})
+    if (size := size_in_bytes(settings.get("mini_batch_size"))) is not None:
+        del settings["mini_batch_size"]
+        options = {"split": "bytes", "mini_batch_bytes": size} | options
     if settings.get("instance_count") is not None:
         if value.get("resources"):
             raise ValueError("Can't set instance_count when resources is provided.")
         value["resources"] = {"instance_count": settings.pop("instance_count")}
-    for key in ("model", "environment"):
-        value[key] = _named(value.get(key), f"{value.get('endpoint_name')}-{value.get('name')}")
     value["settings"], value["batchpoint"] = settings, options
     return value
 
 
-def _named(inline: object, name: str) -> object:
-    return {"name": name, **inline} if isinstance(inline, Mapping) and "name" not in inline else inline
+def _options(given: Mapping[str, Any], properties: Mapping[Any, Any]) -> dict[str, Any]:
+    """Our own options: what stands under ``batchpoint:``, then what properties say."""
+    options = dict(given)
+    for key, item in properties.items():
+        if str(key).startswith("batchpoint."):
+            options.setdefault(str(key).removeprefix("batchpoint."), _option_value(item))
+    return options
 
 
 def _option_value(text: object) -> object:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
-from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable
+from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
 
 
 class JobStatus(StrEnum):
@@ -135,6 +136,8 @@ class Overrides(Part):
     output_format: Literal["auto", "csv", "jsonl", "parquet", "azureml"] | None = None
     split: Literal["auto", "files", "rows", "bytes"] | None = None
     mini_batch_bytes: int | None = Field(default=None, ge=1)
+    partition_keys: list[str] | None = None
+    partition_format: str | None = None
     csv: CsvOptions | None = None
     key_columns: list[str] | None = None
     passthrough: list[str] | None = None
@@ -144,6 +147,16 @@ class Overrides(Part):
     allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_in_bytes(cls, value: Any) -> Any:
+        """``mini_batch_size: 10MB`` means rows of about so many bytes."""
+        size = size_in_bytes(value.get("mini_batch_size")) if isinstance(value, Mapping) else None
+        if size is None:
+            return value
+        others = {key: item for key, item in value.items() if key != "mini_batch_size"}
+        return {"split": "bytes", "mini_batch_bytes": size} | others
 
 
 class InvokeRequest(Part):

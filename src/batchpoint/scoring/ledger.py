@@ -2,7 +2,7 @@
 
 The ledger is ``ledger.jsonl`` in the run's folder: one line for each group of records, with a checksum. The segments
 that a group points into are synced to disk before the group is written, so what the ledger says is always there; a
-torn last line is cut off when the run is resumed.
+torn last line is cut off when the run is resumed. A thread writes and syncs, so that scoring never waits for the disk.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -88,6 +89,8 @@ class Ledger:
     """Records that are written together at the latest."""
     INTERVAL = 0.05
     """Seconds after which the records at hand are written, however few."""
+    MOST_WAITING = 4096
+    """Records that may wait while a slow disk syncs the group before; then the run waits for it."""
 
     def __init__(self, folder: Path, records: dict[int, Record], length: int) -> None:
         """Use ``Ledger.open``."""
@@ -95,6 +98,9 @@ class Ledger:
         self._segments = folder / "segments"
         self._waiting: list[Record] = []
         self._written_at = monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._writing: Future[None] | None = None
+        self._length = length
         self._synced: dict[str, int] = {}
         self._file = os.open(folder / "ledger.jsonl", os.O_WRONLY | os.O_CREAT, 0o600)
         os.ftruncate(self._file, length)
@@ -113,32 +119,33 @@ class Ledger:
         return _read(folder / "ledger.jsonl")[0]
 
     def append(self, record: Record) -> None:
-        """Commit a mini-batch. It is on disk after the next ``flush``, which comes by itself as the group fills."""
+        """Commit a mini-batch. It is on disk after the next ``flush``, or when a group that holds it was written."""
         self.records[record.mini_batch] = record
         self._waiting.append(record)
-        if len(self._waiting) >= self.GROUP:
+        if len(self._waiting) >= self.MOST_WAITING:
             self.flush()
+        elif len(self._waiting) >= self.GROUP:
+            self._begin_to_write()
 
     def flush_if_due(self) -> None:
-        """Write the records at hand when the last write is ``INTERVAL`` seconds ago."""
+        """Begin to write the records at hand when the last write began ``INTERVAL`` seconds ago.
+
+        Raises:
+            OSError: a write that was begun earlier has failed.
+        """
         if self._waiting and monotonic() - self._written_at >= self.INTERVAL:
-            self.flush()
+            self._begin_to_write()
 
     def flush(self) -> None:
-        """Write the records at hand, the segments that they point into first.
+        """Write the records at hand, the segments that they point into first, and wait until all is on disk.
 
         Raises:
             OSError: the disk is full, or failed.
         """
-        if not self._waiting:
-            return
-        self._sync_segments({part.segment for record in self._waiting for part in record.parts})
-        line = memoryview(_encode(self._waiting))
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fdatasync(self._file)
-        self._waiting.clear()
-        self._written_at = monotonic()
+        self._finish_writing()
+        if self._waiting:
+            self._begin_to_write()
+            self._finish_writing()
 
     def in_order(self) -> Iterator[Record]:
         """The committed mini-batches in the order of the input."""
@@ -149,9 +156,39 @@ class Ledger:
         try:
             self.flush()
         finally:
+            self._writer.shutdown()
             for file in (self._file, *self._synced.values()):
                 os.close(file)
             self._synced.clear()
+
+    def _begin_to_write(self) -> None:
+        """Hand the records at hand to the writing thread, unless it is busy: scoring must not wait for the disk."""
+        if self._writing is not None and not self._writing.done():
+            return
+        self._finish_writing()
+        group, self._waiting = self._waiting, []
+        self._written_at = monotonic()
+        self._writing = self._writer.submit(self._write, group)
+
+    def _finish_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, group: list[Record]) -> None:
+        """In the writing thread. What could not be written whole is cut off again, so that later groups can be read."""
+        line = _encode(group)
+        try:
+            self._sync_segments({part.segment for record in group for part in record.parts})
+            left = memoryview(line)
+            while left:
+                left = left[os.write(self._file, left) :]
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._length)
+            os.lseek(self._file, self._length, os.SEEK_SET)
+            raise
+        self._length += len(line)
 
     def _sync_segments(self, names: Iterable[str]) -> None:
         is_new = False

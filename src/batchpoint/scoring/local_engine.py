@@ -10,11 +10,13 @@ import fcntl
 import json
 import os
 import re
+import select
 import selectors
 import signal
 import socket
 import subprocess
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -60,8 +62,12 @@ class Engine(Protocol):
     def describe(self, worker: int) -> tuple[str, str]:
         """Node and process name of a worker, for the logs."""
 
-    def close(self, *, grace: float) -> None:
-        """End all workers: within ``grace`` seconds by their ``shutdown()``, then by force."""
+    def close(self, *, grace: float, is_hurried: Callable[[], bool] = ...) -> int:
+        """End all workers: within ``grace`` seconds, or until there is a hurry, by their ``shutdown()``, then by force.
+
+        Returns:
+            How many had not come to the end of their ``shutdown()``.
+        """
 
 
 @dataclass(slots=True)
@@ -166,13 +172,11 @@ class LocalEngine:
 
     def kill_worker(self, worker: int) -> str:
         """See ``Engine``."""
-        state = self._processes.pop(worker, None)
+        state = self._processes.get(worker)
         if state is None:
             return ""
         stack = self._stack_of(state)
-        if state.pid is not None:
-            kill_group(state.pid)
-        self._shut(state)
+        self._kill(worker)
         return stack
 
     def poll(self, timeout: float) -> list[Event]:
@@ -196,16 +200,17 @@ class LocalEngine:
         """See ``Engine``."""
         return self._names.get(worker, ("node-0", "process"))
 
-    def close(self, *, grace: float) -> None:
+    def close(self, *, grace: float, is_hurried: Callable[[], bool] = lambda: False) -> int:
         """See ``Engine``. The fork server, if it stays, is told what to have ready for the next run."""
         deadline = monotonic() + grace
         if grace > 0:
             for state in list(self._processes.values()):
-                self._send(state, {"op": "stop"}) if state.is_ready else self.kill_worker(state.number)
-            while self._processes and monotonic() < deadline:
+                self._send(state, {"op": "stop"}) if state.is_ready else self._kill(state.number)
+            while self._processes and monotonic() < deadline and not is_hurried():
                 self.poll(min(0.1, max(0.0, deadline - monotonic())))
-        for number in list(self._processes):
-            self.kill_worker(number)
+        left = list(self._processes)
+        for number in left:
+            self._kill(number)
         if self._server is not None:
             if self._modules and self._spec.fork_server and self._spec.fork_server_idle_seconds:
                 with contextlib.suppress(OSError):
@@ -213,6 +218,7 @@ class LocalEngine:
             self._server.close()
             self._server = None
         self._selector.close()
+        return len(left) if grace > 0 else 0
 
     # ── the fork server ──
 
@@ -408,15 +414,30 @@ class LocalEngine:
     def _report_ends(self) -> None:
         """Tell of workers that ended, after all that they had sent; their cause is not waited for long."""
         for state in list(self._processes.values()):
+            if state.closed_at is None and state.ended is not None and state.pid is None:
+                self._lose(state, "The worker could not be forked: its fork server ended.")
+                continue
+            if state.closed_at is None and state.ended is not None:
+                self._hear_last(state)
             if state.closed_at is None:
-                if state.ended is not None and state.pid is None:
-                    self._lose(state, "The worker could not be forked: its fork server ended.")
                 continue
             if state.ended is None and monotonic() - state.closed_at < 1.0 and self._server is not None:
                 continue
-            if state.pid is not None and state.ended is None:
-                kill_group(state.pid)  # it closed its socket but lives on: nobody can talk with it any more
+            if state.pid is not None:
+                kill_group(state.pid)  # nobody can talk with it any more, if it lives on; nor with what it started
             self._lose(state, f"The worker ended: {state.ended or 'it closed its connection'}.")
+
+    def _hear_last(self, state: _Process) -> None:
+        """What an ended worker had sent. Its own children may hold its socket open, so the end of it is not awaited."""
+        while state.closed_at is None and select.select([state.channel], [], [], 0)[0]:
+            self._hear(state)
+        state.closed_at = state.closed_at or monotonic()
+
+    def _kill(self, worker: int) -> None:
+        state = self._processes.pop(worker)
+        if state.pid is not None:
+            kill_group(state.pid)
+        self._shut(state)
 
     def _lose(self, state: _Process, message: str) -> None:
         del self._processes[state.number]
@@ -487,6 +508,7 @@ def _content(mini_batch: MiniBatch) -> dict[str, Any]:
     return {
         "mini_batch": mini_batch.index,
         "unit": mini_batch.unit,
+        "partition": dict(mini_batch.partition),
         "files": [{"name": file.name, "path": file.path} for file in mini_batch.files],
         "slices": [
             {

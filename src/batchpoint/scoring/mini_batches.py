@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
-from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError
-from batchpoint.scoring.spec import ScoringSpec, SplitSpec
+from batchpoint.scoring.partitions import Partitioner, joined
+from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError, is_number
+from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
 from batchpoint.storage.inputs import StoredFile, list_input
@@ -69,6 +71,8 @@ class MiniBatch:
     """Its items when the unit is files."""
     slices: tuple[Slice, ...] = ()
     """Its items, in order, when the unit is rows."""
+    partition: tuple[tuple[str, Any], ...] = ()
+    """The partition keys and their values, which all its items share."""
     unreadable: ErrorInfo | None = None
     """Set when the file (the only one in ``files``) could not be planned at all: it counts as one failed item."""
 
@@ -90,15 +94,24 @@ class TableSchema:
     strict: tuple[str, ...] = ()
     """Columns whose types come from the model's signature: a value that does not convert fails its row. The types of
     the others are guessed from the head of the first file, and widened where a slice holds something else."""
+    keep: tuple[str, ...] | None = None
+    """The columns that ``run()`` receives, in their order; None means all that are read."""
+    drop: tuple[str, ...] = ()
+    """Columns that ``run()`` does not receive."""
+    path_column: str | None = None
+    partition_pattern: str | None = None
+    partition_columns: tuple[str, ...] = ()
+    """Columns made of file names: see ``spec.TableShape``."""
 
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tiff", ".bmp", ".gif"})
 
 SMALLEST_SLICE = 1 << 20
-LARGEST_SLICE = 1 << 23
+LARGEST_SLICE = 1 << 21
 SLICES = 32
 """A mini-batch has about a 32nd of the input's bytes, but no less than 1 MiB, which is worth the 7 ms that one call of
-a scikit-learn pipeline costs, and no more than 8 MiB, which bounds memory and what a lost worker repeats."""
+a scikit-learn pipeline costs, and no more than 2 MiB: with more, the arrays leave the processor's caches (8 MiB
+cost a seventh more). It also bounds memory, and what a lost worker repeats."""
 
 _FETCHERS = 4
 _FETCH_AHEAD = 8
@@ -128,6 +141,8 @@ class Plan:
     """What is known of the columns when the unit is rows."""
     skipped: list[FileReceipt] = field(default_factory=list)
     """Files that are not scored, and those without a data row; complete once the plan is exhausted."""
+    notices: list[str] = field(default_factory=list)
+    """What a user should know about how the input was read."""
     planned_bytes: int = 0
     """Bytes of the files that are planned so far."""
     total_known: bool = False
@@ -162,7 +177,8 @@ def plan(spec: ScoringSpec, stores: Stores, folder: Path) -> Plan:
         result.skipped.append(FileReceipt(file=left_out.name, items=1, ok=0, failed=0, skipped=1, reason=reason))
     fetched = _fetched(listing.files, stores, folder)
     if unit == "files":
-        result.mini_batches = _of_files(result, fetched, spec)
+        by_key = bool(spec.split.partition_keys)
+        result.mini_batches = (_files_by_key if by_key else _of_files)(result, fetched, spec)
     else:
         _plan_rows(result, fetched, spec, folder)
     return result
@@ -267,6 +283,48 @@ def _of_files(
         yield MiniBatch(index, "files", files=tuple(chunk))
 
 
+def _files_by_key(
+    result: Plan, files: Iterator[InputFile | tuple[StoredFile, ErrorInfo]], spec: ScoringSpec
+) -> Iterator[MiniBatch]:
+    """A mini-batch for each combination of keys, in the order of their first files; then what could not be placed."""
+    keys, shape = spec.split.partition_keys, spec.table or TableShape()
+    unknown = [key for key in keys if key not in shape.partition_columns]
+    if unknown:
+        message = f"The partition keys {', '.join(unknown)} are not in batchpoint.partition_format, which names files."
+        raise InputError(message)
+    groups: dict[tuple[str, ...], list[InputFile]] = {}
+    unreadable: list[tuple[InputFile, ErrorInfo]] = []
+    for file in files:
+        local = InputFile(file[0].name, "", file[0].size) if isinstance(file, tuple) else file
+        result.planned_bytes += local.size
+        made = _made_of_name(local.name, shape)
+        if isinstance(file, tuple):
+            unreadable.append((local, file[1]))
+        elif made is None:
+            unreadable.append((local, _no_partition(local.name)))
+        else:
+            groups.setdefault(tuple(made[key] for key in keys), []).append(file)
+    index = 0
+    for values, members in groups.items():
+        yield MiniBatch(index, "files", files=tuple(members), partition=tuple(zip(keys, values, strict=True)))
+        index += 1
+    for local, error in unreadable:
+        yield MiniBatch(index, "files", files=(local,), unreadable=error)
+        index += 1
+
+
+def _made_of_name(name: str, shape: TableShape) -> dict[str, str] | None:
+    """What the partition format makes of a file's name; None when it does not fit."""
+    if shape.partition_pattern is None:
+        return {}
+    match = re.fullmatch(shape.partition_pattern, name)
+    return None if match is None else dict(zip(shape.partition_columns, match.groups(), strict=True))
+
+
+def _no_partition(name: str) -> ErrorInfo:
+    return ErrorInfo("PartitionMismatch", f"{name} does not fit the partition_format.")
+
+
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -301,12 +359,15 @@ def _plan_rows(
     for table in tables:
         first.append(table)
         if isinstance(table, _Table) and _has_rows(table, spec):
-            result.schema = _schema(table.head, signature)
+            result.schema = _schema(table.head, signature, spec.table)
+            result.notices.extend(_doubts(table, spec))
             break
     if result.schema is None:
         _refuse(first, spec)
     later = _chained(first, tables)
-    result.mini_batches = _of_rows(result, later, spec)
+    if result.schema is not None:
+        _check_keys(result.schema, spec)
+    result.mini_batches = (_rows_by_key if spec.split.partition_keys else _of_rows)(result, later, spec)
 
 
 def _chained(
@@ -333,7 +394,11 @@ def _table(
         head = tabular.head_of(plain, kind, spec.csv, sample)
     except (UnreadableRowsError, OSError) as error:
         return _Unreadable(file, _info(error))
-    report = _mismatch(head, signature, named=kind != "csv" or spec.csv.header or bool(spec.csv.column_names))
+    shape = spec.table
+    if shape and _made_of_name(file.name, shape) is None:
+        return _Unreadable(file, _no_partition(file.name))
+    named = kind != "csv" or spec.csv.header or bool(spec.csv.column_names)
+    report = _mismatch(_shaped(head, shape) if shape else head, signature, named=named)
     if report and head.columns:
         return _Unreadable(file, ErrorInfo("SignatureMismatch", f"{file.name} does not fit the model: {report}"))
     return _Table(file, plain, kind, head)
@@ -391,10 +456,11 @@ def _of_rows(result: Plan, tables: Iterator[_Table | _Unreadable], spec: Scoring
     size = spec.split.bytes or slice_bytes(result.total_bytes)
     index = 0
     filling = _Open()
+    window = _Window(spec.table.skip if spec.table else 0, spec.table.take if spec.table else None)
     for table in tables:
         result.planned_bytes += table.file.size
         columns = None if isinstance(table, _Unreadable) else (table.kind, table.head.columns)
-        for piece in _pieces(result, table, spec, size):
+        for piece in window.of(_pieces(result, table, spec, size), spec):
             if filling.slices and (
                 isinstance(piece, ErrorInfo) or not filling.has_room(piece, columns, spec.split, size)
             ):
@@ -407,6 +473,92 @@ def _of_rows(result: Plan, tables: Iterator[_Table | _Unreadable], spec: Scoring
                 filling.add(piece, columns)
     if filling.slices:
         yield MiniBatch(index, "rows", slices=tuple(filling.slices))
+    elif index == 0:
+        raise InputError("Nothing to score: skip and take of the MLTable leave no row.")
+
+
+def _doubts(table: _Table, spec: ScoringSpec) -> Iterator[str]:
+    """Says when the first row of a headerless csv was perhaps taken for its header. 0, 1, 2… is what pandas writes."""
+    names = table.head.columns
+    counted = tuple(str(number) for number in range(len(names)))
+    if table.kind == "csv" and spec.csv.header and names != counted and all(map(is_number, names)):
+        yield (
+            f"The first line of {table.file.name} holds numbers alone ({', '.join(names[:4])}…) and was taken for the "
+            "names of its columns, so it is not scored. If it is data, set batchpoint.csv.header to false."
+        )
+
+
+def _check_keys(schema: TableSchema, spec: ScoringSpec) -> None:
+    known = {*schema.columns, *schema.partition_columns}
+    unknown = [key for key in spec.split.partition_keys if key not in known]
+    if unknown:
+        found = ", ".join((*schema.columns, *schema.partition_columns))
+        raise InputError(f"The input has no column {', '.join(unknown)} to partition by. It has {found}.")
+
+
+def _rows_by_key(result: Plan, tables: Iterator[_Table | _Unreadable], spec: ScoringSpec) -> Iterator[MiniBatch]:
+    """A mini-batch for each combination of keys, in the order of their first rows; then what could not be read."""
+    keys, shape = spec.split.partition_keys, spec.table or TableShape()
+    schema = result.schema
+    types = dict(zip(schema.columns, schema.types, strict=True)) if schema else {}
+    partitioner = Partitioner(keys, types, spec.csv)
+    groups: dict[tuple[Any, ...], list[Slice]] = {}
+    unreadable: list[tuple[InputFile, ErrorInfo]] = []
+    window = _Window(shape.skip, shape.take)
+    for table in tables:
+        result.planned_bytes += table.file.size
+        made = _made_of_name(table.file.name, shape) or {}
+        for piece in window.of(_pieces(result, table, spec, LARGEST_SLICE), spec):
+            if isinstance(piece, ErrorInfo):
+                unreadable.append((table.file, piece))
+            elif isinstance(table, _Table):
+                for values, run in partitioner.runs(piece, table.head.columns, made):
+                    joined(groups.setdefault(values, []), run)
+    index = 0
+    for values, runs in groups.items():
+        yield MiniBatch(index, "rows", slices=tuple(runs), partition=tuple(zip(keys, values, strict=True)))
+        index += 1
+    for file, error in unreadable:
+        yield MiniBatch(index, "rows", files=(file,), unreadable=error)
+        index += 1
+
+
+@dataclass
+class _Window:
+    """The rows of the whole table that an MLTable's ``skip`` and ``take`` leave."""
+
+    skip: int
+    take: int | None
+
+    def of(self, pieces: Iterator[Slice | ErrorInfo], spec: ScoringSpec) -> Iterator[Slice | ErrorInfo]:
+        """Those pieces of a file, in order, that are within the window; the first and the last perhaps shortened.
+
+        A file that cannot be read hides how many rows it has: it fails, and counts for none.
+        """
+        if self.take == 0:
+            return
+        for piece in pieces:
+            if isinstance(piece, ErrorInfo):
+                yield piece
+                continue
+            first = min(self.skip, piece.rows)
+            last = piece.rows if self.take is None else min(first + self.take, piece.rows)
+            self.skip -= first
+            if self.take is not None:
+                self.take -= last - first
+            if first < last:
+                yield piece if last - first == piece.rows else _shortened(piece, first, last, spec)
+            if self.take == 0:
+                return
+
+
+def _shortened(piece: Slice, first: int, last: int, spec: ScoringSpec) -> Slice:
+    """The rows ``first`` to ``last`` of a slice as a slice."""
+    offset, length = piece.offset, piece.length
+    if piece.format in {"csv", "jsonl"}:
+        begin, end = tabular.row_bytes(piece.file, piece.format, spec.csv, (offset, length), (first, last))
+        offset, length = offset + begin, end - begin
+    return replace(piece, offset=offset, length=length, first_row=piece.first_row + first, rows=last - first)
 
 
 def _pieces(result: Plan, table: _Table | _Unreadable, spec: ScoringSpec, size: int) -> Iterator[Slice | ErrorInfo]:
@@ -430,8 +582,33 @@ def _pieces(result: Plan, table: _Table | _Unreadable, spec: ScoringSpec, size: 
 # ----------------------------------------------------------------------------------------------------------- signature
 
 
-def _schema(head: Head, signature: tuple[dict[str, Any], ...] | None) -> TableSchema:
-    """The columns of the first file; those of the signature have its types, which are strict."""
+def _shaped(head: Head, shape: TableShape) -> Head:
+    """The head as ``run()`` sees it once the MLTable's transformations are done.
+
+    Raises:
+        InputError: they name columns that the table lacks.
+    """
+    made = [*([shape.path_column] if shape.path_column else []), *shape.partition_columns]
+    named = [name for name in (*(shape.keep or ()), *shape.drop) if name not in made]
+    lacking = [name for name in dict.fromkeys((*named, *shape.types)) if name not in head.columns]
+    if lacking and head.columns:
+        message = f"The MLTable's transformations name {', '.join(lacking)}. The table has {', '.join(head.columns)}."
+        raise InputError(message)
+    types = dict(zip(head.columns, head.types, strict=True))
+    types = {name: shape.types.get(name, "string" if shape.only_text else kind) for name, kind in types.items()}
+    types.update(dict.fromkeys(made, "string"))
+    kept = [name for name in shape.keep or types if name in types and name not in shape.drop]
+    return Head(tuple(kept), tuple(types[name] for name in kept), head.texts - shape.types.keys(), head.offset)
+
+
+def _schema(head: Head, signature: tuple[dict[str, Any], ...] | None, shape: TableShape | None = None) -> TableSchema:
+    """The columns of the first file; those of the signature have its types, which are strict.
+
+    So are the types that an MLTable converts columns to. Columns that it leaves out are still read: rows are checked
+    whole.
+    """
+    if shape is not None:
+        return _shaped_schema(head, signature, shape)
     demanded = {
         str(column["name"]): _ARROW_TYPES[column["type"]]
         for column in signature or ()
@@ -441,6 +618,25 @@ def _schema(head: Head, signature: tuple[dict[str, Any], ...] | None) -> TableSc
     absent = tuple(name for name in demanded if name not in head.columns)
     strict = tuple(name for name in (*head.columns, *absent) if name in demanded)
     return TableSchema((*head.columns, *absent), (*types, *(demanded[name] for name in absent)), strict)
+
+
+def _shaped_schema(head: Head, signature: tuple[dict[str, Any], ...] | None, shape: TableShape) -> TableSchema:
+    _shaped(head, shape)
+    types = [
+        shape.types.get(name, "string" if shape.only_text else kind)
+        for name, kind in zip(head.columns, head.types, strict=True)
+    ]
+    plain = _schema(Head(head.columns, tuple(types)), signature)
+    strict = (*plain.strict, *(name for name in shape.types if name not in plain.strict))
+    return replace(
+        plain,
+        strict=strict,
+        keep=None if shape.keep is None else tuple(shape.keep),
+        drop=tuple(shape.drop),
+        path_column=shape.path_column,
+        partition_pattern=shape.partition_pattern,
+        partition_columns=tuple(shape.partition_columns),
+    )
 
 
 def _mismatch(head: Head, signature: tuple[dict[str, Any], ...] | None, *, named: bool) -> str | None:

@@ -101,7 +101,8 @@ def read_schema(parts: Sequence[Part], segments: Path) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     for schema in schemas.values():
         for field in schema:
-            types[field.name] = _common_type(types.get(field.name, field.type), field.type)
+            kind = pa.string() if _is_hollow(field.type) else field.type
+            types[field.name] = _common_type(types.get(field.name, kind), kind)
     return pa.schema([(name, types[name]) for name in united_columns([schema.names for schema in schemas.values()])])
 
 
@@ -279,6 +280,13 @@ def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.unify_schemas(pair, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return pa.string()
+
+
+def _is_hollow(kind: pa.DataType) -> bool:
+    """Whether a type holds a structure without fields, which parquet cannot write: empty dictionaries in a list."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return pa.types.is_nested(kind) and any(_is_hollow(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def _group_rows(schema: pa.Schema) -> int:

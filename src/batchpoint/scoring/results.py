@@ -218,6 +218,8 @@ def _positions(result: Any, rows: int, part: dict[str, Any]) -> list[int] | Lite
     if part["unit"] == "files" or rows == 0 or kind not in {("pandas", "DataFrame"), ("pandas", "Series")}:
         return by_length
     index = result.index
+    if index.name is not None:  # the input's has no name: these are groups, or a column of the script's own choice
+        return by_length
     if getattr(index, "nlevels", 1) != 1 or getattr(index.dtype, "kind", "O") not in "iu":
         return by_length
     first, last = int(index.min()), int(index.max())
@@ -506,7 +508,14 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
     import pyarrow as pa  # noqa: PLC0415 - lazily: slow to import, and perhaps not there
     import pyarrow.compute as pc  # noqa: PLC0415
 
-    cells = [_arrow_cells(column, style) for column in table.values()]
+    columns = list(table.values())
+    same = [_is_one_text(column) for column in columns]
+    if all(same):
+        same[0] = False  # at least one column says how many lines there are
+    cells = [
+        pa.scalar(_cells(column[:1], style)[0], pa.large_string()) if once else _arrow_cells(column, style)
+        for column, once in zip(columns, same)  # noqa: B905 - as above
+    ]
     if style == "csv" and len(cells) == 1:
         cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
     pieces: list[Any] = []
@@ -517,6 +526,11 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
     offsets = memoryview(lines.buffers()[1]).cast("q")
     first, last = offsets[lines.offset], offsets[lines.offset + rows]
     return bytes(memoryview(lines.buffers()[2])[first:last])
+
+
+def _is_one_text(column: Any) -> bool:
+    """Whether a column is a list that repeats one text, as the names of files do."""
+    return isinstance(column, list) and isinstance(column[0], str) and column.count(column[0]) == len(column)
 
 
 def _arrow_cells(column: Any, style: Style) -> Any:

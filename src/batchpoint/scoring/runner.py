@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import heapq
 import json
 import os
 import select
@@ -305,14 +306,19 @@ class Run:
                 grace = max(5.0, self._spec.retry.task_overhead_timeout)
         finally:
             planner.stop()
-            engine.close(grace=grace)
+            cut_short = engine.close(grace=grace, is_hurried=self._is_canceled)
             self._ledger.close()
             self._logs.flush()
             shutil.rmtree(self._folder / "work", ignore_errors=True)
+        if finish.reason is Reason.COMPLETED and self._is_canceled():
+            finish = Finish(Reason.CANCELED_BY_USER, "The job was canceled.")
         if finish.reason is Reason.COMPLETED:
-            return self._publish(planner)
+            return self._publish(planner, _shutdown_notices(cut_short, grace))
         self._keep_errors()
         return self._end(finish.reason, self._job_error(finish), planner=planner)
+
+    def _is_canceled(self) -> bool:
+        return (self._folder / "cancel").exists()
 
     # ── scoring ──
 
@@ -381,7 +387,7 @@ class Run:
                 f"Scheduling finished. Scheduled {counts.mini_batches_planned} mini batches with "
                 f"{counts.planned_items} items in {now - self._began:.3f} seconds."
             )
-        if (self._folder / "cancel").exists():
+        if self._is_canceled():
             return [CancelRequested()]
         return [TimePassed()]
 
@@ -485,7 +491,7 @@ class Run:
 
     # ── the end ──
 
-    def _publish(self, planner: Planner) -> Reason:
+    def _publish(self, planner: Planner, notices: list[str]) -> Reason:
         from batchpoint.scoring import output  # noqa: PLC0415 -- imports Arrow, which scoring itself does without
         from batchpoint.storage.datastores import Stores  # noqa: PLC0415 -- the same
 
@@ -517,13 +523,18 @@ class Run:
                 f"failed, {receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
             )
             error = JobError(code=CODES[reason], message=message)
-        return self._end(reason, error, receipt, published.outputs, [*published.notices], planner)
+        notices = [*planner.plan.notices, *published.notices, *notices]
+        return self._end(reason, error, receipt, published.outputs, notices, planner)
 
     def _keep_errors(self) -> None:
         """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""
         from batchpoint.scoring.errors_file import write_errors  # noqa: PLC0415 -- imports Arrow
 
-        write_errors(self._ledger.in_order(), self._folder / "errors.jsonl", "jsonl")
+        unfinished = self._machine.unfinished
+        for record in unfinished:
+            self._logs.failures(record.mini_batch, record.failures)
+        records = heapq.merge(self._ledger.in_order(), unfinished, key=lambda record: record.mini_batch)
+        write_errors(records, self._folder / "errors.jsonl", "jsonl")
 
     def _end(
         self,
@@ -597,6 +608,13 @@ def _failure_in_words(failure: FailedItem) -> str:
     if failure.row is not None:
         place += f", row {failure.row}"
     return f"{place}: {failure.error.type}: {failure.error.message}"
+
+
+def _shutdown_notices(cut_short: int, grace: float) -> list[str]:
+    if not cut_short:
+        return []
+    what = "the shutdown() of one worker was" if cut_short == 1 else f"the shutdown() of {cut_short} workers was"
+    return [f"After {grace:g} seconds {what} cut short. The predictions are whole; files that it writes may not be."]
 
 
 def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:

@@ -55,7 +55,8 @@ def read_rows(
         stop: one past the last row.
         csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
         schema: ``columns`` and ``types`` (Arrow names) pinned by planning; ``strict`` names the columns whose types the
-            model's signature demands. A column that is not in it is typed by the head of its file.
+            model's signature demands. A column that is not in it is typed by the head of its file. ``keep``, ``drop``,
+            ``path_column``, ``partition_pattern`` and ``partition_columns`` are what an MLTable makes of the columns.
 
     Only the wanted rows are parsed, so a bad row fails the ranges that hold it and no other.
 
@@ -70,9 +71,8 @@ def read_rows(
             frames.append(_read_csv(group, csv, schema))
         else:
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
-    if len(frames) == 1:
-        return frames[0]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return _shaped(frame, _wanted(slices, start, stop), schema) if schema else frame
 
 
 def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[
     if found is None:
         return (), begin
     try:
-        fields = _fields(head[begin + found[0] : begin + found[1]], delimiter)
+        fields = fields_of(head[begin + found[0] : begin + found[1]], delimiter)
     except UnicodeDecodeError as error:
         raise UnreadableRowsError(f"The first line is not UTF-8 ({error}). Set csv.encoding.") from None
     if csv.get("header", True):
@@ -115,6 +115,12 @@ def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[
 def record_bounds(data: bytes, delimiter: str) -> list[tuple[int, int]]:
     """Start and end (line ending included) of each record of ``data``, which begins at the start of a record."""
     return list(_records(data, delimiter))
+
+
+def fields_of(record: bytes, delimiter: str) -> list[str]:
+    """The texts of one csv record. Raises ``UnicodeDecodeError`` or ``csv.Error`` when it is not one."""
+    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
+    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
 
 
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
@@ -145,7 +151,7 @@ def sample_types(
         if number == rows or (end == len(head) and number > 0 and not is_whole):
             break
         try:
-            fields = _fields(head[begin:end], delimiter)
+            fields = fields_of(head[begin:end], delimiter)
         except (UnicodeDecodeError, csv_module.Error):
             continue
         for seen, text in zip(values, fields, strict=False):
@@ -161,8 +167,14 @@ def sample_types(
     return types, tuple(only_text)
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is written as a number."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def read_json_array(path: str) -> list[Any]:
-    """The rows of a json file: an array of objects, or an object with ``columns`` and ``data``.
+    """The rows of a json file: an array of objects, an object with ``columns`` and ``data``, or either of them under
+    ``dataframe_records`` or ``dataframe_split``, as MLflow's scoring server takes them.
 
     Raises:
         UnreadableRowsError: the file is not json, or is neither of these.
@@ -171,6 +183,8 @@ def read_json_array(path: str) -> list[Any]:
         value = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise UnreadableRowsError(f"{Path(path).name} is not valid JSON: {error}.") from None
+    if isinstance(value, dict) and len(value) == 1:
+        value = next((value[name] for name in ("dataframe_records", "dataframe_split") if name in value), value)
     if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if not isinstance(value, list):
@@ -285,11 +299,6 @@ def _lines(data: bytes) -> Iterator[tuple[int, int]]:
         begin = match.end()
 
 
-def _fields(record: bytes, delimiter: str) -> list[str]:
-    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
-    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-
-
 def _unique_names(fields: list[str]) -> tuple[str, ...]:
     names: list[str] = []
     for position, field in enumerate(fields):
@@ -310,6 +319,30 @@ def _type_of(values: set[str], present: set[str], null_values: set[str]) -> str:
     if all(_NUMBER.fullmatch(text) for text in present):
         return "double"
     return "bool" if present <= _TRUTH else "string"
+
+
+# ------------------------------------------------------------------------------------------------- what an MLTable says
+
+
+def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> Any:
+    """The frame with the columns that an MLTable makes of file names, and without those that it leaves out."""
+    path_column, pattern = schema.get("path_column"), schema.get("partition_pattern")
+    if path_column or pattern:
+        names = [piece["name"] for piece, first, last in pieces for _ in range(first, last)]
+        made = {path_column: names} if path_column else {}
+        if pattern:
+            found = {name: re.fullmatch(pattern, name) for name in dict.fromkeys(names)}
+            for at, column in enumerate(schema["partition_columns"], 1):
+                made[column] = [match[at] if (match := found[name]) else None for name in names]
+        frame = frame.assign(**made)
+    keep, drop = schema.get("keep"), schema.get("drop") or ()
+    if keep is None and not drop:
+        return frame
+    columns = [name for name in (frame.columns if keep is None else keep) if name not in drop]
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise UnreadableRowsError(f"The columns {', '.join(missing)}, which the MLTable keeps, are missing.")
+    return frame[columns]
 
 
 # ----------------------------------------------------------------------------------------------------------------- csv
@@ -484,7 +517,7 @@ def _parse_with_pandas(
         keep_default_na=False, na_values=nulls, encoding="utf-8", on_bad_lines="error",
     )  # fmt: skip
     bounds = record_bounds(data, delimiter)
-    if any(len(_fields(data[a:b], delimiter)) != len(columns) for a, b in bounds):
+    if any(len(fields_of(data[a:b], delimiter)) != len(columns) for a, b in bounds):
         raise ValueError("rows have different numbers of fields")
     for name in columns:
         if types[name] == "string":
@@ -542,7 +575,7 @@ def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None
         data = _cut(piece, first, last, delimiter)
         for row, (begin, end) in enumerate(_records(data, delimiter), piece["first_row"] + first):
             try:
-                fields = _fields(data[begin:end], delimiter)
+                fields = fields_of(data[begin:end], delimiter)
             except UnicodeDecodeError as error:
                 message = f"{piece['name']}, row {row}: not UTF-8 ({error.reason}). Set csv.encoding."
                 raise UnreadableRowsError(message) from None

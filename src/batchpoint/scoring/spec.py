@@ -37,6 +37,27 @@ class InputSpec(SpecPart):
     recursive: bool = False
 
 
+class TableShape(SpecPart):
+    """Which rows and columns of a table are scored: what an MLTable says beyond paths and reader."""
+
+    skip: int = 0
+    """Rows left out at the beginning of the whole table."""
+    take: int | None = None
+    """Rows scored after those; None scores all."""
+    keep: list[str] | None = None
+    """The columns that ``run()`` receives; None keeps all."""
+    drop: list[str] = Field(default_factory=list)
+    types: dict[str, str] = Field(default_factory=dict)
+    """Arrow type names of columns that are converted: a value that does not convert fails its row."""
+    only_text: bool = False
+    """Whether columns without a type of their own stay text."""
+    path_column: str | None = None
+    """A column that holds the name of each row's file."""
+    partition_pattern: str | None = None
+    """A regular expression on file names, whose groups are the values of ``partition_columns``."""
+    partition_columns: list[str] = Field(default_factory=list)
+
+
 class ScriptSpec(SpecPart):
     """What scores: a person's script, or the one supplied for MLflow models."""
 
@@ -91,6 +112,10 @@ class SplitSpec(SpecPart):
     """Rows of a mini-batch when cut by rows."""
     bytes: int | None = None
     """Approximate bytes of a mini-batch when cut by bytes; None chooses from the size of the input."""
+    partition_keys: list[str] = Field(default_factory=list)
+    """When given, a mini-batch holds what has the same values of these keys, all of it."""
+    partition_format: str | None = None
+    """Names for the parts of file names, such as ``{store}/{day}.csv``."""
 
 
 class OutputSpec(SpecPart):
@@ -141,6 +166,8 @@ class ScoringSpec(SpecPart):
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None
     """Parsed MLTable, for inputs of that type."""
+    table: TableShape | None = None
+    """What the MLTable says of rows and columns; set when it is resolved."""
 
     @classmethod
     def read(cls, folder: Path) -> ScoringSpec:
@@ -148,7 +175,8 @@ class ScoringSpec(SpecPart):
         return cls.model_validate_json((folder / "spec.json").read_bytes())
 
     def write(self, folder: Path) -> None:
-        """Write ``spec.json`` into a run's folder, readable by its owner alone."""
-        path = folder / "spec.json"
-        path.touch(mode=0o600)
-        path.write_text(self.model_dump_json(indent=1))
+        """Write ``spec.json`` into a run's folder, whole or not at all, readable by its owner alone."""
+        partial = folder / "spec.json.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(self.model_dump_json(indent=1))
+        partial.replace(folder / "spec.json")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +38,15 @@ PROBES = 30
 GOLDEN_SECTION = 0.6180339887498949
 """Steps of this part of the whole spread evenly and never fall in with a period of the data."""
 FAULTS_OF_CODE = frozenset(
-    {"AttributeError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "TypeError"}
+    {
+        "AttributeError",
+        "ImportError",
+        "KeyError",
+        "ModuleNotFoundError",
+        "NameError",
+        "NotImplementedError",
+        "TypeError",
+    }
 )
 """Error types that a script raises for every item alike when it is itself at fault."""
 
@@ -399,6 +407,12 @@ class StateMachine:
     def first_failure(self) -> FailedItem | None:
         """The first failed item in input order, of those known by now."""
         return self._first_failure[1] if self._first_failure else None
+
+    @property
+    def unfinished(self) -> list[Record]:
+        """The mini-batches in work of which items have failed for good, as far as they are, in the input's order."""
+        entries = [entry for _, entry in sorted(self._open.items()) if entry.failures]
+        return [replace(_record(entry), ok=0, parts=(), files={}) for entry in entries]
 
     def check_invariants(self) -> None:
         """Raise AssertionError when the state contradicts itself."""

@@ -150,6 +150,21 @@ def cut(
                     first += count
 
 
+def row_bytes(
+    file: InputFile, kind: Format, csv: CsvOptions, place: tuple[int, int], rows: tuple[int, int]
+) -> tuple[int, int]:
+    """Where the rows ``rows[0]`` to ``rows[1]`` of a slice of csv or jsonl begin and end, counted from its beginning.
+
+    ``place`` is the offset and the length of the slice.
+    """
+    with Path(file.path).open("rb") as handle:
+        handle.seek(place[0])
+        data = handle.read(place[1])
+    delimiter = slices.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
+    bounds = _bounds(data, delimiter)
+    return bounds[rows[0]][0], bounds[rows[1] - 1][1]
+
+
 # ------------------------------------------------------------------------------------------- decompress and transcode
 
 

@@ -35,6 +35,8 @@ MAX_TRACES = 1000
 """Tracebacks kept in a worker's error file; a job whose every row fails must not fill the disk."""
 MAX_TRACEBACK = 20_000
 """Characters of a traceback that are kept, counted from its end."""
+MAX_MESSAGE = 20_000
+"""Characters of an error's message that are kept, half from its beginning and half from its end."""
 
 Message = Mapping[str, Any]
 
@@ -77,10 +79,10 @@ class DiskFull(Exception):  # noqa: N818 -- its name is what the driver looks fo
 class MiniBatchContext:
     """The second argument of ``run(mini_batch, mini_batch_context)``."""
 
-    def __init__(self, minibatch_index: int) -> None:
-        """Describe a mini-batch by its index in the input's order."""
+    def __init__(self, minibatch_index: int, partition_key_value: dict[str, Any]) -> None:
+        """Describe a mini-batch by its index in the input's order and, where it has any, its partition keys."""
         self.minibatch_index = minibatch_index
-        self.partition_key_value: dict[str, Any] = {}
+        self.partition_key_value = partition_key_value
         self.dataset = None
 
 
@@ -137,13 +139,12 @@ class Worker:
     def _score(self, message: Message) -> dict[str, Any]:
         """Read, run and write one part. The answer for the driver."""
         marks = [time.perf_counter()]
-        rows = None
+        part: dict[str, Any] = {}
         try:
             items = self._read(message)
-            rows = items if message["unit"] == "rows" else None
-            part = self._part(message, rows)
+            part = self._part(message, items if message["unit"] == "rows" else None)
             marks.append(time.perf_counter())
-            result = self._call_run(items, message["mini_batch"])
+            result = self._call_run(items, MiniBatchContext(message["mini_batch"], message.get("partition") or {}))
             marks.append(time.perf_counter())
             if self._writer is None:
                 results = load_sibling("results")
@@ -153,7 +154,7 @@ class Worker:
             answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
-            answer["key"] = self._key(rows)
+            answer["key"] = self._key(part.get("frame"))
         else:
             answer["event"] = "succeeded"
         answer["id"] = message["id"]
@@ -197,11 +198,11 @@ class Worker:
         names = list(frame.columns) if "*" in wanted else [name for name in wanted if name in frame.columns]
         return frame[list(dict.fromkeys(names))].copy()
 
-    def _call_run(self, items: Any, mini_batch: int) -> Any:
+    def _call_run(self, items: Any, context: MiniBatchContext) -> Any:
         if self._run is None:
             raise ScriptError("The scoring script has no function run(mini_batch).")
         if self._takes_context:
-            return self._run(items, MiniBatchContext(mini_batch))
+            return self._run(items, context)
         return self._run(items)
 
     def _key(self, frame: Any) -> dict[str, Any] | None:
@@ -231,8 +232,7 @@ class Worker:
         self._traces += 1
         if self._traces <= MAX_TRACES:
             self._log.write_error(f"{where}\n{text}")
-        message = str(error) or repr(error)
-        return {"type": type(error).__name__, "message": message, "traceback": text[-MAX_TRACEBACK:]}
+        return {"type": type(error).__name__, "message": _words(error), "traceback": text[-MAX_TRACEBACK:]}
 
     def _send(self, message: Message) -> None:
         data = json.dumps(message, separators=(",", ":"), default=str).encode()
@@ -258,9 +258,12 @@ class SystemLog:
         self._append(self._errors, f"{self._now()} {text}\n")
 
     def _append(self, path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError as error:  # a full disk must not cost the worker: the driver is told the same, and knows better
+            sys.stderr.write(f"{path} cannot be written: {error}\n")
 
     def _now(self) -> str:
         now = time.time()
@@ -325,6 +328,10 @@ def environment_of(setup: Message) -> dict[str, str]:
         variables["CUDA_VISIBLE_DEVICES"] = setup.get("gpu") or ""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         variables[name] = str(setup["threads"])
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        # What scripts log with mlflow stays with the job; recent versions want to be told that files will do.
+        variables["MLFLOW_TRACKING_URI"] = Path(setup["logs"]).absolute().with_name("mlruns").as_uri()
+        variables["MLFLOW_ALLOW_FILE_STORE"] = "true"
     variables.update(setup["environment_variables"])
     return variables
 
@@ -492,6 +499,17 @@ def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str
     return runs
 
 
+def _words(error: BaseException) -> str:
+    """What an error says, cut to what is bearable for each item that it fails."""
+    try:
+        text = str(error) or repr(error)
+    except Exception:  # noqa: BLE001 -- an error of the script's own class may be unable to speak
+        return f"{type(error).__name__} (its text could not be made)"
+    if len(text) <= MAX_MESSAGE:
+        return text
+    return f"{text[: MAX_MESSAGE // 2]} … {text[-(MAX_MESSAGE // 2) :]}"
+
+
 def _durations(marks: Sequence[float]) -> dict[str, float]:
     """Seconds of reading, running and writing; what was never reached took none."""
     ends = [*marks[1:], time.perf_counter()]
@@ -503,6 +521,8 @@ def _plain(value: Any) -> Any:
     """A value of a table as JSON knows it."""
     item = getattr(value, "item", None)
     value = item() if callable(item) else value
+    if isinstance(value, float) and value != value:  # noqa: PLR0124 -- NaN: JSON has no word for it
+        return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 

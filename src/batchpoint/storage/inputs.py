@@ -79,7 +79,7 @@ def list_input(
     skipped: list[Skipped] = []
     for number, group in enumerate(found, 1):
         for file in group:
-            name = f"{number}/{file.name}" if clash else file.name
+            name = _readable(f"{number}/{file.name}" if clash else file.name)
             reason = _reason_to_skip(file.name, include, exclude)
             if reason:
                 skipped.append(Skipped(name, reason))
@@ -127,6 +127,11 @@ def _globbed(path: Path, datastore: str | None, *, recursive: bool) -> Iterator[
         raise InputError(f"No file matches {path}. Check the pattern; quote it so that the shell leaves it alone.")
     for item in sorted(found, key=os.fsencode):
         yield StoredFile(item.relative_to(root).as_posix(), str(item), datastore, item.stat().st_size)
+
+
+def _readable(name: str) -> str:
+    """The name as text that can be written: bytes of a file's name that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _reason_to_skip(name: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:
