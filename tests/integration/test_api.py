@@ -254,7 +254,9 @@ def test_a_server_for_others_takes_no_local_paths(context: Context, tmp_path: Pa
             "/api/v1/endpoints/churn/deployments/green",
             json={"code_configuration": {"code": "/somewhere", "scoring_script": "s.py"}},
         )
-    for answered in (invoked, registered, deployed):
+        table = {"batchpoint": {"table": {"url": "sqlite:////somewhere/x.db", "name": "t"}}}
+        written = client.patch("/api/v1/endpoints/churn/deployments/blue", json=table)
+    for answered in (invoked, registered, deployed, written):
         assert answered.status_code == 422, answered.text
         assert "datastore" in answered.text
 
@@ -294,3 +296,10 @@ def test_a_deployment_is_changed_in_either_form(client: httpx.Client) -> None:
         settings = changed.json()["settings"]
         assert (settings["mini_batch_size"], settings["retry_settings"]["max_retries"]) == (7, 1)
         assert changed.json()["resources"] == {"instance_count": 1}
+
+
+@pytest.mark.parametrize("path", ["", "folder", "folder/"])
+def test_a_file_is_not_written_where_a_folder_is(client: httpx.Client, path: str) -> None:
+    client.put("/api/v1/datastores/workspaceblobstore/files/folder/file", content=b"x")
+    answered = client.put(f"/api/v1/datastores/workspaceblobstore/files/{path}", content=b"x")
+    assert answered.status_code == 422, answered.text

@@ -52,7 +52,7 @@ def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
 @router.put("/datastores/{name}/files/{path:path}", name="datastores.upload", status_code=201)
 async def upload(name: str, path: str, request: Request, _: Operator, work: Work) -> JSONResponse:
     """Write one file, of any size: it goes to disk as it comes, and appears whole under its name."""
-    place = await to_thread.run_sync(_place, work, name, path)
+    place = await to_thread.run_sync(_place_of_file, work, name, path)
     folder = work.settings.home / "uploads"
     folder.mkdir(exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as partial:
@@ -134,6 +134,14 @@ def named(model: type[Entity], body: object, name: str) -> Entity:
 def _place(work: Workspace, datastore: str, path: str) -> Place:
     work.resources.get("datastore", datastore)
     return work.places.resolve(f"azureml://datastores/{datastore}/paths/{path}")
+
+
+def _place_of_file(work: Workspace, datastore: str, path: str) -> Place:
+    """Where a file is to be written. Raises ``InvalidEntityError`` when that is the place of a folder."""
+    place = _place(work, datastore, path)
+    if not path.strip("/") or path.endswith("/") or work.stores().is_folder(place.url, place.datastore):
+        raise InvalidEntityError(f"{path!r} in datastore {datastore} is a folder. Give the path of a file.")
+    return place
 
 
 for _kind in RESOURCE_KINDS:

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import Kind, is_local, local_paths
+from batchpoint.entities.endpoints import BatchDeployment, OutputTable
 from batchpoint.entities.jobs import InvokeRequest
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import InvalidEntityError
@@ -114,14 +115,15 @@ def check_local_paths(context: Context, kind: Kind, entity: BaseModel) -> None:
     """
     body = entity.model_dump(mode="json", exclude_none=True)
     refuse_local(context, [found.path for found in local_paths(kind, body) if "\n" not in found.path])
+    if isinstance(entity, BatchDeployment):
+        refuse_local(context, _database_files(entity.batchpoint.table))
 
 
 def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
     """The same for an invoke."""
     paths = [path for given in request.inputs.values() for path in (given.path, *given.paths)]
     paths += [output.path for output in request.outputs.values() if output.path is not None]
-    table = request.overrides.table
-    paths += [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
+    paths += _database_files(request.overrides.table)
     refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
 
 
@@ -153,6 +155,10 @@ def described(*, body: type[BaseModel] | None = None, result: type[BaseModel] | 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+
+
+def _database_files(table: OutputTable | None) -> list[str]:
+    return [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
 
 
 def _is_reference(path: str) -> bool:
