@@ -41,3 +41,4 @@ printf '  predictions, published   %s\n' "$(batchpoint job show --name "$job" --
 printf "  the job's logs           %s\n" "$(batchpoint job show --name "$job" --query folder -o tsv)/logs"
 printf '  trips and model          %s\n' "$(realpath "$work")"
 printf '  everything remembered    %s\n' "$BATCHPOINT_HOME"
+printf '\nThe server goes on for half an hour; this ends it: BATCHPOINT_HOME=%s .venv/bin/batchpoint down\n' "$BATCHPOINT_HOME"
