@@ -196,3 +196,14 @@ def test_storing_an_endpoint_again_keeps_its_default_deployment(desk: Desk) -> N
     shown = desk.shipped.json("endpoint", "show", "-n", "bad")
     assert (shown["defaults"], shown["description"]) == ({"deployment_name": "blue"}, "twice")
     assert shown["scoring_uri"].endswith("/api/v1/endpoints/bad/invoke")
+
+
+def test_keys_and_passed_through_columns_of_a_csv_stay_the_texts_that_they_are(desk: Desk) -> None:
+    desk.deploy(script="def run(rows):\n    return rows['a'] * 2\n")
+    table = "id,zip,a\n9007199254740993123,00501,1\n,02134,2\n7,None,3\n"
+    told = desk.invoke(
+        desk.write("data.csv", table), "--job-name", "keyed", "--set", "key_columns=[id]", "--set", "passthrough=[zip]"
+    )
+    assert told[0] == 0, told[1]
+    written = (desk.shipped.output("keyed") / "predictions.csv").read_text()
+    assert written == "id,zip,a\n9007199254740993123,00501,2\n,02134,4\n7,None,6\n"

@@ -31,6 +31,8 @@ from typing import Any, Callable, Mapping, Sequence  # noqa: UP035 -- the enviro
 
 HERE = Path(__file__).resolve().parent
 LOG_FORMAT = "%(asctime)s|%(name)s|%(levelname)s|%(process)d|%(thread)d|%(funcName)s()|%(message)s"
+PLAIN_SCHEMA = frozenset(("columns", "types", "strict"))
+"""Parts of a schema that leave the columns as they stand in the file; the others are what an MLTable makes of them."""
 MAX_TRACES = 1000
 """Tracebacks kept in a worker's error file; a job whose every row fails must not fill the disk."""
 MAX_TRACEBACK = 20_000
@@ -186,17 +188,27 @@ class Worker:
             part["names"] = [file["name"] for file in message["files"][start:stop]]
         else:
             part["keys"] = row_keys(message["slices"], start, stop)
-            part["frame"] = self._kept_columns(rows)
+            part["frame"] = self._kept_columns(rows, message)
         return part
 
-    def _kept_columns(self, frame: Any) -> Any:
-        """The columns that stand beside predictions, set aside before the script can change them in place."""
+    def _kept_columns(self, frame: Any, message: Message) -> Any:
+        """The columns that stand beside predictions, set aside before the script can change them in place.
+
+        From csv to csv they are passed on as the texts that they are: a key such as ``007`` has to join again.
+        """
         output = self._setup["output"]
         wanted = [*(output.get("key_columns") or ()), *(output.get("passthrough") or ())]
         if not wanted:
             return None
         names = list(frame.columns) if "*" in wanted else [name for name in wanted if name in frame.columns]
-        return frame[list(dict.fromkeys(names))].copy()
+        names = list(dict.fromkeys(names))
+        is_shaped = any(value for name, value in (self._schema or {}).items() if name not in PLAIN_SCHEMA)
+        is_csv = all(piece["format"] == "csv" for piece in message["slices"])
+        if is_csv and not is_shaped and self._setup["encoding"] in ("csv", "azureml") and frame.columns.is_unique:
+            return self._slices.read_texts(
+                message["slices"], message["start"], message["stop"], self._setup["csv"], self._schema, names
+            )
+        return frame[names].copy()
 
     def _call_run(self, items: Any, context: MiniBatchContext) -> Any:
         if self._run is None:
