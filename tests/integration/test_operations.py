@@ -263,7 +263,7 @@ def test_invoke_freezes_what_the_job_needs(workspace: Workspace, tmp_path: Path)
     assert job.created_by == "me"
     assert job.deployment is not None
     assert job.deployment.settings.mini_batch_size == 3
-    assert [notice.split()[0] for notice in job.notices] == ["Instances", "Environment"]
+    assert [notice.split()[0] for notice in job.notices] == ["Instances"]
     assert job.inputs["data"].type == "uri_folder"
     assert job.inputs["data"].path.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
     assert job.properties == {"input_asset": "azureml:customers:1"}

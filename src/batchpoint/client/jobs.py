@@ -262,8 +262,6 @@ def failure_text(job: JobEntity) -> str:
         lines.append(f"First failing item: {job.error.file}{row}")
     if job.error.traceback:
         lines.append(job.error.traceback.rstrip())
-    elif job.error.exception:
-        lines.append(job.error.exception)
     if job.error.log:
         lines.append(f"More in {job.error.log}; 'batchpoint job logs -n {job.name}' lists the logs.")
     return "\n".join(lines)

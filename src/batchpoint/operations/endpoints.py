@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Sequence
 from typing import cast
 
-from batchpoint.entities.assets import Environment
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.resources import Compute
@@ -190,7 +189,7 @@ class Endpoints:
         declared = self._deployment_for(endpoint_name, request.deployment_name)
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
-        notices.extend(self._notices(deployment))
+        self._check_at_hand(deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
         return Job(
@@ -216,25 +215,14 @@ class Endpoints:
             raise missing_deployment(endpoint_name)
         return self._registry.deployments.get(endpoint_name, wanted)
 
-    def _notices(self, deployment: BatchDeployment) -> Sequence[str]:
-        """Look whether model, code and environment are at hand. Answers with what the user should know."""
+    def _check_at_hand(self, deployment: BatchDeployment) -> None:
+        """Look whether model, code and environment are at hand."""
         if isinstance(deployment.model, str):
             self._assets.check_readable(self._assets.resolve("model", deployment.model))
         if deployment.code_configuration is not None:
             self._assets.check_readable(self._assets.resolve("code", deployment.code_configuration.code))
-        if not isinstance(deployment.environment, str):
-            return []
-        environment = cast("Environment", self._assets.resolve("environment", deployment.environment))
-        if environment.conda_file is None and environment.pip_requirements is None:
-            what = f"the image {environment.image}" if environment.image else "a Docker build"
-            notice = (
-                f"Environment {environment.reference} names {what}, which is recorded and not used: no containers are "
-                "built here. The job runs with the server's own Python; give conda_file or pip_requirements instead."
-            )
-            return [notice]
-        if environment.image is not None:
-            return [f"Environment {environment.reference}: the image is recorded and not used; its packages are."]
-        return []
+        if isinstance(deployment.environment, str):
+            self._assets.resolve("environment", deployment.environment)
 
     def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
         try:

@@ -820,7 +820,7 @@ class StateMachine:
             return
         counted = counts.failed if self._needs_results else counts.failed - counts.missing
         if counts.planned_items and not counts.ok and counted:
-            self._finish(Reason.ALL_ITEMS_FAILED, f"All {counts.failed} items failed.")
+            self._finish(Reason.ALL_ITEMS_FAILED, f"All items failed: {counts.failed} of {counts.planned_items}.")
         else:
             self._finish(Reason.COMPLETED)
 
