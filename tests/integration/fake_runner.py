@@ -42,10 +42,14 @@ output = Path(spec["output"]["folder"]["url"])
 output.mkdir(parents=True, exist_ok=True)
 (output / "predictions.csv").write_text("prediction\n1\n")
 receipt = {"job": spec["job"], "unit": "files", "items": 1, "ok": 1, "failed": 0, "skipped": 0}
+files = [
+    {"file": "a.csv", "items": 1, "ok": 1, "failed": 0},
+    {"file": "b.csv", "items": 0, "ok": 0, "failed": 0, "reason": "no data rows"},
+]
 outcome = {
     "reason": reason,
     "error": None,
-    "receipt": {**receipt, "output_rows": 1, "balanced": True},
+    "receipt": {**receipt, "output_rows": 1, "balanced": True, "files": files},
     "outputs": {"score": {"uri": str(output), "folder": str(output), "files": ["predictions.csv"]}},
     "notices": ["from the runner"],
 }

@@ -339,6 +339,19 @@ def test_waiting_ends_with_the_job_and_its_receipt(server: FakeServer, client: C
     assert job.receipt.ok == 2
 
 
+def test_a_receipt_that_leaves_out_files_is_completed_once(server: FakeServer, client: Client) -> None:
+    brief = {"job": "one", "unit": "rows", "items": 2, "ok": 2, "failed": 0, "skipped": 0, "output_rows": 2,
+             "balanced": True}  # fmt: skip
+    server.routes["GET /jobs/one"] = {**DONE, "receipt": {**brief, "files_left_out": 1}}
+    server.routes["GET /jobs/one/receipt"] = {**brief, "files": [{"file": "a.csv", "items": 2, "ok": 2, "failed": 0}]}
+    job = client.jobs.get("one")
+
+    for _ in range(2):
+        assert job.receipt is not None
+        assert [file.file for file in job.receipt.files] == ["a.csv"]
+    assert len(server.asked("GET /jobs/one/receipt")) == 1
+
+
 def test_waiting_for_a_failed_job_raises_with_the_first_traceback(server: FakeServer, client: Client) -> None:
     with pytest.raises(ScoringError, match=r"(?s)run\(\) raised.*a\.csv, row 7\nTr"):
         job_that_becomes(server, client, FAILED).wait()

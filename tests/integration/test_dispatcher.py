@@ -61,6 +61,18 @@ def test_a_job_goes_from_queued_to_completed(workspace: Workspace, background: B
     assert not background.dispatcher.held()
 
 
+def test_the_record_of_a_job_over_many_files_lists_those_with_something_to_tell(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LISTED_FILES", 1)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: is_finished(workspace, job.name))
+    kept = workspace.jobs.get(job.name).receipt
+    assert kept is not None
+    assert ([file.file for file in kept.files], kept.files_left_out) == (["b.csv"], 1)
+    assert [file.file for file in workspace.jobs.receipt(job.name).files] == ["a.csv", "b.csv"]
+
+
 def test_a_job_begins_at_once_because_a_runner_waits(
     workspace: Workspace, background: Background, tmp_path: Path
 ) -> None:

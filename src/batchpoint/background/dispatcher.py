@@ -47,6 +47,8 @@ PROGRESS_SECONDS = 0.5
 """Progress is passed on this often at most."""
 FOLLOW_SECONDS = 0.1
 """How often the folders of runs are looked at. The end of a runner is seen at once, by its process."""
+LISTED_FILES = 1000
+"""Files that the receipt in a job's record lists at most: the record is read and written as a whole, and often."""
 DEATHS_ALLOWED = 3
 """A runner that dies so often without any progress in between is given up."""
 
@@ -280,7 +282,7 @@ class Dispatcher:
             run.lease_token,
             Reason(outcome["reason"]),
             error=JobError.model_validate(error) if error else None,
-            receipt=Receipt.model_validate(receipt) if receipt else None,
+            receipt=Receipt.model_validate(_in_brief(receipt)) if receipt else None,
             outputs=self._kept_outputs(run.job, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
@@ -350,6 +352,16 @@ def _reason_of(error: BatchpointError) -> Reason:
     if isinstance(error, InputError | DatastoreError):
         return Reason.INPUT_UNAVAILABLE
     return Reason.SCORING_SCRIPT_FAILED if isinstance(error, ScoringScriptError) else Reason.INTERNAL_ERROR
+
+
+def _in_brief(receipt: dict[str, Any]) -> dict[str, Any]:
+    """The receipt as a job's record keeps it: the files of a long one are left out, but for those with something to
+    tell. ``outcome.json`` and the published receipt list them all."""
+    files = receipt.get("files") or []
+    if len(files) <= LISTED_FILES:
+        return receipt
+    kept = [file for file in files if file["ok"] < file["items"] or file.get("reason")][:LISTED_FILES]
+    return {**receipt, "files": kept, "files_left_out": len(files) - len(kept)}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ class Job:
         self._connection = connection
         self.entity = entity
         self._seen_at = time.monotonic()
+        self._receipt: Receipt | None = None
+        """The whole of it, once asked for, where the record leaves out files."""
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, {self.entity.status.value})"
@@ -65,7 +67,12 @@ class Job:
     @property
     def receipt(self) -> Receipt | None:
         """items = ok + failed + skipped, per file and in total; None until the job has ended."""
-        return self._fresh().receipt
+        receipt = self._fresh().receipt
+        if receipt is None or not receipt.files_left_out:
+            return receipt
+        if self._receipt is None:
+            self._receipt = entity_of(Receipt, self._connection.get(address("jobs", self.name, "receipt")))
+        return self._receipt
 
     @property
     def outputs(self) -> dict[str, Output]:

@@ -223,6 +223,8 @@ class Receipt(Part):
     """Rows in the output; differs from ``ok`` where a script returns more or fewer rows than it was given."""
     balanced: bool
     files: list[FileReceipt] = Field(default_factory=list)
+    files_left_out: int = 0
+    """Files that the record of a job does not list, for brevity; never any in ``receipt.json``."""
 
 
 class JobError(Part):

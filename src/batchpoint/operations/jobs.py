@@ -198,7 +198,7 @@ class Jobs:
             return _error_lines(file, kept.name, limit)
 
     def receipt(self, name: str) -> Receipt:
-        """The reconciliation of a finished job.
+        """The reconciliation of a finished job, with all files as long as its run's folder is there.
 
         Raises:
             NotFoundError: there is no such job, or it has no receipt.
@@ -207,7 +207,10 @@ class Jobs:
         if job.receipt is None:
             message = f"Job {name} has no receipt: it is {job.status}. Receipts are written at the end of scoring."
             raise NotFoundError(message, kind="receipt", name=name)
-        return job.receipt
+        outcome = Path(job.folder) / "outcome.json" if job.folder and job.receipt.files_left_out else None
+        if outcome is None or not outcome.is_file():
+            return job.receipt
+        return Receipt.model_validate(json.loads(outcome.read_bytes())["receipt"])
 
     def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
         """The deployment that scores failed items again, and what the user should know about it."""

@@ -259,7 +259,7 @@ def _now() -> str:
 
 
 def _iso(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S.%f}"
+    return datetime.fromtimestamp(moment, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def _duration(seconds: float) -> str:

@@ -51,13 +51,16 @@ class Engine(Protocol):
         """What the plan learnt about the columns; called before the first ``score``."""
 
     def score(self, worker: int, task: int, mini_batch: MiniBatch, start: int, stop: int) -> None:
-        """Give a worker one more part. A worker that is gone is told of by ``poll``, not here."""
+        """Give a worker one more part, with the next ``poll``, which also tells when the worker is gone."""
 
     def kill_worker(self, worker: int) -> str:
         """Kill a worker and what it started; the stack that it was at."""
 
-    def poll(self, timeout: float) -> list[Event]:
-        """What happened, in order; waits up to ``timeout`` seconds for the first of it."""
+    def poll(self, timeout: float, *, pause: float = 0.0) -> list[Event]:
+        """What happened, in order; waits up to ``timeout`` seconds for the first of it.
+
+        Before that, ``pause`` seconds pass in any case, so that several answers are found at once.
+        """
 
     def describe(self, worker: int) -> tuple[str, str]:
         """Node and process name of a worker, for the logs."""
@@ -120,6 +123,8 @@ class LocalEngine:
         self._modules: dict[str, None] = {}
         """Packages that workers imported and the fork server has not, in the order of the imports."""
         self._last: tuple[MiniBatch, dict[str, Any]] | None = None
+        self._unsent: dict[int, _Process] = {}
+        """Workers with messages that wait for the next ``poll``: one system call takes them all."""
         self._events: deque[Event] = deque()
         self._server: socket.socket | None = None
         self._server_inbox = b""
@@ -168,7 +173,8 @@ class LocalEngine:
         if self._last is None or self._last[0] is not mini_batch:
             self._last = (mini_batch, _content(mini_batch))
         parts = {"op": "score", "id": task, "start": start, "stop": stop}
-        self._send(state, {**parts, **self._last[1]})
+        self._put(state, {**parts, **self._last[1]})
+        self._unsent[worker] = state
 
     def kill_worker(self, worker: int) -> str:
         """See ``Engine``."""
@@ -179,8 +185,14 @@ class LocalEngine:
         self._kill(worker)
         return stack
 
-    def poll(self, timeout: float) -> list[Event]:
+    def poll(self, timeout: float, *, pause: float = 0.0) -> list[Event]:
         """See ``Engine``."""
+        for state in self._unsent.values():
+            if state.number in self._processes:
+                self._flush(state)
+        self._unsent.clear()
+        if pause:
+            sleep(pause)
         if any(state.closed_at is not None for state in self._processes.values()):
             timeout = min(timeout, 0.02)  # an end was seen, its cause not yet
         for key, mask in self._selector.select(0 if self._events else timeout):
@@ -344,10 +356,11 @@ class LocalEngine:
         }
 
     def _send(self, state: _Process, message: dict[str, Any]) -> None:
-        was_empty = not state.outbox
+        self._put(state, message)
+        self._flush(state)
+
+    def _put(self, state: _Process, message: dict[str, Any]) -> None:
         state.outbox += _encode(message).encode() + b"\n"
-        if was_empty:
-            self._flush(state)
 
     def _flush(self, state: _Process) -> None:
         """Send what the worker's socket takes now; the selector tells when it takes more."""

@@ -207,9 +207,9 @@ def signature_of(model_path: str) -> tuple[dict[str, Any], ...] | None:
 
 
 def _unit(spec: ScoringSpec, files: list[StoredFile]) -> Unit:
-    tables = any(tabular.format_of(file.name) for file in files)
     if spec.script.kind == "script" and spec.script.takes == "paths":
         return "files"
+    tables = any(tabular.format_of(file.name) for file in files)
     if spec.script.kind == "mlflow" and not tables and any(_is_image(file.name) for file in files):
         return "files"
     if not tables:
@@ -223,9 +223,10 @@ def _fetched(
     files: list[StoredFile], stores: Stores, folder: Path
 ) -> Iterator[InputFile | tuple[StoredFile, ErrorInfo]]:
     """The files on this machine, in order; remote ones are fetched a few ahead by threads."""
-    if all(stores.local_path(file.url) is not None for file in files):
-        for file in files:
-            yield InputFile(file.name, str(Path(file.url).absolute()), file.size)
+    if all(stores.is_local(file.url) for file in files):
+        for file in files:  # no Path for a path that is whole: among many files that is what planning costs
+            path = file.url if file.url.startswith("/") else str(Path(file.url).absolute())
+            yield InputFile(file.name, path, file.size)
         return
     waiting = iter(files)
     ahead: deque[tuple[StoredFile, Future[InputFile]]] = deque()

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, NoReturn
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
@@ -327,14 +327,12 @@ class Run:
         self._apply(engine, RunStarted())
         has_schema = False
         while machine.finished is None:
-            if slack := machine.slack:
-                sleep(slack)
             planned = planner.take(machine.appetite)
             if planner.plan is not None and not has_schema:
                 engine.pin_schema(planner.plan.schema)
                 has_schema = True
             wait = 0.0 if planned else HUNGRY_TICK if machine.is_hungry and not machine.counts.planned_all else TICK
-            for event in [*planned, *engine.poll(wait), *self._look_around(planner)]:
+            for event in [*planned, *engine.poll(wait, pause=machine.slack), *self._look_around(planner)]:
                 self._apply(engine, event)
             self._ledger.flush_if_due()
         self._ledger.flush()

@@ -724,16 +724,14 @@ class StateMachine:
     def _hand_out(self, now: float) -> None:
         if not self._again and not self._fresh:
             return
-        ready = [
+        depth = self._depth
+        takers = [
             (number, worker)
             for number, worker in self._workers.items()
-            if worker.is_ready and not worker.is_being_killed
+            if worker.is_ready and len(worker.tasks) < depth and not worker.is_being_killed
         ]
-        depth = self._depth
-        while ready:
-            number, worker = min(ready, key=_stock)
-            if len(worker.tasks) >= depth:
-                return
+        while takers:
+            taker = number, worker = min(takers, key=_stock)
             task = self._pop()
             if task is None:
                 return
@@ -743,6 +741,8 @@ class StateMachine:
             task.id = self._next_task
             worker.tasks.append(task)
             self._out.append(Score(number, task.id, task.open.mini_batch, task.start, task.stop, task.attempts + 1))
+            if len(worker.tasks) >= depth:
+                takers.remove(taker)
 
     def _push(self, task: _Task) -> None:
         heapq.heappush(self._again, (task.order, task))

@@ -41,6 +41,7 @@ MAX_MESSAGE = 20_000
 """Characters of an error's message that are kept, half from its beginning and half from its end."""
 
 Message = Mapping[str, Any]
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=str).encode
 
 
 class ScriptError(Exception):
@@ -247,8 +248,7 @@ class Worker:
         return {"type": type(error).__name__, "message": _words(error), "traceback": text[-MAX_TRACEBACK:]}
 
     def _send(self, message: Message) -> None:
-        data = json.dumps(message, separators=(",", ":"), default=str).encode()
-        self._connection.sendall(data + b"\n")
+        self._connection.sendall(_encode(message).encode() + b"\n")
 
 
 class SystemLog:

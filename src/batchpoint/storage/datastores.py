@@ -51,14 +51,19 @@ class Stores:
         self._options = {name: dict(options) for name, options in (storage_options or {}).items()}
 
     @staticmethod
+    def is_local(url: str) -> bool:
+        """Whether a place lies on this machine."""
+        scheme, separator, _ = url.partition("://")
+        return not separator or scheme in {"file", "local"} or url.startswith("file:")
+
+    @staticmethod
     def local_path(url: str) -> Path | None:
         """The local path that a place is, or None when it lies elsewhere."""
-        scheme, separator, _ = url.partition("://")
-        if not separator and not url.startswith("file:"):
-            return Path(url)
-        if scheme in {"file", "local"} or url.startswith("file:"):
+        if not Stores.is_local(url):
+            return None
+        if "://" in url or url.startswith("file:"):
             return Path(unquote(urlsplit(url).path))
-        return None
+        return Path(url)
 
     def exists(self, url: str, datastore: str | None = None) -> bool:
         """Whether a file or a folder lies there. Raises ``DatastoreError`` when the store does not answer."""
