@@ -1,8 +1,8 @@
 """Make eight csv files of sensor readings.
 
-python make_data.py work/
+python make_data.py made/
 
-Writes ``work/data/device-1.csv`` to ``device-8.csv`` (500 rows each).
+Writes ``made/data/device-1.csv`` to ``device-8.csv`` (500 rows each).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train a classifier on scikit-learn's digits and write the digits that it has not seen as png files.
 
-python make_data.py work/
+python make_data.py made/
 
-Writes ``work/model/digits.pkl`` and 360 images ``work/data/0000-is-5.png``, …: a number, and the digit that it shows.
+Writes ``made/model/digits.pkl`` and 360 images ``made/data/0000-is-5.png``, …: a number, and the digit that it shows.
 """
 
 from __future__ import annotations

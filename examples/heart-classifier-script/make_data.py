@@ -1,8 +1,8 @@
 """Make small csv files of patients, and a classifier trained on others like them.
 
-python make_data.py work/
+python make_data.py made/
 
-Writes ``work/model/model.pkl`` and ``work/data/patients-0.csv`` to ``patients-3.csv`` (100, 100, 100 and 3 rows).
+Writes ``made/model/model.pkl`` and ``made/data/patients-0.csv`` to ``patients-3.csv`` (100, 100, 100 and 3 rows).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train a small network on scikit-learn's digits and write the digits that it has not seen as csv files.
 
-python make_data.py work/
+python make_data.py made/
 
-Writes ``work/model/mlp.pt`` and ``work/data/digits-0.csv`` to ``digits-3.csv`` (90 rows of 64 pixels each).
+Writes ``made/model/mlp.pt`` and ``made/data/digits-0.csv`` to ``digits-3.csv`` (90 rows of 64 pixels each).
 """
 
 from __future__ import annotations

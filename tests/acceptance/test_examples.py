@@ -22,19 +22,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def copy_of(name: str, folder: Path) -> Path:
     """The example, without what running it has left there."""
     target = folder / "examples" / name
-    shutil.copytree(CHECKOUT / "examples" / name, target, ignore=shutil.ignore_patterns("work", "__pycache__"))
+    shutil.copytree(CHECKOUT / "examples" / name, target, ignore=shutil.ignore_patterns("made", "__pycache__"))
     return target
 
 
 def make_data(example: Path) -> None:
-    subprocess.run([sys.executable, "make_data.py", "work"], cwd=example, check=True, timeout=120)
+    subprocess.run([sys.executable, "make_data.py", "made"], cwd=example, check=True, timeout=120)
 
 
 def invoke(shipped: Shipped, example: Path, endpoint: str, *options: str) -> Path:
     """Deploy the example, score its data to the end, and download the output."""
     shipped.ok("endpoint", "create", "--file", "endpoint.yml", cwd=example)
     shipped.ok("deployment", "create", "--file", "deployment.yml", "--set-default", cwd=example)
-    asked = ["--name", endpoint, "--input", "work/data", "--job-name", "job", "--stream", *options]
+    asked = ["--name", endpoint, "--input", "made/data", "--job-name", "job", "--stream", *options]
     shipped.ok("endpoint", "invoke", *asked, cwd=example)
     shipped.ok("job", "download", "--name", "job", "--download-path", "output", cwd=example)
     return example / "output"
@@ -67,7 +67,7 @@ def test_the_digits_are_read_right_but_for_a_few(shipped: Shipped, tmp_path: Pat
     output = invoke(shipped, example, "digits")
     rows = rows_of(output / "digits.csv")
     assert counts(output) == (360, 360, 0)
-    assert [row["image"] for row in rows] == sorted(path.name for path in (example / "work" / "data").iterdir())
+    assert [row["image"] for row in rows] == sorted(path.name for path in (example / "made" / "data").iterdir())
     right = sum(f"-is-{row['digit']}." in row["image"] for row in rows)
     assert right > 340
 
