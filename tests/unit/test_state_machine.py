@@ -135,6 +135,20 @@ def test_one_bad_row_is_found_by_halving_and_the_rest_is_kept() -> None:
     assert [part.start for part in record.parts] == sorted(part.start for part in record.parts)
 
 
+def test_an_error_that_names_its_row_leaves_nothing_to_search_for() -> None:
+    made = machine(retry=RetrySpec(max_retries=0))
+    for event in (RunStarted(), MiniBatchPlanned(rows(0, 1_000)), PlanEnded()):
+        made.handle(event, 0)
+    (first,) = [one for one in made.handle(WorkerReady(0), 0) if isinstance(one, Score)]
+    given = made.handle(PartFailed(0, first.id, BOOM, item=700), 1)
+    made.check_invariants()
+    for at in (2, 3):
+        last = [one for one in given if isinstance(one, Score)][-1]
+        size = last.stop - last.start
+        given += made.handle(PartSucceeded(0, last.id, "s", 0, 1, size, size), at)
+    assert [(one.start, one.stop) for one in given if isinstance(one, Score)] == [(0, 700), (700, 701), (701, 1_000)]
+
+
 def test_a_bad_file_is_tried_one_time_more_than_it_may_be_tried_again() -> None:
     play = Play(machine(retry=RetrySpec(max_retries=3)), lambda _: "bad")
     finish = play.run([files(0)])

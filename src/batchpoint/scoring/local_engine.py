@@ -412,7 +412,16 @@ class LocalEngine:
             )
         elif kind == "failed":
             error = ErrorInfo(**message["error"])
-            self._events.append(PartFailed(number, message["id"], error, message.get("key"), message["seconds"]))
+            self._events.append(
+                PartFailed(
+                    worker=number,
+                    id=message["id"],
+                    error=error,
+                    key=message.get("key"),
+                    item=message.get("item"),
+                    seconds=message["seconds"],
+                )
+            )
         elif kind == "ready":
             state.is_ready = True
             modules = tuple(message["modules"])

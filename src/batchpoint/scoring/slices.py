@@ -39,6 +39,11 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?
 class UnreadableRowsError(ValueError):
     """Rows could not be read. The message names file, row and, where it can, column and value."""
 
+    def __init__(self, message: str, item: int | None = None) -> None:
+        super().__init__(message)
+        self.item = item
+        """Position within the mini-batch of the one row that is at fault, where it is known."""
+
 
 def read_rows(
     slices: Sequence[Mapping[str, Any]],
@@ -68,7 +73,12 @@ def read_rows(
     frames = []
     for group in _alike(_wanted(slices, start, stop), csv):
         if group[0][0]["format"] == "csv":
-            frames.append(_read_csv(group, csv, schema))
+            try:
+                frames.append(_read_csv(group, csv, schema))
+            except UnreadableRowsError as error:
+                if error.item is not None:
+                    error.item += start + sum(map(len, frames))
+                raise
         else:
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
     frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -381,7 +391,7 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
     except _BadValueError as error:
         name, row = _place(group, error.row)
         message = f"{name}, row {row}: column {error.column!r} holds {error.value!r}, which is not {error.type}."
-        raise UnreadableRowsError(message) from None
+        raise UnreadableRowsError(message, item=error.row) from None
     except ValueError as error:  # ArrowInvalid and pandas' ParserError are both ValueErrors
         _explain(group, columns, delimiter)
         raise UnreadableRowsError(f"{first['name']}, from row {first['first_row'] + group[0][1]}: {error}") from None

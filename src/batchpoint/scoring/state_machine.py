@@ -116,6 +116,8 @@ class PartFailed:
     id: int
     error: ErrorInfo
     key: dict[str, object] | None = None
+    item: int | None = None
+    """The one item that is at fault, where the error says so."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -611,7 +613,7 @@ class StateMachine:
             self._probe_failed(task, event.error)
         elif task is not None:
             self._begin_to_probe(task, event.error)
-            self._attempt_failed(task, event.error, event.key, now)
+            self._attempt_failed(task, event.error, event.key, now, item=event.item)
 
     def _head_done(self, worker_id: int, task_id: int, now: float) -> _Task | None:
         """Take the finished part from its worker; None when the answer comes from a worker already given up."""
@@ -623,10 +625,12 @@ class StateMachine:
         worker.head_since = now
         return worker.tasks.popleft()
 
-    def _attempt_failed(self, task: _Task, error: ErrorInfo, key: dict[str, object] | None, now: float) -> None:
+    def _attempt_failed(
+        self, task: _Task, error: ErrorInfo, key: dict[str, object] | None, now: float, *, item: int | None = None
+    ) -> None:
         task.attempts += 1
         if task.items > 1 and self._retry.isolate_failures:
-            self._halve(task)
+            self._divide(task, *self._around(task, item))
         elif task.attempts <= self._retry.max_retries:
             self._push(task)
         else:
@@ -671,9 +675,17 @@ class StateMachine:
             )
 
     def _halve(self, task: _Task) -> None:
-        middle = (task.start + task.stop) // 2
+        self._divide(task, (task.start + task.stop) // 2)
+
+    def _around(self, task: _Task, item: int | None) -> tuple[int, ...]:
+        """Where to divide a failed part: around the item at fault when it is known, else in the middle."""
+        if item is None or not task.start <= item < task.stop:
+            return ((task.start + task.stop) // 2,)
+        return tuple(cut for cut in (item, item + 1) if task.start < cut < task.stop)
+
+    def _divide(self, task: _Task, *cuts: int) -> None:
         lost = task.losses_before + task.losses
-        for start, stop in ((task.start, middle), (middle, task.stop)):
+        for start, stop in pairwise((task.start, *cuts, task.stop)):
             self._push(_Task(task.open, start, stop, task.attempts, 0, lost))
 
     def _fail_items(self, task: _Task, error: ErrorInfo, key: dict[str, object] | None = None) -> None:
