@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -77,6 +78,10 @@ jobs_table = Table(
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),  # order of submission: the queue's order
     Column("name", String(255), nullable=False, unique=True),
+    Column("type", String(16), nullable=False, server_default="scoring"),
+    Column("parent_job_name", String(255)),  # the pipeline job that this is a step of
+    Column("schedule_name", String(255)),
+    Column("reuse_hash", String(64)),  # of all that determines a step's outputs
     Column("status", String(16), nullable=False),
     Column("reason", String(64)),
     Column("cancel_requested", Boolean, nullable=False),
@@ -100,6 +105,9 @@ jobs_table = Table(
     Index(None, "status", "lease_expires_at"),
     Index(None, "archived", "id"),
     Index(None, "endpoint_name", "deployment_name", "id"),
+    Index(None, "parent_job_name", "id"),
+    Index(None, "schedule_name", "id"),
+    Index(None, "reuse_hash", "id"),
 )
 
 job_events_table = Table(
@@ -111,6 +119,65 @@ job_events_table = Table(
     Column("event", String(32), nullable=False),
     Column("details", JSON, nullable=False),
     ForeignKeyConstraint(["job_name"], ["jobs.name"], ondelete="CASCADE"),
+)
+
+schedules_table = Table(
+    "schedules",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("next_fire_at", UtcDateTime),  # when the scheduler looks at it next; None when it can never fire again
+    Column("body", JSON, nullable=False),
+    Index(None, "enabled", "next_fire_at"),
+)
+
+schedule_runs_table = Table(
+    "schedule_runs",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),
+    Column("schedule_name", String(255), nullable=False),
+    Column("cause", String(16), nullable=False),  # tick, manual or files
+    Column("fire_at", UtcDateTime, nullable=False),
+    Column("outcome", String(16), nullable=False),  # pending, started, skipped, missed or failed
+    Column("job_name", String(255)),
+    Column("message", String(1024)),
+    Column("claimed_until", UtcDateTime),  # whoever claimed a pending run submits its job until then
+    Column("details", JSON, nullable=False),
+    ForeignKeyConstraint(["schedule_name"], ["schedules.name"], ondelete="CASCADE"),
+    UniqueConstraint("schedule_name", "cause", "fire_at"),
+    Index(None, "outcome", "claimed_until"),
+)
+
+schedule_files_table = Table(
+    "schedule_files",
+    metadata,
+    Column("schedule_name", String(255), primary_key=True),
+    Column("path", String(1024), primary_key=True),
+    Column("fingerprint", String(128), nullable=False),  # size and time of change, as the store tells them
+    Column("seen_at", UtcDateTime, nullable=False),  # since when it has this fingerprint
+    Column("run_id", Counter),  # the run of the schedule that took it
+    ForeignKeyConstraint(["schedule_name"], ["schedules.name"], ondelete="CASCADE"),
+    Index(None, "schedule_name", "run_id"),
+)
+
+scored_models_table = Table(
+    "scored_models",
+    metadata,
+    Column("endpoint_name", String(64), primary_key=True),
+    Column("deployment_name", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),  # the values of the partition keys, as JSON
+    Column("model", String(512)),
+    Column("rows", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("last_job_name", String(255), nullable=False),
+    Column("message", String(1024)),
+    ForeignKeyConstraint(
+        ["endpoint_name", "deployment_name"],
+        ["deployments.endpoint_name", "deployments.name"],
+        ondelete="CASCADE",
+    ),
 )
 
 tokens_table = Table(
