@@ -10,6 +10,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.model_maps import ModelMaps
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.tokens import Tokens
@@ -27,6 +28,7 @@ class Workspace:
     places: Places
     """Says what addresses such as ``azureml://datastores/…`` mean."""
     assets: Assets
+    model_maps: ModelMaps
     resources: Resources
     endpoints: Endpoints
     jobs: Jobs
@@ -49,13 +51,15 @@ class Workspace:
         places = Places(registry)
         job_queued = threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
+        model_maps = ModelMaps(registry, assets, places)
         return cls(
             settings=settings,
             registry=registry,
             places=places,
             assets=assets,
+            model_maps=model_maps,
             resources=Resources(registry),
-            endpoints=Endpoints(registry, assets, places, job_queued),
+            endpoints=Endpoints(registry, assets, places, model_maps, job_queued),
             jobs=Jobs(registry, places, job_queued),
             tokens=Tokens(registry),
             job_queued=job_queued,

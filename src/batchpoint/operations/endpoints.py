@@ -16,6 +16,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.places import Places
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
@@ -27,10 +28,18 @@ MOST_DEPLOYMENTS = 20
 class Endpoints:
     """What a user may ask about endpoints and deployments."""
 
-    def __init__(self, registry: Registry, assets: Assets, places: Places, job_queued: threading.Event) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        assets: Assets,
+        places: Places,
+        model_maps: ModelMaps,
+        job_queued: threading.Event,
+    ) -> None:
         self._registry = registry
         self._assets = assets
-        self._resolver = DeploymentResolver(registry, assets)
+        self._model_maps = model_maps
+        self._resolver = DeploymentResolver(registry, assets, model_maps)
         self._inputs_and_outputs = InputsAndOutputs(assets, places)
         self._job_queued = job_queued
 
@@ -192,6 +201,7 @@ class Endpoints:
         self._check_at_hand(deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
+        properties |= self._check_models(deployment, notices)
         return Job(
             name=job_name,
             description=request.description,
@@ -223,6 +233,16 @@ class Endpoints:
             self._assets.check_readable(self._assets.resolve("code", deployment.code_configuration.code))
         if isinstance(deployment.environment, str):
             self._assets.resolve("environment", deployment.environment)
+
+    def _check_models(self, deployment: BatchDeployment, notices: list[str]) -> dict[str, str]:
+        """Look for the models of a model map as of now; properties that keep this moment, and their number."""
+        model_map = deployment.batchpoint.model_map
+        if model_map is None:
+            return {}
+        moment = self._model_maps.moment()
+        found = len(self._model_maps.found(model_map, deployment.batchpoint.partition_keys, as_of=moment))
+        notices.append(f"The model map has models for {found:,} {'key' if found == 1 else 'keys'}.")
+        return {AS_OF: str(moment), FOUND: str(found)}
 
     def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
         try:
