@@ -62,9 +62,7 @@ def as_steps(pipeline: Pipeline) -> Pipeline:
         return pipeline
     inputs: dict[str, LiteralValue | InputPort | DataBinding] = {**component.inputs}
     for name, given in pipeline.inputs.items():
-        port = component.inputs.get(name)
-        literal = not isinstance(given, InputPort | DataBinding)
-        inputs[name] = port.model_copy(update={"default": given}) if port is not None and literal else given
+        inputs[name] = _of_port(component.inputs.get(name), given)
     outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()} | pipeline.outputs
     changes = {"component": None, "jobs": component.jobs, "inputs": inputs, "outputs": outputs}
     return pipeline.model_copy(update=changes)
@@ -108,6 +106,19 @@ def literal_type(value: LiteralValue) -> str:
     if isinstance(value, bool):
         return "boolean"
     return {int: "integer", float: "number"}.get(type(value), "string")
+
+
+def _of_port(
+    port: InputPort | None, given: LiteralValue | InputPort | DataBinding
+) -> LiteralValue | InputPort | DataBinding:
+    """What an input is given, in the type that it is declared with."""
+    if port is None or isinstance(given, InputPort):
+        return given
+    if isinstance(given, DataBinding):
+        return given if given.type or port.type not in DATA_TYPES else given.model_copy(update={"type": port.type})
+    if port.type in DATA_TYPES and isinstance(given, str):
+        return DataBinding.model_validate({"type": port.type, "path": given})
+    return port.model_copy(update={"default": given})
 
 
 def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
