@@ -30,9 +30,7 @@ class KeyPattern:
     def __init__(self, text: str) -> None:
         self.text = text
         try:
-            self._pieces = [
-                (literal, name, form or "") for literal, name, form, _ in string.Formatter().parse(text)
-            ]
+            self._pieces = [(literal, name, form or "") for literal, name, form, _ in string.Formatter().parse(text)]
         except ValueError as fault:
             raise ValueError(f"{text!r} cannot be read: {fault}") from None
         self.fields = tuple(name for _, name, _ in self._pieces if name is not None)

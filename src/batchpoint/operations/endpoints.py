@@ -115,6 +115,7 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
+        self._inputs_and_outputs.check_table(deployment)
         resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
@@ -201,12 +202,12 @@ class Endpoints:
         self._check_at_hand(deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
-        properties |= self._check_models(deployment, notices)
+        models, notices_of_models = self._check_models(deployment)
         return Job(
             name=job_name,
             description=request.description,
             tags=request.tags,
-            properties=properties,
+            properties={**properties, **models},
             created_by=by,
             endpoint_name=endpoint_name,
             deployment_name=deployment.name,
@@ -215,7 +216,7 @@ class Endpoints:
             inputs=source,
             outputs={SCORE: output},
             overrides=request.overrides,
-            notices=notices,
+            notices=[*notices, *notices_of_models],
         )
 
     def _deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
@@ -234,15 +235,15 @@ class Endpoints:
         if isinstance(deployment.environment, str):
             self._assets.resolve("environment", deployment.environment)
 
-    def _check_models(self, deployment: BatchDeployment, notices: list[str]) -> dict[str, str]:
-        """Look for the models of a model map as of now; properties that keep this moment, and their number."""
+    def _check_models(self, deployment: BatchDeployment) -> tuple[dict[str, str], Sequence[str]]:
+        """Look for the models of a model map as of now; properties that keep this moment, and a notice."""
         model_map = deployment.batchpoint.model_map
         if model_map is None:
-            return {}
+            return {}, []
         moment = self._model_maps.moment()
         found = len(self._model_maps.found(model_map, deployment.batchpoint.partition_keys, as_of=moment))
-        notices.append(f"The model map has models for {found:,} {'key' if found == 1 else 'keys'}.")
-        return {AS_OF: str(moment), FOUND: str(found)}
+        notice = f"The model map has models for {found:,} {'key' if found == 1 else 'keys'}."
+        return {AS_OF: str(moment), FOUND: str(found)}, [notice]
 
     def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
         try:

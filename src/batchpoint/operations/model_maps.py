@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal, cast
 
 from batchpoint.entities.assets import Data, Model
@@ -239,20 +239,10 @@ def read_mapping(content: bytes, name: str, keys: Sequence[str]) -> list[tuple[K
         try:
             _reference(model)
         except InvalidEntityError as fault:
-            message = f"Row {number} of the mapping file {name}: {fault.message} An address or absolute path is fine too."
+            message = f"Row {number} of the mapping file {name}: {fault.message} Or give an absolute path."
             raise InvalidEntityError(message) from None
         found.append((tuple(key_text(row[key]) for key in keys), model))
     return found
-
-
-def key_json(keys: Sequence[str], values: Key) -> dict[str, str]:
-    """A key as it stands in ``models.jsonl``."""
-    return dict(zip(keys, values, strict=True))
-
-
-def at_address(model: KeyedModel, path: Path) -> dict[str, str]:
-    """What ``models.jsonl`` says of a model whose files lie at ``path`` on this machine."""
-    return {"model": model.name, "path": str(path), "type": model.type}
 
 
 def _reference(text: str) -> Reference | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -103,7 +103,7 @@ class Assets:
         with self._database.read() as connection:
             return connection.execute(select(func.max(assets.c.id))).scalar() or 0
 
-    def latest(self, kind: AssetKind, *, prefix: str = "", as_of: int | None = None) -> list[Asset]:
+    def latest(self, kind: AssetKind, *, prefix: str = "", as_of: int | None = None) -> Sequence[Asset]:
         """The latest version of every asset whose name begins with ``prefix``, in one query; by name.
 
         ``as_of`` leaves out what was registered after that ``moment``. Archived versions are left out.
@@ -118,15 +118,15 @@ class Assets:
             found = [_asset(row) for row in connection.execute(query)]
         return [asset for asset in found if asset.name.startswith(prefix)]  # SQLite's LIKE takes A for a
 
-    def versions(self, kind: AssetKind, wanted: Iterable[tuple[str, str]]) -> list[Asset]:
+    def versions(self, kind: AssetKind, wanted: Iterable[tuple[str, str]]) -> Sequence[Asset]:
         """The versions of these names and numbers that exist, archived ones too; a few queries for thousands."""
-        pairs = list(dict.fromkeys(wanted))
-        found = []
+        pairs = [*dict.fromkeys(wanted)]
+        found: Sequence[Asset] = []
         with self._database.read() as connection:
             for first in range(0, len(pairs), _PAIRS_OF_A_QUERY):
                 some = pairs[first : first + _PAIRS_OF_A_QUERY]
                 query = select(assets).where(assets.c.kind == kind, tuple_(assets.c.name, assets.c.version).in_(some))
-                found += [_asset(row) for row in connection.execute(query)]
+                found = [*found, *(_asset(row) for row in connection.execute(query))]
         return found
 
     def update(
