@@ -24,6 +24,7 @@ from batchpoint.cli.options import (
     yes_option,
 )
 
+MODEL_COLUMNS = ("key", "model", "rows", "failed", "seconds", "last_seen_at", "last_job_name", "message")
 _DEPLOYMENT_COLUMNS = ("name", "endpoint_name", "model", "compute", "provisioning_state")
 
 

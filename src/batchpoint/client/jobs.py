@@ -18,6 +18,7 @@ from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.client.predictions import Engine, read_table
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
+from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
 
 AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
@@ -211,6 +212,12 @@ class Job:
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
         """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
         return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
+
+    def models(self, *, failing: bool = False) -> Iterator[ModelReport]:
+        """What the model of each key did, for a job with a model map; with ``failing`` those with faults alone."""
+        query = {"failing": True if failing else None}
+        for item in self._connection.pages(address("jobs", self.name, "models"), **query):
+            yield entity_of(ModelReport, item)
 
     def logs(self) -> list[dict[str, Any]]:
         """``path`` and ``size`` of each log file."""

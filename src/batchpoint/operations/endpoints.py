@@ -11,6 +11,7 @@ from typing import cast
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.resources import Compute
+from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
@@ -20,6 +21,7 @@ from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.places import Places
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
+from batchpoint.registry.scored_models import Order
 
 MOST_DEPLOYMENTS = 20
 """Of one endpoint. Source: Azure ML's limits for batch endpoints."""
@@ -132,6 +134,28 @@ class Endpoints:
         """The deployments of an endpoint, by name. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.list(endpoint_name=endpoint_name)
+
+    def models(
+        self,
+        endpoint_name: str,
+        name: str,
+        *,
+        failing: bool = False,
+        order: Order = "key",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Sequence[ScoredModel]:
+        """The board of a deployment with a model map: what each key's model did, over all jobs.
+
+        With ``failing`` only those of which something failed or was skipped the last time.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        self.get_deployment(endpoint_name, name)
+        return self._registry.scored_models.list(
+            endpoint_name, name, failing=failing, order=order, limit=limit, offset=offset
+        )
 
     def delete_deployment(self, endpoint_name: str, name: str) -> None:
         """Delete a deployment. The jobs that it started stay.

@@ -16,13 +16,16 @@ from pydantic import ValidationError
 
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
-from batchpoint.operations.model_maps import AS_OF, FOUND
+from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
+MODELS_REPORT = "models_report.jsonl"
+"""File of a run's folder with what each key's model did."""
 SCORE = "score"
 """Name of the output of a job that is no step, and of a step's that collects nothing: errors and receipt lie there."""
 
@@ -227,6 +230,20 @@ class Jobs:
             return []
         with kept.open("rb") as file:
             return _error_lines(file, kept.name, limit)
+
+    def models(self, name: str, *, failing: bool = False) -> Sequence[ModelReport]:
+        """What the model of each key did in a job with a model map, in the order of the input. None while it runs.
+
+        With ``failing`` only those of which something failed or was skipped.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = self._registry.jobs.get(name)
+        path = Path(job.folder) / MODELS_REPORT if job.folder and job.status.is_finished else None
+        if path is None or not path.is_file():
+            return []
+        return [report for report in read_report(path) if not failing or report.failed or report.skipped]
 
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job, with all files as long as its run's folder is there.

@@ -12,13 +12,14 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.base import Asset, Reference, parse_reference
 from batchpoint.entities.endpoints import BatchDeployment, ModelMap
 from batchpoint.entities.key_patterns import KeyPattern, key_text
+from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.places import Place, Places, asset_reference
@@ -214,6 +215,17 @@ class ModelMaps:
             return "custom_model"
         marker = f"{place.url.rstrip('/')}/MLmodel"
         return "mlflow_model" if self._places.stores().exists(marker, place.datastore) else "custom_model"
+
+
+def read_report(path: Path) -> list[ModelReport]:
+    """What each key's model did in a run, by key as the run has written it.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is not a report.
+    """
+    with path.open("rb") as file:
+        return [ModelReport.model_validate_json(line) for line in file]
 
 
 def read_mapping(content: bytes, name: str, keys: Sequence[str]) -> list[tuple[Key, str]]:

@@ -12,6 +12,7 @@ from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
+from batchpoint.registry.scored_models import ScoredModels
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
 
@@ -33,6 +34,7 @@ class Registry:
     endpoints: Endpoints
     deployments: Deployments
     jobs: Jobs
+    scored_models: ScoredModels
     tokens: Tokens
     audit: Audit
 
@@ -70,6 +72,7 @@ class Registry:
             endpoints=Endpoints(database, now),
             deployments=Deployments(database, now),
             jobs=Jobs(database, now),
+            scored_models=ScoredModels(database, now),
             tokens=Tokens(database, now),
             audit=Audit(database, now),
         )
