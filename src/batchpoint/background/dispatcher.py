@@ -373,6 +373,8 @@ def _in_brief(receipt: dict[str, Any]) -> dict[str, Any]:
     """The receipt as a job's record keeps it: the files of a long one are left out, but for those with something to
     tell. ``outcome.json`` and the published receipt list them all."""
     files = receipt.get("files") or []
+    if len(receipt.get("key_files") or {}) > LISTED_FILES:
+        receipt = {**receipt, "key_files": {}}
     if len(files) <= LISTED_FILES:
         return receipt
     kept = [file for file in files if file["ok"] < file["items"] or file.get("reason")][:LISTED_FILES]

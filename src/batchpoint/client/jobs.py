@@ -202,7 +202,8 @@ class Job:
         format_ = self.entity.overrides.output_format or (deployment.batchpoint.output_format if deployment else "auto")
         names = [file["path"] for file in self.output_files()]
         if name not in names:
-            message = f"Job {self.name} has no file {name!r}; its output holds: {', '.join(names) or 'nothing'}."
+            some = ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+            message = f"Job {self.name} has no file {name!r}; its output holds: {some or 'nothing'}."
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name

@@ -200,7 +200,7 @@ class InputsAndOutputs:
         return "uri_folder" if is_folder or is_glob or len(places) > 1 else "uri_file"
 
     def _check_free(self, folder: Place, deployment: BatchDeployment) -> None:
-        if deployment.batchpoint.if_exists != "fail":
+        if deployment.batchpoint.if_exists != "fail" or not deployment.batchpoint.one_file:
             return
         stores = self._places.stores()
         file_name = deployment.settings.output_file_name

@@ -25,6 +25,8 @@ from batchpoint.scoring.ledger import Part, Record
 from batchpoint.scoring.results import csv_line, json_ready_text
 
 Format = Literal["csv", "jsonl", "parquet", "azureml"]
+Layout = Any
+"""The columns of a file: a parquet file's schema, the names of a csv file's, None for others. (Arrow has no types.)"""
 
 GROUP_BYTES = 64 * 2**20
 """Estimated size of a row group of parquet, which bounds the memory of writing it."""
@@ -45,7 +47,25 @@ def parts_in_order(records: Iterable[Record]) -> list[Part]:
     ]
 
 
-def write_predictions(parts: Sequence[Part], segments: Path, target: Path, format: Format) -> int:  # noqa: A002 - the field's own word
+def layout_of(parts: Sequence[Part], segments: Path, format: Format) -> Layout:  # noqa: A002 - the field's own word
+    """The columns that a file of these parts has; for files that hold some of them each and are to look alike.
+
+    Raises:
+        OutputError, OSError: as ``write_predictions``.
+    """
+    if format == "parquet":
+        return read_schema(parts, segments)
+    return united_columns(_lists_of_columns(parts)) if format == "csv" else None
+
+
+def write_predictions(
+    parts: Sequence[Part],
+    segments: Path,
+    target: Path,
+    format: Format,  # noqa: A002 - the field's own word
+    *,
+    layout: Layout = None,
+) -> int:
     """Write the rows of the parts into ``target`` and return how many there are.
 
     Args:
@@ -53,17 +73,19 @@ def write_predictions(parts: Sequence[Part], segments: Path, target: Path, forma
         segments: Folder that relative segment paths start from.
         target: The file to write. It is synced to disk.
         format: csv (with a header), jsonl, parquet or azureml.
+        layout: The columns; found out from the parts when not given.
 
     Raises:
         OutputError: a segment holds less than the ledger says, or another encoding than the format needs.
         OSError: the disk is full, or a segment is gone.
     """
     if format == "parquet":
-        return _write_parquet(parts, segments, target)
+        schema = read_schema(parts, segments) if layout is None else layout
+        return _write_parquet(parts, segments, target, schema)
     _check_encodings(parts, format)
     with target.open("wb", buffering=0) as file, _OpenSegments(segments) as opened:
         if format == "csv":
-            _write_csv(parts, opened, file)
+            _write_csv(parts, opened, file, layout)
         else:
             _copy(parts, opened, file)
         os.fsync(file.fileno())
@@ -178,13 +200,17 @@ def _check_encodings(parts: Sequence[Part], expected: str) -> None:
             raise OutputError(message)
 
 
-def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO) -> None:
-    lists = list(dict.fromkeys(part.columns for part in parts if part.rows)) or [part.columns for part in parts[:1]]
-    names = united_columns(lists)
+def _lists_of_columns(parts: Sequence[Part]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(part.columns for part in parts if part.rows)) or [part.columns for part in parts[:1]]
+
+
+def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO, names: list[str] | None) -> None:
+    lists = _lists_of_columns(parts)
+    names = names or united_columns(lists)
     if not names:
         return
     _write_all(file, csv_line(names).encode())
-    if len(lists) == 1:
+    if lists == [tuple(names)]:
         _copy(parts, opened, file)
         return
     equal: list[Part] = []
@@ -253,8 +279,7 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _write_parquet(parts: Sequence[Part], segments: Path, target: Path) -> int:
-    schema = read_schema(parts, segments)
+def _write_parquet(parts: Sequence[Part], segments: Path, target: Path, schema: pa.Schema) -> int:
     rows = 0
     with target.open("wb") as file:
         with pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:
