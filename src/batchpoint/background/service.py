@@ -9,6 +9,7 @@ from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
+from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
 
@@ -20,7 +21,8 @@ class Background:
         self.changes = JobChanges()
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
-        self._loops = [*self.dispatcher.loops]
+        self.scheduler = Scheduler(workspace)
+        self._loops = [*self.dispatcher.loops, self.scheduler.loop]
 
     def start(self) -> None:
         """Start every loop, and the parent of runners."""

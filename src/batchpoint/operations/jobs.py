@@ -47,13 +47,20 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
     ) -> Sequence[Job]:
         """Jobs, the newest first."""
         found = self._registry.jobs.list(
-            status=status, endpoint=endpoint, deployment=deployment, archived=archived, limit=limit, offset=offset
+            status=status,
+            endpoint=endpoint,
+            deployment=deployment,
+            schedule=schedule,
+            archived=archived,
+            limit=limit,
+            offset=offset,
         )
         return [_with_progress(job) for job in found]
 

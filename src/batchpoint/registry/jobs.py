@@ -106,6 +106,12 @@ class Jobs:
         with self._database.read() as connection:
             return _submitted(connection, idempotency_key, request_hash)
 
+    def made_for(self, idempotency_key: str) -> Job | None:
+        """The job that was made for this key, whatever the request was, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).first()
+        return _job(row) if row is not None else None
+
     def exists(self, name: str) -> bool:
         """Whether there is a job of that name."""
         with self._database.read() as connection:
@@ -128,6 +134,7 @@ class Jobs:
         deployment: str | None = None,
         compute: str | None = None,
         retry_of: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -142,6 +149,7 @@ class Jobs:
             (jobs.c.deployment_name, deployment),
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
+            (jobs.c.schedule_name, schedule),
         ):
             if value is not None:
                 query = query.where(column == value)
