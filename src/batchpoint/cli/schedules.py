@@ -23,7 +23,7 @@ from batchpoint.cli.options import (
     yes_option,
 )
 
-_COLUMNS = ("name", "is_enabled", "next_run_at", "trigger.type", "create_job.endpoint_name")
+_COLUMNS = ("name", "is_enabled", "next_run_at", "display_name", "description")
 _RUN_COLUMNS = ("fire_at", "cause", "outcome", "job_name", "message")
 _TIME_COLUMNS = ("fire_time", "local_time", "window_start")
 

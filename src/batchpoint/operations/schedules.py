@@ -276,11 +276,11 @@ class Schedules:
         if plan.job_name is None:
             raise InvalidEntityError(_NO_PIPELINES)
         job = self._registry.jobs.get(plan.job_name)
-        if plan.type is not None and plan.type != job.type:
-            message = f"create_job says that job {job.name} is of type {plan.type}, but it is of type {job.type}."
-            raise InvalidEntityError(message)
         if job.type != "scoring" or job.endpoint_name is None:
             raise InvalidEntityError(_NO_PIPELINES)
+        if plan.type not in (None, "scoring"):
+            message = f"create_job says that job {job.name} is of type {plan.type}, but it is of type {job.type}."
+            raise InvalidEntityError(message)
         if plan.settings:
             raise InvalidEntityError(f"'settings' are those of a pipeline, and {job.name} is a job of an endpoint.")
 
