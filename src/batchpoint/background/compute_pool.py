@@ -35,9 +35,7 @@ class Node:
 
 def claim_of(job: Job, computes: Mapping[str, Compute]) -> Claim:
     """What a job wants; never more instances than its compute can have."""
-    deployment = job.deployment
-    name = deployment.compute_name if deployment else "local"
-    wanted = deployment.resources.instance_count if deployment else 1
+    name, wanted = job.compute_name, job.instance_count
     compute = computes.get(name)
     return Claim(job.name, name, min(wanted, compute.max_instances) if compute else wanted)
 
@@ -64,8 +62,8 @@ def reason_to_wait(claim: Claim, computes: Mapping[str, Compute], held: Iterable
 
 def place_in_queue(job: Job, queued: Iterable[Job]) -> str:
     """What a job that is not the first of its compute's queue waits for. ``queued`` is in the queue's order."""
-    compute = job.deployment.compute_name if job.deployment else "local"
-    same = [other for other in queued if (other.deployment.compute_name if other.deployment else "local") == compute]
+    compute = job.compute_name
+    same = [other for other in queued if other.compute_name == compute]
     ahead = next((index for index, other in enumerate(same) if other.name == job.name), len(same))
     first = same[0] if same else job
     return f"Position {ahead + 1} in the queue for compute {compute}; {first.name} is first" + (

@@ -80,7 +80,11 @@ class Reason(StrEnum):
         return JobStatus.CANCELED if self is Reason.CANCELED_BY_USER else JobStatus.FAILED
 
 
-InputType = Literal["uri_file", "uri_folder", "mltable"]
+InputType = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
+OutputType = Literal["uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"]
+
+LiteralValue = bool | int | float | str
+"""The value of an input that is no data."""
 
 
 class Input(Part):
@@ -98,12 +102,15 @@ class Input(Part):
     """Globs of relative paths to leave out (counted as skipped)."""
     recursive: bool = False
     """Whether sub-folders are explored. Azure's rule is no."""
+    query: str | None = None
+    """SQL, asked of the database at ``path`` (``azureml://datastores/<sql datastore>``, ``sqlite:///…``,
+    ``postgresql://…``): its rows are what is scored."""
 
 
 class Output(Part):
     """Where to write. None of it: the default datastore, in a folder named after the job."""
 
-    type: Literal["uri_file", "uri_folder"] = "uri_file"
+    type: OutputType = "uri_file"
     path: str | None = None
     """A folder or a file: ``azureml://datastores/<ds>/paths/<p>``, an fsspec URL, or a path of this machine."""
     uri: str | None = None
@@ -114,6 +121,9 @@ class Output(Part):
     """The published files, relative to ``folder``. Set by the job."""
     table: str | None = None
     """The database table that the predictions went to. Set by the job."""
+    asset_name: str | None = None
+    """When given, what was written is registered as a data asset of this name once the job has completed."""
+    asset_version: str | None = None
 
 
 class RetryOverrides(Part):
@@ -164,6 +174,8 @@ class InvokeRequest(Part):
 
     inputs: dict[str, Input] = Field(default_factory=dict)
     """Exactly one for a model deployment; its name is free."""
+    literals: dict[str, LiteralValue] = Field(default_factory=dict)
+    """Inputs of a pipeline deployment that are no data. Also read from ``inputs``, in each of Azure's forms."""
     outputs: dict[str, Output] = Field(default_factory=dict)
     deployment_name: str | None = None
     job_name: JobName | None = None
@@ -240,11 +252,41 @@ class JobError(Part):
     """Where more is to be read, relative to the job's folder."""
 
 
+class Command(Part):
+    """What a job of type ``command`` runs, resolved: bindings to inputs and outputs are all that is left open."""
+
+    command: str
+    """May hold ``${{inputs.x}}`` and ``${{outputs.y}}``, which become paths and values; run by ``sh -c``."""
+    code: str | None = None
+    """``azureml:<code>:<version>``: the folder that the command is run in."""
+    environment: str | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    compute: str | None = None
+    instance_count: int = Field(default=1, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds; None means any time."""
+
+    @property
+    def compute_name(self) -> str:
+        """The compute's bare name."""
+        return (self.compute or "local").removeprefix("azureml:")
+
+
+JobType = Literal["scoring", "command", "pipeline"]
+
+
 class Job(Entity):
-    """One piece of work: a scoring run of a deployment over an input."""
+    """One piece of work: a scoring run of a deployment over an input, a command, or a pipeline of such jobs."""
 
     name: JobName
-    type: Literal["scoring"] = "scoring"
+    type: JobType = "scoring"
+    display_name: str | None = None
+    parent_job_name: str | None = None
+    """The pipeline job that this is a step of."""
+    step_name: str | None = None
+    """Which step of it."""
+    schedule_name: str | None = None
+    """The schedule that started it."""
     status: JobStatus = JobStatus.QUEUED
     reason: Reason | None = None
     cancel_requested: bool = False
@@ -254,12 +296,25 @@ class Job(Entity):
     experiment_name: str | None = None
     deployment: BatchDeployment | None = None
     """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
+    command: Command | None = None
+    """Of a job of type ``command``."""
+    pipeline: dict[str, Any] | None = None
+    """Of a job of type ``pipeline``: the effective ``entities.pipelines.Pipeline``, components and assets resolved."""
+    literals: dict[str, LiteralValue] = Field(default_factory=dict)
+    """Inputs that are no data."""
+    input_data: str | None = None
+    """Of a parallel step: the name of the input that is cut into mini-batches. The others stand beside it as they are,
+    for ``program_arguments`` to name."""
     inputs: dict[str, Input] = Field(default_factory=dict)
     """As given, with assets resolved to ``azureml:name:version`` and to the place they point to."""
     outputs: dict[str, Output] = Field(default_factory=dict)
     overrides: Overrides = Field(default_factory=Overrides)
     retry_of: str | None = None
     """The job whose failed items this one scores again."""
+    reuse_hash: str | None = None
+    """Hash of all that determines a step's outputs; None for what is not to be reused."""
+    reused_job_name: str | None = None
+    """The earlier job whose outputs these are: this one was not run."""
     idempotency_key: str | None = None
     folder: str | None = None
     """The run's folder on the machine of the server. Set by the dispatcher."""
@@ -278,3 +333,18 @@ class Job(Entity):
     @classmethod
     def _empty_reason(cls, value: Any) -> Any:
         return value or None
+
+    @property
+    def compute_name(self) -> str:
+        """The bare name of the compute that it runs on."""
+        worked = self.deployment or self.command
+        return worked.compute_name if worked else "local"
+
+    @property
+    def instance_count(self) -> int:
+        """How many instances of that compute it takes; a pipeline takes none, its steps do."""
+        if self.type == "pipeline":
+            return 0
+        if self.command is not None:
+            return self.command.instance_count
+        return self.deployment.resources.instance_count if self.deployment else 1

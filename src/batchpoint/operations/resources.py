@@ -9,6 +9,7 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.resources import Compute, Datastore, ResourceKind
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.places import check_no_password
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.storage.datastores import datastore_url
@@ -118,6 +119,8 @@ def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
     if datastore.type == "local" and not str(datastore.path).startswith(("/", "~")):
         message = f"Datastore {datastore.name} of type local needs an absolute path, not {datastore.path!r}."
         raise InvalidEntityError(message)
+    if datastore.type == "sql":
+        check_no_password(str(datastore.url))
     if datastore.type in {"local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2"}:
         datastore_url(datastore)  # says what is missing
 

@@ -350,12 +350,16 @@ class Jobs:
         job = job.model_copy(update={"created_at": now, "queued_at": now, "idempotency_key": key})
         values = {
             "name": job.name,
+            "type": job.type,
+            "parent_job_name": job.parent_job_name,
+            "schedule_name": job.schedule_name,
+            "reuse_hash": job.reuse_hash,
             "status": str(JobStatus.QUEUED),
             "cancel_requested": False,
             "archived": False,
             "endpoint_name": job.endpoint_name,
             "deployment_name": job.deployment_name,
-            "compute": job.deployment.compute_name if job.deployment else "local",
+            "compute": job.compute_name,
             "retry_of": job.retry_of,
             "idempotency_key": key,
             "request_hash": request_hash,
