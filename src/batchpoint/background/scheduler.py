@@ -7,7 +7,7 @@ import math
 from batchpoint.background.loop import Loop
 from batchpoint.workspace import Workspace
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """How often to look for schedules that another server of the same registry was given."""
 
 

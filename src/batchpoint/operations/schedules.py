@@ -459,7 +459,7 @@ def _never(schedule: Schedule, now: datetime) -> str:
     """Why a schedule never fires, and what to do."""
     trigger = schedule.trigger
     assert isinstance(trigger, TimeTrigger)
-    open_ended = trigger.model_copy(update={"start_time": None, "end_time": None})
+    open_ended = trigger.model_copy(update={"end_time": None})
     head = f"Schedule {schedule.name} would never fire"
     if trigger.ends_at is not None and trigger.ends_at < now:
         return f"{head}: its end_time, {trigger.ends_at:%Y-%m-%dT%H:%M:%SZ}, is over. Give a later one, or none."
