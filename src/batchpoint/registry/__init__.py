@@ -13,6 +13,7 @@ from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
 from batchpoint.registry.scored_models import ScoredModels
+from batchpoint.registry.schedules import Schedules
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
 
@@ -35,8 +36,11 @@ class Registry:
     deployments: Deployments
     jobs: Jobs
     scored_models: ScoredModels
+    schedules: Schedules
     tokens: Tokens
     audit: Audit
+    now: Callable[[], datetime]
+    """The clock."""
 
     @classmethod
     def open(
@@ -73,8 +77,10 @@ class Registry:
             deployments=Deployments(database, now),
             jobs=Jobs(database, now),
             scored_models=ScoredModels(database, now),
+            schedules=Schedules(database, now),
             tokens=Tokens(database, now),
             audit=Audit(database, now),
+            now=now,
         )
 
     def close(self) -> None:
