@@ -22,8 +22,8 @@ from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.resources import Compute, Datastore
-from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.errors import RequestError
 from batchpoint.settings import Settings
 

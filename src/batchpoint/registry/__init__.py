@@ -12,8 +12,8 @@ from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
-from batchpoint.registry.scored_models import ScoredModels
 from batchpoint.registry.schedules import Schedules
+from batchpoint.registry.scored_models import ScoredModels
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
 
