@@ -15,8 +15,8 @@ from typing import Any, Literal
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
+from batchpoint.scoring.csv_records import SAMPLE_ROWS, UnreadableRowsError, is_number
 from batchpoint.scoring.partitions import Partitioner, joined
-from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError, is_number
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores

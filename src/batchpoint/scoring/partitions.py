@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import slices
+from batchpoint.scoring import csv_records, slices
 
 if TYPE_CHECKING:
     from batchpoint.scoring.mini_batches import Slice
@@ -64,8 +64,8 @@ class Partitioner:
             file.seek(piece.offset)
             data = file.read(piece.length)
         if piece.format == "csv":
-            delimiter = slices.delimiter_of(piece.file.name, self.csv.model_dump())
-            bounds = slices.record_bounds(data, delimiter)
+            delimiter = csv_records.delimiter_of(piece.file.name, self.csv.model_dump())
+            bounds = csv_records.record_bounds(data, delimiter)
             found = (self._of_csv(data[a:b], columns, delimiter, made) for a, b in bounds)
         else:
             bounds = slices.line_bounds(data)
@@ -79,7 +79,7 @@ class Partitioner:
 
     def _of_csv(self, record: bytes, columns: Sequence[str], delimiter: str, made: Mapping[str, str]) -> Values:
         try:
-            found = dict(zip(columns, slices.fields_of(record, delimiter), strict=False))
+            found = dict(zip(columns, csv_records.fields_of(record, delimiter), strict=False))
         except (UnicodeDecodeError, csv_module.Error):
             found = {}  # the row fails when it is read, which says why
         return tuple(made[key] if key in made else self._typed(key, found.get(key)) for key in self.keys)
@@ -97,7 +97,7 @@ class Partitioner:
 
     def _typed(self, key: str, text: str | None) -> Any:
         kind = self.types.get(key, "string")
-        if text is None or text in self.csv.null_values or (kind != "string" and text in slices.NUMBER_NULLS):
+        if text is None or text in self.csv.null_values or (kind != "string" and text in csv_records.NUMBER_NULLS):
             return None
         try:
             if kind.startswith("int"):

@@ -158,7 +158,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
             answer["key"] = self._key(part.get("frame"))
-            if self._slices is not None and isinstance(error, self._slices.UnreadableRowsError):
+            if self._slices is not None and isinstance(error, self._slices.csv_records.UnreadableRowsError):
                 answer["item"] = error.item
         else:
             answer["event"] = "succeeded"
