@@ -6,6 +6,7 @@ needed to read rows; pyarrow is used when it is there, because it reads csv seve
 
 from __future__ import annotations
 
+import array
 import csv as csv_module
 import importlib.util
 import io
@@ -45,7 +46,8 @@ def read_rows(
     """The rows ``start`` to ``stop`` of a mini-batch as a ``pandas.DataFrame`` with a fresh index.
 
     Args:
-        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows.
+        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows,
+            and numbers where rows were gathered.
         start: first row, counted over all slices.
         stop: one past the last row.
         csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
@@ -97,6 +99,47 @@ def read_texts(
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
     """Start and end of each line of ``data`` (jsonl) that is not blank."""
     return list(_lines(data))
+
+
+def row_numbers(piece: Mapping[str, Any], first: int, last: int) -> Sequence[int]:
+    """The numbers that rows of a slice have in their file as the user knows it, counted from 0.
+
+    Those of a slice with ``numbers`` stand in that file, because its rows were gathered from several places.
+    """
+    begin, count = piece["first_row"] + first, last - first
+    if not piece.get("numbers"):
+        return range(begin, begin + count)
+    found = array.array("q")
+    with Path(piece["numbers"]).open("rb") as file:
+        file.seek(begin * found.itemsize)
+        found.fromfile(file, count)
+    return found
+
+
+def row_number(piece: Mapping[str, Any], position: int) -> int:
+    """The number of one row of a slice."""
+    return row_numbers(piece, position, position + 1)[0]
+
+
+def parquet_rows(path: str, first: int, last: int) -> Any:
+    """Rows of a parquet file as an Arrow table. Raises what pyarrow raises."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+    from pyarrow import parquet  # noqa: PLC0415 -- the same
+
+    if _Memory.parquet_path != path:
+        _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
+    tables = []
+    passed = 0
+    for group in range(_Memory.parquet.metadata.num_row_groups):
+        rows = _Memory.parquet.metadata.row_group(group).num_rows
+        if passed < last and passed + rows > first:
+            if _Memory.group_key != (path, group):
+                _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                _Memory.group_key = (path, group)
+            begin = max(first - passed, 0)
+            tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
+        passed += rows
+    return pa.concat_tables(tables)
 
 
 def read_json_array(path: str) -> list[Any]:
@@ -257,9 +300,8 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
         raise csv_records.UnreadableRowsError(message, item=error.row) from None
     except ValueError as error:  # ArrowInvalid and pandas' ParserError are both ValueErrors
         _explain(group, columns, delimiter)
-        raise csv_records.UnreadableRowsError(
-            f"{first['name']}, from row {first['first_row'] + group[0][1]}: {error}"
-        ) from None
+        message = f"{first['name']}, from row {row_number(first, group[0][1])}: {error}"
+        raise csv_records.UnreadableRowsError(message) from None
     if len(frame) != rows:
         _explain(group, columns, delimiter)
         message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
@@ -458,16 +500,17 @@ def _place(group: list[Piece], row: int) -> tuple[str, int]:
     """File and row, counted from 0, of a row of what was parsed."""
     for piece, first, last in group:
         if row < last - first:
-            return piece["name"], piece["first_row"] + first + row
+            return piece["name"], row_number(piece, first + row)
         row -= last - first
-    return group[-1][0]["name"], group[-1][0]["first_row"] + group[-1][2]
+    return group[-1][0]["name"], row_number(group[-1][0], group[-1][2] - 1)
 
 
 def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None:
     """Raise for the first row that is ragged, not UTF-8, or has a quote that never ends."""
     for piece, first, last in group:
         data = _cut(piece, first, last, delimiter)
-        for row, (begin, end) in enumerate(csv_records.record_bounds(data, delimiter), piece["first_row"] + first):
+        numbers = row_numbers(piece, first, last)
+        for row, (begin, end) in zip(numbers, csv_records.record_bounds(data, delimiter), strict=False):
             try:
                 fields = csv_records.fields_of(data[begin:end], delimiter)
             except UnicodeDecodeError as error:
@@ -506,7 +549,8 @@ def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping
         rows = _json_lines(piece, first, last)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            message = f"{piece['name']}, row {piece['first_row'] + first + number}: expected an object, found {row!r}."
+            place = f"{piece['name']}, row {row_number(piece, first + number)}"
+            message = f"{place}: expected an object, found {row!r}."
             raise csv_records.UnreadableRowsError(message)
     return _json_frame(rows, schema)
 
@@ -520,7 +564,7 @@ def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:
         rows = []
     if len(rows) == len(lines):
         return rows
-    for number, line in enumerate(lines, piece["first_row"] + first):
+    for number, line in zip(row_numbers(piece, first, last), lines, strict=False):
         try:
             json.loads(line)
         except ValueError as error:
@@ -544,25 +588,11 @@ def _json_frame(rows: list[Any], schema: Mapping[str, Any] | None) -> Any:
 def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
-        from pyarrow import parquet  # noqa: PLC0415 -- the same
     except ImportError:
         message = "Reading parquet needs pyarrow in the deployment's environment. Add it to its packages."
         raise csv_records.UnreadableRowsError(message) from None
-    path = piece["path"]
     try:
-        if _Memory.parquet_path != path:
-            _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
-        tables = []
-        passed = 0
-        for group in range(_Memory.parquet.metadata.num_row_groups):
-            rows = _Memory.parquet.metadata.row_group(group).num_rows
-            if passed < last and passed + rows > first:
-                if _Memory.group_key != (path, group):
-                    _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
-                    _Memory.group_key = (path, group)
-                begin = max(first - passed, 0)
-                tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
-            passed += rows
+        table = parquet_rows(piece["path"], first, last)
     except (pa.ArrowException, OSError) as error:
         raise csv_records.UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
-    return pa.concat_tables(tables).to_pandas(use_threads=False, ignore_metadata=True)
+    return table.to_pandas(use_threads=False, ignore_metadata=True)
