@@ -91,8 +91,10 @@ class KeyPattern:
 
 
 def key_text(value: object) -> str:
-    """The value of a key as it stands in names and in ``models.jsonl``; a missing one is empty."""
-    return "" if value is None else str(value)
+    """The text by which a value of a key is known: a whole number is its digits; a missing one is empty."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _readings(pieces: Sequence[tuple[str, str | None, str]], text: str) -> Iterator[tuple[tuple[str, str], ...]]:

@@ -550,6 +550,7 @@ def _content(mini_batch: MiniBatch) -> dict[str, Any]:
                 "length": piece.length,
                 "first_row": piece.first_row,
                 "rows": piece.rows,
+                "numbers": piece.numbers,
             }
             for piece in mini_batch.slices
         ],

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from batchpoint.entities.jobs import FileReceipt, Receipt
 from batchpoint.errors import OutputError
 from batchpoint.scoring.errors_file import write_errors
-from batchpoint.scoring.file_per_key import write_key_files
+from batchpoint.scoring.file_per_key import Spans, write_key_files
 from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, read_tables, write_predictions
 from batchpoint.scoring.publication import (
@@ -72,7 +72,7 @@ def publish(
     stores: Stores,
     *,
     planned: Mapping[str, int],
-    key_files: Mapping[int, str] | None = None,
+    key_files: Mapping[int, Spans] | None = None,
 ) -> Published:
     """Write everything that the job puts out, and let it appear under its final names at once.
 
@@ -85,16 +85,17 @@ def publish(
         plan: Unit of the items, and the files that were skipped.
         stores: Opens places that are not on this machine.
         planned: Items of each input file as counted by the plan: what the receipt is checked against.
-        key_files: The file of each mini-batch, for a job that writes one for each key.
+        key_files: What of each mini-batch goes to which file, for a job that writes one for each key.
 
     Raises:
         OutputError: something lies where the output should go, the disk is full, a segment is damaged, or the
             database refuses the rows. Nothing is left under a final name of a file that was not published.
     """
     ordered = sorted(records, key=lambda record: record.mini_batch)
+    key_names = sorted({name for spans in (key_files or {}).values() for _, name in spans})
     try:
         while True:
-            destination = choose_destination(spec, run_folder, stores, key_files=sorted({*(key_files or {}).values()}))
+            destination = choose_destination(spec, run_folder, stores, key_files=key_names)
             staging = staging_folder(spec, destination, run_folder)
             try:
                 made = _stage(spec, run_folder, ordered, plan, planned, key_files or {}, destination, staging)
@@ -119,7 +120,7 @@ def _stage(
     records: Sequence[Record],
     plan: PlanSummary,
     planned: Mapping[str, int],
-    key_files: Mapping[int, str],
+    key_files: Mapping[int, Spans],
     destination: Destination,
     staging: Path,
 ) -> Published:
@@ -162,7 +163,7 @@ def _write_rows(
     spec: ScoringSpec,
     run_folder: Path,
     records: Sequence[Record],
-    key_files: Mapping[int, str],
+    key_files: Mapping[int, Spans],
     destination: Destination,
     staging: Path,
 ) -> tuple[int, dict[str, int]]:
@@ -180,8 +181,10 @@ def _write_rows(
         return write_table(output.table, jobs, schema, read_tables(parts, segments, schema)), {}
     by_key: dict[str, int] = {}
     if output.file_per_key is not None:
-        names = {index: destination.numbered(name) for index, name in key_files.items()}
-        by_key = write_key_files(records, names, output, segments, staging.joinpath)
+        written = write_key_files(
+            records, key_files, output, run_folder, lambda name: staging / destination.numbered(name)
+        )
+        by_key = {destination.numbered(name): rows for name, rows in written.items()}
     if not output.one_file:
         return sum(by_key.values()), by_key
     return write_predictions(parts, segments, staging / destination.predictions, output.format), by_key

@@ -11,9 +11,11 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchpoint.errors import OutputError
+from batchpoint.scoring.csv_records import record_bounds
 from batchpoint.scoring.ledger import Part, Record
 from batchpoint.scoring.results import csv_line, json_ready_text
 
@@ -151,6 +154,71 @@ def read_tables(parts: Sequence[Part], segments: Path, schema: pa.Schema) -> Ite
                 waiting, rows = [whole.slice(size)], rows - size
     if rows:
         yield pa.concat_tables(waiting).combine_chunks()
+
+
+class RowCutter:
+    """Cuts parts into smaller ones by rows. Rows of text stay where they are; tables are written again, to a file that
+    is gone at the end.
+    """
+
+    def __init__(self, segments: Path, scratch: Path) -> None:
+        self._opened = _OpenSegments(segments)
+        self._scratch = scratch
+        self._file: io.BufferedWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.__exit__()
+        if self._file is not None:
+            self._file.close()
+            self._scratch.unlink()
+
+    def cut(self, part: Part, rows: Sequence[int]) -> list[Part]:
+        """Parts of so many rows each, in order.
+
+        Raises:
+            OutputError: the part does not hold as many rows.
+        """
+        if sum(rows) != part.rows:
+            message = f"Segment {part.segment} holds {part.rows} rows at {part.offset}, and its keys {sum(rows)}."
+            raise OutputError(message)
+        if part.encoding == "arrow":
+            return self._cut_table(part, rows)
+        data = self._opened.read(part.segment, part.offset, part.length)
+        ends = [end for _, end in record_bounds(data, ",")] if part.encoding == "csv" else _line_ends(data)
+        if len(ends) != part.rows:
+            message = f"Segment {part.segment} holds {len(ends)} rows at {part.offset}; the ledger says {part.rows}."
+            raise OutputError(message)
+        pieces, begin, row = [], 0, 0
+        for number in rows:
+            row += number
+            end = ends[row - 1] if row else 0
+            pieces.append(replace(part, offset=part.offset + begin, length=end - begin, rows=number))
+            begin = end
+        return pieces
+
+    def _cut_table(self, part: Part, rows: Sequence[int]) -> list[Part]:
+        table = _table(part, self._opened)
+        if self._file is None:
+            self._file = self._scratch.open("wb")
+        pieces, row = [], 0
+        for number in rows:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table.slice(row, number))
+            data = sink.getvalue()
+            offset = self._file.tell()
+            pieces.append(replace(part, segment=str(self._scratch), offset=offset, length=data.size, rows=number))
+            self._file.write(data)
+            row += number
+        self._file.flush()
+        return pieces
+
+
+def _line_ends(data: bytes) -> list[int]:
+    return [match.end() for match in re.finditer(rb"\n", data)]
 
 
 class _OpenSegments:

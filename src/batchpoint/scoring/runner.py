@@ -223,8 +223,8 @@ class Planner:
         self.plan: Any = None
         self.items_of: dict[str, int] = {}
         """Items of each input file, as planned: what the receipt is checked against."""
-        self.key_files: Mapping[int, str] = {}
-        """The file that each mini-batch's rows go to, for a job that writes one for each key."""
+        self.key_files: Mapping[int, tuple[tuple[int, str], ...]] = {}
+        """What of each mini-batch goes to which file, for a job that writes one for each key."""
         self._spec, self._options, self._folder = spec, storage_options, folder
         self._stopped = threading.Event()
         self._found: deque[MiniBatch | BaseException | None] = deque()

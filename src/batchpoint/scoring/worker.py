@@ -158,7 +158,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
             answer["key"] = self._key(part.get("frame"))
-            if self._slices is not None and isinstance(error, self._slices.UnreadableRowsError):
+            if self._slices is not None and isinstance(error, self._slices.csv_records.UnreadableRowsError):
                 answer["item"] = error.item
         else:
             answer["event"] = "succeeded"
@@ -501,14 +501,20 @@ def third_party_modules(after: str | None) -> list[str]:
     return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
-def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, int, int]]:
-    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows."""
+def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, Any, int]]:
+    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows.
+
+    Gathered rows have the list of their numbers in place of the first.
+    """
     runs = []
     begin = 0
     for piece in slices:
         first, last = max(start, begin), min(stop, begin + piece["rows"])
         if first < last:
-            runs.append((piece["name"], piece["first_row"] + first - begin, last - first))
+            place: Any = piece["first_row"] + first - begin
+            if piece.get("numbers"):
+                place = load_sibling("slices").row_numbers(piece, first - begin, last - begin)
+            runs.append((piece["name"], place, last - first))
         begin += piece["rows"]
     return runs
 
