@@ -286,5 +286,5 @@ def _from_list(values: list[Any]) -> Record:
 def _part(*values: Any) -> Part:
     *numbers, columns, missing = values[:10]
     models = read_outcomes(values[10]) if len(values) > 10 else None
-    part = Part(*numbers, models=models)
-    return replace(part, columns=tuple(columns), missing=None if missing is None else tuple(missing))
+    missing = None if missing is None else tuple(missing)
+    return replace(Part(*numbers), columns=tuple(columns), missing=missing, models=models)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from batchpoint.scoring.csv_records import SAMPLE_ROWS, UnreadableRowsError, is_
 from batchpoint.scoring.model_index import KeyModel, ModelIndex
 from batchpoint.scoring.packing import packed
 from batchpoint.scoring.partitions import BLOCK, Partitioner, Values
+from batchpoint.scoring.slices import row_numbers
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
@@ -56,13 +56,9 @@ class Slice:
     numbers: str | None = None
     """Path of the numbers that gathered rows have in the file, eight bytes each; ``first_row`` counts in it then."""
 
-    def row_number(self, position: int) -> int:
-        """The number in the file of the slice's row at ``position``, counted from 0."""
-        if self.numbers is None:
-            return self.first_row + position
-        with Path(self.numbers).open("rb") as file:
-            file.seek((self.first_row + position) * 8)
-            return int.from_bytes(file.read(8), sys.byteorder)
+    def row_numbers(self, first: int, last: int) -> Sequence[int]:
+        """The numbers in the file of the slice's rows ``first`` to ``last``, counted from 0."""
+        return row_numbers({"first_row": self.first_row, "numbers": self.numbers}, first, last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,13 @@ from batchpoint.errors import (
     OutputError,
     ScoringScriptError,
 )
-from batchpoint.scoring import job_logs
+from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.command_runner import CommandRun
 from batchpoint.scoring.command_spec import is_command
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
-from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.query_input import as_files, with_table
@@ -223,6 +223,8 @@ class Planner:
         self.plan: Any = None
         self.items_of: dict[str, int] = {}
         """Items of each input file, as planned: what the receipt is checked against."""
+        self.spans: dict[int, tuple[KeySpan, ...]] = {}
+        """The keys of each mini-batch of a model map."""
         self.key_files: Mapping[int, tuple[tuple[int, str], ...]] = {}
         """What of each mini-batch goes to which file, for a job that writes one for each key."""
         self._spec, self._options, self._folder = spec, storage_options, folder
@@ -255,8 +257,11 @@ class Planner:
 
             spec = as_files(self._spec, self._folder, self._options)
             self.plan = mini_batches.plan(spec, Stores(self._options), self._folder)
+            key_files = self._key_files()
             for mini_batch in self.plan:
                 self._count(mini_batch)
+                if key_files is not None:
+                    key_files.add(mini_batch)
                 if not self._put(mini_batch):
                     return
             self._put(None)
@@ -264,11 +269,23 @@ class Planner:
         except BaseException as error:  # noqa: BLE001 -- the rim of the thread: the driver raises it again
             self._put(error)
 
+    def _key_files(self) -> Any:
+        """Names the files of keys while their mini-batches are found; None for a job that writes none."""
+        if self._spec.output.file_per_key is None:
+            return None
+        from batchpoint.scoring.file_per_key import KeyFiles  # noqa: PLC0415 -- imports Arrow, which others do without
+
+        key_files = KeyFiles(self._spec.output)
+        self.key_files = key_files.spans
+        return key_files
+
     def _count(self, mini_batch: MiniBatch) -> None:
         if mini_batch.unreadable is not None or mini_batch.unit == "files":
             for file in mini_batch.files:
                 self.items_of[file.name] = self.items_of.get(file.name, 0) + 1
         else:
+            if mini_batch.spans:
+                self.spans[mini_batch.index] = mini_batch.spans
             for piece in mini_batch.slices:
                 self.items_of[piece.file.name] = self.items_of.get(piece.file.name, 0) + piece.rows
 
@@ -482,7 +499,7 @@ class Run:
         now, counts = monotonic(), self._machine.counts
         self._wrote_progress_at = now
         plan = planner.plan if planner else None
-        done = counts.ok + counts.failed
+        done = counts.ok + counts.failed + counts.skipped
         rate = self._rate.of(now, done)
         fraction = _fraction(counts.planned_items, done, plan, planned_all=counts.planned_all)
         left = None
@@ -572,8 +589,19 @@ class Run:
         (self._folder / RESERVE).unlink(missing_ok=True)
         self._logs.result(reason, self._machine.counts, error)
         self._write_progress("finished", planner)
+        report = None
+        if self._spec.model_map is not None and planner is not None:
+            report = models_report.NAME
+            reports = models_report.key_reports(planner.spans, self._ledger.in_order())
+            models_report.write_models_report(self._folder, reports)
         job_logs.write_outcome(
-            self._folder, reason=reason, error=error, receipt=receipt, outputs=outputs, notices=notices
+            self._folder,
+            reason=reason,
+            error=error,
+            receipt=receipt,
+            outputs=outputs,
+            notices=notices,
+            models_report=report,
         )
         return reason
 

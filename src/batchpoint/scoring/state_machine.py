@@ -873,11 +873,17 @@ def _place(mini_batch: MiniBatch, item: int) -> tuple[str | None, int | None]:
     """File of an item, and its row within the file when items are rows."""
     if mini_batch.unreadable is not None or mini_batch.unit == "files":
         return mini_batch.files[item].name, None
+    return next(_places(mini_batch, item, item + 1))
+
+
+def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str, int]]:
+    """File and row of each of the items ``start`` to ``stop``, which are rows."""
+    begin = 0
     for piece in mini_batch.slices:
-        if item < piece.rows:
-            return piece.file.name, piece.row_number(item)
-        item -= piece.rows
-    raise IndexError(f"mini-batch {mini_batch.index} has no item {item}")
+        first, last = max(start - begin, 0), min(stop - begin, piece.rows)
+        if first < last:
+            yield from ((piece.file.name, row) for row in piece.row_numbers(first, last))
+        begin += piece.rows
 
 
 def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
@@ -899,9 +905,9 @@ def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
 def _failed_by_models(task: _Task, models: ModelOutcomes) -> list[FailedItem]:
     mini_batch, attempt = task.open.mini_batch, task.attempts + 1
     return [
-        FailedItem(item, *_place(mini_batch, item), attempt=attempt, error=span.error, key=span.key)
+        FailedItem(span.start + at, *place, attempt=attempt, error=span.error, key=span.key)
         for span in models.failed
-        for item in range(span.start, span.stop)
+        for at, place in enumerate(_places(mini_batch, span.start, span.stop))
     ]
 
 
@@ -949,6 +955,6 @@ def _by_file(entry: _Open) -> dict[str, tuple[int, int, int]]:
         failed[name] += taken
         nameless -= taken
     for span in skipped:
-        for item in range(span.start, span.stop):
-            left_out[str(_place(mini_batch, item)[0])] += 1
+        for name, _ in _places(mini_batch, span.start, span.stop):
+            left_out[name] += 1
     return {name: (number, number - failed[name] - left_out[name], failed[name]) for name, number in items.items()}
