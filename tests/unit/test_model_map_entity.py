@@ -46,9 +46,9 @@ def test_a_map_that_cannot_be_meant_is_refused_in_words(model_map: dict[str, Any
 
 
 def test_a_map_stands_instead_of_model_and_script_and_needs_keys() -> None:
-    with pytest.raises(ValidationError, match="either 'model' or batchpoint.model_map, not both"):
+    with pytest.raises(ValidationError, match=r"either 'model' or batchpoint\.model_map, not both"):
         deployment(BY_NAME, model="m:1")
-    with pytest.raises(ValidationError, match="either 'code_configuration' or batchpoint.model_map"):
+    with pytest.raises(ValidationError, match=r"either 'code_configuration' or batchpoint\.model_map"):
         deployment(BY_NAME, code_configuration={"code": "c", "scoring_script": "s.py"})
     with pytest.raises(ValidationError, match="model_map needs partition_keys"):
         deployment(BY_NAME, batchpoint={"partition_keys": []})

@@ -19,6 +19,7 @@ class ModelReport(Part):
     model: str | None = None
     """``name:version``, or the model's file; None when the key has none."""
     rows: int = Field(default=0, ge=0)
+    """Rows that were predicted."""
     failed: int = Field(default=0, ge=0)
     skipped: int = Field(default=0, ge=0)
     """Rows that were left out because the key has no model (``on_missing: skip``)."""
@@ -37,7 +38,7 @@ class ScoredModel(Part):
     model: str | None = None
     """The model that scored the key last."""
     rows: int
-    """Of all jobs."""
+    """Rows that were predicted, of all jobs."""
     failed: int
     """Of all jobs."""
     seconds: float

@@ -40,7 +40,9 @@ class ScoredModels:
         Raises:
             RegistryError: the database does not answer.
         """
-        rows = [self._values(endpoint, deployment, job, report) for report in reports]
+        now = self._now()
+        line = {"endpoint_name": endpoint, "deployment_name": deployment, "last_seen_at": now, "last_job_name": job}
+        rows = [{**line, **_values(report)} for report in reports]
         try:
             with self._database.write() as connection:
                 if connection.execute(select(jobs.c.id).where(jobs.c.name == job).with_for_update()).first() is None:
@@ -52,7 +54,7 @@ class ScoredModels:
                     return False
                 if rows:
                     connection.execute(_added_up(self._database), rows)
-                noted = {"job_name": job, "at": self._now(), "event": _NOTED, "details": {"keys": len(rows)}}
+                noted = {"job_name": job, "at": now, "event": _NOTED, "details": {"keys": len(rows)}}
                 connection.execute(insert(events).values(noted))
         except IntegrityError:
             return False  # the deployment was deleted a moment ago
@@ -78,22 +80,19 @@ class ScoredModels:
         with self._database.read() as connection:
             return [_scored_model(row) for row in connection.execute(query)]
 
-    def _values(self, endpoint: str, deployment: str, job: str, report: ModelReport) -> dict[str, Any]:
-        message = report.message
-        if message is None and report.failed + report.skipped:
-            message = f"{report.failed:,} rows failed, {report.skipped:,} were skipped."
-        return {
-            "endpoint_name": endpoint,
-            "deployment_name": deployment,
-            "key": _key_text(report.key),
-            "model": report.model[:512] if report.model else None,
-            "rows": report.rows,
-            "failed": report.failed,
-            "seconds": report.seconds,
-            "last_seen_at": self._now(),
-            "last_job_name": job,
-            "message": message[:_LONGEST_MESSAGE] if message else None,
-        }
+
+def _values(report: ModelReport) -> dict[str, Any]:
+    message = report.message
+    if message is None and report.failed + report.skipped:
+        message = f"{report.failed:,} rows failed, {report.skipped:,} were skipped."
+    return {
+        "key": _key_text(report.key),
+        "model": report.model[:512] if report.model else None,
+        "rows": report.rows,
+        "failed": report.failed,
+        "seconds": report.seconds,
+        "message": message[:_LONGEST_MESSAGE] if message else None,
+    }
 
 
 def _added_up(database: Database) -> Any:
