@@ -65,6 +65,7 @@ COMMANDS: dict[str, Lazy] = {
     "model": Lazy("entities", "model", "Trained models."),
     "data": Lazy("entities", "data", "Data to score."),
     "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),
+    "component": Lazy("entities", "component", "Steps and pipelines to be used by name."),
     "datastore": Lazy("entities", "datastore", "Named places for bytes."),
     "compute": Lazy("entities", "compute", "Where jobs run."),
     "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),

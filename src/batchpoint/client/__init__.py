@@ -20,6 +20,7 @@ from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
+from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.errors import RequestError
 from batchpoint.settings import Settings
@@ -68,6 +69,7 @@ class Client:
         self.data = Assets(connection, self._files, "data", Data)
         self.environments = Assets(connection, self._files, "environments", Environment)
         self.codes = Assets(connection, self._files, "codes", Code)
+        self.components = Assets(connection, self._files, "components", Component)
         self.computes = Computes(connection, self._files, "computes", Compute)
         self.datastores = Datastores(connection, self._files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self._files, "endpoints", BatchEndpoint)
@@ -115,6 +117,7 @@ class Client:
             "data": self.data,
             "environment": self.environments,
             "code": self.codes,
+            "component": self.components,
             "compute": self.computes,
             "datastore": self.datastores,
             "endpoint": self.endpoints,

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from batchpoint import __version__
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import InvokeRequest, Job, Receipt
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import BatchpointError
