@@ -30,7 +30,8 @@ def registered_component(assets: Assets, component: Component, *, by: str | None
         InputError: nothing lies at a local path.
     """
     changes = _parts(assets, component, by)
-    changes["jobs"] = {name: registered_step(assets, step, by=by) for name, step in component.jobs.items()}
+    if component.jobs:
+        changes["jobs"] = {name: registered_step(assets, step, by=by) for name, step in component.jobs.items()}
     return component.model_copy(update=changes)
 
 
@@ -41,7 +42,7 @@ def registered_step(assets: Assets, step: Step, *, by: str | None) -> Step:
         changes["component"] = registered_component(assets, step.component, by=by)
     elif step.component is not None:
         changes["component"] = _reference(assets, "component", step.component)
-    if isinstance(step, PipelineStep):
+    if isinstance(step, PipelineStep) and step.jobs:
         changes["jobs"] = {name: registered_step(assets, inner, by=by) for name, inner in step.jobs.items()}
     return step.model_copy(update=changes)
 
