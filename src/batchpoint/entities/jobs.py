@@ -68,6 +68,7 @@ class Reason(StrEnum):
     RECEIPT_UNBALANCED = "receipt_unbalanced"
     NO_PROGRESS = "no_progress"
     WORKERS_LOST = "workers_lost"
+    STEP_FAILED = "step_failed"
     CANCELED_BY_USER = "canceled_by_user"
     LOST = "lost"
     INTERNAL_ERROR = "internal_error"
@@ -230,7 +231,13 @@ class Progress(Part):
     fraction: float | None = None
     """Done part of the input between 0 and 1, by bytes while the plan is still growing."""
     phase: str = "starting"
-    """starting, scoring, publishing, finished."""
+    """starting, scoring, publishing, finished; of a pipeline also running."""
+    steps_planned: int | None = None
+    """Of a pipeline: how many steps it has. What is counted in items is the sum over its steps."""
+    steps_done: int | None = None
+    """Of a pipeline: steps that completed."""
+    steps_failed: int | None = None
+    """Of a pipeline: steps that failed or were canceled."""
     heartbeat_at: datetime | None = None
 
 
