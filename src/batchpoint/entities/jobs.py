@@ -318,6 +318,8 @@ class Job(Entity):
     """Which step of it."""
     schedule_name: str | None = None
     """The schedule that started it."""
+    published_pipeline: str | None = None
+    """The published pipeline that it is a run of."""
     status: JobStatus = JobStatus.QUEUED
     reason: Reason | None = None
     cancel_requested: bool = False

@@ -47,13 +47,24 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
+        published_pipeline: str | None = None,
+        parent: str | None = None,
+        top_level: bool = False,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
     ) -> Sequence[Job]:
-        """Jobs, the newest first."""
+        """Jobs, the newest first. ``parent`` asks for the steps of that pipeline job, ``top_level`` for no steps."""
         found = self._registry.jobs.list(
-            status=status, endpoint=endpoint, deployment=deployment, archived=archived, limit=limit, offset=offset
+            status=status,
+            endpoint=endpoint,
+            deployment=deployment,
+            published_pipeline=published_pipeline,
+            parent=parent,
+            top_level=top_level,
+            archived=archived,
+            limit=limit,
+            offset=offset,
         )
         return [_with_progress(job) for job in found]
 
@@ -146,14 +157,16 @@ class Jobs:
             log.seek(max(size + offset, 0) if offset < 0 else offset)
             return log.read(limit)
 
-    def outputs(self, name: str) -> Sequence[tuple[str, int]]:
+    def outputs(self, name: str, output_name: str | None = None) -> Sequence[tuple[str, int]]:
         """The files that the job has published: path relative to the output, and size in bytes.
 
+        Without ``output_name`` those of its one output, or of ``score``.
+
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job or output.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
+        output = _output(self._registry.jobs.get(name), output_name)
         if output is None or output.folder is None:
             return []
         folder, stores = self._places.resolve(output.folder), self._places.stores()
@@ -161,14 +174,14 @@ class Jobs:
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
-    def open_output(self, name: str, path: str) -> Iterator[IO[bytes]]:
+    def open_output(self, name: str, path: str, output_name: str | None = None) -> Iterator[IO[bytes]]:
         """One file that the job has published, to read from.
 
         Raises:
-            NotFoundError: there is no such job or file.
+            NotFoundError: there is no such job, output or file.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
+        output = _output(self._registry.jobs.get(name), output_name)
         if output is None or output.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
         place, stores = self._places.below(self._places.resolve(output.folder), path), self._places.stores()
@@ -223,6 +236,10 @@ class Jobs:
             if current:
                 raise
             return then, []
+        if not isinstance(now, BatchDeployment):
+            if current:
+                raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
+            return then, []
         if current:
             return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
         if (then.code_configuration, then.environment) == (now.code_configuration, now.environment):
@@ -254,6 +271,18 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
         key: getattr(now, key) for key in ("model", "code_configuration", "environment", "environment_variables")
     }
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
+
+
+def _output(job: Job, name: str | None) -> Output | None:
+    """One of the job's outputs. Raises ``NotFoundError`` without one of that name, or when several are there."""
+    if not job.outputs:
+        return None
+    wanted = name or (SCORE if SCORE in job.outputs else next(iter(job.outputs)))
+    if wanted not in job.outputs or (name is None and wanted != SCORE and len(job.outputs) > 1):
+        said = f"has no output {name}" if name else "has several outputs"
+        message = f"Job {job.name} {said}. Name one of: {', '.join(job.outputs)}."
+        raise NotFoundError(message, kind="output", name=name, job=job.name)
+    return job.outputs[wanted]
 
 
 def _with_progress(job: Job) -> Job:
