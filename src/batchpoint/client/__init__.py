@@ -11,8 +11,9 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from batchpoint import __version__
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
 from batchpoint.client.jobs import Job, entity_of, inside
+from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.documents import Kind, read_body
@@ -20,15 +21,17 @@ from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
-from batchpoint.entities.pipelines import Component
+from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
+from batchpoint.entities.pipelines import Component, Pipeline
 from batchpoint.entities.resources import Compute, Datastore
-from batchpoint.errors import RequestError
+from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
 
 __all__ = ["Client", "Job", "load"]
 
 AnyAsset = TypeVar("AnyAsset", bound=Asset)
 AnyEntity = TypeVar("AnyEntity", bound=Entity)
+Asked = TypeVar("Asked")
 
 Archived = Literal["exclude", "only", "include"]
 
@@ -74,7 +77,8 @@ class Client:
         self.datastores = Datastores(connection, self._files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self._files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self._files)
-        self.jobs = Jobs(connection)
+        self.jobs = Jobs(connection, self._files)
+        self.pipelines = Pipelines(connection, self._files)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -101,11 +105,9 @@ class Client:
             _warn_about_version(self.url, str(self._server.get("version")))
         return self._server
 
-    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
-        """Any entity, by its class."""
-        kind = kind_of(entity)
-        door = self._doors()[kind]
-        return cast("Entity", door.create_or_update(entity, progress=progress))
+    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Any:
+        """Any entity, by its class; answers with it as it is stored, or with the ``Job`` that it starts."""
+        return self._doors()[kind_of(entity)].create_or_update(entity, progress=progress)
 
     def audit(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Who did what, and when; the newest first."""
@@ -122,6 +124,7 @@ class Client:
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
+            "job": self.jobs,
         }
 
     def _files(self) -> LocalFiles:
@@ -352,12 +355,12 @@ class Deployments:
 
     def create_or_update(
         self,
-        deployment: BatchDeployment,
+        deployment: AnyDeployment,
         *,
         set_default: bool = False,
         skip_script_validation: bool = False,
         progress: ByteProgress | None = None,
-    ) -> BatchDeployment:
+    ) -> AnyDeployment:
         """Store a deployment under its endpoint; models, code and environments declared in place are registered.
 
         Args:
@@ -376,21 +379,21 @@ class Deployments:
             "skip_script_validation": True if skip_script_validation else None,
         }
         path = self._path(deployment.endpoint_name, deployment.name)
-        return entity_of(BatchDeployment, self._connection.send("PUT", path, body=body, params=params, timeout=300))
+        return _deployment(self._connection.send("PUT", path, body=body, params=params, timeout=300))
 
-    def get(self, name: str, endpoint_name: str) -> BatchDeployment:
+    def get(self, name: str, endpoint_name: str) -> AnyDeployment:
         """One deployment."""
-        return entity_of(BatchDeployment, self._connection.get(self._path(endpoint_name, name)))
+        return _deployment(self._connection.get(self._path(endpoint_name, name)))
 
-    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[BatchDeployment]:
+    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[AnyDeployment]:
         """The deployments of an endpoint."""
         for item in self._connection.pages(address("endpoints", endpoint_name, "deployments"), limit=limit):
-            yield entity_of(BatchDeployment, item)
+            yield _deployment(item)
 
-    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> BatchDeployment:
+    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> AnyDeployment:
         """Change some keys; nested mappings are merged."""
         body = self._connection.send("PATCH", self._path(endpoint_name, name), body=dict(changes))
-        return entity_of(BatchDeployment, body)
+        return _deployment(body)
 
     def delete(self, name: str, endpoint_name: str) -> None:
         """Remove it.
@@ -413,8 +416,74 @@ class Deployments:
 class Jobs:
     """Jobs by name. Each verb is also a method of the ``Job`` itself."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, files: Callable[[], LocalFiles]) -> None:
         self._connection = connection
+        self._files = files
+
+    def create_or_update(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        idempotency_key: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Job:
+        """Start a pipeline, or a command by itself; answers at once with the job. A job never changes once it is there.
+
+        Args:
+            job: the pipeline or command, or the YAML file of one.
+            set: ``a.b=c`` for a file, applied before it is checked.
+            idempotency_key: the same key with the same job answers with the job that was made then; None makes a new
+                key, which keeps a repeated *connection attempt* from starting two jobs.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: with every fault of the pipeline; of a file with its lines.
+            AlreadyExistsError: there is a job of that name.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+
+        def start(body: dict[str, Any]) -> Job:
+            answered = self._connection.send("POST", "/jobs", body=body, headers=headers, timeout=300)
+            return Job(self._connection, entity_of(JobEntity, answered))
+
+        return self._with_body(job, set, progress, start)
+
+    def validate(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+    ) -> None:
+        """Look for every fault of a pipeline, or of a command, without storing or starting anything.
+
+        Raises:
+            InvalidEntityError: as ``create_or_update``; ``details['problems']`` lists them.
+        """
+
+        def check(body: dict[str, Any]) -> None:
+            found = self._connection.send("POST", "/jobs/validate", body=body, timeout=300)
+            if not found["valid"]:
+                raise InvalidEntityError(found["message"], problems=found["problems"])
+
+        self._with_body(job, set, None, check)
+
+    def _with_body(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        assignments: Iterable[str],
+        progress: ByteProgress | None,
+        ask: Callable[[dict[str, Any]], Asked],
+    ) -> Asked:
+        """Ask for something with the body of a job; faults of a file are told with its lines."""
+        if isinstance(job, Pipeline | CommandJob):
+            return ask(self._files().entity_body("job", job, progress=progress))
+        document, kind = declared_document("job", path=job, assignments=assignments)
+        entity = document.entity(kind)
+        try:
+            return ask(self._files().entity_body("job", entity, progress=progress))
+        except InvalidEntityError as error:
+            raise document.located(error) from None
 
     def get(self, name: str) -> Job:
         """One job."""
@@ -425,11 +494,12 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
+        parent: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Jobs, the newest first."""
-        query = {"status": status, "endpoint": endpoint, "archived": archived}
+        """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 
@@ -446,6 +516,10 @@ class Jobs:
         """``Job.retry_failed``."""
         return self.get(name).retry_failed(current_deployment=current_deployment)
 
+    def retry(self, name: str) -> Job:
+        """``Job.retry``."""
+        return self.get(name).retry()
+
     def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
         """``Job.wait``."""
         return self.get(name).wait(timeout, raise_on_failure=raise_on_failure)
@@ -454,9 +528,9 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path | None = None) -> Path:
+    def download(self, name: str, path: str | Path | None = None, *, output_name: str | None = None) -> Path:
         """``Job.download``."""
-        return self.get(name).download(path)
+        return self.get(name).download(path, output_name=output_name)
 
     def archive(self, name: str) -> None:
         """Hide a job from lists."""
@@ -505,6 +579,10 @@ def _warn_about_version(url: str, version: str) -> None:
             "with 'batchpoint down' and 'batchpoint up'; for another one install its version of batchpoint."
         )
         warnings.warn(message, VersionMismatchWarning, stacklevel=3)
+
+
+def _deployment(body: Any) -> AnyDeployment:
+    return entity_of(PipelineDeployment if body.get("type") == "pipeline" else BatchDeployment, body)
 
 
 def _named(name: str, version: str | None, label: str | None) -> tuple[str, str | None, str | None]:

@@ -58,6 +58,18 @@ def declared(
     Raises:
         InvalidEntityError: as ``load``.
     """
+    document, kind = declared_document(kind, path=path, given=given, assignments=assignments)
+    return document.entity(kind)
+
+
+def declared_document(
+    kind: Kind | None,
+    *,
+    path: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> tuple[Document, Kind]:
+    """The document of such an entity, with all files that it names in place, and its kind. Raises as ``load``."""
     document = read_yaml(path) if path is not None else Document(value={}, name=kind or "options")
     for key, value in (given or {}).items():
         document = document.with_value((key,), value)
@@ -73,7 +85,7 @@ def declared(
         here = path is None or key in not_from_file
         return Path.cwd() if here else Path(path or "").parent.absolute()
 
-    return in_place(document, kind, folder_of).entity(kind)
+    return in_place(document, kind, folder_of), kind
 
 
 def in_place(

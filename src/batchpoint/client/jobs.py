@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
@@ -133,7 +134,7 @@ class Job:
             raise BY_CODE.get(code, ScoringError)(failure_text(job), job=job.name, reason=job.reason)
 
     def events(self) -> Iterator[tuple[str, Any]]:
-        """``status``, ``progress``, ``log`` and ``end`` events with their data, as they happen."""
+        """``status``, ``progress``, ``step``, ``log`` and ``end`` events with their data, as they happen."""
         for name, data in self._connection.events(address("jobs", self.name, "events")):
             yield name, data
             if name == "end":
@@ -165,25 +166,43 @@ class Job:
         body = self._connection.send("POST", address("jobs", self.name, "retry-failed"), params=query)
         return Job(self._connection, entity_of(JobEntity, body))
 
-    def output_files(self) -> list[dict[str, Any]]:
-        """``path`` and ``size`` of each file of the output."""
-        return list(self._connection.pages(address("jobs", self.name, "outputs")))
+    def retry(self) -> Job:
+        """``retry_failed``; of a failed pipeline, a new job that goes on from its failed steps."""
+        return self.retry_failed()
 
-    def download(self, path: str | Path | None = None, *, progress: ByteProgress | None = None) -> Path:
-        """Copy the files of the output into a folder, by default one named after the job, and answer with it.
+    def steps(self) -> dict[str, Job]:
+        """Of a pipeline: the job of each step that was started, by the step's name, in the order of their start."""
+        found = [entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name)]
+        return {job.step_name or job.name: Job(self._connection, job) for job in reversed(found)}
+
+    def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:
+        """``path`` and ``size`` of each file of an output; by default of ``score``, or of the only one."""
+        return list(self._connection.pages(address("jobs", self.name, "outputs"), output=output_name))
+
+    def download(
+        self, path: str | Path | None = None, *, output_name: str | None = None, progress: ByteProgress | None = None
+    ) -> Path:
+        """Copy the files of the outputs into a folder, by default one named after the job, and answer with it.
+
+        Args:
+            path: the folder. Of a job with several outputs each goes to a folder of its name in it.
+            output_name: this output alone; ``<step>.<output>`` is one of a pipeline's step.
+            progress: called as bytes arrive.
 
         Raises:
             ConflictError: the job has not finished.
-            NotFoundError: it has published nothing.
+            NotFoundError: it has no such step or output, or has published nothing.
         """
-        self._must_be_finished("download")
         folder = Path(path or self.name)
-        files = self.output_files()
-        if not files:
+        if output_name is not None and "." in output_name and output_name not in self.entity.outputs:
+            step, _, output = output_name.partition(".")
+            return self._step(step).download(folder, output_name=output, progress=progress)
+        self._must_be_finished("download")
+        several = output_name is None and len(self.entity.outputs) > 1 and "score" not in self.entity.outputs
+        places = {name: folder / name for name in self.entity.outputs} if several else {output_name: folder}
+        found = sum(self._download(name, place, progress) for name, place in places.items())
+        if not found:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
-        for file in files:
-            source = address("jobs", self.name, "outputs", file=file["path"])
-            self._connection.download(source, inside(folder, file["path"]), progress=progress)
         return folder
 
     def predictions(self, engine: Engine = "pandas") -> Any:
@@ -219,6 +238,23 @@ class Job:
     def log(self, path: str, *, offset: int = 0) -> str:
         """The text of one log file, from a byte offset."""
         return self._connection.text(address("jobs", self.name, "logs", file=path), offset=offset or None)
+
+    def _download(self, output_name: str | None, folder: Path, progress: ByteProgress | None) -> int:
+        """Fetch one output; answers how many files it has."""
+        files = self.output_files(output_name)
+        query = f"?{urlencode({'output': output_name})}" if output_name else ""
+        for file in files:
+            source = address("jobs", self.name, "outputs", file=file["path"]) + query
+            self._connection.download(source, inside(folder, file["path"]), progress=progress)
+        return len(files)
+
+    def _step(self, name: str) -> Job:
+        steps = self.steps()
+        if name not in steps:
+            known = ", ".join(steps) or "none was started"
+            message = f"Job {self.name} has no step {name}. Its steps: {known}."
+            raise NotFoundError(message, kind="step", name=name, job=self.name)
+        return steps[name]
 
     def _events_while_served(self) -> Iterator[tuple[str, Any]]:
         with suppress(ServerUnavailableError):
@@ -277,7 +313,12 @@ def failure_text(job: JobEntity) -> str:
 def event_line(name: str, data: Any) -> str | None:
     """One event as a line of text; None when there is nothing to say."""
     if name == "log":
-        return str(data.get("line", "")) if isinstance(data, dict) else str(data)
+        if not isinstance(data, dict):
+            return str(data)
+        return f"{data['step']}: {data.get('line', '')}" if data.get("step") else str(data.get("line", ""))
+    if name == "step" and isinstance(data, dict):
+        reused = f" (reused from {data['reused_from']})" if data.get("reused_from") else ""
+        return f"Step {data.get('step')}: {data.get('status')}{reused}"
     if name == "status" and isinstance(data, dict):
         waiting = f" (waiting for {data['waiting_for']})" if data.get("waiting_for") else ""
         return f"{data.get('status', '')}{waiting}"

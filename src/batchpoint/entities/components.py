@@ -12,6 +12,7 @@ from batchpoint.entities.pipelines import (
     DataBinding,
     InputPort,
     OutputBinding,
+    OutputPort,
     ParallelStep,
     Pipeline,
     PipelineStep,
@@ -113,3 +114,26 @@ def literal_type(value: LiteralValue) -> str:
 def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
     found = {name: given_value(port) for name, port in ports.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def as_component(pipeline: Pipeline, name: str) -> Component:
+    """A pipeline component that does what the pipeline does; what the pipeline was given are its defaults."""
+    inputs = {key: _port(given) for key, given in pipeline.inputs.items()}
+    outputs = {key: OutputPort(type=given.type, mode=given.mode) for key, given in pipeline.outputs.items()}
+    return Component(
+        name=name,
+        type="pipeline",
+        display_name=pipeline.display_name,
+        description=pipeline.description,
+        inputs=inputs,
+        outputs=outputs,
+        jobs=pipeline.jobs,
+    )
+
+
+def _port(given: LiteralValue | InputPort | DataBinding) -> InputPort:
+    if isinstance(given, InputPort):
+        return given
+    if isinstance(given, DataBinding):
+        return InputPort(type=given.type or "uri_folder", path=given.path, mode=given.mode)
+    return InputPort.model_validate({"type": literal_type(given), "default": given})

@@ -234,9 +234,18 @@ class Document:
             problems = _problems(model, self, value, refused.errors())
         if hint:
             problems.insert(0, {"place": self.places.get(("$schema",), self.name), "key": "$schema", "message": hint})
-        lines = [f"{problem['place']}: {problem['message']}" for problem in problems]
-        head = f"{self.name} is not valid:" if len(lines) == 1 else f"{self.name} has {len(lines)} faults:"
-        raise InvalidEntityError("\n  ".join([head, *lines]), problems=problems)
+        raise _refusal(self.name, problems)
+
+    def located(self, error: InvalidEntityError) -> InvalidEntityError:
+        """What a server said about this document, each fault with the file and line of its key."""
+        problems = []
+        for known in error.details.get("problems") or ():
+            key = tuple(int(step) if step.isdigit() else step for step in str(known.get("key", "")).split("."))
+            if key[:2] == ("jobs", "command") and "jobs" not in self.value:
+                key = key[2:]  # a command by itself was made the one step of a pipeline
+            message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
+            problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
+        return _refusal(self.name, problems) if problems else error
 
 
 def read_document(text: str, *, name: str = "document") -> Document:
@@ -558,6 +567,12 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
         else:
             left = str(step)
     return tuple(key), left
+
+
+def _refusal(name: str, problems: list[dict[str, Any]]) -> InvalidEntityError:
+    lines = [f"{problem['place']}: {problem['message']}" for problem in problems]
+    head = f"{name} is not valid:" if len(lines) == 1 else f"{name} has {len(lines)} faults:"
+    return InvalidEntityError("\n  ".join([head, *lines]), problems=problems)
 
 
 def _problems(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from batchpoint.entities.base import AssetName, DeploymentName, EndpointName, Entity, JobName
+from batchpoint.entities.base import AssetName, DeploymentName, EndpointName, Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, ResourceConfiguration
 from batchpoint.entities.jobs import LiteralValue
 from batchpoint.entities.pipelines import (
@@ -131,3 +131,43 @@ class PublishedPipeline(Entity):
     status: Literal["Active", "Disabled"] = "Active"
     endpoint: str | None = None
     """Address that starts a run. Set by the server."""
+
+
+class PublishRequest(Part):
+    """What is to be published: a pipeline component, a pipeline, or what a job ran."""
+
+    name: AssetName
+    version: str | None = None
+    description: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    experiment_name: str | None = None
+    settings: PipelineSettings | None = None
+    """None: those of the pipeline or the job."""
+    component: str | ComponentInPlace | None = None
+    pipeline: Pipeline | None = None
+    job: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PublishRequest:
+        if sum(source is not None for source in (self.component, self.pipeline, self.job)) != 1:
+            raise ValueError("give one of 'component', 'pipeline' and 'job'")
+        return self
+
+
+class DataPath(Part):
+    """A place in a datastore, as the first SDK of Azure ML writes it."""
+
+    datastore_name: str = Field(alias="DataStoreName")
+    relative_path: str = Field(default="", alias="RelativePath")
+
+
+class RunRequest(Part):
+    """What a POST to a published pipeline may say. Keys are those of Azure ML's published pipelines."""
+
+    experiment_name: str | None = Field(default=None, alias="ExperimentName")
+    parameter_assignments: dict[str, LiteralValue] = Field(default_factory=dict, alias="ParameterAssignments")
+    data_path_assignments: dict[str, str | DataPath] = Field(default_factory=dict, alias="DataPathAssignments")
+    """For each data input an address, or ``DataStoreName`` and ``RelativePath``."""
+    description: str | None = Field(default=None, alias="Description")
+    run_source: str | None = Field(default=None, alias="RunSource")
+    tags: dict[str, str] = Field(default_factory=dict, alias="Tags")

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from batchpoint.entities.base import Part
-from batchpoint.entities.documents import read_body
+from batchpoint.entities.documents import model_of, read_body
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
+from batchpoint.entities.pipeline_deployments import CommandJob
+from batchpoint.entities.pipelines import Pipeline
+from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents, with_place
-from batchpoint.server.api.wire import LARGEST_OFFSET, JsonBody, Paged, answer, described, files_json, merged
+from batchpoint.server.api.wire import (
+    LARGEST_OFFSET,
+    JsonBody,
+    Paged,
+    answer,
+    check_local_paths,
+    described,
+    files_json,
+    merged,
+)
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.context import Shared, Work
+from batchpoint.server.context import Context, Shared, Work
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -56,6 +68,33 @@ def list_jobs(
         offset=page.offset,
     )
     return page.answer(found)
+
+
+@router.post("", name="jobs.create", status_code=202, **described(body=Pipeline, result=Job))
+def create(
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> JSONResponse:
+    """Start a pipeline; or, with ``type: command``, a command by itself. Its address is in ``Location``.
+
+    The same ``Idempotency-Key`` with the same body answers with the job that was made then.
+    """
+    pipeline = _pipeline(shared, body)
+    job = shared.workspace.pipelines.submit(pipeline, by=caller.name, idempotency_key=idempotency_key)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/validate", name="jobs.validate", **described(body=Pipeline))
+def validate(body: JsonBody, _: Operator, shared: Shared) -> JSONResponse:
+    """Look for every fault of a pipeline, or of a command; nothing is stored or started."""
+    try:
+        shared.workspace.pipelines.validate(_pipeline(shared, body))
+    except InvalidEntityError as error:
+        problems = error.details.get("problems") or [{"place": "body", "key": "", "message": error.message}]
+        return answer({"valid": False, "message": error.message, "problems": problems})
+    return answer({"valid": True, "message": None, "problems": []})
 
 
 @router.get("/{name}", name="jobs.get", **described(result=Job))
@@ -177,3 +216,12 @@ def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, l
 def receipt(name: str, _: Reader, work: Work) -> JSONResponse:
     """The reconciliation: items = ok + failed + skipped."""
     return answer(work.jobs.receipt(name))
+
+
+def _pipeline(shared: Context, body: Any) -> Pipeline:
+    """The pipeline that a body declares. Raises ``InvalidEntityError``."""
+    job = read_body(model_of("job", body), body)
+    check_local_paths(shared, "job", job)
+    pipeline = job.as_pipeline() if isinstance(job, CommandJob) else job
+    assert isinstance(pipeline, Pipeline)
+    return pipeline
