@@ -10,6 +10,8 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.tokens import Tokens
@@ -30,9 +32,13 @@ class Workspace:
     resources: Resources
     endpoints: Endpoints
     jobs: Jobs
+    pipelines: Pipelines
+    published_pipelines: PublishedPipelines
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
+    pipeline_changed: threading.Event = field(repr=False)
+    """Set when there is something new for the pipeline driver: a queued pipeline, an ended step, a wish to cancel."""
 
     @classmethod
     def open(cls, settings: Settings) -> Workspace:
@@ -47,18 +53,22 @@ class Workspace:
         datastore.mkdir(parents=True, exist_ok=True)
         ensure_built_in(registry, datastore_path=str(datastore), instances=settings.default_compute_instances)
         places = Places(registry)
-        job_queued = threading.Event()
+        job_queued, pipeline_changed = threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
+        pipelines = Pipelines(registry, assets, places, pipeline_changed)
         return cls(
             settings=settings,
             registry=registry,
             places=places,
             assets=assets,
             resources=Resources(registry),
-            endpoints=Endpoints(registry, assets, places, job_queued),
-            jobs=Jobs(registry, places, job_queued),
+            endpoints=Endpoints(registry, assets, places, pipelines, job_queued),
+            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            pipelines=pipelines,
+            published_pipelines=PublishedPipelines(registry, assets, pipelines),
             tokens=Tokens(registry),
             job_queued=job_queued,
+            pipeline_changed=pipeline_changed,
         )
 
     def stores(self) -> Stores:

@@ -16,13 +16,14 @@ from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
+from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
-from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
+from batchpoint.entities.jobs import Input, InvokeRequest, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
-from batchpoint.entities.pipelines import Component, Pipeline
+from batchpoint.entities.pipelines import Component, InputPort, Pipeline
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
@@ -281,7 +282,7 @@ class Endpoints(Resources[BatchEndpoint]):
         endpoint_name: str,
         *,
         input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
-        inputs: Mapping[str, InputLike] | None = None,
+        inputs: Mapping[str, InputLike | LiteralValue] | None = None,
         deployment_name: str | None = None,
         job_name: str | None = None,
         experiment_name: str | None = None,
@@ -299,7 +300,7 @@ class Endpoints(Resources[BatchEndpoint]):
         Args:
             endpoint_name: the endpoint.
             input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
-            inputs: the same, by name, instead of ``input``.
+            inputs: the same, by name, instead of ``input``; those of a pipeline deployment may be plain values too.
             deployment_name: None asks the default deployment.
             job_name: None lets the server choose.
             experiment_name: recorded with the job.
@@ -320,9 +321,11 @@ class Endpoints(Resources[BatchEndpoint]):
         given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
         changes = read_overrides(given)
         files = self._files()
+        data, literals = self._apart(endpoint_name, deployment_name, _one_way(input, inputs))
         places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
         asked = {
-            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            "inputs": {key: _input(value, files, progress) for key, value in data.items()},
+            "literals": literals,
             "outputs": {key: _output(value, files) for key, value in places.items()},
             "deployment_name": deployment_name,
             "job_name": job_name or changes.job_name,
@@ -339,6 +342,40 @@ class Endpoints(Resources[BatchEndpoint]):
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
+
+    def _apart(
+        self, endpoint_name: str, deployment_name: str | None, given: Mapping[str, Any]
+    ) -> tuple[dict[str, InputLike], dict[str, LiteralValue]]:
+        """Data and plain values. What a mere text is, only the deployment knows: it is asked when there is one."""
+        data: dict[str, InputLike] = {}
+        literals: dict[str, LiteralValue] = {}
+        ports: Mapping[str, Any] | None = None
+        for name, value in given.items():
+            if isinstance(value, str):
+                ports = self._ports(endpoint_name, deployment_name) if ports is None else ports
+                is_data = not ports or (name in ports and ports[name].type in DATA_TYPES)
+            else:
+                is_data = literal_in(value) is None
+            if is_data:
+                data[name] = value
+            else:
+                literals[name] = value if isinstance(value, str) else cast("LiteralValue", literal_in(value))
+        return data, literals
+
+    def _ports(self, endpoint_name: str, deployment_name: str | None) -> Mapping[str, InputPort]:
+        """The inputs of a pipeline deployment's component; none for a model deployment, or where the invoke will say
+        what is wrong."""
+        try:
+            name = deployment_name or self.get(endpoint_name).defaults.deployment_name
+            path = address("endpoints", endpoint_name, "deployments", name or "-")
+            deployment = _deployment(self._connection.get(path))
+            if isinstance(deployment, BatchDeployment) or not isinstance(deployment.component, str):
+                return {}
+            reference = parse_reference(deployment.component)
+            found = self._connection.get(address("components", reference.name), version=reference.version)
+            return entity_of(Component, found).inputs
+        except NotFoundError:
+            return {}
 
     def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs of an endpoint, the newest first."""
@@ -582,7 +619,8 @@ def _warn_about_version(url: str, version: str) -> None:
 
 
 def _deployment(body: Any) -> AnyDeployment:
-    return entity_of(PipelineDeployment if body.get("type") == "pipeline" else BatchDeployment, body)
+    is_pipeline = isinstance(body, Mapping) and body.get("type") == "pipeline"
+    return entity_of(PipelineDeployment, body) if is_pipeline else entity_of(BatchDeployment, body)
 
 
 def _named(name: str, version: str | None, label: str | None) -> tuple[str, str | None, str | None]:
@@ -597,12 +635,12 @@ def _mapping(overrides: Overrides | Mapping[str, Any]) -> Mapping[str, Any]:
     return overrides
 
 
-def _one_way(one: InputLike | None, many: Mapping[str, InputLike] | None) -> Mapping[str, InputLike]:
+def _one_way(one: InputLike | None, many: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if one is not None and many:
         raise RequestError("Give either 'input' or 'inputs', not both.")
-    if one is None and not many:
+    if one is None and many is None:
         raise RequestError("Input path can't be empty for batch endpoint invoke: give 'input'.")
-    return {"input": one} if one is not None else (many or {})
+    return {"input": Input(path=str(one)) if isinstance(one, str) else one} if one is not None else (many or {})
 
 
 def _input(given: InputLike, files: LocalFiles, progress: ByteProgress | None) -> Input:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from batchpoint.entities.bindings import binding_of
@@ -63,9 +64,7 @@ def as_steps(pipeline: Pipeline) -> Pipeline:
         return pipeline
     inputs: dict[str, LiteralValue | InputPort | DataBinding] = {**component.inputs}
     for name, given in pipeline.inputs.items():
-        port = component.inputs.get(name)
-        literal = not isinstance(given, InputPort | DataBinding)
-        inputs[name] = port.model_copy(update={"default": given}) if port is not None and literal else given
+        inputs[name] = _of_port(component.inputs.get(name), given)
     outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()} | pipeline.outputs
     changes = {"component": None, "jobs": component.jobs, "inputs": inputs, "outputs": outputs}
     return pipeline.model_copy(update=changes)
@@ -111,6 +110,19 @@ def literal_type(value: LiteralValue) -> str:
     return {int: "integer", float: "number"}.get(type(value), "string")
 
 
+def _of_port(
+    port: InputPort | None, given: LiteralValue | InputPort | DataBinding
+) -> LiteralValue | InputPort | DataBinding:
+    """What an input is given, in the type that it is declared with."""
+    if port is None or isinstance(given, InputPort):
+        return given
+    if isinstance(given, DataBinding):
+        return given if given.type or port.type not in DATA_TYPES else given.model_copy(update={"type": port.type})
+    if port.type in DATA_TYPES and isinstance(given, str):
+        return DataBinding.model_validate({"type": port.type, "path": given})
+    return port.model_copy(update={"default": given})
+
+
 def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
     found = {name: given_value(port) for name, port in ports.items()}
     return {name: value for name, value in found.items() if value is not None}
@@ -137,3 +149,28 @@ def _port(given: LiteralValue | InputPort | DataBinding) -> InputPort:
     if isinstance(given, DataBinding):
         return InputPort(type=given.type or "uri_folder", path=given.path, mode=given.mode)
     return InputPort.model_validate({"type": literal_type(given), "default": given})
+
+
+_SAID_ABOUT_IT = frozenset(
+    {"name", "version", "description", "tags", "properties", "display_name", "archived"}
+    | {"created_at", "modified_at", "created_by"}
+)
+"""Keys of a component that do not change what it does."""
+
+
+def definition(component: Component) -> dict[str, Any]:
+    """All that decides what the component does, as JSON."""
+    body = {key: value for key, value in component.body().items() if key not in _SAID_ABOUT_IT}
+    return body | ({"jobs": _definitions(component.jobs)} if component.jobs else {})
+
+
+def _definitions(jobs: Mapping[str, Step]) -> dict[str, Any]:
+    found = {}
+    for name, step in jobs.items():
+        body = step.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        if isinstance(step.component, Component):
+            body["component"] = definition(step.component)
+        if isinstance(step, PipelineStep) and step.jobs:
+            body["jobs"] = _definitions(step.jobs)
+        found[name] = body
+    return found

@@ -20,10 +20,12 @@ import yaml
 
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
+from batchpoint.entities.components import definition
+from batchpoint.entities.pipeline_faults import refuse
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
 from batchpoint.errors import DatastoreError, InvalidEntityError
-from batchpoint.operations import components
+from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Place, Places, asset_reference
 from batchpoint.registry import Registry
 from batchpoint.registry.assets import Archived
@@ -217,8 +219,10 @@ class Assets:
     def _prepare(self, asset: Asset, by: str | None) -> tuple[Asset, str]:
         """The asset as it is stored, its content uploaded and checked; and the hash of the content."""
         if isinstance(asset, Component):
-            component = components.registered_component(self, asset, by=by)
-            return component, components.content_hash(component)
+            resolver = PipelineResolver(self._registry, self, self._places, by=by, register=True)
+            component = resolver.resolve_component(asset)
+            refuse(f"Component {asset.name}", resolver.faults)
+            return component, _hash_text(json.dumps(definition(component), sort_keys=True))
         if isinstance(asset, Environment):
             asset = _with_requirements(asset)
             content = asset.model_dump(mode="json", include={"image", "conda_file", "pip_requirements", "build"})

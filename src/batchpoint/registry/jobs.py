@@ -231,7 +231,7 @@ class Jobs:
         lease_seconds: float,
         *,
         fits: Callable[[Job], str | None] = lambda _job: None,
-        types: Collection[JobType] = ("scoring", "command", "pipeline"),
+        types: Sequence[JobType] = ("scoring", "command", "pipeline"),
     ) -> ClaimedJob | None:
         """Take the next job to work on, of one of these types; None when there is none that fits.
 
@@ -455,7 +455,7 @@ class Jobs:
             self._note(connection, job.name, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
         return _job(row)
 
-    def _claimable(self, query: Select[Any], types: Collection[JobType]) -> Select[Any]:
+    def _claimable(self, query: Select[Any], types: Sequence[JobType]) -> Select[Any]:
         expired = jobs.c.status.in_([str(status) for status in LEASED_STATUSES]) & (
             jobs.c.lease_expires_at <= self._now()
         )
@@ -467,7 +467,7 @@ class Jobs:
         owner: str,
         lease_seconds: float,
         fits: Callable[[Job], str | None],
-        types: Collection[JobType],
+        types: Sequence[JobType],
     ) -> ClaimedJob | None:
         query = self._claimable(select(jobs), types).where(jobs.c.status != str(JobStatus.QUEUED)).order_by(jobs.c.id)
         for row in connection.execute(query.limit(100).with_for_update(skip_locked=True)).all():
@@ -484,7 +484,7 @@ class Jobs:
         owner: str,
         lease_seconds: float,
         fits: Callable[[Job], str | None],
-        types: Collection[JobType],
+        types: Sequence[JobType],
     ) -> ClaimedJob | None:
         queued = (jobs.c.status == str(JobStatus.QUEUED)) & jobs.c.type.in_(types)
         first = func.min(jobs.c.id)

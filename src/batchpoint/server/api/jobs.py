@@ -62,7 +62,6 @@ def list_jobs(
         status=status,
         endpoint=endpoint,
         parent=parent,
-        top_level=parent is None,
         archived=archived,
         limit=page.reach,
         offset=page.offset,
