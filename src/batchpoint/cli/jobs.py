@@ -124,15 +124,15 @@ def retry_failed(state: State, name: str, streamed: bool, current_deployment: bo
 @job.command()
 @name_option
 @click.option("-p", "--download-path", help="Folder to copy into.  [default: a folder named after the job]")
-@click.option("--output-name", type=click.Choice(["score"]), help="Which output; there is one.")
+@click.option("--output-name", help="Which output.  [default: all; of several, each in a folder of its name]")
 @click.option("--all", "everything", is_flag=True, help="Logs too, in the folder logs.")
 @common
-def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:  # noqa: ARG001 - accepted, as Azure's command line does; there is one output
-    """Copy the files of the output: predictions, failed items, receipt."""
+def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:
+    """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote."""
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)
-    folder = fetched.download(download_path or name)
+    folder = fetched.download(download_path or name, output_name=output_name)
     if everything:
         for file in fetched.logs():
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")

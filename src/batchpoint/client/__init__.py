@@ -451,9 +451,9 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path | None = None) -> Path:
+    def download(self, name: str, path: str | Path | None = None, *, output_name: str | None = None) -> Path:
         """``Job.download``."""
-        return self.get(name).download(path)
+        return self.get(name).download(path, output_name=output_name)
 
     def archive(self, name: str) -> None:
         """Hide a job from lists."""

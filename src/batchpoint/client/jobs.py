@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -165,26 +166,40 @@ class Job:
         body = self._connection.send("POST", address("jobs", self.name, "retry-failed"), params=query)
         return Job(self._connection, entity_of(JobEntity, body))
 
-    def output_files(self) -> list[dict[str, Any]]:
-        """``path`` and ``size`` of each file of the output."""
-        return list(self._connection.pages(address("jobs", self.name, "outputs")))
+    def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:
+        """``path`` and ``size`` of each file of an output: the one that is named, the only one, or the predictions."""
+        return list(self._connection.pages(address("jobs", self.name, "outputs"), output=output_name))
 
-    def download(self, path: str | Path | None = None, *, progress: ByteProgress | None = None) -> Path:
-        """Copy the files of the output into a folder, by default one named after the job, and answer with it.
+    def download(
+        self,
+        path: str | Path | None = None,
+        *,
+        output_name: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Path:
+        """Copy the files of the outputs into a folder, by default one named after the job, and answer with it.
+
+        Of a job with several outputs each is copied into a folder of its name, unless ``output_name`` names one.
 
         Raises:
             ConflictError: the job has not finished.
-            NotFoundError: it has published nothing.
+            NotFoundError: it has no such output, or has published nothing.
         """
         self._must_be_finished("download")
         folder = Path(path or self.name)
-        files = self.output_files()
-        if not files:
+        names = [output_name] if output_name else list(self.entity.outputs) or [None]
+        found = [(name, file["path"]) for name in names for file in self.output_files(name)]
+        if not found:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
-        for file in files:
-            source = address("jobs", self.name, "outputs", file=file["path"])
-            self._connection.download(source, inside(folder, file["path"]), progress=progress)
+        for name, file in found:
+            target = inside(folder, f"{name}/{file}" if len(names) > 1 else file)
+            self._connection.download(self._file(file, name), target, progress=progress)
         return folder
+
+    def _file(self, path: str, output_name: str | None = None) -> str:
+        """The address of a file of an output."""
+        place = address("jobs", self.name, "outputs", file=path)
+        return f"{place}?output={quote(output_name)}" if output_name else place
 
     def predictions(self, engine: Engine = "pandas") -> Any:
         """The predictions as a pandas or polars DataFrame, or an Arrow table.
@@ -205,7 +220,7 @@ class Job:
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
-            self._connection.download(address("jobs", self.name, "outputs", file=name), local)
+            self._connection.download(self._file(name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:

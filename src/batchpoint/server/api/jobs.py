@@ -153,16 +153,16 @@ def read_log(
 
 
 @router.get("/{name}/outputs", name="jobs.outputs")
-def outputs(name: str, _: Reader, work: Work) -> JSONResponse:
-    """The files of the output ``score``: path and size."""
-    return answer({"value": files_json(work.jobs.outputs(name)), "next": None})
+def outputs(name: str, _: Reader, work: Work, output: str | None = None) -> JSONResponse:
+    """The files of one output, by default the only one or the one with the predictions: path and size."""
+    return answer({"value": files_json(work.jobs.outputs(name, output)), "next": None})
 
 
 @router.get("/{name}/outputs/{path:path}", name="jobs.open_output")
-def open_output(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
+def open_output(name: str, path: str, _: Reader, work: Work, output: str | None = None) -> StreamingResponse:
     """One of them."""
-    size = dict(work.jobs.outputs(name)).get(path)
-    return streamed(work.jobs.open_output(name, path), path, size)
+    size = dict(work.jobs.outputs(name, output)).get(path)
+    return streamed(work.jobs.open_output(name, path, output), path, size)
 
 
 @router.get("/{name}/errors", name="jobs.errors")
