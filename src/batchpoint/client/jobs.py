@@ -187,7 +187,7 @@ class Job:
         """
         self._must_be_finished("download")
         folder = Path(path or self.name)
-        names = [output_name] if output_name else list(self.entity.outputs) or [None]
+        names: list[str | None] = [output_name] if output_name else [*self.entity.outputs] or [None]
         found = [(name, file["path"]) for name in names for file in self.output_files(name)]
         if not found:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
