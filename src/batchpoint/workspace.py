@@ -10,6 +10,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.tokens import Tokens
@@ -30,9 +31,12 @@ class Workspace:
     resources: Resources
     endpoints: Endpoints
     jobs: Jobs
+    pipelines: Pipelines
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
+    pipeline_changed: threading.Event = field(repr=False)
+    """Set when there is something new for the pipeline driver: a queued pipeline, an ended step, a wish to cancel."""
 
     @classmethod
     def open(cls, settings: Settings) -> Workspace:
@@ -47,8 +51,9 @@ class Workspace:
         datastore.mkdir(parents=True, exist_ok=True)
         ensure_built_in(registry, datastore_path=str(datastore), instances=settings.default_compute_instances)
         places = Places(registry)
-        job_queued = threading.Event()
+        job_queued, pipeline_changed = threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
+        pipelines = Pipelines(registry, assets, places, pipeline_changed)
         return cls(
             settings=settings,
             registry=registry,
@@ -56,9 +61,11 @@ class Workspace:
             assets=assets,
             resources=Resources(registry),
             endpoints=Endpoints(registry, assets, places, job_queued),
-            jobs=Jobs(registry, places, job_queued),
+            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            pipelines=pipelines,
             tokens=Tokens(registry),
             job_queued=job_queued,
+            pipeline_changed=pipeline_changed,
         )
 
     def stores(self) -> Stores:

@@ -126,7 +126,7 @@ class Dispatcher:
         def fits(job: Job) -> str | None:
             return reason_to_wait(claim_of(job, computes), computes, held)
 
-        claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits)
+        claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits, types=("scoring", "command"))
         if claimed is None:
             return False
         self._begin(claimed, claim_of(claimed.job, computes))

@@ -81,6 +81,8 @@ class Resolved:
     inputs: tuple[Place, ...] = ()
     """Where the input lies, assets replaced by what they point to."""
     tabular_input: bool = True
+    is_table: bool = False
+    """Whether the input is a table as such, an MLTable or a query, and not files that hold one."""
     mltable: dict[str, Any] | None = None
 
 
@@ -262,9 +264,10 @@ class Launcher:
         model, model_path = self._model(deployment)
         code = deployment.code_configuration
         code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
-        inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
+        inputs = tuple(self._input_places(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, mltable=mltable is not None)
+        is_table = mltable is not None or _scored(job).query is not None
+        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, is_table=is_table)
         output, file_name = output_place(job, collected_output(job), self._places)
         resolved = Resolved(
             python=interpreter.python,
@@ -278,6 +281,7 @@ class Launcher:
             code_dir=code_dir,
             inputs=inputs,
             tabular_input=tabular,
+            is_table=is_table,
             mltable=mltable,
         )
         return interpreter, resolved
@@ -289,19 +293,22 @@ class Launcher:
         model = given if isinstance(given, Model) else cast("Model", assets.resolve("model", given))
         return model, assets.local_path(model)
 
-    def _input_paths(self, job: Job) -> Iterable[str]:
+    def _input_places(self, job: Job) -> Iterable[Place]:
         given = _scored(job)
+        if given.query is not None:
+            yield self._places.resolve_database(given.path)
+            return
         for path in (given.path, *given.paths):
             reference = asset_reference(path)
-            if reference is None:
-                yield path
-            else:
-                yield cast("Data", self._workspace.assets.resolve("data", reference)).path
+            data = self._workspace.assets.resolve("data", reference) if reference else None
+            yield self._places.resolve(cast("Data", data).path if data else path)
 
     def _look_at_input(self, job: Job, inputs: tuple[Place, ...]) -> tuple[bool, dict[str, Any] | None]:
         """Whether the input's first file holds rows, and the parsed MLTable of an input of that type."""
         stores = self._places.stores()
         first, given = inputs[0], _scored(job)
+        if given.query is not None:
+            return True, None
         if given.type == "mltable":
             with stores.open_read(f"{first.url.rstrip('/')}/MLTable", first.datastore) as file:
                 parsed = yaml.safe_load(file)
@@ -331,10 +338,10 @@ class Launcher:
         model_path: Path | None,
         *,
         tabular: bool,
-        mltable: bool,
+        is_table: bool,
     ) -> Interpreter:
         takes = deployment.batchpoint.mini_batch_type
-        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and mltable)
+        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and is_table)
         also = _PACKAGES_FOR_ROWS if reads_rows and tabular else ()
         environment = deployment.environment
         if isinstance(environment, str):
@@ -419,7 +426,7 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     takes = options.mini_batch_type
     if takes == "auto":
         by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
-        rows = resolved.mltable is not None or (by_rows and resolved.tabular_input)
+        rows = resolved.is_table or (by_rows and resolved.tabular_input)
         takes = "dataframe" if rows else "paths"
     return ScriptSpec(
         kind=kind,
@@ -445,6 +452,7 @@ def _input(job: Job, resolved: Resolved) -> InputSpec:
         include=given.include,
         exclude=given.exclude,
         recursive=given.recursive,
+        query=given.query,
     )
 
 

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     COMMAND_FAILED = "command_failed"
     NO_PROGRESS = "no_progress"
     WORKERS_LOST = "workers_lost"
+    STEP_FAILED = "step_failed"
     CANCELED_BY_USER = "canceled_by_user"
     LOST = "lost"
     INTERNAL_ERROR = "internal_error"
@@ -103,6 +104,9 @@ class Input(Part):
     """Globs of relative paths to leave out (counted as skipped)."""
     recursive: bool = False
     """Whether sub-folders are explored. Azure's rule is no."""
+    query: str | None = None
+    """SQL, asked of the database at ``path`` (``azureml://datastores/<sql datastore>``, ``sqlite:///…``,
+    ``postgresql://…``): its rows are what is scored."""
 
 
 class Output(Part):
@@ -204,7 +208,13 @@ class Progress(Part):
     fraction: float | None = None
     """Done part of the input between 0 and 1, by bytes while the plan is still growing."""
     phase: str = "starting"
-    """starting, scoring, publishing, finished."""
+    """starting, scoring, publishing, finished; of a pipeline also running."""
+    steps_planned: int | None = None
+    """Of a pipeline: how many steps it has. What is counted in items is the sum over its steps."""
+    steps_done: int | None = None
+    """Of a pipeline: steps that completed."""
+    steps_failed: int | None = None
+    """Of a pipeline: steps that failed or were canceled."""
     heartbeat_at: datetime | None = None
 
 

@@ -46,6 +46,7 @@ from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.publication import earlier_runs
+from batchpoint.scoring.query_input import as_files, with_table
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
@@ -250,7 +251,8 @@ class Planner:
         try:
             from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
 
-            self.plan = mini_batches.plan(self._spec, Stores(self._options), self._folder)
+            spec = as_files(self._spec, self._folder, self._options)
+            self.plan = mini_batches.plan(spec, Stores(self._options), self._folder)
             for mini_batch in self.plan:
                 self._count(mini_batch)
                 if not self._put(mini_batch):
@@ -283,7 +285,7 @@ class Run:
     def __init__(self, folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> None:
         """Read the folder; nothing is started yet."""
         self._folder, self._options, self._stop = folder, storage_options, stop
-        self._spec = spec = resolved(ScoringSpec.read(folder))
+        self._spec = spec = with_table(resolved(ScoringSpec.read(folder)), options=storage_options)
         (folder / RESERVE).write_bytes(bytes(1 << 16))
         self._logs = JobLogs(folder, spec)
         self._ledger = Ledger.open(folder)

@@ -35,6 +35,8 @@ class InputSpec(SpecPart):
     include: list[str] = Field(default_factory=list)
     exclude: list[str] = Field(default_factory=list)
     recursive: bool = False
+    query: str | None = None
+    """SQL, asked of the database that the one location names: its rows are what is scored."""
 
 
 class TableShape(SpecPart):
