@@ -179,11 +179,11 @@ def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool)
 @job.command()
 @name_option
 @click.option("-p", "--download-path", help="Folder to copy into.  [default: a folder named after the job]")
-@click.option("--output-name", help="This output alone; STEP.OUTPUT is one of a pipeline's step.")
+@click.option("--output-name", help="Which output; STEP.OUTPUT is that of a step.  [default: all]")
 @click.option("--all", "everything", is_flag=True, help="Logs too, in the folder logs.")
 @common
 def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:
-    """Copy the files of the outputs: predictions, failed items, receipt; what the steps of a pipeline wrote."""
+    """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote."""
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)

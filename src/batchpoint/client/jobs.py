@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -176,18 +176,20 @@ class Job:
         return {job.step_name or job.name: Job(self._connection, job) for job in reversed(found)}
 
     def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:
-        """``path`` and ``size`` of each file of an output; by default of ``score``, or of the only one."""
+        """``path`` and ``size`` of each file of an output: the one that is named, the only one, or the predictions."""
         return list(self._connection.pages(address("jobs", self.name, "outputs"), output=output_name))
 
     def download(
-        self, path: str | Path | None = None, *, output_name: str | None = None, progress: ByteProgress | None = None
+        self,
+        path: str | Path | None = None,
+        *,
+        output_name: str | None = None,
+        progress: ByteProgress | None = None,
     ) -> Path:
         """Copy the files of the outputs into a folder, by default one named after the job, and answer with it.
 
-        Args:
-            path: the folder. Of a job with several outputs each goes to a folder of its name in it.
-            output_name: this output alone; ``<step>.<output>`` is one of a pipeline's step.
-            progress: called as bytes arrive.
+        Of a job with several outputs each is copied into a folder of its name, unless ``output_name`` names one;
+        ``<step>.<output>`` names one of a pipeline's step.
 
         Raises:
             ConflictError: the job has not finished.
@@ -198,12 +200,19 @@ class Job:
             step, _, output = output_name.partition(".")
             return self._step(step).download(folder, output_name=output, progress=progress)
         self._must_be_finished("download")
-        several = output_name is None and len(self.entity.outputs) > 1 and "score" not in self.entity.outputs
-        places = {name: folder / name for name in self.entity.outputs} if several else {output_name: folder}
-        found = sum(self._download(name, place, progress) for name, place in places.items())
+        names: list[str | None] = [output_name] if output_name else [*self.entity.outputs] or [None]
+        found = [(name, file["path"]) for name in names for file in self.output_files(name)]
         if not found:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
+        for name, file in found:
+            target = inside(folder, f"{name}/{file}" if len(names) > 1 else file)
+            self._connection.download(self._file(file, name), target, progress=progress)
         return folder
+
+    def _file(self, path: str, output_name: str | None = None) -> str:
+        """The address of a file of an output."""
+        place = address("jobs", self.name, "outputs", file=path)
+        return f"{place}?output={quote(output_name)}" if output_name else place
 
     def predictions(self, engine: Engine = "pandas") -> Any:
         """The predictions as a pandas or polars DataFrame, or an Arrow table.
@@ -224,7 +233,7 @@ class Job:
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
-            self._connection.download(address("jobs", self.name, "outputs", file=name), local)
+            self._connection.download(self._file(name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -238,15 +247,6 @@ class Job:
     def log(self, path: str, *, offset: int = 0) -> str:
         """The text of one log file, from a byte offset."""
         return self._connection.text(address("jobs", self.name, "logs", file=path), offset=offset or None)
-
-    def _download(self, output_name: str | None, folder: Path, progress: ByteProgress | None) -> int:
-        """Fetch one output; answers how many files it has."""
-        files = self.output_files(output_name)
-        query = f"?{urlencode({'output': output_name})}" if output_name else ""
-        for file in files:
-            source = address("jobs", self.name, "outputs", file=file["path"]) + query
-            self._connection.download(source, inside(folder, file["path"]), progress=progress)
-        return len(files)
 
     def _step(self, name: str) -> Job:
         steps = self.steps()

@@ -116,6 +116,7 @@ class Endpoints:
         if isinstance(deployment, PipelineDeployment):
             resolved = self._pipeline_deployments.resolve(deployment, by=by)
         else:
+            self._inputs_and_outputs.check_table(deployment)
             resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:

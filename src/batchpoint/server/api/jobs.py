@@ -194,7 +194,7 @@ def read_log(
 
 @router.get("/{name}/outputs", name="jobs.outputs")
 def outputs(name: str, _: Reader, work: Work, output: str | None = None) -> JSONResponse:
-    """The files of an output, by default of ``score`` or the only one: path and size."""
+    """The files of one output, by default the only one or the one with the predictions: path and size."""
     return answer({"value": files_json(work.jobs.outputs(name, output)), "next": None})
 
 
