@@ -228,3 +228,12 @@ def test_a_first_line_of_numbers_is_told_to_be_the_header(data: Path, tmp_path: 
     (data / "a.csv").write_text(f"{first}\n3,4\n")
     result, _ = planned(spec_of(data), tmp_path)
     assert [("csv.header" in notice) for notice in result.notices] == [True] * told
+
+
+def test_a_mini_batch_whose_bytes_were_asked_for_stays_within_one_file(data: Path, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (data / name).write_text("n\n1\n2\n")
+    _, asked = planned(spec_of(data, split=SplitSpec(by="bytes", bytes=1 << 20)), tmp_path)
+    assert [[piece.file.name for piece in batch.slices] for batch in asked] == [["a.csv"], ["b.csv"]]
+    _, chosen = planned(spec_of(data), tmp_path)
+    assert [[piece.file.name for piece in batch.slices] for batch in chosen] == [["a.csv", "b.csv"]]
