@@ -120,7 +120,7 @@ class OutputTable(Part):
     """A database table that predictions are written to, exactly once, in one transaction."""
 
     url: str
-    """``sqlite:///path`` or ``postgresql://…``."""
+    """``azureml://datastores/<datastore of type sql>``, ``sqlite:///path`` or ``postgresql://user@host/database``."""
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$")
 
 

@@ -104,6 +104,9 @@ class Input(Part):
     """Globs of relative paths to leave out (counted as skipped)."""
     recursive: bool = False
     """Whether sub-folders are explored. Azure's rule is no."""
+    query: str | None = None
+    """SQL, asked of the database at ``path`` (``azureml://datastores/<sql datastore>``, ``sqlite:///…``,
+    ``postgresql://…``): its rows are what is scored."""
 
 
 class Output(Part):

@@ -23,7 +23,12 @@ from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 SCORE = "score"
-"""Name of the one output of a scoring job."""
+"""Name of the output of a job that is no step, and of a step's that collects nothing: errors and receipt lie there."""
+
+
+def collected_output(job: Job) -> str:
+    """The name of the output that a scoring job's predictions, errors and receipt belong to."""
+    return job.append_row_to or SCORE
 
 
 class Jobs:

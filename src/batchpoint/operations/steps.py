@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -22,9 +21,8 @@ from batchpoint.entities.endpoints import (
 from batchpoint.entities.jobs import Command, InputType, Job
 from batchpoint.entities.pipelines import CommandStep, DataBinding, OutputBinding, ParallelStep, ParallelTask
 from batchpoint.errors import InvalidEntityError
+from batchpoint.operations.command_line import BINDING, with_segments, words_of
 
-_BINDING = re.compile(r"\$\{\{\s*(?P<side>inputs|outputs)\.(?P<name>\w+)\s*\}\}")
-_OPTIONAL_SEGMENT = re.compile(r"\$\[\[(?P<text>.*?)\]\]", re.DOTALL)
 _ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "azureml": ".txt"}
 """Endings of a file that has no name but that of its output, by its format."""
 
@@ -50,7 +48,7 @@ def deployment_of(step: ParallelStep, *, name: str, cores: int, input_type: Inpu
         step: The step. References in it stay as they are.
         name: What the step is called in its pipeline.
         cores: Of one instance: as many workers it has when the step does not say.
-        input_type: Of the input that is cut. The size of a mini-batch of an ``mltable`` is bytes, also as a bare number.
+        input_type: Of the input that is cut. A bare number is bytes for an ``mltable``, files else.
 
     Raises:
         InvalidEntityError: the step has no task, or one of its values cannot be read.
@@ -100,7 +98,7 @@ def command_of(step: CommandStep) -> Command:
     if step.command is None:
         raise InvalidEntityError("A step of type command has no command. Give it one, or a component.")
     return Command(
-        command=_with_segments(step.command, step.inputs),
+        command=with_segments(step.command, step.inputs),
         code=step.code,
         environment=step.environment if isinstance(step.environment, str) else None,
         environment_variables=step.environment_variables,
@@ -164,7 +162,7 @@ class _Size(NamedTuple):
 
 
 def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
-    """``10`` is a number of files, ``10kb`` (and, of a table, ``10240``) a size; partition keys make both meaningless."""
+    """``10`` is a number of files, ``10kb`` (of a table ``10240`` too) a size; partition keys make both meaningless."""
     if step.partition_keys:
         return _Size({}, {"partition_keys": step.partition_keys})
     text = str(step.mini_batch_size).strip() if step.mini_batch_size is not None else ""
@@ -203,18 +201,10 @@ def _deployment_name(step: str) -> str:
 
 
 def _bound_name(text: str, side: str, key: str) -> str:
-    found = _BINDING.fullmatch(text.strip())
+    found = BINDING.fullmatch(text.strip())
     if found is None or found["side"] != side:
         raise InvalidEntityError(f"{key} is {text!r}. Write ${{{{{side}.<name>}}}}.")
     return found["name"]
-
-
-def _with_segments(text: str, given: Collection[str]) -> str:
-    def keep(segment: re.Match[str]) -> str:
-        named = [found["name"] for found in _BINDING.finditer(segment["text"]) if found["side"] == "inputs"]
-        return segment["text"].strip() if all(name in given for name in named) else ""
-
-    return _OPTIONAL_SEGMENT.sub(keep, text)
 
 
 # ── arguments that are meant for the driver ─────────────────────────────────────────────────────────────────────────
@@ -271,11 +261,7 @@ _DRIVER: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 def _read_arguments(task: ParallelTask, given: Collection[str]) -> _Arguments:
     """``program_arguments``, split as a shell does: what the driver obeys, and the rest, which is the script's."""
     read = _Arguments([], {}, {}, {})
-    text = _with_segments(task.program_arguments or "", given)
-    try:
-        words = shlex.split(_BINDING.sub(lambda found: f"${{{{{found['side']}.{found['name']}}}}}", text))
-    except ValueError as fault:
-        raise InvalidEntityError(f"program_arguments cannot be split into words: {fault}: {text!r}.") from None
+    words = words_of(with_segments(task.program_arguments or "", given))
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from batchpoint.entities.resources import Datastore
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
@@ -268,15 +268,19 @@ def datastore_url(datastore: Datastore, path: str = "") -> str:
 def storage_options(datastore: Datastore) -> dict[str, Any]:
     """The fsspec options that open a datastore, its credentials in clear: hand them on, never write them down.
 
+    Of a ``sql`` datastore: ``url``, the database's whole address.
+
     Raises:
         InvalidEntityError: the type is not supported here.
     """
-    _check_supported(datastore)
     credentials = datastore.credentials
     given = credentials.model_dump(exclude_none=True) if credentials else {}
     secrets = {
         key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in given.items()
     }
+    if datastore.type == "sql":
+        return {"url": _database_url(datastore.url or "", secrets)}
+    _check_supported(datastore)
     if datastore.type == "s3":
         options = _renamed(secrets, {"access_key_id": "key", "secret_access_key": "secret", "session_token": "token"})
         if datastore.endpoint:
@@ -311,7 +315,23 @@ def _root_url(datastore: Datastore) -> str:
     return f"abfs://{datastore.container_name or datastore.filesystem}"
 
 
+def _database_url(url: str, secrets: Mapping[str, Any]) -> str:
+    """The address with user and password in it."""
+    scheme, _, rest = url.partition("://")
+    place = rest.rpartition("@")
+    user = secrets.get("username") or place[0]
+    if scheme == "sqlite" or not user:
+        return url
+    who = quote(user, safe="")
+    if "password" in secrets:
+        who += f":{quote(secrets['password'], safe='')}"
+    return f"{scheme}://{who}@{place[2]}"
+
+
 def _check_supported(datastore: Datastore) -> None:
+    if datastore.type == "sql":
+        message = f"Datastore {datastore.name} is a database and holds no files. Ask it for rows, with a query."
+        raise InvalidEntityError(message)
     supported = ("local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2")
     if datastore.type not in supported:
         message = f"Datastores of type {datastore.type} are not supported here. Use one of: {', '.join(supported)}."
