@@ -1,4 +1,4 @@
-"""Pipeline jobs: steps start when their inputs are there, each once, whatever dies; the same on SQLite and PostgreSQL.
+"""Pipeline jobs: steps start when their inputs are there, each once, whatever dies; on SQLite and PostgreSQL alike.
 
 The driver is stepped by hand; ``Steps`` stands in for the dispatcher and the runs.
 """
@@ -25,6 +25,10 @@ from batchpoint.registry.jobs import Jobs as RegistryJobs
 from batchpoint.registry.tables import assets_table
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
+from integration.served import eventually
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests in which it does not matter who writes when."""
 
 
 @pytest.fixture
@@ -161,6 +165,7 @@ def test_steps_run_as_soon_as_their_inputs_are_there_and_outputs_are_passed_on(w
     assert log.endswith("The pipeline completed.\n")
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("lenient", "ran", "never_started"), [(True, ["a", "b", "c", "side"], "d"), (False, ["a", "b", "c"], "d, side")]
 )
@@ -197,6 +202,7 @@ def test_a_resumed_pipeline_takes_over_what_completed_and_runs_the_rest(workspac
         workspace.jobs.retry_failed(again.name)
 
 
+@on_sqlite
 def test_what_a_resumed_pipeline_never_came_to_is_taken_over_by_the_next(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(diamond(raw))
     complete(workspace, job, failing=("d",))
@@ -207,6 +213,7 @@ def test_what_a_resumed_pipeline_never_came_to_is_taken_over_by_the_next(workspa
     assert (ended.status, ran) == (JobStatus.COMPLETED, ["d"])
 
 
+@on_sqlite
 def test_a_step_whose_outputs_are_gone_is_run_again_when_the_pipeline_is_resumed(
     workspace: Workspace, raw: Path
 ) -> None:
@@ -236,6 +243,7 @@ def test_canceling_a_pipeline_cancels_its_steps_and_starts_no_more(workspace: Wo
     assert statuses == {"a": JobStatus.COMPLETED, "b": JobStatus.CANCELED, "c": JobStatus.CANCELED}
 
 
+@on_sqlite
 def test_a_pipeline_canceled_while_it_is_queued_starts_nothing(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(diamond(raw))
     workspace.jobs.cancel(job.name)
@@ -257,6 +265,7 @@ def nested(raw: Path) -> Pipeline:
     return diamond(raw, jobs=jobs)
 
 
+@on_sqlite
 def test_a_pipeline_inside_a_pipeline_is_driven_the_same_way(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(nested(raw))
     ended, ran = complete(workspace, job)
@@ -296,6 +305,7 @@ def test_a_step_with_the_same_work_is_not_run_again_and_says_whose_outputs_it_ha
     assert "not run: it has the outputs of job" in workspace.jobs.read_log(third.name, "logs/pipeline.log").decode()
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("change", "ran"),
     [
@@ -309,6 +319,7 @@ def test_a_step_with_the_same_work_is_not_run_again_and_says_whose_outputs_it_ha
         ("environment variables of c", ["c", "d"]),
     ],
 )
+@on_sqlite
 def test_what_has_changed_is_run_again_and_what_depends_on_it(
     workspace: Workspace, raw: Path, change: str, ran: list[str]
 ) -> None:
@@ -332,6 +343,7 @@ def test_what_has_changed_is_run_again_and_what_depends_on_it(
     assert really_ran == ran
 
 
+@on_sqlite
 def test_what_was_forced_to_run_or_failed_is_never_reused(workspace: Workspace, raw: Path) -> None:
     complete(workspace, workspace.pipelines.submit(diamond(raw, settings={"force_rerun": True})))
     _, ran = complete(workspace, workspace.pipelines.submit(diamond(raw)), failing=("d",))
@@ -340,6 +352,7 @@ def test_what_was_forced_to_run_or_failed_is_never_reused(workspace: Workspace, 
     assert ran == ["d"]
 
 
+@on_sqlite
 def test_two_pipelines_at_once_never_share_what_is_not_finished(workspace: Workspace, raw: Path) -> None:
     one, two = (workspace.pipelines.submit(diamond(raw)) for _ in range(2))
     driver, steps = driver_of(workspace), Steps(workspace)
@@ -404,6 +417,7 @@ def drive_to_the_end(workspace: Workspace, job: Job, death: Death, monkeypatch: 
     return steps.ran
 
 
+@on_sqlite
 @pytest.mark.parametrize("after", [False, True])
 def test_a_driver_killed_between_any_two_writes_is_followed_by_one_that_goes_on(
     workspace: Workspace, raw: Path, monkeypatch: pytest.MonkeyPatch, after: bool
@@ -475,6 +489,7 @@ def test_a_name_that_somebody_took_does_not_stop_a_step(workspace: Workspace, ra
     assert steps_of(workspace, job)["a"].name.startswith("nightly-a-")
 
 
+@on_sqlite
 def test_a_step_that_cannot_be_started_fails_with_the_reason(workspace: Workspace, raw: Path) -> None:
     workspace.assets.create_or_update("data", Data(name="taxi", type="uri_file", path=str(raw)))
     inputs = {"raw": {"path": "azureml:taxi:1"}, "n": 3}
@@ -490,6 +505,7 @@ def test_a_step_that_cannot_be_started_fails_with_the_reason(workspace: Workspac
     ]
 
 
+@on_sqlite
 def test_outputs_with_a_name_become_data_assets_once_the_pipeline_has_completed(
     workspace: Workspace, raw: Path
 ) -> None:
@@ -503,6 +519,7 @@ def test_outputs_with_a_name_become_data_assets_once_the_pipeline_has_completed(
     assert [asset.version for asset in workspace.assets.list("data", name="scores")] == ["1"]
 
 
+@on_sqlite
 def test_a_pipeline_sums_up_the_progress_of_its_steps(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(diamond(raw))
     driver, steps = driver_of(workspace), Steps(workspace)
@@ -518,6 +535,7 @@ def test_a_pipeline_sums_up_the_progress_of_its_steps(workspace: Workspace, raw:
     driver.stop()
 
 
+@on_sqlite
 def test_a_pipeline_is_started_again_from_its_job(workspace: Workspace, raw: Path, tmp_path: Path) -> None:
     first, _ = complete(workspace, workspace.pipelines.submit(diamond(raw)))
     pipeline = workspace.pipelines.from_job(first.name)
@@ -539,6 +557,7 @@ def test_a_pipeline_is_started_again_from_its_job(workspace: Workspace, raw: Pat
         workspace.pipelines.with_inputs(pipeline, inputs={"raw": Input(type="uri_folder", path="x")})
 
 
+@on_sqlite
 def test_the_same_idempotency_key_gives_the_same_pipeline_job(workspace: Workspace, raw: Path) -> None:
     one = workspace.pipelines.submit(diamond(raw), idempotency_key="k")
     assert workspace.pipelines.submit(diamond(raw), idempotency_key="k").name == one.name
@@ -556,6 +575,7 @@ def test_a_pipeline_job_holds_no_compute_and_holds_back_nobody(workspace: Worksp
     assert claimed.job.name == "younger"
 
 
+@on_sqlite
 def test_everything_that_cannot_be_found_is_told_at_once_and_nothing_is_registered(
     workspace: Workspace, raw: Path, tmp_path: Path
 ) -> None:
@@ -593,3 +613,83 @@ def test_everything_that_cannot_be_found_is_told_at_once_and_nothing_is_register
     assert workspace.registry.jobs.list() == []
     with pytest.raises(NotFoundError):
         workspace.pipelines.from_job("nothing")
+
+
+def scored(raw: Path, code: Path) -> Pipeline:
+    """A scoring step over the pipeline's input, and a step that reads what it puts out."""
+    code.mkdir()
+    (code / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return mini_batch\n")
+    score = {
+        "type": "parallel",
+        "input_data": "${{inputs.data}}",
+        "inputs": {"data": "${{parent.inputs.raw}}"},
+        "outputs": {"rows": "${{parent.outputs.result}}"},
+        "task": {"code": str(code), "entry_script": "score.py", "append_row_to": "${{outputs.rows}}"},
+    }
+    jobs = {"score": score, "after": command({"x": "${{parent.jobs.score.outputs.rows}}"})}
+    return diamond(raw, jobs=jobs)
+
+
+@on_sqlite
+def test_a_scoring_step_that_failed_is_resumed_with_the_mini_batches_that_it_has(
+    workspace: Workspace, raw: Path, tmp_path: Path
+) -> None:
+    pipeline = scored(raw, tmp_path / "src")
+    job = workspace.pipelines.submit(pipeline)
+    driver, steps = driver_of(workspace), Steps(workspace)
+    driver.drive()
+    running = steps.claim()
+    assert running is not None
+    assert (running.type, running.input_data, running.append_row_to) == ("scoring", "data", "rows")
+    workspace.registry.jobs.update(running.name, folder=str(tmp_path))
+    steps.finish(running, error=JobError(code="error_threshold_exceeded", message="1 item failed"))
+    driver.drive()
+    again = workspace.jobs.retry_failed(job.name)
+    driver.drive()
+    retried = steps_of(workspace, again)["score"]
+    assert retried.retry_of == running.name
+    assert retried.outputs == {"rows": Output(type="uri_folder", path=running.outputs["rows"].path)}
+    with pytest.raises(ConflictError, match="is being retried already"):
+        workspace.jobs.retry_failed(running.name)
+    driver.stop()
+    ended, ran = complete(workspace, again)
+    assert (ended.status, ran) == (JobStatus.COMPLETED, ["score", "after"])
+    _, ran = complete(workspace, workspace.pipelines.submit(pipeline))
+    assert ran == []
+
+
+@on_sqlite
+def test_a_step_whose_failed_job_somebody_retries_already_starts_anew(
+    workspace: Workspace, raw: Path, tmp_path: Path
+) -> None:
+    job = workspace.pipelines.submit(scored(raw, tmp_path / "src"))
+    driver, steps = driver_of(workspace), Steps(workspace)
+    driver.drive()
+    running = steps.claim()
+    assert running is not None
+    workspace.registry.jobs.update(running.name, folder=str(tmp_path))
+    steps.finish(running, error=JobError(code="error_threshold_exceeded", message="1 item failed"))
+    driver.drive()
+    workspace.jobs.retry_failed(running.name)
+    again = workspace.jobs.retry_failed(job.name)
+    driver.drive()
+    assert steps_of(workspace, again)["score"].retry_of is None
+    driver.stop()
+
+
+@on_sqlite
+def test_the_next_step_starts_within_a_moment_of_the_end_of_the_one_before(workspace: Workspace, raw: Path) -> None:
+    changes = JobChanges()
+    driver, steps = PipelineDriver(workspace, changes, lambda _name: None), Steps(workspace)
+    for loop in driver.loops:
+        loop.start()
+    job = workspace.pipelines.submit(diamond(raw))
+    eventually(steps.run)
+    time.sleep(1.0)  # the loop waits longer and longer while nothing happens
+    done_at = time.monotonic()
+    changes.notify()
+    eventually(lambda: len(steps_of(workspace, job)) == 3)
+    assert time.monotonic() - done_at < 0.5
+    for loop in driver.loops:
+        loop.stop()
+    driver.stop()
