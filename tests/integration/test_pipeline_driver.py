@@ -288,7 +288,7 @@ def test_an_inner_step_that_failed_is_named_all_the_way_up_and_resumed_alone(wor
     assert (again.status, ran) == (JobStatus.COMPLETED, ["two"])
 
 
-def test_a_step_with_the_same_work_is_not_run_again_and_says_whose_outputs_it_has(
+def test_a_step_with_the_same_work_is_not_run_again_and_says_whose_outputs_these_are(
     workspace: Workspace, raw: Path
 ) -> None:
     first, _ = complete(workspace, workspace.pipelines.submit(diamond(raw)))
@@ -319,7 +319,6 @@ def test_a_step_with_the_same_work_is_not_run_again_and_says_whose_outputs_it_ha
         ("environment variables of c", ["c", "d"]),
     ],
 )
-@on_sqlite
 def test_what_has_changed_is_run_again_and_what_depends_on_it(
     workspace: Workspace, raw: Path, change: str, ran: list[str]
 ) -> None:
