@@ -416,7 +416,6 @@ def drive_to_the_end(workspace: Workspace, job: Job, death: Death, monkeypatch: 
     return steps.ran
 
 
-@on_sqlite
 @pytest.mark.parametrize("after", [False, True])
 def test_a_driver_killed_between_any_two_writes_is_followed_by_one_that_goes_on(
     workspace: Workspace, raw: Path, monkeypatch: pytest.MonkeyPatch, after: bool
