@@ -330,8 +330,8 @@ def _failed(drive: _Drive, name: str, reason: Reason | None, error: JobError) ->
 def _outputs(drive: _Drive, *, lie_there: bool) -> dict[str, dict[str, Any]]:
     """Where the outputs of the pipeline lie, as far as the steps that write them have completed.
 
-    With ``lie_there`` their own place is that one too: the outputs of a reused step lie elsewhere. A pipeline that is to
-    be resumed keeps its own places.
+    With ``lie_there`` their own place is that one too: the outputs of a reused step lie elsewhere. A pipeline that is
+    to be resumed keeps its own places.
     """
     facts = {"uri", "folder", "files", "table"} | ({"path"} if lie_there else set())
     found: dict[str, dict[str, Any]] = {}
