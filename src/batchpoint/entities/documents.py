@@ -286,7 +286,8 @@ def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart
 
 def model_of(kind: Kind, value: Any) -> type[Entity]:
     """The class that a document of this kind is read as; of some kinds its ``type`` tells."""
-    given = str(value.get("type", "")).lower() if isinstance(value, Mapping) else ""
+    known = value if isinstance(value, Mapping) else {}
+    given = str(known.get("type") or ("command" if "command" in known else "")).lower()
     return _OF_TYPE.get((kind, given), ENTITY_KINDS[kind])
 
 
