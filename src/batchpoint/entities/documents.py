@@ -243,6 +243,7 @@ class Document:
             key = tuple(int(step) if step.isdigit() else step for step in str(known.get("key", "")).split("."))
             if key[:2] == ("jobs", "command") and "jobs" not in self.value:
                 key = key[2:]  # a command by itself was made the one step of a pipeline
+            key = _as_written(self.value, key)
             message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
             problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
         return _refusal(self.name, problems) if problems else error
@@ -587,6 +588,19 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
         else:
             left = str(step)
     return tuple(key), left
+
+
+def _as_written(value: Any, key: Key) -> Key:
+    """A key of a pipeline whose components are taken apart, as the key that its document has."""
+    found: list[str | int] = []
+    for step in key:
+        inner = value.get("component") if isinstance(value, Mapping) else None
+        if isinstance(inner, Mapping) and step not in value and step in inner:
+            found.append("component")
+            value = inner
+        found.append(step)
+        value = _at(value, (step,))
+    return tuple(found)
 
 
 def _refusal(name: str, problems: list[dict[str, Any]]) -> InvalidEntityError:
