@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from batchpoint.entities.pipelines import PipelineStep as PipelineStep
     from batchpoint.entities.resources import Compute as Compute
     from batchpoint.entities.resources import Datastore as Datastore
+    from batchpoint.entities.schedules import Schedule as Schedule
+    from batchpoint.entities.schedules import ScheduleRun as ScheduleRun
     from batchpoint.settings import Settings as Settings
 
 _PUBLIC = {
@@ -58,6 +60,7 @@ _PUBLIC = {
         "CommandStep", "Component", "ParallelStep", "ParallelTask", "Pipeline", "PipelineSettings", "PipelineStep",
     ),
     "batchpoint.entities.resources": ("Compute", "Datastore"),
+    "batchpoint.entities.schedules": ("Schedule", "ScheduleRun"),
     "batchpoint.settings": ("Settings",),
 }  # fmt: skip
 

@@ -86,6 +86,7 @@ def show(state: State, name: str) -> None:
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
 @click.option("-p", "--parent-job-name", "parent", help="The steps of this pipeline job.")
+@click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -95,6 +96,7 @@ def list_(
     status: str | None,
     endpoint: str | None,
     parent: str | None,
+    schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
@@ -105,6 +107,7 @@ def list_(
         status=status,
         endpoint=endpoint,
         parent=parent,
+        schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )

@@ -175,7 +175,7 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds == "conda_file":
+    if found.holds in ("conda_file", "document"):
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "pip_requirements":
         lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
@@ -224,6 +224,8 @@ class LocalFiles:
         return document.value
 
     def _placed(self, kind: Kind, found: LocalPath, said: str, progress: ByteProgress | None) -> Any:
+        if kind == "schedule" and found.holds == "path":
+            return absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
         if kind == "datastore":
             return absolute(found.path, Path.cwd()) if self._shares_files else found.path
         if found.holds == "path":

@@ -22,11 +22,13 @@ from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.pipeline_deployments import CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Pipeline, PortName, StepName
 from batchpoint.entities.resources import RESOURCE_KINDS
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
 Kind = Literal[
-    "model", "data", "environment", "code", "component", "compute", "datastore", "endpoint", "deployment", "job"
-]
+    "model", "data", "environment", "code", "component",
+    "compute", "datastore", "endpoint", "deployment", "schedule", "job",
+]  # fmt: skip
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "model": ASSET_KINDS["model"],
@@ -39,6 +41,7 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
     "job": Pipeline,
+    "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
 
@@ -77,6 +80,7 @@ _SCHEMAS: dict[str, Kind] = {
     "azuredatalakegen2": "datastore",
     "onelake": "datastore",
     "datastore": "datastore",
+    "schedule": "schedule",
 }
 """The name in Azure's ``…/latest/<name>.schema.json``, in lower case."""
 
@@ -99,6 +103,7 @@ _TYPES: dict[str, Kind] = {
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
+    "trigger": "schedule",
     "endpoint_name": "deployment",
     "conda_file": "environment",
     "pip_requirements": "environment",
@@ -330,8 +335,8 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "output", "conda_file", "pip_requirements", "component"] = "path"
-    """An output is written to. The last three are files whose content is put in their place."""
+    holds: Literal["path", "output", "conda_file", "pip_requirements", "component", "document"] = "path"
+    """An output is written to. The last four are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -351,6 +356,8 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_deployment_paths(value))
     if kind in ("component", "job"):
         return list(_pipeline_paths(value, ()))
+    if kind == "schedule":
+        return list(_schedule_paths(value))
     return []
 
 
@@ -419,6 +426,19 @@ def _is_yaml(text: str) -> bool:
 def _names_in(value: Mapping[str, Any], at: Key) -> list[str]:
     found = _at(value, at)
     return list(found) if isinstance(found, Mapping) else []
+
+
+def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    for key in (("create_job",), ("create_job", "job")):
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found):
+            yield LocalPath(key, found, "document")
+    yield from _paths(value, ("trigger", "path"))
+    for name in ("inputs", "outputs"):
+        for port in _at(value, ("create_job", name)) or ():
+            for found in _paths(value, ("create_job", name, port, "path")):
+                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
+                    yield found
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
@@ -646,6 +666,13 @@ def _problem(model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, 
     if kind == "missing":
         name = _dotted((*key, missing) if missing else key)
         return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_not_found":
+        name = _dotted((*key, "type"))
+        return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_invalid":
+        choices = re.findall(r"'([^']*)'", error.get("ctx", {})["expected_tags"])
+        name, tag = _dotted((*key, "type")), str(_at(given, ("type",)))
+        return {"key": name, "message": f"key '{name}' is {tag!r}. {suggestion(tag, choices)}", "allowed": choices}
     name = _dotted(key)
     if kind == "extra_forbidden":
         allowed = _keys_at(model, error["loc"][:-1])
@@ -688,12 +715,13 @@ def _expected(error: ErrorDetails) -> str:
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
     """The keys that a person may write at a place."""
-    candidates = [model]
+    candidates: list[type[BaseModel]] = [model]
     for step in loc:
-        if branch := [each for each in candidates if each.__name__ == step]:
-            candidates = branch
-        elif candidates and (known := candidates[0].model_fields.get(str(step))) is not None:
+        known = next((one.model_fields[str(step)] for one in candidates if str(step) in one.model_fields), None)
+        if known is not None:
             candidates = list(_models_in(known.annotation))
+        else:  # perhaps the name of a union's branch
+            candidates = [one for one in candidates if str(step) in _branch_names(one)] or candidates
     if not candidates:
         return set()
     current = candidates[0]
@@ -701,6 +729,12 @@ def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
     if current is BatchDeployment:
         keys |= set(DeploymentSettings.model_fields)
     return keys
+
+
+def _branch_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """What pydantic may call a model as a branch of a union: its name, or what its ``type`` says."""
+    kind = model.model_fields.get("type")
+    return (model.__name__, *(get_args(kind.annotation) if kind is not None else ()))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -158,13 +158,19 @@ class Endpoints:
         self._registry.deployments.delete(endpoint_name, name)
 
     def invoke(
-        self, name: str, request: InvokeRequest, *, idempotency_key: str | None = None, by: str | None = None
+        self,
+        name: str,
+        request: InvokeRequest,
+        *,
+        idempotency_key: str | None = None,
+        schedule_name: str | None = None,
+        by: str | None = None,
     ) -> Job:
         """Ask an endpoint to score an input, or to run its pipeline. Answers with the queued job.
 
         Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
         writable, model, script and environment at hand. The same idempotency key with the same request gives the
-        job that was made then.
+        job that was made then. ``schedule_name`` is the schedule that asks.
 
         Raises:
             NotFoundError: endpoint, deployment or a referred asset does not exist; or there is no default deployment.
@@ -179,13 +185,18 @@ class Endpoints:
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
             if known is not None:
                 return known
-        declared = self._deployment_for(name, request.deployment_name)
+        declared = self.deployment_for(name, request.deployment_name)
         if isinstance(declared, PipelineDeployment):
             return self._pipeline_deployments.invoke(
-                declared, request, idempotency_key=idempotency_key, request_hash=request_hash, by=by
+                declared,
+                request,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                schedule_name=schedule_name,
+                by=by,
             )
         try:
-            job = self._job(declared, request, by)
+            job = self._job(declared, request, by).model_copy(update={"schedule_name": schedule_name})
         except AlreadyExistsError:
             # The same request may have come in twice at once, and the other one's job has the name by now.
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
@@ -229,7 +240,8 @@ class Endpoints:
             notices=notices,
         )
 
-    def _deployment_for(self, endpoint_name: str, deployment_name: str | None) -> AnyDeployment:
+    def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> AnyDeployment:
+        """The deployment that answers an invoke. Raises ``NotFoundError``, also when there is no default one."""
         endpoint = self.get(endpoint_name)
         wanted = deployment_name or endpoint.defaults.deployment_name
         if wanted is None:

@@ -63,6 +63,7 @@ class PipelineDeployments:
         *,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
+        schedule_name: str | None = None,
         by: str | None = None,
     ) -> Job:
         """Start a pipeline job of the deployment's component.
@@ -94,6 +95,7 @@ class PipelineDeployments:
             request_hash=request_hash,
             endpoint_name=deployment.endpoint_name,
             deployment_name=deployment.name,
+            schedule_name=schedule_name,
         )
 
 
@@ -194,10 +196,7 @@ def registered_pipeline(
     if isinstance(source, str):
         component = cast("Component", assets.resolve("component", source))
     else:
-        if isinstance(source, Component):
-            declared = source
-        else:
-            declared = as_component(pipelines.with_inputs(source), name)
+        declared = source if isinstance(source, Component) else as_component(pipelines.with_inputs(source), name)
         component = cast("Component", assets.register_unless_known("component", declared, by=by))
     if component.type != "pipeline":
         raise InvalidEntityError(

@@ -25,10 +25,11 @@ from batchpoint.entities.pipeline_deployments import (
 )
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
-from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, tokens
+from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tokens
 from batchpoint.server.auth import Reader
 from batchpoint.server.context import WAITERS_ALLOWED, Context, Shared
 from batchpoint.server.door import Door
@@ -38,8 +39,8 @@ WORKING_THREADS = 40
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
     *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Pipeline,
-    PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Token, assets.AssetChange,
-    jobs.JobChange, pipelines.PipelineChange, tokens.TokenRequest,
+    PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
+    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
@@ -64,8 +65,8 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    for router in (tokens.router, endpoints.router, jobs.router, pipelines.router, resources.router, assets.router):
-        app.include_router(router, prefix="/api/v1")
+    for part in (tokens, endpoints, jobs, pipelines, schedules, resources, assets):
+        app.include_router(part.router, prefix="/api/v1")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

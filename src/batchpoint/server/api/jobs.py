@@ -55,6 +55,7 @@ def list_jobs(
     status: JobStatus | None = None,
     endpoint: str | None = None,
     parent: str | None = None,
+    schedule: str | None = None,
     archived: Archived = "exclude",
 ) -> JSONResponse:
     """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
@@ -62,6 +63,7 @@ def list_jobs(
         status=status,
         endpoint=endpoint,
         parent=parent,
+        schedule=schedule,
         archived=archived,
         limit=page.reach,
         offset=page.offset,
