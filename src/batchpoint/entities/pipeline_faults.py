@@ -165,7 +165,7 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
     elif bound.kind == "step_output":
         yield from _edge_faults(scope, step_name, bound, port, given)
     else:
-        yield f"{bound} is an output. Bind the input to ${{{{parent.inputs.…}}}} or to the output of a step."
+        yield f"{bound} is an output. Bind it to ${{{{parent.inputs.…}}}} or to the output of a step."
 
 
 def _plain_faults(given: LiteralValue | DataBinding, port: InputPort | None) -> Iterator[str]:
@@ -183,6 +183,8 @@ def _edge_faults(
     source = scope.jobs.get(bound.step)
     if source is None:
         yield f"{bound} names no step. {_known(bound.step, set(scope.jobs) - {step_name}, 'steps')}"
+    elif isinstance(source.component, str):
+        return  # it could not be found, and nobody knows what it puts out
     elif bound.name not in source.outputs:
         yield f"step {bound.step} has no output '{bound.name}'. {_known(bound.name, source.outputs, 'outputs')}"
     else:
