@@ -85,8 +85,8 @@ def show(state: State, name: str) -> None:
 @job.command("list")
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
-@click.option("--schedule", help="Jobs of this schedule.")
 @click.option("-p", "--parent-job-name", "parent", help="The steps of this pipeline job.")
+@click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -95,8 +95,8 @@ def list_(
     state: State,
     status: str | None,
     endpoint: str | None,
-    schedule: str | None,
     parent: str | None,
+    schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
@@ -106,8 +106,8 @@ def list_(
     found = state.client().jobs.list(
         status=status,
         endpoint=endpoint,
-        schedule=schedule,
         parent=parent,
+        schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )

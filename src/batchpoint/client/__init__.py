@@ -80,9 +80,9 @@ class Client:
         self.datastores = Datastores(connection, self.files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self.files)
-        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.jobs = Jobs(connection, self.files)
         self.pipelines = Pipelines(connection, self.files)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -162,8 +162,8 @@ class Client:
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
-            "schedule": self.schedules,
             "job": self.jobs,
+            "schedule": self.schedules,
         }
         return doors[kind]
 
@@ -615,15 +615,13 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
-        schedule: str | None = None,
         parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
-        query = {
-            "status": status, "endpoint": endpoint, "schedule": schedule, "parent": parent, "archived": archived
-        }  # fmt: skip
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 
