@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -145,11 +146,11 @@ class Provisioner:
         self._cancel_runs()
         self._gone("schedule", given.schedule_name, lambda: client.schedules.delete(given.schedule_name, force=True))
         self._gone("pipeline", given.pipeline_name, lambda: client.pipelines.disable(given.pipeline_name), "disabled")
-        for name in (INPUT, OUTPUT):
-            self._gone("data", f"{name}ref", lambda name=name: client.data.archive(f"{name}ref"), "archived")
+        for name in (f"{INPUT}ref", f"{OUTPUT}ref"):
+            self._gone("data", name, partial(client.data.archive, name), "archived")
         self._gone("compute", given.batch_compute_name, lambda: client.computes.delete(given.batch_compute_name))
         for name in (INPUT, OUTPUT):
-            self._gone("datastore", name, lambda name=name: client.datastores.delete(name), "its files stay")
+            self._gone("datastore", name, partial(client.datastores.delete, name), "its files stay")
 
     def _local_files(self) -> tuple[Path, list[Path]]:
         script = Path(self._given.batch_script_folder, self._given.batch_script).absolute()
@@ -221,23 +222,23 @@ class Provisioner:
 
     def _pipeline(self, script: Path, reference: Data) -> Pipeline:
         """One command for the whole input, or one for each device and sensor."""
-        pairs: list[tuple[int, ...]] = [(device, sensor) for device in self._given.device_ids for sensor in self._given.sensors]
+        pairs: list[tuple[int, ...]] = [
+            (device, sensor) for device in self._given.device_ids for sensor in self._given.sensors
+        ]
         steps = {f"device_{pair[0]}_sensor_{pair[1]}" if pair else "batch": pair for pair in pairs or [()]}
         return Pipeline(
             experiment_name=self._given.experiment,
             settings=PipelineSettings(
                 default_compute=f"azureml:{self._given.batch_compute_name}", default_datastore=f"azureml:{OUTPUT}"
             ),
-            jobs={name: self._step(script, reference, extra) for name, extra in steps.items()},
+            jobs={name: self._step(script, reference, extra) for name, extra in (steps or {"batch": ()}).items()},
         )
 
     def _step(self, script: Path, reference: Data, extra: tuple[int, ...]) -> CommandStep:
         """The script gets input file, input folder, output file and output folder; that folder it makes itself."""
         given = self._given
-        arguments = [
-            given.files[0], "${{inputs.source}}", given.result_file, f"${{{{outputs.result}}}}/{given.result_container}",
-            *map(str, extra),
-        ]  # fmt: skip
+        result_folder = f"${{{{outputs.result}}}}/{given.result_container}"
+        arguments = [given.files[0], "${{inputs.source}}", given.result_file, result_folder, *map(str, extra)]
         quoted = " ".join(f'"{each}"' for each in arguments)
         return CommandStep(
             command=f'python "{script.name}" {quoted}',
@@ -248,7 +249,7 @@ class Provisioner:
         )
 
     def _publish(self, pipeline: Pipeline, code: Path) -> PublishedPipeline:
-        """The pipeline under its name; what it was published from is its version, so that the same is not made again."""
+        """The pipeline under its name; its version is the hash of what it was made from, so the same is not made again."""
         name = self._given.pipeline_name
         body = json.dumps(pipeline.body(), sort_keys=True).replace(str(code), hash_content(code, NEVER_CODE))
         version = hashlib.sha256(body.encode()).hexdigest()[:12]

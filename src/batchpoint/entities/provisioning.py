@@ -8,7 +8,7 @@ The keys and defaults are those of two configuration files that people have: the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
 from batchpoint.entities.documents import suggestion
@@ -22,8 +22,7 @@ Frequency = Literal["minute", "hour", "day", "week", "month"]
 
 def _key(default: Any, text: str, *others: str) -> Any:
     """A key with its default, its help, and other names that files have for it."""
-    made = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
-    return field(metadata={"text": text, "others": others}, **made)
+    return field(default=default, metadata={"text": text, "others": others})
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Provisioning:
     schedule_frequency: str = _key("Hour", "Minute, Hour, Day, Week or Month.", "sched_frequency")
     schedule_interval: int = _key(1, "How many of these lie between two runs.", "sched_interval")
     pipeline_name: str = _key("simple_pipeline", "Name of the published pipeline.")
-    device_ids: list[int] = _key([], "With sensors: the script is run once for each pair.")
-    sensors: list[int] = _key([], "With devices: the script is run once for each pair.")
+    device_ids: tuple[int, ...] = _key((), "With sensors: the script is run once for each pair.")
+    sensors: tuple[int, ...] = _key((), "With devices: the script is run once for each pair.")
 
     @property
     def files(self) -> list[str]:
@@ -75,7 +74,7 @@ KEYS: dict[str, str] = {each.name: each.metadata["text"] for each in fields(Prov
 _TYPES: dict[str, tuple[type, str]] = {
     "str": (str, "text"),
     "int": (int, "a whole number"),
-    "list[int]": (list, "a list of whole numbers"),
+    "tuple[int, ...]": (list, "a list of whole numbers"),
 }
 _OTHER_NAMES = {other: each.name for each in fields(Provisioning) for other in each.metadata["others"]}
 _KIND_OF: dict[str, str] = {each.name: str(each.type) for each in fields(Provisioning)}
@@ -100,7 +99,7 @@ def read_configuration(values: Mapping[str, Any], *, name: str) -> Provisioning:
         elif own in known:
             problems.append(f"key '{key}' says the same as another one of the file. Leave one of them out.")
         else:
-            known[own] = value
+            known[own] = tuple(value) if isinstance(value, list) else value
     return _checked(known, name, problems)
 
 
@@ -126,8 +125,7 @@ def mixed_configuration(flags: Mapping[str, Any], environment: Mapping[str, str]
 
 def defaults() -> dict[str, Any]:
     """Each key with its default."""
-    made = {each.name: [] if each.default is MISSING else each.default for each in fields(Provisioning)}
-    return dict(made)
+    return {each.name: each.default for each in fields(Provisioning)}
 
 
 def _checked(known: Mapping[str, Any], name: str, problems: list[str]) -> Provisioning:
@@ -158,7 +156,7 @@ def _contradictions(given: Provisioning) -> Iterable[str]:
 def _fits(value: Any, kind: str) -> bool:
     if isinstance(value, bool):
         return False
-    if kind == "list[int]":
+    if kind == "tuple[int, ...]":
         return isinstance(value, list) and all(isinstance(each, int) and not isinstance(each, bool) for each in value)
     return isinstance(value, _TYPES[kind][0])
 
@@ -166,7 +164,7 @@ def _fits(value: Any, kind: str) -> bool:
 def _read(text: str, kind: str) -> Any:
     if kind == "int":
         return int(text)
-    return [int(each) for each in text.split(",") if each.strip()] if kind == "list[int]" else text
+    return tuple(int(each) for each in text.split(",") if each.strip()) if kind == "tuple[int, ...]" else text
 
 
 def _type_of(value: Any) -> str:
