@@ -249,7 +249,7 @@ class Provisioner:
         )
 
     def _publish(self, pipeline: Pipeline, code: Path) -> PublishedPipeline:
-        """The pipeline under its name; its version is the hash of what it was made from, so the same is not made again."""
+        """The pipeline under its name; its version is a hash of what it was made from: the same is not made again."""
         name = self._given.pipeline_name
         body = json.dumps(pipeline.body(), sort_keys=True).replace(str(code), hash_content(code, NEVER_CODE))
         version = hashlib.sha256(body.encode()).hexdigest()[:12]
