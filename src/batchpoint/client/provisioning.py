@@ -145,9 +145,9 @@ class Provisioner:
         client, given = self._client, self._given
         self._cancel_runs()
         self._gone("schedule", given.schedule_name, lambda: client.schedules.delete(given.schedule_name, force=True))
-        self._gone("pipeline", given.pipeline_name, lambda: client.pipelines.disable(given.pipeline_name), "disabled")
+        self._gone("pipeline", given.pipeline_name, self._disable, "disabled")
         for name in (f"{INPUT}ref", f"{OUTPUT}ref"):
-            self._gone("data", name, partial(client.data.archive, name), "archived")
+            self._gone("data", name, partial(self._archive, name), "archived")
         self._gone("compute", given.batch_compute_name, lambda: client.computes.delete(given.batch_compute_name))
         for name in (INPUT, OUTPUT):
             self._gone("datastore", name, partial(client.datastores.delete, name), "its files stay")
@@ -169,6 +169,8 @@ class Provisioner:
             return
         self._client.datastores.create_or_update(Datastore(name=name, type="local", path=path))
         self._say("created", "datastore", name, path)
+        if name == INPUT:
+            return
         with TemporaryDirectory() as folder:
             # A folder that nothing was written to is not there yet, and could not be referred to.
             mark = Path(folder, ".container")
@@ -212,9 +214,12 @@ class Provisioner:
 
     def _reference(self, datastore: str) -> Data:
         name, path = f"{datastore}ref", f"azureml://datastores/{datastore}/paths/"
-        known = _found(lambda: self._client.data.get(name))
-        if known is not None and known.path.rstrip("/") == path.rstrip("/"):
-            self._say("exists", "data", known.reference)
+        versions = self._client.data.list(name, archived="include")
+        known = next((each for each in versions if each.path.rstrip("/") == path.rstrip("/")), None)
+        if known is not None:
+            if known.archived:
+                self._client.data.restore(name, known.version)
+            self._say("updated" if known.archived else "exists", "data", known.reference)
             return known
         stored = self._client.data.create_or_update(Data(name=name, type="uri_folder", path=path))
         self._say("created", "data", stored.reference)
@@ -269,7 +274,7 @@ class Provisioner:
     def _schedule(self, published: PublishedPipeline) -> Schedule:
         """Without a start time, so that the first run is made at once."""
         given = self._given
-        trigger = RecurrenceTrigger(frequency=given.frequency, interval=given.schedule_interval)
+        trigger = RecurrenceTrigger(type="recurrence", frequency=given.frequency, interval=given.schedule_interval)
         job = {
             "type": "pipeline",
             "component": published.component,
@@ -297,6 +302,15 @@ class Provisioner:
                 job.cancel()
                 job.wait(CANCEL_SECONDS, raise_on_failure=False)
                 self._say("deleted", "run", job.name, "canceled")
+
+    def _disable(self) -> None:
+        if self._client.pipelines.get(self._given.pipeline_name).status != "Active":
+            raise NotFoundError("It is disabled already.")
+        self._client.pipelines.disable(self._given.pipeline_name)
+
+    def _archive(self, name: str) -> None:
+        self._client.data.get(name)  # there is none when all are archived
+        self._client.data.archive(name)
 
     def _gone(self, kind: str, name: str, deed: Callable[[], object], note: str = "") -> None:
         try:
