@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from batchpoint.scoring.mini_batches import ErrorInfo
+from batchpoint.scoring.model_outcomes import ModelOutcomes, read_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Part:
     """Names of the columns of the rows, keys first; equal for all parts of a well-behaved script."""
     missing: tuple[int, ...] | None = ()
     """Positions within the mini-batch of the items without a result; None when only their number is known."""
+    models: ModelOutcomes | None = None
+    """Which models scored it, where each key has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,12 @@ class Record:
     parts: tuple[Part, ...] = ()
     failures: tuple[FailedItem, ...] = ()
     files: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """For each input file that it touches: items, ok, failed."""
+    """For each input file that it touches: items, ok, failed. The others were skipped."""
+
+    @property
+    def skipped(self) -> int:
+        """Items left out on purpose, neither ok nor failed."""
+        return sum(part.models.skipped_items for part in self.parts if part.models is not None)
 
 
 def as_seen_from_elsewhere(record: Record, folder: str) -> Record:
@@ -247,7 +255,10 @@ def _to_list(record: Record) -> list[Any]:
         [f.item, f.file, f.row, f.attempt, errors.setdefault(f.error, len(errors)), f.key] for f in record.failures
     ]
     parts = [
-        [p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing]
+        [
+            *(p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing),
+            *([p.models.kept()] if p.models is not None else ()),
+        ]
         for p in record.parts
     ]
     texts = [[error.type, error.message, error.traceback] for error in errors]
@@ -273,6 +284,7 @@ def _from_list(values: list[Any]) -> Record:
 
 
 def _part(*values: Any) -> Part:
-    *numbers, columns, missing = values
-    part = Part(*numbers)
-    return replace(part, columns=tuple(columns), missing=None if missing is None else tuple(missing))
+    *numbers, columns, missing = values[:10]
+    models = read_outcomes(values[10]) if len(values) > 10 else None
+    missing = None if missing is None else tuple(missing)
+    return replace(Part(*numbers), columns=tuple(columns), missing=missing, models=models)
