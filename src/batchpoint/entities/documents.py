@@ -26,8 +26,8 @@ from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
 Kind = Literal[
-    "model", "data", "environment", "code", "component", "compute", "datastore", "endpoint", "deployment", "job",
-    "schedule",
+    "model", "data", "environment", "code", "component",
+    "compute", "datastore", "endpoint", "deployment", "schedule", "job",
 ]  # fmt: skip
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
@@ -40,8 +40,8 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
-    "schedule": Schedule,
     "job": Pipeline,
+    "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
 
@@ -248,6 +248,7 @@ class Document:
             key = tuple(int(step) if step.isdigit() else step for step in str(known.get("key", "")).split("."))
             if key[:2] == ("jobs", "command") and "jobs" not in self.value:
                 key = key[2:]  # a command by itself was made the one step of a pipeline
+            key = _as_written(self.value, key)
             message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
             problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
         return _refusal(self.name, problems) if problems else error
@@ -291,7 +292,8 @@ def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart
 
 def model_of(kind: Kind, value: Any) -> type[Entity]:
     """The class that a document of this kind is read as; of some kinds its ``type`` tells."""
-    given = str(value.get("type", "")).lower() if isinstance(value, Mapping) else ""
+    known = value if isinstance(value, Mapping) else {}
+    given = str(known.get("type") or ("command" if "command" in known else "")).lower()
     return _OF_TYPE.get((kind, given), ENTITY_KINDS[kind])
 
 
@@ -352,10 +354,10 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_environment_paths(value, ()))
     if kind == "deployment":
         return list(_deployment_paths(value))
-    if kind == "schedule":
-        return list(_schedule_paths(value))
     if kind in ("component", "job"):
         return list(_pipeline_paths(value, ()))
+    if kind == "schedule":
+        return list(_schedule_paths(value))
     return []
 
 
@@ -606,6 +608,19 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
         else:
             left = str(step)
     return tuple(key), left
+
+
+def _as_written(value: Any, key: Key) -> Key:
+    """A key of a pipeline whose components are taken apart, as the key that its document has."""
+    found: list[str | int] = []
+    for step in key:
+        inner = value.get("component") if isinstance(value, Mapping) else None
+        if isinstance(inner, Mapping) and step not in value and step in inner:
+            found.append("component")
+            value = inner
+        found.append(step)
+        value = _at(value, (step,))
+    return tuple(found)
 
 
 def _refusal(name: str, problems: list[dict[str, Any]]) -> InvalidEntityError:

@@ -71,6 +71,24 @@ def faults_of(pipeline: Pipeline) -> list[Fault]:
     return [*_input_faults(pipeline), *_scope_faults(scope)]
 
 
+def faults_of_component(component: Component) -> list[Fault]:
+    """The same for a pipeline component, whatever it will be given."""
+    given = {
+        name: port if port.optional else port.model_copy(update=_anything(port))
+        for name, port in component.inputs.items()
+    }
+    outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()}
+    found = faults_of(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs))
+    return [fault for fault in found if not fault.place.startswith("inputs.")]
+
+
+def _anything(port: InputPort) -> dict[str, Any]:
+    if port.type in DATA_TYPES:
+        return {"path": port.path or "given"}
+    samples: dict[str, LiteralValue] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
+    return {"default": samples[port.type] if port.default is None else port.default}
+
+
 def refuse(name: str, faults: Iterable[Fault]) -> None:
     """Raise what was found, if anything was.
 
