@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
+from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.resources import RESOURCE_KINDS
 from batchpoint.errors import InvalidEntityError
 
@@ -80,6 +81,7 @@ _TYPES: dict[str, Kind] = {
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
+    PARALLEL_RUN_CONFIG: "deployment",
     "endpoint_name": "deployment",
     "conda_file": "environment",
     "pip_requirements": "environment",
@@ -280,8 +282,8 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "conda_file", "pip_requirements"] = "path"
-    """The last two are files whose content is put in their place."""
+    holds: Literal["path", "conda_file", "pip_requirements", "parallel_run_config"] = "path"
+    """All but the first are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -329,6 +331,20 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         yield LocalPath(("model",), model)
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
     yield from _environment_paths(value, ("environment",))
+    yield from parallel_run_paths(value, ())
+
+
+def parallel_run_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
+    """Those of ``parallel_run_config`` at a place: the file itself, or what stands in it."""
+    key = (*at, PARALLEL_RUN_CONFIG)
+    config = _at(value, key)
+    if isinstance(config, str):
+        yield LocalPath(key, config, "parallel_run_config")
+    elif isinstance(config, Mapping):
+        if config.get("source_directory") is None:
+            yield LocalPath((*key, "source_directory"), ".")
+        yield from _paths(value, (*key, "source_directory"))
+        yield from _environment_paths(value, (*key, "environment"))
 
 
 def _read(text: str, name: str) -> Iterator[Document]:

@@ -169,7 +169,7 @@ def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
     if not text:
         return _Size({} if is_table else {"mini_batch_size": 1}, {})
     size = size_in_bytes(text)
-    if size is None and is_table and text.isdecimal():
+    if size is None and is_table and text.isdecimal() and step.batchpoint.mini_batch_bytes is None:
         size = int(text)
     if size is not None:
         return _Size({}, {"split": "bytes", "mini_batch_bytes": size})
