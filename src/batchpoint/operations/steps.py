@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from batchpoint.entities.endpoints import (
     BatchDeployment,
     CodeConfiguration,
@@ -287,10 +289,14 @@ def _obeying(deployment: BatchDeployment, arguments: _Arguments) -> BatchDeploym
     options = body["batchpoint"] | arguments.options
     if arguments.script:
         options["program_arguments"] = [*arguments.script, *deployment.batchpoint.program_arguments]
-    changes = {
-        "settings": DeploymentSettings.model_validate(settings),
-        "batchpoint": ScoringOptions.model_validate(options),
-    }
+    try:
+        changes = {
+            "settings": DeploymentSettings.model_validate(settings),
+            "batchpoint": ScoringOptions.model_validate(options),
+        }
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        raise InvalidEntityError(f"program_arguments: {first['loc'][-1]}: {first['msg']}.") from None
     return deployment.model_copy(update=changes)
 
 
