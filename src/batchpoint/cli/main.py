@@ -73,6 +73,7 @@ COMMANDS: dict[str, Lazy] = {
     "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),
     "deployment": Lazy("endpoints", "deployment", "Deployments behind endpoints.", ("batch-deployment",)),
     "job": Lazy("jobs", "job", "Jobs: follow, cancel, download."),
+    "schedule": Lazy("schedules", "schedule", "What starts jobs by itself."),
     "score": Lazy("score", "score", "Score data at once, with no server."),
     "up": Lazy("services", "up", "Start the local server."),
     "down": Lazy("services", "down", "Stop the local server."),

@@ -22,6 +22,7 @@ from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.errors import RequestError
 from batchpoint.settings import Settings
 
@@ -74,6 +75,7 @@ class Client:
         self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self.files)
         self.jobs = Jobs(connection)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -153,6 +155,7 @@ class Client:
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
+            "schedule": self.schedules,
         }
         return doors[kind]
 
@@ -251,8 +254,9 @@ class Resources(Generic[AnyEntity]):
     def create_or_update(self, resource: AnyEntity, *, progress: ByteProgress | None = None) -> AnyEntity:
         """Store it under its name, whether or not there was one."""
         kind = kind_of(resource)
-        # Only a datastore has local paths, so only it needs to know whether the server shares them.
-        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.given()
+        # Who has no local paths need not know whether the server shares them.
+        has_paths = kind in ("datastore", "schedule")
+        body = self._files().entity_body(kind, resource, progress=progress) if has_paths else resource.given()
         return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
 
     def get(self, name: str) -> AnyEntity:
@@ -376,6 +380,49 @@ class Endpoints(Resources[BatchEndpoint]):
             yield Job(self._connection, entity_of(JobEntity, item))
 
 
+class Schedules(Resources[Schedule]):
+    """Schedules: what starts jobs by itself."""
+
+    def list(self, *, enabled: bool | None = None, limit: int | None = None) -> Iterator[Schedule]:
+        """All of them, or only those that are enabled, or not."""
+        for item in self._connection.pages("/schedules", limit=limit, enabled=enabled):
+            yield entity_of(Schedule, item)
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """Remove it, with the record of its runs. Its jobs stay.
+
+        Raises:
+            ConflictError: it is enabled, and ``force`` was not given.
+        """
+        self._connection.send("DELETE", address("schedules", name), params={"force": True if force else None})
+
+    def enable(self, name: str) -> Schedule:
+        """Let it fire again, from its next time on."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "enable")))
+
+    def disable(self, name: str) -> Schedule:
+        """Let it fire no more until it is enabled."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "disable")))
+
+    def trigger(self, name: str) -> Job:
+        """Fire it now, enabled or not; answers at once with the job.
+
+        Raises:
+            ConflictError: it waits for files, and there are no new ones.
+        """
+        run = self._connection.send("POST", address("schedules", name, "trigger"))
+        return Job(self._connection, entity_of(JobEntity, self._connection.get(address("jobs", run["job_name"]))))
+
+    def upcoming(self, name: str, count: int = 10) -> Iterator[dict[str, Any]]:
+        """``fire_time``, ``local_time`` and ``window_start`` of the next times. None for files."""
+        return self._connection.pages(address("schedules", name, "upcoming"), count=count)
+
+    def runs(self, name: str, *, outcome: str | None = None, limit: int | None = None) -> Iterator[ScheduleRun]:
+        """What became of each time, the newest first; ``outcome`` is started, skipped, missed, failed or pending."""
+        for item in self._connection.pages(address("schedules", name, "runs"), outcome=outcome, limit=limit):
+            yield ScheduleRun.model_validate(item)
+
+
 class Deployments:
     """Batch deployments."""
 
@@ -458,11 +505,12 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, the newest first."""
-        query = {"status": status, "endpoint": endpoint, "archived": archived}
+        query = {"status": status, "endpoint": endpoint, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 

@@ -120,7 +120,7 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds == "conda_file":
+    if found.holds in ("conda_file", "document"):
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "parallel_run_config":
         return _parallel_run_config(Path(path))
@@ -170,6 +170,8 @@ class LocalFiles:
         for found in local_paths(kind, document.value):
             if found.holds == "path" and kind == "datastore":
                 given: Any = absolute(found.path, Path.cwd()) if self._shares_files else found.path
+            elif found.holds == "path" and kind == "schedule":
+                given = absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
             elif found.holds == "path":
                 said = f"{document.name}: {'.'.join(map(str, found.key))}"
                 given = self.place(found.path, said=said, progress=progress)

@@ -21,9 +21,10 @@ from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, Datas
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.resources import RESOURCE_KINDS
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
-Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment"]
+Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment", "schedule"]
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "model": ASSET_KINDS["model"],
@@ -34,6 +35,7 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
+    "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
 
@@ -60,6 +62,7 @@ _SCHEMAS: dict[str, Kind] = {
     "azuredatalakegen2": "datastore",
     "onelake": "datastore",
     "datastore": "datastore",
+    "schedule": "schedule",
 }
 """The name in Azure's ``…/latest/<name>.schema.json``, in lower case."""
 
@@ -82,6 +85,7 @@ _TYPES: dict[str, Kind] = {
 
 _TELLING_KEYS: dict[str, Kind] = {
     PARALLEL_RUN_CONFIG: "deployment",
+    "trigger": "schedule",
     "endpoint_name": "deployment",
     "conda_file": "environment",
     "pip_requirements": "environment",
@@ -282,7 +286,7 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "conda_file", "pip_requirements", "parallel_run_config"] = "path"
+    holds: Literal["path", "conda_file", "pip_requirements", "parallel_run_config", "document"] = "path"
     """All but the first are files whose content is put in their place."""
 
 
@@ -301,6 +305,8 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_environment_paths(value, ()))
     if kind == "deployment":
         return list(_deployment_paths(value))
+    if kind == "schedule":
+        return list(_schedule_paths(value))
     return []
 
 
@@ -345,6 +351,19 @@ def parallel_run_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]
             yield LocalPath((*key, "source_directory"), ".")
         yield from _paths(value, (*key, "source_directory"))
         yield from _environment_paths(value, (*key, "environment"))
+
+
+def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    for key in (("create_job",), ("create_job", "job")):
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found):
+            yield LocalPath(key, found, "document")
+    yield from _paths(value, ("trigger", "path"))
+    for name in ("inputs", "outputs"):
+        for port in _at(value, ("create_job", name)) or ():
+            for found in _paths(value, ("create_job", name, port, "path")):
+                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
+                    yield found
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
@@ -553,6 +572,13 @@ def _problem(model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, 
     if kind == "missing":
         name = _dotted((*key, missing) if missing else key)
         return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_not_found":
+        name = _dotted((*key, "type"))
+        return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_invalid":
+        choices = re.findall(r"'([^']*)'", error.get("ctx", {})["expected_tags"])
+        name, tag = _dotted((*key, "type")), str(_at(given, ("type",)))
+        return {"key": name, "message": f"key '{name}' is {tag!r}. {suggestion(tag, choices)}", "allowed": choices}
     name = _dotted(key)
     if kind == "extra_forbidden":
         allowed = _keys_at(model, error["loc"][:-1])
@@ -595,17 +621,26 @@ def _expected(error: ErrorDetails) -> str:
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
     """The keys that a person may write at a place."""
-    current: type[BaseModel] | None = model
+    candidates: list[type[BaseModel]] = [model]
     for step in loc:
-        known = current.model_fields.get(str(step)) if current else None
+        known = next((one.model_fields[str(step)] for one in candidates if str(step) in one.model_fields), None)
         if known is not None:
-            current = next(_models_in(known.annotation), None)
-    if current is None:
+            candidates = list(_models_in(known.annotation))
+        else:  # perhaps the name of a union's branch
+            candidates = [one for one in candidates if str(step) in _branch_names(one)] or candidates
+    if not candidates:
         return set()
+    current = candidates[0]
     keys = {item.alias or name for name, item in current.model_fields.items()}
     if current is BatchDeployment:
         keys |= set(DeploymentSettings.model_fields)
     return keys
+
+
+def _branch_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """What pydantic may call a model as a branch of a union: its name, or what its ``type`` says."""
+    kind = model.model_fields.get("type")
+    return (model.__name__, *(get_args(kind.annotation) if kind is not None else ()))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -151,6 +151,12 @@ class Jobs:
         with self._database.read() as connection:
             return _submitted(connection, idempotency_key, request_hash)
 
+    def made_for(self, idempotency_key: str) -> Job | None:
+        """The job that was made for this key, whatever the request was, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).first()
+        return _job(row) if row is not None else None
+
     def exists(self, name: str) -> bool:
         """Whether there is a job of that name."""
         with self._database.read() as connection:
@@ -175,6 +181,7 @@ class Jobs:
         retry_of: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -190,6 +197,7 @@ class Jobs:
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
             (jobs.c.parent_job_name, parent),
+            (jobs.c.schedule_name, schedule),
         ):
             if value is not None:
                 query = query.where(column == value)

@@ -42,6 +42,8 @@ class StoredObject:
     """Path below the listed place, with forward slashes."""
     size: int
     """Bytes."""
+    fingerprint: str = ""
+    """Changes whenever the content does: size, and time of change or entity tag, as the store tells them."""
 
 
 class Stores:
@@ -112,7 +114,8 @@ class Stores:
         for name, entry in found.items():
             below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
             if entry.get("type") != "directory" and below:
-                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, int(entry.get("size") or 0)))
+                size = int(entry.get("size") or 0)
+                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
         yield from sorted(objects, key=lambda found: found.path.encode())
 
     def fingerprint(self, url: str, datastore: str | None = None) -> str | None:
@@ -342,6 +345,15 @@ def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {new: values[old] for old, new in names.items() if old in values}
 
 
+_TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What file systems call that which changes with the content; the surest first."""
+
+
+def _fingerprint(entry: Mapping[str, Any], size: int) -> str:
+    change = next((str(entry[key]) for key in _TELLING if entry.get(key) is not None), "")
+    return f"{size}-{change}"[:128]
+
+
 def _protocol(url: str) -> str:
     return url.partition("://")[0].lower() if "://" in url else "file"
 
@@ -388,15 +400,15 @@ def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:
         raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
     with _reported(str(folder)):
         found = sorted(_scan(str(folder), "", recursive=recursive), key=lambda item: os.fsencode(item[0]))
-    for below, path, size in found:
-        yield StoredObject(path, below, size)
+    for below, path, known in found:
+        yield StoredObject(path, below, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
 
-def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, int]]:
+def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file():
-                yield prefix + entry.name, entry.path, entry.stat().st_size
+                yield prefix + entry.name, entry.path, entry.stat()
             elif recursive and entry.is_dir():
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", recursive=True)
 

@@ -49,10 +49,18 @@ def list_jobs(
     page: Paged,
     status: JobStatus | None = None,
     endpoint: str | None = None,
+    schedule: str | None = None,
     archived: Archived = "exclude",
 ) -> JSONResponse:
     """Jobs, the newest first."""
-    found = work.jobs.list(status=status, endpoint=endpoint, archived=archived, limit=page.reach, offset=page.offset)
+    found = work.jobs.list(
+        status=status,
+        endpoint=endpoint,
+        schedule=schedule,
+        archived=archived,
+        limit=page.reach,
+        offset=page.offset,
+    )
     return page.answer(found)
 
 
