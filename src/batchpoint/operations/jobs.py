@@ -62,6 +62,7 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
         schedule: str | None = None,
         archived: Archived = "exclude",
@@ -73,6 +74,7 @@ class Jobs:
             status=status,
             endpoint=endpoint,
             deployment=deployment,
+            published_pipeline=published_pipeline,
             parent=parent,
             top_level=parent is None,
             schedule=schedule,
@@ -258,6 +260,10 @@ class Jobs:
         except NotFoundError:
             if current:
                 raise
+            return then, []
+        if not isinstance(now, BatchDeployment):
+            if current:
+                raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
             return then, []
         if current:
             return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
