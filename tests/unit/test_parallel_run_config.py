@@ -10,7 +10,7 @@ import pytest
 from batchpoint.client.files import load
 from batchpoint.entities.documents import Document
 from batchpoint.entities.endpoints import BatchDeployment
-from batchpoint.entities.pipelines import Component, ParallelStep
+from batchpoint.entities.pipelines import Component, ParallelStep, Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.steps import deployment_of
 
@@ -157,3 +157,19 @@ def test_a_file_of_its_own_is_read_and_its_paths_are_relative_to_it(tmp_path: Pa
     whole = load(inner / "taxi.yml", set=["name=blue", "endpoint_name=taxi", "model=azureml:fares:1"])
     assert isinstance(whole, BatchDeployment)
     assert whole.code_configuration == found.code_configuration
+
+
+def test_a_step_of_a_pipeline_names_the_file(tmp_path: Path) -> None:
+    lines = [*(f"  {key}: {value}" for key, value in LEAST.items()), "  source_directory: scripts"]
+    (tmp_path / "taxi.yml").write_text("\n".join(["parallel_run_config:", *lines]))
+    (tmp_path / "pipeline.yml").write_text(
+        "type: pipeline\njobs:\n  score:\n    type: parallel\n    parallel_run_config: taxi.yml\n"
+        "    inputs: {data: {path: azureml:taxi:1}}\n    outputs: {fares: {type: uri_file}}\n"
+    )
+    found = load(tmp_path / "pipeline.yml")
+    assert isinstance(found, Pipeline)
+    score = found.jobs["score"]
+    assert isinstance(score, ParallelStep)
+    assert score.task is not None
+    assert score.task.code == str(tmp_path / "scripts")
+    assert score.mini_batch_size == "10"
