@@ -659,13 +659,14 @@ def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
     if spec.retry_of is None:
         return None
     earlier = earlier_runs(spec)
-    ours = folder / "user_output"
-    theirs = next((old / "user_output" for old in earlier if (old / "user_output").is_dir()), None)
-    if theirs is not None and not ours.exists():
-        partial = folder / "user_output.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(theirs, partial)
-        partial.rename(ours)
+    for name in ("user_output", "step_outputs"):
+        ours = folder / name
+        theirs = next((old / name for old in earlier if (old / name).is_dir()), None)
+        if theirs is not None and not ours.exists():
+            partial = folder / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(theirs, partial)
+            partial.rename(ours)
     records: dict[int, Any] = {}
     for old in reversed(earlier):
         records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
