@@ -1,4 +1,4 @@
-"""Pipelines by the shipped command, the Python client and curl: started, failed, retried, canceled, deployed, published."""
+"""Pipelines by the shipped command, the Python client and curl: started, retried, canceled, deployed, published."""
 
 from __future__ import annotations
 

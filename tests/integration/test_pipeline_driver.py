@@ -266,6 +266,27 @@ def nested(raw: Path) -> Pipeline:
 
 
 @on_sqlite
+def test_canceling_reaches_the_steps_of_an_inner_pipeline(workspace: Workspace, raw: Path) -> None:
+    job = workspace.pipelines.submit(nested(raw))
+    driver, steps = driver_of(workspace), Steps(workspace)
+    driver.drive()
+    steps.run()
+    while driver.drive():
+        pass
+    running = steps.claim()
+    assert running is not None
+    assert running.step_name == "one"
+    workspace.jobs.cancel(job.name)
+    while driver.drive():
+        pass
+    steps.finish(running)
+    while driver.drive():
+        pass
+    inner = steps_of(workspace, job)["inner"]
+    assert [each.status for each in (inner, workspace.jobs.get(job.name))] == [JobStatus.CANCELED] * 2
+
+
+@on_sqlite
 def test_a_pipeline_inside_a_pipeline_is_driven_the_same_way(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(nested(raw))
     ended, ran = complete(workspace, job)
@@ -512,9 +533,25 @@ def test_outputs_with_a_name_become_data_assets_once_the_pipeline_has_completed(
         ended, _ = complete(workspace, workspace.pipelines.submit(diamond(raw, outputs=outputs)))
         assert ended.status == JobStatus.COMPLETED
     assert [asset.version for asset in workspace.assets.list("data", name="scores")] == ["1"]
+    asset = workspace.assets.get("data", "scores", "1")
+    assert str(asset.model_dump()["path"]).startswith("azureml://datastores/workspaceblobstore/paths/azureml/pipeline-")
     failed = diamond(raw, outputs=outputs, settings={"force_rerun": True})
     complete(workspace, workspace.pipelines.submit(failed), failing=("d",))
     assert [asset.version for asset in workspace.assets.list("data", name="scores")] == ["1"]
+
+
+@on_sqlite
+def test_an_output_that_cannot_be_registered_fails_the_pipeline_and_nothing_has_to_run_again(
+    workspace: Workspace, raw: Path
+) -> None:
+    workspace.assets.create_or_update("data", Data(name="scores", version="1", type="uri_file", path=str(raw)))
+    outputs = {"result": {"type": "uri_folder", "name": "scores", "version": "1"}}
+    ended, _ = complete(workspace, workspace.pipelines.submit(diamond(raw, outputs=outputs)))
+    assert (ended.status, ended.reason) == (JobStatus.FAILED, Reason.OUTPUT_FAILED)
+    assert ended.error is not None
+    assert "An output could not be registered: " in ended.error.message
+    again, ran = complete(workspace, workspace.jobs.retry_failed(ended.name))
+    assert (again.reason, ran) == (Reason.OUTPUT_FAILED, [])
 
 
 @on_sqlite

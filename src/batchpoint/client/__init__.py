@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
@@ -20,7 +21,7 @@ from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
-from batchpoint.entities.jobs import Input, InvokeRequest, LiteralValue, Output, Overrides, literal_in
+from batchpoint.entities.jobs import Input, InvokeRequest, JobStatus, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
@@ -633,6 +634,20 @@ class Jobs:
     def cancel(self, name: str) -> Job:
         """Ask a job to stop."""
         return self.get(name).cancel()
+
+    def sweep(self, older_than: timedelta, *, dry_run: bool = False) -> Sequence[Job]:
+        """Cancel every unfinished job that was started longer ago (or queued, if it never was); answers with them.
+
+        Each gets the tag ``batchpoint.swept``, which says why it was canceled.
+        """
+        latest = datetime.now(UTC) - older_than
+        active = [job for status in JobStatus if not status.is_finished for job in self.list(status=status.value)]
+        swept = [job for job in active if (job.entity.started_at or job.entity.queued_at or latest) < latest]
+        for job in [] if dry_run else swept:
+            since = job.entity.started_at or job.entity.queued_at
+            self.update(job.name, changes={"tags": {"batchpoint.swept": f"active since {since}, over {older_than}"}})
+            job.cancel()
+        return swept
 
     def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
         """``Job.retry_failed``."""

@@ -36,8 +36,9 @@ State = Literal["planned", "done", "unchanged", "failed", "not reached"]
 Step = Change | Removal
 
 _LEFT_OUT = frozenset(
-    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state"}
-)
+    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
+     "anchored_at", "next_run_at"}
+)  # fmt: skip
 """Set by the server, and not sent to it."""
 
 
@@ -194,6 +195,8 @@ def _remove(client: Client, removal: Removal) -> None:
         elif removal.kind == "deployment" and removal.action == "delete":
             endpoint, _, deployment = removal.name.partition("/")
             client.deployments.delete(deployment, endpoint)
+        elif removal.kind == "schedule":
+            client.schedules.delete(removal.name, force=True)
         elif removal.action == "delete":
             client.door(removal.kind).delete(removal.name)
     except NotFoundError:
