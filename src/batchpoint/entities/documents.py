@@ -253,6 +253,8 @@ class Document:
             key = _as_written(self.value, key)
             message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
             problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
+        order = {place: position for position, place in reversed([*enumerate(self.places.values())])}
+        problems.sort(key=lambda problem: order.get(problem["place"], -1))
         return _refusal(self.name, problems) if problems else error
 
 
