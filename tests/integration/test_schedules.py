@@ -78,6 +78,26 @@ def step(workspace: Workspace) -> None:
         pass
 
 
+def step_together(*servers: Workspace) -> None:
+    """Let the schedulers of several servers do all that is due, at the same time."""
+    together = threading.Barrier(len(servers))
+    failures: list[Exception] = []
+
+    def work(mine: Workspace) -> None:
+        try:
+            together.wait()
+            step(mine)
+        except Exception as failure:  # noqa: BLE001 -- told by the assertion below
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def pass_time(workspace: Workspace, clock: Clock, until: datetime, every: timedelta = timedelta(minutes=5)) -> None:
     while clock.time < until:
         clock.time = min(clock.time + every, until)
@@ -168,22 +188,7 @@ def test_two_schedulers_on_one_database_make_one_job_for_each_time(
     with opened(tmp_path / "home", database_url, clock) as other:
         for _ in range(8):
             clock.move(60)
-            together = threading.Barrier(2)
-            failures: list[BaseException] = []
-
-            def work(mine: Workspace, together: threading.Barrier = together) -> None:
-                try:
-                    together.wait()
-                    step(mine)
-                except BaseException as failure:  # noqa: BLE001 -- told by the assertion below
-                    failures.append(failure)
-
-            threads = [threading.Thread(target=work, args=(each,)) for each in (workspace, other)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert failures == []
+            step_together(workspace, other)
     for number in range(3):
         fired = [run.fire_at for run in workspace.schedules.runs(f"often-{number}")]
         made = workspace.jobs.list(schedule=f"often-{number}")
@@ -481,11 +486,7 @@ def test_two_servers_that_watch_one_folder_take_each_file_once(
         for number in range(6):
             (folder / f"{number}.csv").write_text("a\n1\n")
             clock.move(10)
-            threads = [threading.Thread(target=step, args=(each,)) for each in (workspace, other)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            step_together(workspace, other)
     assert sorted(name for names in taken(workspace) for name in names) == [f"{number}.csv" for number in range(6)]
 
 
