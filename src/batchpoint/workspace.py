@@ -12,6 +12,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.schedules import Schedules
@@ -33,10 +34,13 @@ class Workspace:
     resources: Resources
     endpoints: Endpoints
     jobs: Jobs
+    pipelines: Pipelines
     schedules: Schedules
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
+    pipeline_changed: threading.Event = field(repr=False)
+    """Set when there is something new for the pipeline driver: a queued pipeline, an ended step, a wish to cancel."""
     schedule_changed: threading.Event = field(repr=False)
     """Set when a schedule may be due earlier than the scheduler knows."""
 
@@ -53,9 +57,10 @@ class Workspace:
         datastore.mkdir(parents=True, exist_ok=True)
         ensure_built_in(registry, datastore_path=str(datastore), instances=settings.default_compute_instances)
         places = Places(registry)
-        job_queued, schedule_changed = threading.Event(), threading.Event()
+        job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
         endpoints = Endpoints(registry, assets, places, job_queued)
+        pipelines = Pipelines(registry, assets, places, pipeline_changed)
         return cls(
             settings=settings,
             registry=registry,
@@ -63,10 +68,12 @@ class Workspace:
             assets=assets,
             resources=Resources(registry),
             endpoints=endpoints,
-            jobs=Jobs(registry, places, job_queued),
-            schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
+            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            pipelines=pipelines,
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
+            pipeline_changed=pipeline_changed,
             schedule_changed=schedule_changed,
         )
 

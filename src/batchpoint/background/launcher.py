@@ -5,31 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import select
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import yaml
 
+from batchpoint.background.command_launcher import CommandPreparation
 from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.background.step_places import (
+    StepPlaces,
+    is_own_folder,
+    location_of,
+    output_place,
+    places_of_step,
+)
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
-from batchpoint.entities.jobs import Input, Job, Output
+from batchpoint.entities.jobs import Input, Job
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
-from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.command_line import filled_words
+from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
     InputSpec,
-    Location,
     ModelSpec,
     OutputSpec,
     RetrySpec,
@@ -43,8 +50,6 @@ from batchpoint.workspace import Workspace
 TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 """Files whose rows can be scored; MLflow models get anything else as paths."""
 
-OWN_FOLDER = re.compile(r"/azureml/[^/]+/score$")
-"""A folder of this shape belongs to one job, and to those that score its failed items again: Azure's layout."""
 RUNNER_PARENT = (sys.executable, "-m", "batchpoint.scoring.runner_parent")
 """The command that starts a runner for each line on its standard input."""
 
@@ -66,6 +71,10 @@ class Resolved:
     home: Path
     output: Place
     """Folder of the predictions."""
+    output_file_name: str | None = None
+    """Of a step whose output names the file: what the predictions are called."""
+    step: StepPlaces = field(default_factory=StepPlaces)
+    """What a step's arguments name."""
     model: Model | None = None
     model_path: Path | None = None
     code_dir: Path | None = None
@@ -100,7 +109,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         input=_input(job, resolved),
         split=_split(deployment, script),
         csv=options.csv,
-        output=_output(deployment, resolved.output),
+        output=_output(job, deployment, resolved),
         retry=RetrySpec(
             max_retries=settings.retry_settings.max_retries,
             timeout=settings.retry_settings.timeout,
@@ -122,6 +131,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         retry_of=str(job_folder(resolved.home, job.retry_of)) if job.retry_of else None,
         mltable=resolved.mltable,
+        fetched_inputs=resolved.step.fetched,
+        staged_outputs=resolved.step.staged,
     )
 
 
@@ -185,6 +196,7 @@ class Launcher:
         self._places = workspace.places
         self._home = workspace.settings.home
         self._environments = Environments(self._home)
+        self._commands = CommandPreparation(workspace, self._environments)
         self._lock = threading.Lock()
         self._parent: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -197,7 +209,9 @@ class Launcher:
             InputError, DatastoreError: the input is not there.
             NotFoundError, InvalidEntityError: something that the job names is gone or unfit.
         """
-        interpreter, resolved = self._resolve(job)
+        if job.command is not None:
+            return self._commands.prepare(job, folder)
+        interpreter, resolved = self._resolve(job, folder)
         spec = build_spec(job, resolved)
         folder.mkdir(parents=True, exist_ok=True)
         if spec.fork_server:
@@ -244,7 +258,7 @@ class Launcher:
         """How many instances of a compute have a living fork server."""
         return max(self._living_fork_servers(compute), default=0)
 
-    def _resolve(self, job: Job) -> tuple[Interpreter, Resolved]:
+    def _resolve(self, job: Job, folder: Path) -> tuple[Interpreter, Resolved]:
         deployment = _deployment_of(job)
         assets = self._workspace.assets
         model, model_path = self._model(deployment)
@@ -252,13 +266,16 @@ class Launcher:
         code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
         inputs = tuple(self._input_places(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        is_table = mltable is not None or _given_input(job).query is not None
+        is_table = mltable is not None or _scored(job).query is not None
         interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, is_table=is_table)
+        output, file_name = output_place(job, collected_output(job), self._places)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
             home=self._home,
-            output=self._places.resolve(_output_path(job)),
+            output=output,
+            output_file_name=file_name,
+            step=places_of_step(job, folder, self._workspace),
             model=model,
             model_path=model_path,
             code_dir=code_dir,
@@ -277,21 +294,19 @@ class Launcher:
         return model, assets.local_path(model)
 
     def _input_places(self, job: Job) -> Iterable[Place]:
-        for given in job.inputs.values():
-            if given.query is not None:
-                yield self._places.resolve_database(given.path)
-                continue
-            for path in (given.path, *given.paths):
-                reference = asset_reference(path)
-                data = self._workspace.assets.resolve("data", reference) if reference else None
-                yield self._places.resolve(cast("Data", data).path if data else path)
+        given = _scored(job)
+        if given.query is not None:
+            yield self._places.resolve_database(given.path)
+            return
+        for path in (given.path, *given.paths):
+            reference = asset_reference(path)
+            data = self._workspace.assets.resolve("data", reference) if reference else None
+            yield self._places.resolve(cast("Data", data).path if data else path)
 
     def _look_at_input(self, job: Job, inputs: tuple[Place, ...]) -> tuple[bool, dict[str, Any] | None]:
         """Whether the input's first file holds rows, and the parsed MLTable of an input of that type."""
-        if not inputs:
-            raise InputError(f"Job {job.name} has no input.")
         stores = self._places.stores()
-        first, given = inputs[0], _given_input(job)
+        first, given = inputs[0], _scored(job)
         if given.query is not None:
             return True, None
         if given.type == "mltable":
@@ -396,8 +411,12 @@ def _deployment_of(job: Job) -> BatchDeployment:
     return job.deployment
 
 
-def _location(place: Place) -> Location:
-    return Location(url=place.url, datastore=place.datastore)
+def _scored(job: Job) -> Input:
+    """The input that is cut into mini-batches."""
+    name = job.input_data or next(iter(job.inputs), None)
+    if name is None or name not in job.inputs:
+        raise InvalidEntityError(f"Job {job.name} has no input{f' {name}' if name else ''}.")
+    return job.inputs[name]
 
 
 def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
@@ -413,7 +432,7 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,
         code_dir=str(resolved.code_dir) if resolved.code_dir else None,
-        arguments=options.program_arguments,
+        arguments=filled_words(options.program_arguments, resolved.step.values),
         takes=takes,
     )
 
@@ -425,17 +444,11 @@ def _model(model: Model, path: Path) -> ModelSpec:
     )
 
 
-def _given_input(job: Job) -> Input:
-    if not job.inputs:
-        raise InvalidEntityError(f"Job {job.name} has no input.")
-    return next(iter(job.inputs.values()))
-
-
 def _input(job: Job, resolved: Resolved) -> InputSpec:
-    given = _given_input(job)
+    given = _scored(job)
     return InputSpec(
         type=given.type,
-        locations=[_location(place) for place in resolved.inputs],
+        locations=[location_of(place) for place in resolved.inputs],
         include=given.include,
         exclude=given.exclude,
         recursive=given.recursive,
@@ -458,21 +471,18 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     )
 
 
-def _output_path(job: Job) -> str:
-    """The folder of a job's predictions: as the invoke resolved it, else named after the job (Azure's layout)."""
-    given = next(iter(job.outputs.values()), Output())
-    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job.name}/score/"
-
-
-def _output(deployment: BatchDeployment, folder: Place) -> OutputSpec:
-    options, settings = deployment.batchpoint, deployment.settings
-    owns_folder = OWN_FOLDER.search(folder.uri.rstrip("/")) is not None
-    beside = "" if owns_folder else f"{PurePosixPath(settings.output_file_name).stem}."
+def _output(job: Job, deployment: BatchDeployment, resolved: Resolved) -> OutputSpec:
+    options, settings, folder = deployment.batchpoint, deployment.settings, resolved.output
+    name = collected_output(job)
+    file_name = resolved.output_file_name or settings.output_file_name
+    owns_folder = is_own_folder(folder.uri, name)
+    beside = "" if owns_folder else f"{PurePosixPath(file_name).stem}."
     return OutputSpec(
+        name=name,
         action=settings.output_action,
-        format=_format(options.output_format, settings.output_file_name),
-        folder=_location(folder),
-        file_name=settings.output_file_name,
+        format=_format(options.output_format, file_name),
+        folder=location_of(folder),
+        file_name=file_name,
         errors_name=f"{beside}errors.{options.errors_format}",
         receipt_name=f"{beside}receipt.json",
         owns_folder=owns_folder,
@@ -482,6 +492,7 @@ def _output(deployment: BatchDeployment, folder: Place) -> OutputSpec:
         passthrough=options.passthrough,
         row_keys=options.row_keys,
         errors_format=options.errors_format,
+        dataframe_header=options.dataframe_header,
     )
 
 

@@ -35,6 +35,7 @@ EXIT_CODES: dict[int, str] = {
     4: "It exists already, is in use, or is in a state that does not allow this.",
     5: "The token is missing, refused, or does not allow this.",
     6: "No server answers, or something outside the script and the data failed.",
+    7: "There are changes to apply (only with `apply --dry-run --exit-code`).",
     130: "Interrupted.",
 }
 """What the command ends with. ``docs/cli.md`` repeats this table."""
@@ -62,6 +63,8 @@ class Lazy(NamedTuple):
 
 
 COMMANDS: dict[str, Lazy] = {
+    "apply": Lazy("apply", "apply", "Bring about everything that files declare."),
+    "delete": Lazy("apply", "delete", "Remove everything that files declare."),
     "model": Lazy("entities", "model", "Trained models."),
     "data": Lazy("entities", "data", "Data to score."),
     "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from batchpoint import __version__
+from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
 from batchpoint.client.files import LocalFiles, kind_of, load
 from batchpoint.client.jobs import Job, entity_of, inside
@@ -65,16 +66,16 @@ class Client:
             url, token = find_again()
         self._connection = connection = Connection(url, token, find_again=find_again)
         self._server: dict[str, Any] | None = None
-        self.models = Assets(connection, self._files, "models", Model)
-        self.data = Assets(connection, self._files, "data", Data)
-        self.environments = Assets(connection, self._files, "environments", Environment)
-        self.codes = Assets(connection, self._files, "codes", Code)
-        self.computes = Computes(connection, self._files, "computes", Compute)
-        self.datastores = Datastores(connection, self._files, "datastores", Datastore)
-        self.endpoints = Endpoints(connection, self._files, "endpoints", BatchEndpoint)
-        self.deployments = Deployments(connection, self._files)
+        self.models = Assets(connection, self.files, "models", Model)
+        self.data = Assets(connection, self.files, "data", Data)
+        self.environments = Assets(connection, self.files, "environments", Environment)
+        self.codes = Assets(connection, self.files, "codes", Code)
+        self.computes = Computes(connection, self.files, "computes", Compute)
+        self.datastores = Datastores(connection, self.files, "datastores", Datastore)
+        self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
+        self.deployments = Deployments(connection, self.files)
         self.jobs = Jobs(connection)
-        self.schedules = Schedules(connection, self._files, "schedules", Schedule)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -103,16 +104,49 @@ class Client:
 
     def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
         """Any entity, by its class."""
-        kind = kind_of(entity)
-        door = self._doors()[kind]
+        door = self.door(kind_of(entity))
         return cast("Entity", door.create_or_update(entity, progress=progress))
+
+    def apply(
+        self,
+        *paths: str | Path,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        dry_run: bool = False,
+        told: Told | None = None,
+    ) -> list[Outcome]:
+        """Create or update everything that YAML files, and those of folders, declare, in the order of their references.
+
+        A second run changes nothing; whatever differs from the files, whoever changed it, is brought back.
+
+        Args:
+            paths: files and folders.
+            set: ``key=value``, or ``kind/name:key=value`` where several things are declared.
+            dry_run: whether only to say what would be done.
+            told: called with each outcome as soon as it is known.
+
+        Raises:
+            InvalidEntityError: with every fault of every file, before anything is changed.
+            ConflictError: what is declared cannot become so; nothing is changed then.
+        """
+        applying = Applying(self, paths, set)
+        return applying.carry_out(applying.changes(), told, dry_run=dry_run)
+
+    def remove(self, *paths: str | Path, dry_run: bool = False, told: Told | None = None) -> list[Outcome]:
+        """Undo ``apply``: delete or archive everything that the files declare, in reverse. What is gone is passed over.
+
+        Raises:
+            InvalidEntityError: with every fault of every file.
+        """
+        applying = Applying(self, paths)
+        return applying.carry_out(applying.removals(), told, dry_run=dry_run)
 
     def audit(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Who did what, and when; the newest first."""
         return self._connection.pages("/audit", limit=limit)
 
-    def _doors(self) -> dict[Kind, Any]:
-        return {
+    def door(self, kind: Kind) -> Any:
+        """The verbs of one kind, such as ``client.models``."""
+        doors: dict[Kind, Any] = {
             "model": self.models,
             "data": self.data,
             "environment": self.environments,
@@ -123,8 +157,10 @@ class Client:
             "deployment": self.deployments,
             "schedule": self.schedules,
         }
+        return doors[kind]
 
-    def _files(self) -> LocalFiles:
+    def files(self) -> LocalFiles:
+        """What brings paths of this machine to the server."""
         return LocalFiles(self._connection, shares_files=bool(self.server().get("shares_files")))
 
 

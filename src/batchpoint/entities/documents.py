@@ -216,18 +216,21 @@ def read_document(text: str, *, name: str = "document") -> Document:
     Raises:
         InvalidEntityError: it is not YAML, not a mapping, or gives one key twice.
     """
-    try:
-        document = _read(text, name)
-    except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        place = f"{name}:{mark.line + 1}" if mark else name
-        message = f"{place}: this is not YAML: {fault.problem or fault.context}."
-        raise InvalidEntityError(message) from None
-    except yaml.YAMLError as fault:
-        raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
-    except RecursionError:
-        raise InvalidEntityError(f"{name} is nested too deeply to be read.") from None
-    return document
+    documents = list(_read(text, name))
+    if len(documents) > 1:
+        raise InvalidEntityError(f"{name} holds {len(documents)} documents; one was expected. 'apply -f' takes many.")
+    if not documents:
+        raise InvalidEntityError(f"{name} holds nothing; keys were expected.")
+    return documents[0]
+
+
+def read_documents(text: str, *, name: str = "document") -> list[Document]:
+    """Read all documents of a YAML text, divided by ``---``; empty ones are left out.
+
+    Raises:
+        InvalidEntityError: as ``read_document``.
+    """
+    return list(_read(text, name))
 
 
 def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart:
@@ -347,16 +350,32 @@ def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
                     yield found
 
 
-def _read(text: str, name: str) -> Document:
+def _read(text: str, name: str) -> Iterator[Document]:
+    try:
+        yield from _parse(text, name)
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        place = f"{name}:{mark.line + 1}" if mark else name
+        message = f"{place}: this is not YAML: {fault.problem or fault.context}."
+        raise InvalidEntityError(message) from None
+    except yaml.YAMLError as fault:
+        raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
+    except RecursionError:
+        raise InvalidEntityError(f"{name} is nested too deeply to be read.") from None
+
+
+def _parse(text: str, name: str) -> Iterator[Document]:
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
-            raise InvalidEntityError(message)
-        document = Document(value={}, name=name)
-        document.value.update(_Reader(loader, document).mapping(node, ()))
-        return document
+        while loader.check_node():
+            node = loader.get_node()
+            if isinstance(node, yaml.ScalarNode) and node.value == "":
+                continue
+            if not isinstance(node, yaml.MappingNode):
+                raise InvalidEntityError(f"{name} holds a single value or a list; keys were expected.")
+            document = Document(value={}, name=name)
+            document.value.update(_Reader(loader, document).mapping(node, ()))
+            yield document
     finally:
         loader.dispose()
 

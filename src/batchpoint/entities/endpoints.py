@@ -164,6 +164,8 @@ class ScoringOptions(Part):
     table: OutputTable | None = None
     program_arguments: list[str] = Field(default_factory=list)
     """Arguments on the script's ``sys.argv``."""
+    dataframe_header: bool = False
+    """With ``output_format: azureml``: whether the names of a DataFrame's columns stand in the first line."""
 
 
 class BatchDeployment(Entity):

@@ -50,6 +50,12 @@ class Compute(Entity):
         return self
 
 
+UPDATABLE_COMPUTE_KEYS = frozenset(
+    {"description", "tags", "properties", "min_instances", "max_instances", "idle_time_before_scale_down", "identity"}
+)
+"""What may change on a compute; everything else means: delete and create it anew. Source: Azure ML's compute update."""
+
+
 DatastoreType = Literal[
     "local", "memory", "http", "s3", "gcs", "azure_blob", "azure_file", "azure_data_lake_gen1",
     "azure_data_lake_gen2", "one_lake", "hdfs", "sql",

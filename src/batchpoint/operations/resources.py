@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.resources import Compute, Datastore, ResourceKind
+from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore, ResourceKind
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import check_no_password
@@ -18,11 +18,6 @@ E = TypeVar("E", bound=Entity)
 
 BUILT_IN: dict[ResourceKind, str] = {"compute": "local", "datastore": DEFAULT_DATASTORE}
 """Exist from the start and cannot be deleted."""
-
-UPDATABLE_COMPUTE_KEYS = frozenset(
-    {"description", "tags", "properties", "min_instances", "max_instances", "idle_time_before_scale_down", "identity"}
-)
-"""What may change on a compute; everything else means: delete and create it anew. Source: Azure ML's compute update."""
 
 _SET_BY_SERVER = {"created_at", "modified_at", "created_by", "schema_address"}
 

@@ -6,11 +6,12 @@ Local files never go through fsspec: they are read and renamed directly.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,9 @@ EXTRAS = {
 """For each protocol that a plain install cannot open: the package it needs, and the extra that brings it."""
 
 _CHUNK = 1 << 20
+
+_TELLING_FACTS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
+"""What stores call the size of a file, the time of its last change, and its content's tag. The size comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,25 @@ class Stores:
                 size = int(entry.get("size") or 0)
                 objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
         yield from sorted(objects, key=lambda found: found.path.encode())
+
+    def fingerprint(self, url: str, datastore: str | None = None) -> str | None:
+        """Changes when a file there, or below there, is added, taken away or written: a hash of names, sizes and times
+        (or etags), not of contents. None where the store tells none of these.
+
+        Raises:
+            InputError: nothing is there.
+            DatastoreError: the store does not answer.
+        """
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            with _reported(url):
+                return _hash_lines(_local_facts(path))
+        with self._access(url, datastore) as (system, inner):
+            found = system.find(inner, detail=True) if system.isdir(inner) else {inner: system.info(inner)}
+            facts = [(name, [entry.get(key) for key in _TELLING_FACTS]) for name, entry in sorted(found.items())]
+        if any(all(fact is None for fact in told[1:]) for _, told in facts):
+            return None
+        return _hash_lines(f"{name} {told}" for name, told in facts)
 
     @contextmanager
     def open_read(self, url: str, datastore: str | None = None) -> Iterator[IO[bytes]]:
@@ -359,6 +382,17 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
         # Each cloud's client has exceptions of its own: network, credentials, signatures.
         message = f"{url} did not answer{_of(datastore)}: {type(error).__name__}: {error}"
         raise DatastoreError(message, url=url) from error
+
+
+def _local_facts(path: Path) -> Iterator[str]:
+    files = [path] if path.is_file() else sorted(Path(entry) for _, entry, _ in _scan(str(path), "", recursive=True))
+    for file in files:
+        found = file.stat()
+        yield f"{file.relative_to(path)} {found.st_size} {found.st_mtime_ns}"
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:

@@ -28,7 +28,7 @@ LONGEST_WAIT_SECONDS = 300.0
 """A long poll answers by then whatever has happened; the caller asks again."""
 LOOK_SECONDS = 1.0
 """Changes of this server's own runs wake a waiting request at once; those of another server are looked for so often."""
-STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/error")
+STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/std_log", "logs/user/error")
 """Logs whose new lines an event stream carries."""
 
 Archived = Literal["exclude", "only", "include"]
