@@ -15,6 +15,7 @@ from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job, JobStatus, Reason
+from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.schedules import RunOutcome, Schedule
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
 from batchpoint.operations.schedules import MOST_WAITING
@@ -556,3 +557,67 @@ def test_a_data_asset_may_be_what_a_schedule_scores(workspace: Workspace, clock:
     pass_time(workspace, clock, utc(28, 2))
     assert job_of(workspace).status is JobStatus.QUEUED
     assert job_of(workspace).properties["input_asset"] == "azureml:rows:1"
+
+
+PIPELINE = {
+    "type": "pipeline",
+    "inputs": {
+        "since": "never",
+        "rows": {"type": "uri_file", "path": "azureml://datastores/workspaceblobstore/paths/x"},
+    },
+    "jobs": {
+        "count": {
+            "command": "echo ${{inputs.since}} ${{inputs.rows}}",
+            "environment": {"name": "plain", "conda_file": {"dependencies": ["python"]}},
+            "inputs": {"since": "${{parent.inputs.since}}", "rows": "${{parent.inputs.rows}}"},
+        }
+    },
+    "tags": {"team": "risk"},
+}
+
+
+def rows(workspace: Workspace) -> None:
+    (workspace.settings.home / "datastores" / "workspaceblobstore" / "x").write_text("1")
+
+
+def test_a_pipeline_in_place_is_started_with_the_window_of_its_time(workspace: Workspace, clock: Clock) -> None:
+    rows(workspace)
+    daily(workspace, job={"type": "pipeline", "job": PIPELINE, "inputs": {"since": "{{window_start}}"}})
+    pass_time(workspace, clock, utc(28, 2))
+    made = job_of(workspace)
+    assert (made.type, made.name, made.schedule_name) == ("pipeline", "nightly-20260328T013000Z", "nightly")
+    assert made.literals == {"since": "2026-03-27T01:30:00Z"}
+    assert made.tags == {"team": "risk", "schedule": "nightly"}
+    assert [job.name for job in workspace.jobs.list(schedule="nightly")] == [made.name]
+
+
+def test_the_job_of_a_pipeline_is_done_again_with_other_inputs_and_settings(workspace: Workspace, clock: Clock) -> None:
+    rows(workspace)
+    earlier = workspace.pipelines.submit(Pipeline.model_validate({**PIPELINE, "name": "earlier"}))
+    job = {
+        "job": f"azureml:{earlier.name}",
+        "inputs": {"since": "{{fire_time:%d.%m.}}"},
+        "settings": {"force_rerun": True},
+    }
+    daily(workspace, job=job)
+    pass_time(workspace, clock, utc(28, 2))
+    made = job_of(workspace)
+    assert made.literals == {"since": "28.03."}
+    assert made.pipeline is not None
+    assert made.pipeline["settings"]["force_rerun"] is True
+    with pytest.raises(InvalidEntityError, match="has no input 'sinse'. Did you mean 'since'"):
+        daily(workspace, job={**job, "inputs": {"sinse": "x"}}, name="other")
+    with pytest.raises(InvalidEntityError, match="but it is of type pipeline"):
+        daily(workspace, job={**job, "type": "scoring"}, name="other")
+    assert [one.name for one in workspace.schedules.list()] == ["nightly"]
+
+
+def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Clock) -> None:
+    job = {"type": "pipeline", "job": PIPELINE, "inputs": {"rows": {"path": "{{files}}"}}}
+    schedule(workspace, {"type": "file", "path": LANDING, "poll_seconds": 10, "settle_seconds": 15}, job=job)
+    folder = workspace.settings.home / "datastores" / "workspaceblobstore" / "landing"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_text("1")
+    look(workspace, clock, 5)
+    assert taken(workspace) == [["a"], ["b"], ["c"]]

@@ -15,7 +15,6 @@ from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output
 from batchpoint.entities.pipelines import Pipeline, PipelineSettings
 from batchpoint.entities.schedules import (
     FILES,
-    DueTime,
     RunOutcome,
     Schedule,
     ScheduledInvoke,
@@ -165,14 +164,11 @@ class Schedules:
             BatchpointError: the job could not be started; the run says so too.
         """
         schedule = self.get(name)
-        now = self._registry.now()
         if isinstance(schedule.trigger, FileTrigger):
-            run: ScheduleRun | None = self._take_files_now(schedule, schedule.trigger)
+            run = self._take_files_now(schedule, schedule.trigger)
         else:
-            due = DueTime(now, schedule.window_start(now), RunOutcome.PENDING)
-            run = self._registry.schedules.record(name, "manual", due)
-        if run is None:
-            raise ConflictError(f"Schedule {name} was triggered in this very moment already. Trigger it again.")
+            window_start = schedule.window_start(self._registry.now())
+            run = self._registry.schedules.record_manual(name, window_start)
         try:
             job = self._submit(schedule, run, by=by)
         except BatchpointError as error:
@@ -267,16 +263,28 @@ class Schedules:
         elif self._repeats_an_invoke(plan):
             self._repeated(plan, {"inputs": {}})
         else:
-            files = Input(path=schedule.trigger.path) if isinstance(schedule.trigger, FileTrigger) else None
-            filled_in = _with_files(_filled_in(plan, tick), files)
-            assert isinstance(filled_in, ScheduledJob)
-            self._pipelines.validate(self._pipeline(filled_in))
+            self._check_pipeline(schedule, plan, tick)
         for path in _paths_of(plan):
             now = filled(path, tick)
             if path == now and asset_reference(path) is not None:
                 self._assets.resolve("data", path)
             elif asset_reference(now) is None:
                 self._places.resolve(now)
+
+    def _check_pipeline(self, schedule: Schedule, plan: ScheduledJob, tick: Tick) -> None:
+        """Raise what is wrong with a pipeline, but for data of another time, which need not be there yet."""
+        files = Input(path=schedule.trigger.path) if isinstance(schedule.trigger, FileTrigger) else None
+        given = _with_files(_filled_in(plan, tick), files).inputs
+        of_another_time = {f"inputs.{name}" for name, port in plan.inputs.items() if given[name] != port}
+        pipeline = self._pipeline(plan.model_copy(update={"inputs": given}))
+        try:
+            self._pipelines.validate(pipeline)
+        except InvalidEntityError as refused:
+            problems = [each for each in refused.details["problems"] if each["place"] not in of_another_time]
+            if problems:
+                lines = [f"{each['place']}: {each['message']}" for each in problems]
+                message = "\n  ".join([f"The pipeline of schedule {schedule.name} is not valid:", *lines])
+                raise InvalidEntityError(message, problems=problems) from None
 
     def _repeats_an_invoke(self, plan: ScheduledJob) -> bool:
         """Whether ``plan`` names the job of a model deployment, and no pipeline.
