@@ -72,7 +72,7 @@ class Workspace:
             endpoints=endpoints,
             jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
             pipelines=pipelines,
-            schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             published_pipelines=PublishedPipelines(registry, assets, pipelines),
             tokens=Tokens(registry),
             job_queued=job_queued,
