@@ -73,7 +73,7 @@ class Workspace:
             jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
             pipelines=pipelines,
             published_pipelines=PublishedPipelines(registry, assets, pipelines),
-            schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from batchpoint import Client
 from shipped import Shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -93,6 +95,53 @@ def test_a_script_writes_its_own_parquet_files(shipped: Shipped, tmp_path: Path)
     written = sorted(output.rglob("device-*.parquet"))
     assert [path.name for path in written] == [f"device-{device}.parquet" for device in range(1, 9)]
     assert [pq.read_metadata(path).num_rows for path in written] == [500] * 8
+
+
+def test_one_command_provisions_a_scheduled_script_and_a_second_one_creates_nothing(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    example = copy_of("provisioning", tmp_path)
+    command = ("provision", "--config", "batchconfiguration.json")
+
+    made = shipped.json(*command, cwd=example)
+    assert {item["state"] for item in made["items"] if item["kind"] != "workspace"} == {"created"}
+    kinds = [item["kind"] for item in made["items"]]
+    assert kinds == ["workspace", *["datastore"] * 2, "file", "compute", *["data"] * 2, "pipeline", "schedule"]
+    with Client(shipped.server()["url"], shipped.server()["token"]) as client:
+        before = provisioned(client)
+        found = shipped.ok(*command, cwd=example).splitlines()
+        assert {line.split()[0] for line in found[:-2]} == {"exists"}
+        assert found[-2:] == [f"REST endpoint: {made['endpoint']}", "Schedule: simple_pipeline_sched, every 1 hour(s)"]
+        assert provisioned(client) == before, "ids, versions and times of change are the same"
+
+        (scheduled,) = client.jobs.list(schedule="simple_pipeline_sched")
+        scheduled.wait(60)
+        (result,) = (shipped.home / "containers" / "result").rglob("Results.txt")
+        assert [line.split(": ")[0] for line in result.read_text().splitlines()] == ["Read", "Written"]
+
+        (example / "code" / "batch.py").rename(example / "code" / "other.py")
+        failed = shipped.run(*command, cwd=example)
+        assert (failed.returncode, "batch.py does not exist" in failed.stderr) == (2, True)
+
+        shipped.ok(*command, "--delete", "--yes", cwd=example)
+        assert [*client.schedules.list(), *client.data.list()] == []
+        assert [each.name for each in (*client.computes.list(), *client.datastores.list())] == [
+            "local",
+            "workspaceblobstore",
+        ]
+    logs = [json.loads(path.read_text()) for path in sorted((example / "Logs" / "BatchScoringLogs").iterdir())]
+    assert [set(map(type, log["steps"].values())) for log in logs] == [{float}, {float}, {str}]
+    assert set(logs[2]["steps"].values()) == {"Incomplete"}
+    overview = rows_of(example / "Logs" / "Overview.csv")
+    assert [row["type"] for row in overview] == ["BatchScoring"] * 3
+    assert all((example / row["path"]).is_file() and float(row["seconds"]) >= 0 for row in overview)
+
+
+def provisioned(client: Client) -> list[dict[str, Any]]:
+    doors = (client.computes, client.datastores, client.data, client.components, client.codes, client.pipelines)
+    found = [entity.body() for door in doors for entity in door.list()]
+    (schedule,) = client.schedules.list()
+    return [*found, {**schedule.body(), "next_run_at": None}]
 
 
 def on_the_path(folder: Path, shipped: Shipped) -> dict[str, str]:

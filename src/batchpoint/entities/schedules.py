@@ -55,7 +55,7 @@ class ScheduledInvoke(InvokeRequest):
 class ScheduledJob(Part):
     """A job like another one, or as it is written here. Every text in it may hold placeholders."""
 
-    type: Literal["pipeline", "command", "scoring"] | None = None
+    type: Literal["pipeline", "scoring"] | None = None
     """None: that of the job which ``job`` names."""
     job: str | dict[str, Any]
     """``azureml:<job>``, the job to do again; or a job's YAML in place."""
@@ -87,7 +87,8 @@ CreateJob = Annotated[
 ]
 
 
-def _path(given: Any) -> str | None:
+def path_of(given: Any) -> str | None:
+    """The path of an input, in whichever form; None for one that has none."""
     return given.path if isinstance(given, Input) else given.get("path") if isinstance(given, Mapping) else None
 
 
@@ -133,7 +134,7 @@ class Schedule(Entity):
     def _reads_what_it_fires_for(self) -> Schedule:
         """New files go to the input whose path is ``{{files}}``; an invoke without inputs takes them as its one."""
         inputs = self.create_job.inputs
-        takers = [name for name, given in inputs.items() if _path(given) == FILES]
+        takers = [name for name, given in inputs.items() if path_of(given) == FILES]
         if not isinstance(self.trigger, FileTrigger):
             if takers:
                 message = f"{FILES} is known only with a trigger of type 'file'"
