@@ -160,8 +160,9 @@ class Schedule(Entity):
 
     @property
     def anchor(self) -> datetime:
-        """When its trigger was given."""
-        return self.anchored_at or datetime.now(UTC)
+        """When its trigger was given: known of every schedule that is stored."""
+        assert self.anchored_at is not None, "the server says when the trigger was given"
+        return self.anchored_at
 
     def next_time(self, after: datetime) -> datetime | None:
         """When it fires first after ``after``; for files, when they are looked for."""
