@@ -23,10 +23,12 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from batchpoint.errors import EnvironmentBuildError
+from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch, TableSchema
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
+    ChampionDone,
     Event,
     PartFailed,
     PartSucceeded,
@@ -107,7 +109,8 @@ class LocalEngine:
         """
         self._spec = spec
         self._folder = folder
-        for name in ("segments", "stacks", "user_output", "logs"):
+        challengers = ("user_output-challenger",) if spec.challenger else ()
+        for name in ("segments", "stacks", "user_output", "logs", *challengers):
             (folder / name).mkdir(exist_ok=True)
         self._generation = _next_generation(folder / "segments")
         self._slots = spec.instances * spec.processes_per_instance
@@ -321,7 +324,7 @@ class LocalEngine:
         encoding: str = "arrow" if spec.output.table or spec.output.format == "parquet" else spec.output.format
         if spec.output.action == "summary_only":
             encoding = "none"
-        return {
+        setup = {
             "op": "setup",
             "job": spec.job,
             "instances": spec.instances,
@@ -354,6 +357,7 @@ class LocalEngine:
             "gpus": self._gpus,
             "gpu": self._gpus[slot] if slot < len(self._gpus) else "",
         }
+        return {**setup, "challenger": challenger_setup(spec, setup)}
 
     def _send(self, state: _Process, message: dict[str, Any]) -> None:
         self._put(state, message)
@@ -408,8 +412,11 @@ class LocalEngine:
                     encoding=message["encoding"],
                     columns=tuple(message["columns"]),
                     seconds=message["seconds"],
+                    challenge=read_challenge(message["challenge"]) if "challenge" in message else None,
                 )
             )
+        elif kind == "champion_done":
+            self._events.append(ChampionDone(number, message["id"], message["within"]))
         elif kind == "failed":
             error = ErrorInfo(**message["error"])
             self._events.append(

@@ -83,6 +83,19 @@ class ModelSpec(SpecPart):
     """``MODEL_PATH``: the registered file or folder itself."""
 
 
+class ChallengerSpec(SpecPart):
+    """A second deployment that scores each mini-batch after the first one, to be compared with it."""
+
+    deployment: str
+    python: str
+    """Interpreter of its environment."""
+    script: ScriptSpec
+    model: ModelSpec | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    timeout: float = 30
+    """Seconds that one of its ``run()`` may take."""
+
+
 class RetrySpec(SpecPart):
     """Tries and time limits. Times are in seconds."""
 
@@ -162,6 +175,7 @@ class ScoringSpec(SpecPart):
     """Folder of the warm fork server that may serve this run; None starts one for this run alone."""
     fork_server_idle_seconds: float = 0
     """Seconds that the fork server stays after its last run."""
+    challenger: ChallengerSpec | None = None
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None
