@@ -49,14 +49,15 @@ class Workspace:
         places = Places(registry)
         job_queued = threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
+        jobs = Jobs(registry, places, job_queued)
         return cls(
             settings=settings,
             registry=registry,
             places=places,
             assets=assets,
             resources=Resources(registry),
-            endpoints=Endpoints(registry, assets, places, job_queued),
-            jobs=Jobs(registry, places, job_queued),
+            endpoints=Endpoints(registry, assets, places, jobs, job_queued),
+            jobs=jobs,
             tokens=Tokens(registry),
             job_queued=job_queued,
         )

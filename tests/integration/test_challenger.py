@@ -123,3 +123,122 @@ def test_both_score_each_row_with_modules_and_variables_of_their_own(make: Make)
     assert runner.run(folder) is Reason.COMPLETED, outcome(folder)
     assert published(folder) == expected(2)
     assert published(folder, "challenger.csv") == expected(3)
+    (column,) = comparison(folder)["columns"]
+    assert (column["name"], column["relative"]["median"]) == ("n", 0.5)
+
+
+def test_predictions_are_byte_equal_with_a_challenger_and_without(make: Make) -> None:
+    folders = [
+        make("def run(rows):\n    rows['n'] = 0\n    return rows[rows['n'] > 1]", name="with"),
+        make(None, name="without"),
+    ]
+    assert [runner.run(folder) for folder in folders] == [Reason.COMPLETED] * 2
+    assert published(folders[0]) == published(folders[1]) == expected(2)
+    assert not (folders[1].with_name("without-out") / "comparison.json").exists()
+    assert comparison(folders[0])["challenger_failed"] == 60
+    assert comparison(folders[0])["agreement_of_all"] == 0
+
+
+def test_one_bad_row_of_the_challenger_costs_it_that_row_alone(make: Make) -> None:
+    script = """
+        def run(rows):
+            if 41 in rows["n"].tolist():
+                raise ValueError("never 41")
+            return rows["n"] * 2
+    """
+    folder = make(script)
+    assert runner.run(folder) is Reason.COMPLETED
+    assert published(folder) == expected(2)
+    assert published(folder, "challenger.csv") == expected(2).replace("1.csv,11,82\n", "")
+    found = comparison(folder)
+    assert (found["rows_compared"], found["agreement"], found["challenger_failed"]) == (59, 1.0, 1)
+    assert found["agreement_of_all"] == pytest.approx(59 / 60)
+    (failure,) = found["failures"]
+    assert (failure["file"], failure["row"], failure["message"]) == ("1.csv", 11, "never 41")
+
+
+def test_a_challenger_that_crashes_once_is_started_again(make: Make) -> None:
+    script = """
+        import os
+        def run(rows):
+            if 25 in rows["n"].tolist():
+                os._exit(3)
+            return rows["n"]
+    """
+    folder = make(script)
+    assert runner.run(folder) is Reason.COMPLETED
+    assert published(folder) == expected(2)
+    found = comparison(folder)
+    assert (found["rows_compared"], found["challenger_failed"], found["notices"]) == (50, 10, [])
+    assert found["failures"][0]["exception"] == "WorkerLost"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import os\ndef run(rows):\n    os._exit(3)", "crashed or hung 3 times"),
+        ("import time\ndef run(rows):\n    time.sleep(60)", "crashed or hung 3 times"),
+        ("def init():\n    raise OSError('no model')\ndef run(rows):\n    pass", "OSError: no model"),
+        ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+        ("def run(rows):\n    raise ValueError('always')", "ValueError: always"),
+        ("def run(rows):\n    return 7", "should return a list or a pandas DataFrame"),
+    ],
+)
+def test_a_challenger_that_keeps_failing_is_switched_off_with_a_notice(make: Make, script: str, why: str) -> None:
+    folder = make(script, timeout=0.5 if "sleep" in script else 30)
+    assert runner.run(folder) is Reason.COMPLETED
+    assert published(folder) == expected(2)
+    (notice,) = comparison(folder)["notices"]
+    assert "switched off" in notice
+    assert why in notice
+    assert notice in outcome(folder)["notices"]
+    assert comparison(folder)["agreement_of_all"] == 0
+
+
+def test_a_challenger_under_another_interpreter_reads_the_rows_itself(make: Make, tmp_path: Path) -> None:
+    python = tmp_path / "other-python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    folder = make(CHAMPION, python=str(python), output={"passthrough": ["n"]})
+    assert runner.run(folder) is Reason.COMPLETED, outcome(folder)
+    assert published(folder, "challenger.csv") == expected(3)
+
+
+def test_what_is_committed_of_both_is_kept_when_the_run_is_resumed(make: Make) -> None:
+    script = """
+        import os, pathlib
+        def run(rows):
+            flag = pathlib.Path(os.environ["AZUREML_BI_OUTPUT_PATH"], "killed")
+            if 30 in rows["n"].tolist() and not flag.exists():
+                flag.touch()
+                os.kill(int(os.environ["RUNNER"]), 9)
+            return rows["n"] * 3
+    """
+    folder = make(script)
+    child = os.fork()
+    if child == 0:
+        os.environ["RUNNER"] = str(os.getpid())
+        runner.run(folder)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    before = challenges(folder)
+    assert len(before) < 6
+    assert runner.run(folder) is Reason.COMPLETED
+    assert challenges(folder)[: len(before)] == before
+    assert published(folder, "challenger.csv") == expected(3)
+    assert comparison(folder)["rows_compared"] == 60
+
+
+def test_a_retry_keeps_what_was_compared_and_asks_for_the_rest(make: Make) -> None:
+    champion = CHAMPION.replace("result =", "assert 45 not in rows['n'].tolist()\n        result =")
+    first = make(CHAMPION, champion=champion, name="first", retry={"max_retries": 0})
+    assert runner.run(first) is Reason.COMPLETED
+    assert comparison(first)["champion_failed"] == 1
+    again = make(CHAMPION, name="again", retry_of=str(first), output={"if_exists": "overwrite"})
+    spec = json.loads((again / "spec.json").read_text())
+    spec["output"]["folder"]["url"] = str(first.with_name("first-out"))
+    (again / "spec.json").write_text(json.dumps(spec))
+    assert runner.run(again) is Reason.COMPLETED, outcome(again)
+    assert published(first) == expected(2)
+    assert published(first, "challenger.csv") == expected(3)
+    assert comparison(first)["rows_compared"] == 60

@@ -85,6 +85,7 @@ def update_endpoint(
 @endpoint.command("invoke")
 @name_option
 @click.option("-d", "--deployment-name", help="Deployment to ask; the default one when not given.")
+@click.option("--challenger", metavar="NAME", help="Deployment that scores the same data, to be compared.")
 @click.option("--input", "input_path", help="What to score: local path or glob, URL, azureml:name:version, …")
 @click.option("--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="What lies there.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
@@ -128,6 +129,21 @@ def invoke(
         follow(job, state)
     if not stream or state.output or state.query:
         state.show(job.entity.body())
+
+
+@endpoint.command("promote")
+@name_option
+@click.option("-d", "--deployment", "deployment_name", required=True, help="Deployment that is to answer by default.")
+@click.option("--job", "job_name", metavar="NAME", help="Job whose comparison speaks for it.")
+@click.option(
+    "--if-agreement", type=click.FloatRange(0, 1), help="Share of the results that have to agree, such as 0.98."
+)
+@common
+def promote(state: State, name: str, deployment_name: str, job_name: str | None, if_agreement: float | None) -> None:
+    """Let a deployment answer by default, if the comparison of a job speaks for it."""
+    endpoints = state.client().endpoints
+    changed = endpoints.promote(name, deployment_name, job_name=job_name, if_agreement=if_agreement)
+    state.show(changed.body())
 
 
 @endpoint.command("list-jobs")

@@ -16,7 +16,7 @@ from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.documents import Kind, read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
 from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
@@ -277,6 +277,7 @@ class Endpoints(Resources[BatchEndpoint]):
         input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
         inputs: Mapping[str, InputLike] | None = None,
         deployment_name: str | None = None,
+        challenger: str | None = None,
         job_name: str | None = None,
         experiment_name: str | None = None,
         outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
@@ -295,6 +296,7 @@ class Endpoints(Resources[BatchEndpoint]):
             input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
             inputs: the same, by name, instead of ``input``.
             deployment_name: None asks the default deployment.
+            challenger: a second deployment that scores the same data, to be compared: ``Job.comparison()``.
             job_name: None lets the server choose.
             experiment_name: recorded with the job.
             outputs: where to write, by output name; mostly ``{"score": "…"}``.
@@ -319,6 +321,7 @@ class Endpoints(Resources[BatchEndpoint]):
             "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
             "outputs": {key: _output(value, files) for key, value in places.items()},
             "deployment_name": deployment_name,
+            "challenger": challenger,
             "job_name": job_name or changes.job_name,
             "experiment_name": experiment_name or changes.experiment_name,
             "description": description or changes.description,
@@ -333,6 +336,31 @@ class Endpoints(Resources[BatchEndpoint]):
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
+
+    def promote(
+        self,
+        endpoint_name: str,
+        deployment_name: str,
+        *,
+        job_name: str | None = None,
+        if_agreement: float | None = None,
+    ) -> BatchEndpoint:
+        """Let a deployment answer by default; which job spoke for it is kept in the endpoint's properties.
+
+        Args:
+            endpoint_name: the endpoint.
+            deployment_name: the deployment, mostly the challenger of a job.
+            job_name: the job whose comparison speaks for it; None takes the newest one when agreement is asked for.
+            if_agreement: the share of the champion's results that it has to agree with, such as 0.98.
+
+        Raises:
+            ConflictError: it agrees too little, has changed since, or the job compared something else.
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+        """
+        asked = PromoteRequest(deployment_name=deployment_name, job_name=job_name, if_agreement=if_agreement)
+        path = address("endpoints", endpoint_name, "promote")
+        body = self._connection.send("POST", path, body=asked.model_dump(mode="json", exclude_none=True))
+        return entity_of(BatchEndpoint, body)
 
     def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs of an endpoint, the newest first."""

@@ -175,6 +175,8 @@ class InvokeRequest(Part):
     """Inputs of a pipeline deployment that are no data. Also read from ``inputs``, in each of Azure's forms."""
     outputs: dict[str, Output] = Field(default_factory=dict)
     deployment_name: str | None = None
+    challenger: str | None = None
+    """A second deployment of the endpoint, which scores the same data to be compared with the first."""
     job_name: JobName | None = None
     experiment_name: str | None = None
     description: str | None = None
@@ -293,6 +295,8 @@ class Job(Entity):
     experiment_name: str | None = None
     deployment: BatchDeployment | None = None
     """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
+    challenger: BatchDeployment | None = None
+    """The deployment that is compared with it, as it was at invoke."""
     command: Command | None = None
     """Of a job of type ``command``."""
     pipeline: dict[str, Any] | None = None

@@ -6,17 +6,20 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import cast
 
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
-from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.comparisons import Comparison
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, PromoteRequest
+from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
-from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.jobs import SCORE, Jobs
 from batchpoint.operations.places import Places
+from batchpoint.operations.promotion import check_speaks_for, newest_comparing, promoted
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 
@@ -27,8 +30,11 @@ MOST_DEPLOYMENTS = 20
 class Endpoints:
     """What a user may ask about endpoints and deployments."""
 
-    def __init__(self, registry: Registry, assets: Assets, places: Places, job_queued: threading.Event) -> None:
+    def __init__(
+        self, registry: Registry, assets: Assets, places: Places, jobs: Jobs, job_queued: threading.Event
+    ) -> None:
         self._registry = registry
+        self._jobs = jobs
         self._assets = assets
         self._resolver = DeploymentResolver(registry, assets)
         self._inputs_and_outputs = InputsAndOutputs(assets, places)
@@ -146,6 +152,36 @@ class Endpoints:
             )
         self._registry.deployments.delete(endpoint_name, name)
 
+    def promote(self, name: str, request: PromoteRequest, *, by: str | None = None) -> BatchEndpoint:
+        """Let a deployment answer by default, on the word of a comparison where one is asked for.
+
+        Who promoted what, when, in place of what and because of which job is kept in the property ``promotions`` of the
+        endpoint, the newest first. Nothing happens when it is the default already.
+
+        Raises:
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+            ConflictError: the job compared something else, the deployment has changed since, or they agree too little.
+        """
+        endpoint = self.get(name)
+        before = endpoint.defaults.deployment_name
+        wanted = self._registry.deployments.get(name, request.deployment_name)
+        if before == wanted.name:
+            return endpoint
+        comparison: Comparison | None = None
+        if request.job_name is not None or request.if_agreement is not None:
+            completed = self._registry.jobs.list(
+                endpoint=name, status=JobStatus.COMPLETED, archived="include", limit=1000
+            )
+            job = (
+                self._registry.jobs.get(request.job_name)
+                if request.job_name is not None
+                else newest_comparing(completed, wanted.name, before)
+            )
+            comparison = self._jobs.comparison(job.name)
+            check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement)
+        changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
+        return self._registry.endpoints.put(changed, by=by)
+
     def invoke(
         self, name: str, request: InvokeRequest, *, idempotency_key: str | None = None, by: str | None = None
     ) -> Job:
@@ -190,6 +226,7 @@ class Endpoints:
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
+        challenger = self._challenger(endpoint_name, request, deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
         return Job(
@@ -202,6 +239,7 @@ class Endpoints:
             deployment_name=deployment.name,
             experiment_name=request.experiment_name,
             deployment=deployment,
+            challenger=challenger,
             inputs=source,
             outputs={SCORE: output},
             overrides=request.overrides,
@@ -214,6 +252,18 @@ class Endpoints:
         if wanted is None:
             raise missing_deployment(endpoint_name)
         return self._registry.deployments.get(endpoint_name, wanted)
+
+    def _challenger(
+        self, endpoint_name: str, request: InvokeRequest, champion: BatchDeployment
+    ) -> BatchDeployment | None:
+        if request.challenger is None:
+            return None
+        if request.challenger == champion.name:
+            message = f"Deployment {champion.name} cannot be its own challenger. Name another deployment."
+            raise InvalidEntityError(message)
+        challenger = self._registry.deployments.get(endpoint_name, request.challenger)
+        self._check_at_hand(challenger)
+        return challenger
 
     def _check_at_hand(self, deployment: BatchDeployment) -> None:
         """Look whether model, code and environment are at hand."""

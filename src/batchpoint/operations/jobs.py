@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow.parquet
 from pydantic import ValidationError
 
+from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
@@ -23,6 +24,10 @@ from batchpoint.registry.jobs import Archived
 
 SCORE = "score"
 """Name of the one output of a scoring job."""
+
+
+COMPARISON = "comparison.json"
+"""How the name of the published comparison ends, but for the number of a version."""
 
 
 class Jobs:
@@ -94,6 +99,7 @@ class Jobs:
             deployment_name=job.deployment_name,
             experiment_name=job.experiment_name,
             deployment=deployment,
+            challenger=job.challenger,
             notices=[*notices],
             inputs=job.inputs,
             outputs={key: Output(type=output.type, path=output.path) for key, output in job.outputs.items()},
@@ -196,6 +202,22 @@ class Jobs:
             return []
         with kept.open("rb") as file:
             return _error_lines(file, kept.name, limit)
+
+    def comparison(self, name: str) -> Comparison:
+        """How the challenger of a job compares with its champion.
+
+        Raises:
+            NotFoundError: there is no such job, it has no challenger, or it has published no comparison.
+            DatastoreError: the store does not answer.
+        """
+        job = self._registry.jobs.get(name)
+        output = job.outputs.get(SCORE)
+        path = next((path for path in output.files if path.endswith(COMPARISON)), None) if output else None
+        if path is None:
+            why = f"it is {job.status}" if job.challenger else "it was invoked without a challenger"
+            raise NotFoundError(f"Job {name} has no comparison: {why}.", kind="comparison", name=name)
+        with self.open_output(name, path) as file:
+            return Comparison.model_validate_json(file.read())
 
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job, with all files as long as its run's folder is there.

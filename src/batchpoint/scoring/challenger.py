@@ -8,6 +8,7 @@ them itself, since pickled tables are not made for crossing versions of pandas. 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -289,10 +290,8 @@ class Challenger:
                     kill(pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
                     continue
-            try:
+            with contextlib.suppress(ChildProcessError):  # the script waited for children, and found this one too
                 os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass  # the script waited for children of its own, and found this one
 
 
 def settle(parent: int) -> None:
@@ -300,10 +299,8 @@ def settle(parent: int) -> None:
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-        try:
+        with contextlib.suppress(OSError):  # a container may forbid it
             Path("/proc/self/oom_score_adj").write_text("1000")
-        except OSError:
-            pass  # a container may forbid it
     if os.getppid() != parent:
         os._exit(1)
 

@@ -58,7 +58,8 @@ class Histogram:
     def shares(self, edges: NDArray[np.int64]) -> Floats:
         """The share of the numbers in each of the intervals that end at these bins, and in the one behind."""
         places = np.searchsorted(edges, self.keys)
-        return np.bincount(places, self.counts, len(edges) + 1) / max(1, self.counts.sum())
+        found: Floats = np.bincount(places, self.counts, len(edges) + 1) / max(1, int(self.counts.sum()))
+        return found
 
     def deciles(self) -> NDArray[np.int64]:
         """The bins at which tenths of the numbers end, with the bin before the first of all."""
@@ -283,9 +284,7 @@ def paired(champion: pa.Table, challenger: pa.Table, keys: tuple[list[str], list
     return champion.take(matches["ours"]), challenger.take(matches["theirs"])
 
 
-def paired_columns(
-    champion: pa.Schema, challenger: pa.Schema, keys: tuple[list[str], list[str]]
-) -> list[PairedColumn]:
+def paired_columns(champion: pa.Schema, challenger: pa.Schema, keys: tuple[list[str], list[str]]) -> list[PairedColumn]:
     """The columns that are compared: those of one name; where there is but one on each side, those two."""
     ours = [name for name in champion.names if name not in keys[0]]
     theirs = [name for name in challenger.names if name not in keys[1]]

@@ -289,7 +289,7 @@ def _from_list(values: list[Any]) -> Record:
 
 
 def _part(*values: Any) -> Part:
-    *numbers, columns, missing = values[:10]
+    columns, missing, challenges = values[8], values[9], values[10:]
+    challenge = read_challenge(challenges[0]) if challenges else None
     missing = None if missing is None else tuple(missing)
-    challenge = read_challenge(values[10]) if len(values) > 10 else None
-    return Part(*numbers, columns=tuple(columns), missing=missing, challenge=challenge)
+    return replace(Part(*values[:8]), columns=tuple(columns), missing=missing, challenge=challenge)

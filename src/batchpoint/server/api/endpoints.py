@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
@@ -77,6 +77,13 @@ def invoke(
     check_invoke_paths(shared, request)
     job = shared.workspace.endpoints.invoke(name, request, idempotency_key=idempotency_key, by=caller.name)
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/{name}/promote", name="endpoints.promote", **described(body=PromoteRequest, result=BatchEndpoint))
+def promote(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
+    """Let a deployment answer by default, if the comparison of a job speaks for it."""
+    asked = read_body(PromoteRequest, body)
+    return answer(addressed(request, work.endpoints.promote(name, asked, by=caller.name)))
 
 
 @router.get("/{name}/jobs", name="endpoints.jobs")

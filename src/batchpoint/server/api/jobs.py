@@ -13,6 +13,7 @@ from pydantic import Field
 
 from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.base import Part
+from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.errors import NotFoundError
@@ -169,6 +170,12 @@ def open_output(name: str, path: str, _: Reader, work: Work) -> StreamingRespons
 def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> JSONResponse:
     """The items that failed."""
     return answer({"value": list(work.jobs.errors(name, limit)), "next": None})
+
+
+@router.get("/{name}/comparison", name="jobs.comparison", **described(result=Comparison))
+def comparison(name: str, _: Reader, work: Work) -> JSONResponse:
+    """How the challenger compares with the champion, item by item."""
+    return answer(work.jobs.comparison(name))
 
 
 @router.get("/{name}/receipt", name="jobs.receipt", **described(result=Receipt))
