@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from batchpoint.entities.jobs import Receipt as Receipt
     from batchpoint.entities.resources import Compute as Compute
     from batchpoint.entities.resources import Datastore as Datastore
+    from batchpoint.entities.schedules import Schedule as Schedule
+    from batchpoint.entities.schedules import ScheduleRun as ScheduleRun
     from batchpoint.settings import Settings as Settings
 
 _PUBLIC = {
@@ -45,6 +47,7 @@ _PUBLIC = {
     ),
     "batchpoint.entities.jobs": ("Input", "JobStatus", "Output", "Overrides", "Progress", "Receipt"),
     "batchpoint.entities.resources": ("Compute", "Datastore"),
+    "batchpoint.entities.schedules": ("Schedule", "ScheduleRun"),
     "batchpoint.settings": ("Settings",),
 }  # fmt: skip
 

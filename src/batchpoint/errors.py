@@ -113,6 +113,12 @@ class ErrorThresholdExceededError(ScoringError):
     code = "error_threshold_exceeded"
 
 
+class CommandFailedError(ScoringError):
+    """The command of a step ended with an exit code other than 0, or took too long."""
+
+    code = "command_failed"
+
+
 class OutputError(ScoringError):
     """The output could not be written, or something already lies where it should go."""
 

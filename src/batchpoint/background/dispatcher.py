@@ -126,7 +126,7 @@ class Dispatcher:
         def fits(job: Job) -> str | None:
             return reason_to_wait(claim_of(job, computes), computes, held)
 
-        claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits)
+        claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits, types=("scoring", "command"))
         if claimed is None:
             return False
         self._begin(claimed, claim_of(claimed.job, computes))
@@ -292,11 +292,11 @@ class Dispatcher:
     def _kept_outputs(self, job: Job, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
         places = self._workspace.places
-        path = next((output.path for output in job.outputs.values() if output.path), None)
         kept = {name: dict(found) for name, found in published.items()}
-        with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
-            datastore = places.resolve(path).datastore if path else None
-            for found in kept.values():
+        for name, found in kept.items():
+            path = job.outputs[name].path if name in job.outputs else None
+            with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
+                datastore = places.resolve(path).datastore if path else None
                 found.update({key: places.kept(found[key], datastore) for key in ("uri", "folder") if key in found})
         return kept
 

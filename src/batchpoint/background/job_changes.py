@@ -11,6 +11,12 @@ class JobChanges:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._count = 0
+        self._events: list[threading.Event] = []
+
+    def also_set(self, event: threading.Event) -> None:
+        """Set this event too at every change."""
+        with self._changed:
+            self._events.append(event)
 
     @property
     def count(self) -> int:
@@ -23,6 +29,8 @@ class JobChanges:
         with self._changed:
             self._count += 1
             self._changed.notify_all()
+            for event in self._events:
+                event.set()
 
     def wait(self, seen: int, timeout: float) -> int:
         """Wait until there were more than ``seen`` changes, ``timeout`` seconds at most; answers with the count."""

@@ -5,32 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import select
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import yaml
 
+from batchpoint.background.command_launcher import CommandPreparation
 from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.background.step_places import (
+    StepPlaces,
+    is_own_folder,
+    location_of,
+    output_place,
+    places_of_step,
+)
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
-from batchpoint.entities.jobs import Job, Output
+from batchpoint.entities.jobs import Input, Job
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
-from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.command_line import filled_words
+from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
     ChallengerSpec,
     InputSpec,
-    Location,
     ModelSpec,
     OutputSpec,
     RetrySpec,
@@ -44,8 +51,6 @@ from batchpoint.workspace import Workspace
 TABULAR_ENDINGS = (".csv", ".csv.gz", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 """Files whose rows can be scored; MLflow models get anything else as paths."""
 
-OWN_FOLDER = re.compile(r"/azureml/[^/]+/score$")
-"""A folder of this shape belongs to one job, and to those that score its failed items again: Azure's layout."""
 RUNNER_PARENT = (sys.executable, "-m", "batchpoint.scoring.runner_parent")
 """The command that starts a runner for each line on its standard input."""
 
@@ -69,12 +74,18 @@ class Resolved:
     home: Path
     output: Place
     """Folder of the predictions."""
+    output_file_name: str | None = None
+    """Of a step whose output names the file: what the predictions are called."""
+    step: StepPlaces = field(default_factory=StepPlaces)
+    """What a step's arguments name."""
     model: Model | None = None
     model_path: Path | None = None
     code_dir: Path | None = None
     inputs: tuple[Place, ...] = ()
     """Where the input lies, assets replaced by what they point to."""
     tabular_input: bool = True
+    is_table: bool = False
+    """Whether the input is a table as such, an MLTable or a query, and not files that hold one."""
     mltable: dict[str, Any] | None = None
     challenger: Challenging | None = None
     """What the challenger's deployment turned out to be, where there is one."""
@@ -113,7 +124,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         input=_input(job, resolved),
         split=_split(deployment, script),
         csv=options.csv,
-        output=_output(deployment, resolved.output),
+        output=_output(job, deployment, resolved),
         retry=RetrySpec(
             max_retries=settings.retry_settings.max_retries,
             timeout=settings.retry_settings.timeout,
@@ -136,6 +147,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         challenger=_challenger(job, resolved, script),
         retry_of=str(job_folder(resolved.home, job.retry_of)) if job.retry_of else None,
         mltable=resolved.mltable,
+        fetched_inputs=resolved.step.fetched,
+        staged_outputs=resolved.step.staged,
     )
 
 
@@ -199,6 +212,7 @@ class Launcher:
         self._places = workspace.places
         self._home = workspace.settings.home
         self._environments = Environments(self._home)
+        self._commands = CommandPreparation(workspace, self._environments)
         self._lock = threading.Lock()
         self._parent: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -211,7 +225,9 @@ class Launcher:
             InputError, DatastoreError: the input is not there.
             NotFoundError, InvalidEntityError: something that the job names is gone or unfit.
         """
-        interpreter, resolved = self._resolve(job)
+        if job.command is not None:
+            return self._commands.prepare(job, folder)
+        interpreter, resolved = self._resolve(job, folder)
         spec = build_spec(job, resolved)
         folder.mkdir(parents=True, exist_ok=True)
         if spec.fork_server:
@@ -258,23 +274,28 @@ class Launcher:
         """How many instances of a compute have a living fork server."""
         return max(self._living_fork_servers(compute), default=0)
 
-    def _resolve(self, job: Job) -> tuple[Interpreter, Resolved]:
+    def _resolve(self, job: Job, folder: Path) -> tuple[Interpreter, Resolved]:
         deployment = _deployment_of(job)
         model, model_path = self._model(deployment)
         code_dir = self._code_dir(deployment)
-        inputs = tuple(self._places.resolve(path) for path in self._input_paths(job))
+        inputs = tuple(self._input_places(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, mltable=mltable is not None)
+        is_table = mltable is not None or _scored(job).query is not None
+        interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, is_table=is_table)
+        output, file_name = output_place(job, collected_output(job), self._places)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
             home=self._home,
-            output=self._places.resolve(_output_path(job)),
+            output=output,
+            output_file_name=file_name,
+            step=places_of_step(job, folder, self._workspace),
             model=model,
             model_path=model_path,
             code_dir=code_dir,
             inputs=inputs,
             tabular_input=tabular,
+            is_table=is_table,
             mltable=mltable,
         )
         if job.challenger is not None:
@@ -285,7 +306,7 @@ class Launcher:
     def _challenging(self, deployment: BatchDeployment, champion: ScriptSpec) -> Challenging:
         model, model_path = self._model(deployment)
         takes_rows = champion.takes == "dataframe"
-        interpreter = self._interpreter(deployment, model, model_path, tabular=takes_rows, mltable=takes_rows)
+        interpreter = self._interpreter(deployment, model, model_path, tabular=takes_rows, is_table=takes_rows)
         code_dir = self._code_dir(deployment)
         return Challenging(python=interpreter.python, model=model, model_path=model_path, code_dir=code_dir)
 
@@ -300,21 +321,22 @@ class Launcher:
         model = given if isinstance(given, Model) else cast("Model", assets.resolve("model", given))
         return model, assets.local_path(model)
 
-    def _input_paths(self, job: Job) -> Iterable[str]:
-        for given in job.inputs.values():
-            for path in (given.path, *given.paths):
-                reference = asset_reference(path)
-                if reference is None:
-                    yield path
-                else:
-                    yield cast("Data", self._workspace.assets.resolve("data", reference)).path
+    def _input_places(self, job: Job) -> Iterable[Place]:
+        given = _scored(job)
+        if given.query is not None:
+            yield self._places.resolve_database(given.path)
+            return
+        for path in (given.path, *given.paths):
+            reference = asset_reference(path)
+            data = self._workspace.assets.resolve("data", reference) if reference else None
+            yield self._places.resolve(cast("Data", data).path if data else path)
 
     def _look_at_input(self, job: Job, inputs: tuple[Place, ...]) -> tuple[bool, dict[str, Any] | None]:
         """Whether the input's first file holds rows, and the parsed MLTable of an input of that type."""
-        if not inputs:
-            raise InputError(f"Job {job.name} has no input.")
         stores = self._places.stores()
-        first, given = inputs[0], next(iter(job.inputs.values()))
+        first, given = inputs[0], _scored(job)
+        if given.query is not None:
+            return True, None
         if given.type == "mltable":
             with stores.open_read(f"{first.url.rstrip('/')}/MLTable", first.datastore) as file:
                 parsed = yaml.safe_load(file)
@@ -344,10 +366,10 @@ class Launcher:
         model_path: Path | None,
         *,
         tabular: bool,
-        mltable: bool,
+        is_table: bool,
     ) -> Interpreter:
         takes = deployment.batchpoint.mini_batch_type
-        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and mltable)
+        reads_rows = deployment.code_configuration is None or takes == "dataframe" or (takes == "auto" and is_table)
         also = _PACKAGES_FOR_ROWS if reads_rows and tabular else ()
         environment = deployment.environment
         if isinstance(environment, str):
@@ -417,8 +439,12 @@ def _deployment_of(job: Job) -> BatchDeployment:
     return job.deployment
 
 
-def _location(place: Place) -> Location:
-    return Location(url=place.url, datastore=place.datastore)
+def _scored(job: Job) -> Input:
+    """The input that is cut into mini-batches."""
+    name = job.input_data or next(iter(job.inputs), None)
+    if name is None or name not in job.inputs:
+        raise InvalidEntityError(f"Job {job.name} has no input{f' {name}' if name else ''}.")
+    return job.inputs[name]
 
 
 def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
@@ -428,13 +454,13 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     takes = options.mini_batch_type
     if takes == "auto":
         by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
-        rows = resolved.mltable is not None or (by_rows and resolved.tabular_input)
+        rows = resolved.is_table or (by_rows and resolved.tabular_input)
         takes = "dataframe" if rows else "paths"
     return ScriptSpec(
         kind=kind,
         path=str(resolved.code_dir / code.scoring_script) if code and resolved.code_dir else None,
         code_dir=str(resolved.code_dir) if resolved.code_dir else None,
-        arguments=options.program_arguments,
+        arguments=filled_words(options.program_arguments, resolved.step.values),
         takes=takes,
     )
 
@@ -476,15 +502,14 @@ def _model(model: Model, path: Path) -> ModelSpec:
 
 
 def _input(job: Job, resolved: Resolved) -> InputSpec:
-    if not job.inputs:
-        raise InvalidEntityError(f"Job {job.name} has no input.")
-    given = next(iter(job.inputs.values()))
+    given = _scored(job)
     return InputSpec(
         type=given.type,
-        locations=[_location(place) for place in resolved.inputs],
+        locations=[location_of(place) for place in resolved.inputs],
         include=given.include,
         exclude=given.exclude,
         recursive=given.recursive,
+        query=given.query,
     )
 
 
@@ -503,21 +528,18 @@ def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     )
 
 
-def _output_path(job: Job) -> str:
-    """The folder of a job's predictions: as the invoke resolved it, else named after the job (Azure's layout)."""
-    given = next(iter(job.outputs.values()), Output())
-    return given.path or f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job.name}/score/"
-
-
-def _output(deployment: BatchDeployment, folder: Place) -> OutputSpec:
-    options, settings = deployment.batchpoint, deployment.settings
-    owns_folder = OWN_FOLDER.search(folder.uri.rstrip("/")) is not None
-    beside = "" if owns_folder else f"{PurePosixPath(settings.output_file_name).stem}."
+def _output(job: Job, deployment: BatchDeployment, resolved: Resolved) -> OutputSpec:
+    options, settings, folder = deployment.batchpoint, deployment.settings, resolved.output
+    name = collected_output(job)
+    file_name = resolved.output_file_name or settings.output_file_name
+    owns_folder = is_own_folder(folder.uri, name)
+    beside = "" if owns_folder else f"{PurePosixPath(file_name).stem}."
     return OutputSpec(
+        name=name,
         action=settings.output_action,
-        format=_format(options.output_format, settings.output_file_name),
-        folder=_location(folder),
-        file_name=settings.output_file_name,
+        format=_format(options.output_format, file_name),
+        folder=location_of(folder),
+        file_name=file_name,
         errors_name=f"{beside}errors.{options.errors_format}",
         receipt_name=f"{beside}receipt.json",
         owns_folder=owns_folder,
@@ -527,6 +549,7 @@ def _output(deployment: BatchDeployment, folder: Place) -> OutputSpec:
         passthrough=options.passthrough,
         row_keys=options.row_keys,
         errors_format=options.errors_format,
+        dataframe_header=options.dataframe_header,
     )
 
 

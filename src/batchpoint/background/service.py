@@ -9,6 +9,8 @@ from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
+from batchpoint.background.pipeline_driver import PipelineDriver
+from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
 
@@ -20,7 +22,9 @@ class Background:
         self.changes = JobChanges()
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
-        self._loops = [*self.dispatcher.loops]
+        self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry)
+        self.scheduler = Scheduler(workspace)
+        self._loops = [*self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop]
 
     def start(self) -> None:
         """Start every loop, and the parent of runners."""
@@ -33,6 +37,7 @@ class Background:
         """End every loop. Runs go on; the next server takes them over."""
         for loop in self._loops:
             loop.stop()
+        self.pipeline_driver.stop()
         self.dispatcher.stop()
         self._launcher.close()
 

@@ -88,6 +88,7 @@ def update_endpoint(
 @click.option("--challenger", metavar="NAME", help="Deployment that scores the same data, to be compared.")
 @click.option("--input", "input_path", help="What to score: local path or glob, URL, azureml:name:version, …")
 @click.option("--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="What lies there.")
+@click.option("--input-query", metavar="SQL", help="Score the rows of this query; --input is the database.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out.")
 @click.option("--recursive", is_flag=True, help="Explore sub-folders.")
@@ -112,7 +113,7 @@ def invoke(
     inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
     inputs |= _declared_in(given.pop("inputs_path"), "inputs")
     outputs |= _declared_in(given.pop("outputs_path"), "outputs")
-    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive")}
+    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive", "input_query")}
     if (input_path := given.pop("input_path")) is not None:
         inputs = {"input": _input(input_path, **told)}
     overrides = _assigned(assignments)
@@ -263,9 +264,11 @@ def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int
     state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
 
 
-def _input(path: str, *, input_type: str | None, include: Any, exclude: Any, recursive: bool) -> dict[str, Any]:
+def _input(
+    path: str, *, input_type: str | None, include: Any, exclude: Any, recursive: bool, input_query: str | None
+) -> dict[str, Any]:
     told = {"type": input_type, "include": list(include), "exclude": list(exclude), "recursive": recursive}
-    return {"path": path, **{key: value for key, value in told.items() if value}}
+    return {"path": path, **{key: value for key, value in {**told, "query": input_query}.items() if value}}
 
 
 def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str, Any]:

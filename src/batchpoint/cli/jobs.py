@@ -36,6 +36,7 @@ def show(state: State, name: str) -> None:
 @job.command("list")
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
+@click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -44,6 +45,7 @@ def list_(
     state: State,
     status: str | None,
     endpoint: str | None,
+    schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
@@ -53,6 +55,7 @@ def list_(
     found = state.client().jobs.list(
         status=status,
         endpoint=endpoint,
+        schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )

@@ -35,6 +35,7 @@ EXIT_CODES: dict[int, str] = {
     4: "It exists already, is in use, or is in a state that does not allow this.",
     5: "The token is missing, refused, or does not allow this.",
     6: "No server answers, or something outside the script and the data failed.",
+    7: "There are changes to apply (only with `apply --dry-run --exit-code`).",
     130: "Interrupted.",
 }
 """What the command ends with. ``docs/cli.md`` repeats this table."""
@@ -62,6 +63,8 @@ class Lazy(NamedTuple):
 
 
 COMMANDS: dict[str, Lazy] = {
+    "apply": Lazy("apply", "apply", "Bring about everything that files declare."),
+    "delete": Lazy("apply", "delete", "Remove everything that files declare."),
     "model": Lazy("entities", "model", "Trained models."),
     "data": Lazy("entities", "data", "Data to score."),
     "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),
@@ -70,6 +73,7 @@ COMMANDS: dict[str, Lazy] = {
     "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),
     "deployment": Lazy("endpoints", "deployment", "Deployments behind endpoints.", ("batch-deployment",)),
     "job": Lazy("jobs", "job", "Jobs: follow, cancel, download."),
+    "schedule": Lazy("schedules", "schedule", "What starts jobs by itself."),
     "score": Lazy("score", "score", "Score data at once, with no server."),
     "up": Lazy("services", "up", "Start the local server."),
     "down": Lazy("services", "down", "Stop the local server."),

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from batchpoint import __version__
+from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
 from batchpoint.client.files import LocalFiles, kind_of, load
 from batchpoint.client.jobs import Job, entity_of, inside
@@ -21,6 +22,7 @@ from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.errors import RequestError
 from batchpoint.settings import Settings
 
@@ -64,15 +66,16 @@ class Client:
             url, token = find_again()
         self._connection = connection = Connection(url, token, find_again=find_again)
         self._server: dict[str, Any] | None = None
-        self.models = Assets(connection, self._files, "models", Model)
-        self.data = Assets(connection, self._files, "data", Data)
-        self.environments = Assets(connection, self._files, "environments", Environment)
-        self.codes = Assets(connection, self._files, "codes", Code)
-        self.computes = Computes(connection, self._files, "computes", Compute)
-        self.datastores = Datastores(connection, self._files, "datastores", Datastore)
-        self.endpoints = Endpoints(connection, self._files, "endpoints", BatchEndpoint)
-        self.deployments = Deployments(connection, self._files)
+        self.models = Assets(connection, self.files, "models", Model)
+        self.data = Assets(connection, self.files, "data", Data)
+        self.environments = Assets(connection, self.files, "environments", Environment)
+        self.codes = Assets(connection, self.files, "codes", Code)
+        self.computes = Computes(connection, self.files, "computes", Compute)
+        self.datastores = Datastores(connection, self.files, "datastores", Datastore)
+        self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
+        self.deployments = Deployments(connection, self.files)
         self.jobs = Jobs(connection)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -101,16 +104,49 @@ class Client:
 
     def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
         """Any entity, by its class."""
-        kind = kind_of(entity)
-        door = self._doors()[kind]
+        door = self.door(kind_of(entity))
         return cast("Entity", door.create_or_update(entity, progress=progress))
+
+    def apply(
+        self,
+        *paths: str | Path,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        dry_run: bool = False,
+        told: Told | None = None,
+    ) -> list[Outcome]:
+        """Create or update everything that YAML files, and those of folders, declare, in the order of their references.
+
+        A second run changes nothing; whatever differs from the files, whoever changed it, is brought back.
+
+        Args:
+            paths: files and folders.
+            set: ``key=value``, or ``kind/name:key=value`` where several things are declared.
+            dry_run: whether only to say what would be done.
+            told: called with each outcome as soon as it is known.
+
+        Raises:
+            InvalidEntityError: with every fault of every file, before anything is changed.
+            ConflictError: what is declared cannot become so; nothing is changed then.
+        """
+        applying = Applying(self, paths, set)
+        return applying.carry_out(applying.changes(), told, dry_run=dry_run)
+
+    def remove(self, *paths: str | Path, dry_run: bool = False, told: Told | None = None) -> list[Outcome]:
+        """Undo ``apply``: delete or archive everything that the files declare, in reverse. What is gone is passed over.
+
+        Raises:
+            InvalidEntityError: with every fault of every file.
+        """
+        applying = Applying(self, paths)
+        return applying.carry_out(applying.removals(), told, dry_run=dry_run)
 
     def audit(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Who did what, and when; the newest first."""
         return self._connection.pages("/audit", limit=limit)
 
-    def _doors(self) -> dict[Kind, Any]:
-        return {
+    def door(self, kind: Kind) -> Any:
+        """The verbs of one kind, such as ``client.models``."""
+        doors: dict[Kind, Any] = {
             "model": self.models,
             "data": self.data,
             "environment": self.environments,
@@ -119,9 +155,12 @@ class Client:
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
+            "schedule": self.schedules,
         }
+        return doors[kind]
 
-    def _files(self) -> LocalFiles:
+    def files(self) -> LocalFiles:
+        """What brings paths of this machine to the server."""
         return LocalFiles(self._connection, shares_files=bool(self.server().get("shares_files")))
 
 
@@ -215,8 +254,9 @@ class Resources(Generic[AnyEntity]):
     def create_or_update(self, resource: AnyEntity, *, progress: ByteProgress | None = None) -> AnyEntity:
         """Store it under its name, whether or not there was one."""
         kind = kind_of(resource)
-        # Only a datastore has local paths, so only it needs to know whether the server shares them.
-        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.given()
+        # Who has no local paths need not know whether the server shares them.
+        has_paths = kind in ("datastore", "schedule")
+        body = self._files().entity_body(kind, resource, progress=progress) if has_paths else resource.given()
         return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
 
     def get(self, name: str) -> AnyEntity:
@@ -368,6 +408,49 @@ class Endpoints(Resources[BatchEndpoint]):
             yield Job(self._connection, entity_of(JobEntity, item))
 
 
+class Schedules(Resources[Schedule]):
+    """Schedules: what starts jobs by itself."""
+
+    def list(self, *, enabled: bool | None = None, limit: int | None = None) -> Iterator[Schedule]:
+        """All of them, or only those that are enabled, or not."""
+        for item in self._connection.pages("/schedules", limit=limit, enabled=enabled):
+            yield entity_of(Schedule, item)
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """Remove it, with the record of its runs. Its jobs stay.
+
+        Raises:
+            ConflictError: it is enabled, and ``force`` was not given.
+        """
+        self._connection.send("DELETE", address("schedules", name), params={"force": True if force else None})
+
+    def enable(self, name: str) -> Schedule:
+        """Let it fire again, from its next time on."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "enable")))
+
+    def disable(self, name: str) -> Schedule:
+        """Let it fire no more until it is enabled."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "disable")))
+
+    def trigger(self, name: str) -> Job:
+        """Fire it now, enabled or not; answers at once with the job.
+
+        Raises:
+            ConflictError: it waits for files, and there are no new ones.
+        """
+        run = self._connection.send("POST", address("schedules", name, "trigger"))
+        return Job(self._connection, entity_of(JobEntity, self._connection.get(address("jobs", run["job_name"]))))
+
+    def upcoming(self, name: str, count: int = 10) -> Iterator[dict[str, Any]]:
+        """``fire_time``, ``local_time`` and ``window_start`` of the next times. None for files."""
+        return self._connection.pages(address("schedules", name, "upcoming"), count=count)
+
+    def runs(self, name: str, *, outcome: str | None = None, limit: int | None = None) -> Iterator[ScheduleRun]:
+        """What became of each time, the newest first; ``outcome`` is started, skipped, missed, failed or pending."""
+        for item in self._connection.pages(address("schedules", name, "runs"), outcome=outcome, limit=limit):
+            yield ScheduleRun.model_validate(item)
+
+
 class Deployments:
     """Batch deployments."""
 
@@ -450,11 +533,12 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, the newest first."""
-        query = {"status": status, "endpoint": endpoint, "archived": archived}
+        query = {"status": status, "endpoint": endpoint, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchpoint.client.connection import ByteProgress, Connection, address
+from batchpoint.content import NEVER_CODE, hash_content, upload_path
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import (
     ENTITY_KINDS,
@@ -23,9 +24,6 @@ from batchpoint.entities.documents import (
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
 from batchpoint.errors import InvalidEntityError
-
-_LEFT_BEHIND = frozenset({"__pycache__", ".git", ".venv", ".ipynb_checkpoints"})
-"""Folders that are never uploaded."""
 
 
 def load(path: str | Path, kind: Kind | None = None, *, set: Iterable[str] = ()) -> Entity:  # noqa: A002 - as --set
@@ -55,6 +53,19 @@ def declared(
         InvalidEntityError: as ``load``.
     """
     document = read_yaml(path) if path is not None else Document(value={}, name=kind or "options")
+    folder = Path(path).parent.absolute() if path is not None else Path.cwd()
+    return from_document(document, kind, folder=folder, given=given, assignments=assignments)
+
+
+def from_document(
+    document: Document,
+    kind: Kind | None = None,
+    *,
+    folder: Path,
+    given: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> Entity:
+    """The same from a document that was read already, and lies in ``folder``."""
     for key, value in (given or {}).items():
         document = document.with_value((key,), value)
     assignments = list(assignments)
@@ -65,9 +76,8 @@ def declared(
         document = written.with_settings(assignments)
     not_from_file = {*((key,) for key in given or {}), *(read_assignment(text)[0] for text in assignments)}
     for found in local_paths(kind, document.value):
-        here = path is None or found.key in not_from_file
-        folder = Path.cwd() if here else Path(path or "").parent.absolute()
-        document = document.with_value(found.key, _content_or_path(found, folder))
+        at = Path.cwd() if found.key in not_from_file else folder
+        document = document.with_value(found.key, _content_or_path(found, at))
     return document.entity(kind)
 
 
@@ -108,7 +118,7 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds == "conda_file":
+    if found.holds in ("conda_file", "document"):
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "pip_requirements":
         lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
@@ -144,6 +154,8 @@ class LocalFiles:
         for found in local_paths(kind, document.value):
             if found.holds == "path" and kind == "datastore":
                 given: Any = absolute(found.path, Path.cwd()) if self._shares_files else found.path
+            elif found.holds == "path" and kind == "schedule":
+                given = absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
             elif found.holds == "path":
                 said = f"{document.name}: {'.'.join(map(str, found.key))}"
                 given = self.place(found.path, said=said, progress=progress)
@@ -187,22 +199,39 @@ class LocalFiles:
             raise InvalidEntityError(message)
         return absolute(path, Path.cwd())
 
+    def expected_address(self, kind: Kind, local: str) -> str:
+        """Where the content of a local file or folder lies once it was handed over or uploaded. Nothing is sent.
+
+        Raises:
+            InvalidEntityError: nothing lies at the path, or something in it cannot be copied.
+        """
+        root = Path(absolute(local, Path.cwd()))
+        if not root.exists():
+            raise InvalidEntityError(f"{local!r} does not exist (looked for {root}).")
+        skip = frozenset[str]() if self._shares_files and kind != "code" else NEVER_CODE
+        return f"azureml://datastores/{self._datastore()}/paths/{upload_path(root, hash_content(root, skip))}"
+
+    def expected_code(self, local: str) -> str:
+        """The reference to a local folder of code once it was registered: code is named by its content."""
+        address = self.expected_address("code", local)
+        if self._shares_files:
+            return f"azureml:{address.split('/')[-2]}:1"
+        return f"azureml:{hashlib.sha256(address.encode()).hexdigest()[:32]}:1"
+
     def _uploaded(self, local: str, files: list[tuple[str, Path]], progress: ByteProgress | None) -> str:
         datastore = self._datastore()
-        single = Path(local).is_file()
-        folder = f"LocalUpload/{_content_hash(files)}"
-        if Path(local).is_dir():
-            folder = f"{folder}/{Path(local).name}"
+        root = Path(local)
+        target = upload_path(root, hash_content(root, NEVER_CODE)) if root.exists() else _upload_of_many(files)
+        folder = target.rpartition("/")[0] if root.is_file() else target
         known = {
             item["path"]: item.get("size")
             for item in self._connection.pages(f"/datastores/{datastore}/files", prefix=f"{folder}/")
         }
         for name, file in files:
-            target = f"{folder}/{name}"
-            if known.get(target) != file.stat().st_size:
-                self._connection.upload(address("datastores", datastore, "files", file=target), file, progress=progress)
-        tail = files[0][0] if single else ""
-        return f"azureml://datastores/{datastore}/paths/{folder}/{tail}"
+            path = f"{folder}/{name}"
+            if known.get(path) != file.stat().st_size:
+                self._connection.upload(address("datastores", datastore, "files", file=path), file, progress=progress)
+        return f"azureml://datastores/{datastore}/paths/{target}{'' if root.is_file() else '/'}"
 
     def _datastore(self) -> str:
         if self._default_datastore is None:
@@ -234,7 +263,7 @@ def _files_of(local: str) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if path.is_dir():
         found = ((file.relative_to(path), file) for file in path.rglob("*") if file.is_file())
-        return sorted((name.as_posix(), file) for name, file in found if _LEFT_BEHIND.isdisjoint(name.parts))
+        return sorted((name.as_posix(), file) for name, file in found if NEVER_CODE.isdisjoint(name.parts))
     root = _glob_root(local)
     return sorted((match.relative_to(root).as_posix(), match) for match in _matches(local))
 
@@ -254,13 +283,12 @@ def _glob_root(pattern: str) -> Path:
     return Path(*plain)
 
 
-def _content_hash(files: list[tuple[str, Path]]) -> str:
+def _upload_of_many(files: list[tuple[str, Path]]) -> str:
+    """The folder for files that a glob has found, named by their names and contents."""
     digest = hashlib.sha256()
     for name, path in files:
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:32]
+        digest.update(f"{name}\0{hash_content(path)}\0".encode())
+    return f"LocalUpload/{digest.hexdigest()[:32]}"
 
 
 def kind_of(entity: Entity) -> Kind:

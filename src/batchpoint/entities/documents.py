@@ -20,9 +20,10 @@ from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.resources import RESOURCE_KINDS
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
-Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment"]
+Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment", "schedule"]
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "model": ASSET_KINDS["model"],
@@ -33,6 +34,7 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
+    "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
 
@@ -59,6 +61,7 @@ _SCHEMAS: dict[str, Kind] = {
     "azuredatalakegen2": "datastore",
     "onelake": "datastore",
     "datastore": "datastore",
+    "schedule": "schedule",
 }
 """The name in Azure's ``…/latest/<name>.schema.json``, in lower case."""
 
@@ -80,6 +83,7 @@ _TYPES: dict[str, Kind] = {
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
+    "trigger": "schedule",
     "endpoint_name": "deployment",
     "conda_file": "environment",
     "pip_requirements": "environment",
@@ -212,18 +216,21 @@ def read_document(text: str, *, name: str = "document") -> Document:
     Raises:
         InvalidEntityError: it is not YAML, not a mapping, or gives one key twice.
     """
-    try:
-        document = _read(text, name)
-    except yaml.MarkedYAMLError as fault:
-        mark = fault.problem_mark or fault.context_mark
-        place = f"{name}:{mark.line + 1}" if mark else name
-        message = f"{place}: this is not YAML: {fault.problem or fault.context}."
-        raise InvalidEntityError(message) from None
-    except yaml.YAMLError as fault:
-        raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
-    except RecursionError:
-        raise InvalidEntityError(f"{name} is nested too deeply to be read.") from None
-    return document
+    documents = list(_read(text, name))
+    if len(documents) > 1:
+        raise InvalidEntityError(f"{name} holds {len(documents)} documents; one was expected. 'apply -f' takes many.")
+    if not documents:
+        raise InvalidEntityError(f"{name} holds nothing; keys were expected.")
+    return documents[0]
+
+
+def read_documents(text: str, *, name: str = "document") -> list[Document]:
+    """Read all documents of a YAML text, divided by ``---``; empty ones are left out.
+
+    Raises:
+        InvalidEntityError: as ``read_document``.
+    """
+    return list(_read(text, name))
 
 
 def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart:
@@ -277,8 +284,8 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "conda_file", "pip_requirements"] = "path"
-    """The last two are files whose content is put in their place."""
+    holds: Literal["path", "conda_file", "pip_requirements", "document"] = "path"
+    """All but the first are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -296,6 +303,8 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_environment_paths(value, ()))
     if kind == "deployment":
         return list(_deployment_paths(value))
+    if kind == "schedule":
+        return list(_schedule_paths(value))
     return []
 
 
@@ -328,16 +337,45 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     yield from _environment_paths(value, ("environment",))
 
 
-def _read(text: str, name: str) -> Document:
+def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    for key in (("create_job",), ("create_job", "job")):
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found):
+            yield LocalPath(key, found, "document")
+    yield from _paths(value, ("trigger", "path"))
+    for name in ("inputs", "outputs"):
+        for port in _at(value, ("create_job", name)) or ():
+            for found in _paths(value, ("create_job", name, port, "path")):
+                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
+                    yield found
+
+
+def _read(text: str, name: str) -> Iterator[Document]:
+    try:
+        yield from _parse(text, name)
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        place = f"{name}:{mark.line + 1}" if mark else name
+        message = f"{place}: this is not YAML: {fault.problem or fault.context}."
+        raise InvalidEntityError(message) from None
+    except yaml.YAMLError as fault:
+        raise InvalidEntityError(f"{name}: this is not YAML: {fault}.") from None
+    except RecursionError:
+        raise InvalidEntityError(f"{name} is nested too deeply to be read.") from None
+
+
+def _parse(text: str, name: str) -> Iterator[Document]:
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{name} holds {'nothing' if node is None else 'a single value or a list'}; keys were expected."
-            raise InvalidEntityError(message)
-        document = Document(value={}, name=name)
-        document.value.update(_Reader(loader, document).mapping(node, ()))
-        return document
+        while loader.check_node():
+            node = loader.get_node()
+            if isinstance(node, yaml.ScalarNode) and node.value == "":
+                continue
+            if not isinstance(node, yaml.MappingNode):
+                raise InvalidEntityError(f"{name} holds a single value or a list; keys were expected.")
+            document = Document(value={}, name=name)
+            document.value.update(_Reader(loader, document).mapping(node, ()))
+            yield document
     finally:
         loader.dispose()
 
@@ -518,6 +556,13 @@ def _problem(model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, 
     if kind == "missing":
         name = _dotted((*key, missing) if missing else key)
         return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_not_found":
+        name = _dotted((*key, "type"))
+        return {"key": name, "message": f"key '{name}' is missing."}
+    if kind == "union_tag_invalid":
+        choices = re.findall(r"'([^']*)'", error.get("ctx", {})["expected_tags"])
+        name, tag = _dotted((*key, "type")), str(_at(given, ("type",)))
+        return {"key": name, "message": f"key '{name}' is {tag!r}. {suggestion(tag, choices)}", "allowed": choices}
     name = _dotted(key)
     if kind == "extra_forbidden":
         allowed = _keys_at(model, error["loc"][:-1])
@@ -560,17 +605,26 @@ def _expected(error: ErrorDetails) -> str:
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
     """The keys that a person may write at a place."""
-    current: type[BaseModel] | None = model
+    candidates: list[type[BaseModel]] = [model]
     for step in loc:
-        known = current.model_fields.get(str(step)) if current else None
+        known = next((one.model_fields[str(step)] for one in candidates if str(step) in one.model_fields), None)
         if known is not None:
-            current = next(_models_in(known.annotation), None)
-    if current is None:
+            candidates = list(_models_in(known.annotation))
+        else:  # perhaps the name of a union's branch
+            candidates = [one for one in candidates if str(step) in _branch_names(one)] or candidates
+    if not candidates:
         return set()
+    current = candidates[0]
     keys = {item.alias or name for name, item in current.model_fields.items()}
     if current is BatchDeployment:
         keys |= set(DeploymentSettings.model_fields)
     return keys
+
+
+def _branch_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """What pydantic may call a model as a branch of a union: its name, or what its ``type`` says."""
+    kind = model.model_fields.get("type")
+    return (model.__name__, *(get_args(kind.annotation) if kind is not None else ()))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -130,7 +130,7 @@ class OutputTable(Part):
     """A database table that predictions are written to, exactly once, in one transaction."""
 
     url: str
-    """``sqlite:///path`` or ``postgresql://…``."""
+    """``azureml://datastores/<datastore of type sql>``, ``sqlite:///path`` or ``postgresql://user@host/database``."""
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$")
 
 
@@ -174,6 +174,8 @@ class ScoringOptions(Part):
     table: OutputTable | None = None
     program_arguments: list[str] = Field(default_factory=list)
     """Arguments on the script's ``sys.argv``."""
+    dataframe_header: bool = False
+    """With ``output_format: azureml``: whether the names of a DataFrame's columns stand in the first line."""
 
 
 class BatchDeployment(Entity):

@@ -66,8 +66,10 @@ class Reason(StrEnum):
     INPUT_UNAVAILABLE = "input_unavailable"
     OUTPUT_FAILED = "output_failed"
     RECEIPT_UNBALANCED = "receipt_unbalanced"
+    COMMAND_FAILED = "command_failed"
     NO_PROGRESS = "no_progress"
     WORKERS_LOST = "workers_lost"
+    STEP_FAILED = "step_failed"
     CANCELED_BY_USER = "canceled_by_user"
     LOST = "lost"
     INTERNAL_ERROR = "internal_error"
@@ -102,6 +104,9 @@ class Input(Part):
     """Globs of relative paths to leave out (counted as skipped)."""
     recursive: bool = False
     """Whether sub-folders are explored. Azure's rule is no."""
+    query: str | None = None
+    """SQL, asked of the database at ``path`` (``azureml://datastores/<sql datastore>``, ``sqlite:///…``,
+    ``postgresql://…``): its rows are what is scored."""
 
 
 class Output(Part):
@@ -205,7 +210,13 @@ class Progress(Part):
     fraction: float | None = None
     """Done part of the input between 0 and 1, by bytes while the plan is still growing."""
     phase: str = "starting"
-    """starting, scoring, publishing, finished."""
+    """starting, scoring, publishing, finished; of a pipeline also running."""
+    steps_planned: int | None = None
+    """Of a pipeline: how many steps it has. What is counted in items is the sum over its steps."""
+    steps_done: int | None = None
+    """Of a pipeline: steps that completed."""
+    steps_failed: int | None = None
+    """Of a pipeline: steps that failed or were canceled."""
     heartbeat_at: datetime | None = None
 
 
@@ -264,6 +275,10 @@ class Command(Part):
     instance_count: int = Field(default=1, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     """Seconds; None means any time."""
+    direct_inputs: list[str] = Field(default_factory=list)
+    """Names of inputs that the command is given the address of (mode ``direct``), not a path."""
+    if_exists: Literal["fail", "overwrite"] = "fail"
+    """What to do when an output exists already."""
 
     @property
     def compute_name(self) -> str:
@@ -306,6 +321,8 @@ class Job(Entity):
     input_data: str | None = None
     """Of a parallel step: the name of the input that is cut into mini-batches. The others stand beside it as they are,
     for ``program_arguments`` to name."""
+    append_row_to: str | None = None
+    """Of a parallel step: the name of the output that what ``run()`` returns is written to."""
     inputs: dict[str, Input] = Field(default_factory=dict)
     """As given, with assets resolved to ``azureml:name:version`` and to the place they point to."""
     outputs: dict[str, Output] = Field(default_factory=dict)

@@ -6,25 +6,39 @@ schemas). Our own keys of a parallel step live under ``batchpoint:``, as in a de
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import Asset, Entity, JobName, Part
+from batchpoint.entities.bindings import binding_of
 from batchpoint.entities.endpoints import (
     LoggingLevel,
     ResourceConfiguration,
     RetrySettings,
     ScoringOptions,
 )
-from batchpoint.entities.jobs import InputType, LiteralValue, OutputType
+from batchpoint.entities.jobs import InputType, JobStatus, LiteralValue, OutputType
 
 StepName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,254}$")]
 """Lower letters, digits and underscores; the first is no digit. Source: Azure ML's names of pipeline nodes."""
 
 PortName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,254}$")]
 """Name of an input or output: letters, digits and underscores."""
+
+ANONYMOUS = "azureml_anonymous"
+"""Name of what is declared in place without one. Source: Azure ML."""
+
+
+def _named(value: Any) -> Any:
+    """What is declared in place needs no name."""
+    return {"name": ANONYMOUS, **value} if isinstance(value, Mapping) else value
+
+
+EnvironmentInPlace = Annotated[Environment, BeforeValidator(_named)]
+ModelInPlace = Annotated[Model, BeforeValidator(_named)]
 
 LiteralType = Literal["string", "number", "integer", "boolean"]
 
@@ -90,12 +104,12 @@ class ParallelTask(Part):
     type: Literal["run_function", "function", "model"] = "run_function"
     code: str | None = None
     entry_script: str | None = None
-    environment: str | Environment | None = None
+    environment: str | EnvironmentInPlace | None = None
     program_arguments: str | None = None
     """One text, split as a shell does; may hold ``${{inputs.x}}`` and ``${{outputs.y}}``."""
     append_row_to: str | None = None
     """``${{outputs.y}}``: the output that what ``run()`` returns is written to; without it nothing is collected."""
-    model: str | Model | None = None
+    model: str | ModelInPlace | None = None
 
 
 class _Step(Part):
@@ -107,7 +121,7 @@ class _Step(Part):
     tags: dict[str, str] = Field(default_factory=dict)
     properties: dict[str, str] = Field(default_factory=dict)
     comment: str | None = None
-    component: str | Component | None = None
+    component: str | ComponentInPlace | None = None
     """``azureml:name:version``, ``azureml:name@default``, a component in place, or (in files) a path to one."""
     inputs: dict[PortName, LiteralValue | DataBinding] = Field(default_factory=dict)
     """A literal, a binding in text, or data."""
@@ -125,7 +139,7 @@ class CommandStep(_Step):
     command: str | None = None
     """May hold ``${{inputs.x}}``, ``${{outputs.y}}`` and optional segments ``$[[ --flag ${{inputs.opt}} ]]``."""
     code: str | None = None
-    environment: str | Environment | None = None
+    environment: str | EnvironmentInPlace | None = None
     environment_variables: dict[str, str] = Field(default_factory=dict)
     resources: ResourceConfiguration = Field(default_factory=ResourceConfiguration)
     limits: Limits = Field(default_factory=Limits)
@@ -154,6 +168,11 @@ class ParallelStep(_Step):
     task: ParallelTask | None = None
     batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
 
+    @model_validator(mode="after")
+    def _type_is_written(self) -> ParallelStep:
+        self.model_fields_set.add("type")  # without, ``given()`` would be read as a command
+        return self
+
 
 class PipelineStep(_Step):
     """A pipeline inside a pipeline."""
@@ -161,10 +180,22 @@ class PipelineStep(_Step):
     type: Literal["pipeline"] = "pipeline"
     jobs: dict[StepName, Step] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _type_is_written(self) -> PipelineStep:
+        self.model_fields_set.add("type")
+        return self
+
 
 def _step_type(value: Any) -> str:
-    given = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return str(given or "command").lower()
+    """The type that is given, else that of the component in place, else a command."""
+    for each in (value, _of(value, "component")):
+        if given := _of(each, "type"):
+            return str(given).lower()
+    return "command"
+
+
+def _of(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
 
 
 Step = Annotated[
@@ -197,7 +228,7 @@ class Component(Asset):
     outputs: dict[PortName, OutputPort] = Field(default_factory=dict)
     command: str | None = None
     code: str | None = None
-    environment: str | Environment | None = None
+    environment: str | EnvironmentInPlace | None = None
     environment_variables: dict[str, str] = Field(default_factory=dict)
     resources: ResourceConfiguration = Field(default_factory=ResourceConfiguration)
     limits: Limits = Field(default_factory=Limits)
@@ -222,6 +253,9 @@ class Component(Asset):
         return self
 
 
+ComponentInPlace = Annotated[Component, BeforeValidator(_named)]
+
+
 class Pipeline(Entity):
     """A pipeline job as it is declared: steps, joined by what they read and write."""
 
@@ -236,7 +270,7 @@ class Pipeline(Entity):
     """A literal, a declared literal (``{type: integer, default: 3}``), or data."""
     outputs: dict[PortName, OutputBinding] = Field(default_factory=dict)
     jobs: dict[StepName, Step] = Field(default_factory=dict)
-    component: str | Component | None = None
+    component: str | ComponentInPlace | None = None
     """Instead of ``jobs``: a pipeline component."""
 
     @model_validator(mode="after")
@@ -252,3 +286,50 @@ ParallelStep.model_rebuild()
 PipelineStep.model_rebuild()
 Component.model_rebuild()
 Pipeline.model_rebuild()
+
+
+def dependencies(step: Step) -> set[str]:
+    """The steps whose outputs a step reads.
+
+    Raises:
+        InvalidEntityError: a binding is of no known form.
+    """
+    texts = [given.path if isinstance(given, DataBinding) else given for given in step.inputs.values()]
+    bound = [binding_of(text) for text in texts]
+    return {each.step for each in bound if each is not None and each.step is not None}
+
+
+def ready_steps(
+    jobs: Mapping[str, Step], statuses: Mapping[str, JobStatus], *, continue_on_step_failure: bool
+) -> list[str]:
+    """The steps to start now: not started, and every step that they read from has completed.
+
+    ``statuses`` has the steps that were started. After a step has failed nothing else is started, or, with
+    ``continue_on_step_failure``, only what does not depend on it.
+    """
+    if not continue_on_step_failure and has_failed(statuses.values()):
+        return []
+    completed = {name for name, status in statuses.items() if status == JobStatus.COMPLETED}
+    return [name for name, step in jobs.items() if name not in statuses and dependencies(step) <= completed]
+
+
+def has_failed(statuses: Iterable[JobStatus]) -> bool:
+    """Whether one of the steps ended other than well."""
+    return any(status in {JobStatus.FAILED, JobStatus.CANCELED} for status in statuses)
+
+
+def cycle_of(jobs: Mapping[str, Step]) -> list[str]:
+    """Steps that wait for each other in a circle, the first one again at the end; empty when there is none."""
+    waits_for = {name: sorted(dependencies(step) & jobs.keys()) for name, step in jobs.items()}
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        found = next((cycle for each in waits_for[name] if (cycle := walk(each, [*path, name]))), [])
+        done.add(name)
+        return found
+
+    return next((cycle for name in jobs if (cycle := walk(name, []))), [])

@@ -50,9 +50,15 @@ class Compute(Entity):
         return self
 
 
+UPDATABLE_COMPUTE_KEYS = frozenset(
+    {"description", "tags", "properties", "min_instances", "max_instances", "idle_time_before_scale_down", "identity"}
+)
+"""What may change on a compute; everything else means: delete and create it anew. Source: Azure ML's compute update."""
+
+
 DatastoreType = Literal[
     "local", "memory", "http", "s3", "gcs", "azure_blob", "azure_file", "azure_data_lake_gen1",
-    "azure_data_lake_gen2", "one_lake", "hdfs",
+    "azure_data_lake_gen2", "one_lake", "hdfs", "sql",
 ]  # fmt: skip
 
 
@@ -70,6 +76,8 @@ class DatastoreCredentials(Part):
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
     token: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
     authority_url: str | None = None
     resource_url: str | None = None
 
@@ -89,6 +97,8 @@ class Datastore(Entity):
     bucket: str | None = None
     protocol: str | None = None
     endpoint: str | None = None
+    url: str | None = None
+    """Of a ``sql`` datastore: ``sqlite:///path`` or ``postgresql://host/database``. The password is a credential."""
     one_lake_workspace_name: str | None = None
     artifact: dict[str, Any] | None = None
     credentials: DatastoreCredentials | None = None
@@ -101,6 +111,7 @@ class Datastore(Entity):
     def _required_keys(self) -> Datastore:
         required = {
             "local": ["path"],
+            "sql": ["url"],
             "s3": ["bucket"],
             "gcs": ["bucket"],
             "azure_blob": ["account_name", "container_name"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
+from batchpoint.content import NEVER_CODE, hash_content, upload_path, walk
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
 from batchpoint.entities.resources import Datastore
@@ -28,9 +28,6 @@ from batchpoint.registry.assets import Archived
 
 DEFAULT_DATASTORE = "workspaceblobstore"
 """Where uploads and outputs go when nothing else is said. It always exists."""
-
-_NEVER_CODE = {"__pycache__", ".git", ".ipynb_checkpoints", ".venv"}
-"""Folders that are left out of uploaded code."""
 
 
 class AssetFile(NamedTuple):
@@ -237,9 +234,9 @@ class Assets:
         stores.check_readable(place.url, place.datastore)
         if place.datastore is not None or (local := stores.local_path(place.url)) is None:
             return place, _hash_text(place.uri.rstrip("/"))
-        skip = _NEVER_CODE if isinstance(asset, Code) else set()
-        content_hash = _hash_content(local, skip)
-        target = f"LocalUpload/{content_hash[:32]}/{local.resolve().name}"
+        skip = NEVER_CODE if isinstance(asset, Code) else frozenset[str]()
+        content_hash = hash_content(local, skip)
+        target = upload_path(local, content_hash)
         default = cast("Datastore", self._registry.resources.get("datastore", DEFAULT_DATASTORE))
         uploaded = Path(cast("str", default.path)) / target
         if not uploaded.exists():
@@ -339,46 +336,12 @@ def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _hash_content(root: Path, skip: set[str]) -> str:
-    """Hash of a file with its name, or of a folder's files with theirs."""
-    digest = hashlib.sha256(root.resolve().name.encode())
-    for name, path in _walk(root, skip):
-        with path.open("rb") as file:
-            digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
-    return digest.hexdigest()
-
-
-def _walk(root: Path, skip: set[str]) -> Iterator[tuple[str, Path]]:
-    """Files with their names relative to ``root``, in the order of the names. Links are followed.
-
-    Raises:
-        InvalidEntityError: a link leads back to a folder that it lies in, or something is no file (a broken link, a
-            pipe): it cannot be copied, and leaving it out would go unnoticed.
-    """
-    if root.is_file():
-        yield root.name, root
-        return
-    found = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if name not in skip]
-        for name in folders:
-            if (inner := Path(folder, name)).is_symlink() and Path(folder).resolve().is_relative_to(inner.resolve()):
-                raise InvalidEntityError(f"{inner} is a link to a folder that it lies in. Take it away.")
-        found += [Path(folder, name) for name in files]
-    for path in found:
-        if not path.is_file():
-            raise InvalidEntityError(
-                f"{path} is neither a file nor a folder, but a broken link or a device. Take it away."
-            )
-    yield from sorted((path.relative_to(root).as_posix(), path) for path in found)
-
-
-def _copy(source: Path, target: Path, skip: set[str]) -> None:
+def _copy(source: Path, target: Path, skip: frozenset[str]) -> None:
     if source.is_file():
         shutil.copyfile(source, target)
         return
     target.mkdir()
-    for name, path in _walk(source, skip):
+    for name, path in walk(source, skip):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)
 

@@ -112,6 +112,7 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
+        self._inputs_and_outputs.check_table(deployment)
         resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
@@ -183,13 +184,19 @@ class Endpoints:
         return self._registry.endpoints.put(changed, by=by)
 
     def invoke(
-        self, name: str, request: InvokeRequest, *, idempotency_key: str | None = None, by: str | None = None
+        self,
+        name: str,
+        request: InvokeRequest,
+        *,
+        idempotency_key: str | None = None,
+        schedule_name: str | None = None,
+        by: str | None = None,
     ) -> Job:
         """Ask an endpoint to score an input. Answers with the queued job.
 
         Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
         writable, model, script and environment at hand. The same idempotency key with the same request gives the
-        job that was made then.
+        job that was made then. ``schedule_name`` is the schedule that asks.
 
         Raises:
             NotFoundError: endpoint, deployment or a referred asset does not exist; or there is no default deployment.
@@ -205,7 +212,7 @@ class Endpoints:
             if known is not None:
                 return known
         try:
-            job = self._job(name, request, by)
+            job = self._job(name, request, by).model_copy(update={"schedule_name": schedule_name})
         except AlreadyExistsError:
             # The same request may have come in twice at once, and the other one's job has the name by now.
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
@@ -222,7 +229,7 @@ class Endpoints:
             message = f"A job named {request.job_name} exists already. Choose another name, or leave it out."
             raise AlreadyExistsError(message)
         job_name = request.job_name or f"batchjob-{uuid.uuid4()}"
-        declared = self._deployment_for(endpoint_name, request.deployment_name)
+        declared = self.deployment_for(endpoint_name, request.deployment_name)
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
@@ -246,7 +253,8 @@ class Endpoints:
             notices=notices,
         )
 
-    def _deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
+    def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
+        """The deployment that answers an invoke. Raises ``NotFoundError``, also when there is no default one."""
         endpoint = self.get(endpoint_name)
         wanted = deployment_name or endpoint.defaults.deployment_name
         if wanted is None:

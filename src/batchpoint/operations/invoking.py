@@ -13,6 +13,7 @@ from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
+from batchpoint.scoring.query_input import columns_of, database_url
 from batchpoint.storage.inputs import list_input
 
 _WILD = frozenset("*?[")
@@ -65,6 +66,8 @@ class InputsAndOutputs:
             message = f"A model deployment takes exactly one input, and {len(inputs)} were given. {SUPPORTED}"
             raise InvalidEntityError(message)
         name, given = next(iter(inputs.items()))
+        if given.query is not None:
+            return {name: self._check_query(given, given.query)}, {}
         properties = {}
         resolved = given
         reference = asset_reference(given.path)
@@ -94,6 +97,7 @@ class InputsAndOutputs:
         default = f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job_name}/score/"
         place = self._places.resolve(given.path or default)
         stores = self._places.stores()
+        self.check_table(deployment)
         file_name = PurePosixPath(place.uri).name
         names_file = given.path is not None and given.type == "uri_file" and not place.uri.endswith("/")
         if names_file and PurePosixPath(file_name).suffix and not stores.is_folder(place.url, place.datastore):
@@ -106,6 +110,24 @@ class InputsAndOutputs:
         self._check_free(folder, deployment)
         stores.check_writable(folder.url, folder.datastore)
         return given.model_copy(update={"path": folder.uri, "uri": None}), deployment
+
+    def check_table(self, deployment: BatchDeployment) -> None:
+        """Look whether the table that predictions go to lies in a database that can be named.
+
+        Raises:
+            InvalidEntityError: its address is none, or holds a password.
+            NotFoundError: its datastore does not exist.
+        """
+        if deployment.batchpoint.table is not None:
+            self._places.resolve_database(deployment.batchpoint.table.url)
+
+    def _check_query(self, given: Input, query: str) -> Input:
+        """Ask the database whether it understands the query."""
+        if given.paths or given.include or given.exclude or given.type is not None:
+            raise InvalidEntityError("An input with a query has a path, the database, and nothing else beside it.")
+        place = self._places.resolve_database(given.path)
+        columns_of(database_url(place.url, self._places.storage_options()), query)
+        return given.model_copy(update={"path": place.uri})
 
     def _data(self, text: str) -> Data | Model:
         """The data asset that an input names; a model is taken too, as its files are data to whoever asks for them."""

@@ -18,12 +18,18 @@ from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 SCORE = "score"
-"""Name of the one output of a scoring job."""
+"""Name of the output of a job that is no step, and of a step's that collects nothing: errors and receipt lie there."""
+
+
+def collected_output(job: Job) -> str:
+    """The name of the output that a scoring job's predictions, errors and receipt belong to."""
+    return job.append_row_to or SCORE
 
 
 COMPARISON = "comparison.json"
@@ -33,10 +39,19 @@ COMPARISON = "comparison.json"
 class Jobs:
     """What a user may ask about jobs."""
 
-    def __init__(self, registry: Registry, places: Places, job_queued: threading.Event) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        places: Places,
+        job_queued: threading.Event,
+        pipelines: Pipelines,
+        pipeline_changed: threading.Event,
+    ) -> None:
         self._registry = registry
         self._places = places
         self._job_queued = job_queued
+        self._pipelines = pipelines
+        self._pipeline_changed = pipeline_changed
 
     def get(self, name: str) -> Job:
         """One job, with the progress of this moment.
@@ -52,13 +67,23 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
+        parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
     ) -> Sequence[Job]:
-        """Jobs, the newest first."""
+        """Jobs, the newest first. The steps of a pipeline are listed by their ``parent`` alone."""
         found = self._registry.jobs.list(
-            status=status, endpoint=endpoint, deployment=deployment, archived=archived, limit=limit, offset=offset
+            status=status,
+            endpoint=endpoint,
+            deployment=deployment,
+            parent=parent,
+            top_level=parent is None,
+            schedule=schedule,
+            archived=archived,
+            limit=limit,
+            offset=offset,
         )
         return [_with_progress(job) for job in found]
 
@@ -71,6 +96,7 @@ class Jobs:
         """
         job = self._registry.jobs.request_cancel(name)
         self._job_queued.set()
+        self._pipeline_changed.set()
         return job
 
     def retry_failed(
@@ -81,12 +107,16 @@ class Jobs:
         The job's own deployment scores, as it was at its invoke. With ``current_deployment`` model, script,
         environment, tries and thresholds are those of today; how the input is cut and the output written stays.
 
+        A pipeline job that failed or was canceled is resumed: steps that completed are taken over, the others run.
+
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
             ConflictError: the job is not finished, is being retried, has nothing left to score, or lost its folder.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
+        if job.type == "pipeline":
+            return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         again = Job(

@@ -23,6 +23,8 @@ _ASSET_ID = re.compile(
     r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes)/(?P<name>[^/]+)"
     r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
 )
+_DATABASE = re.compile(r"^azureml://datastores/(?P<datastore>[^/]+)(?:/(?:paths/?)?)?$")
+_DATABASE_URL = re.compile(r"^(?:sqlite:///.|postgres(?:ql)?(?:\+psycopg)?://)")
 _SHORT_REFERENCE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]*[:@][a-zA-Z0-9_.\-]+$")
 
 _SCHEMES = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "wasbs", "memory"})
@@ -95,6 +97,28 @@ class Places:
         _check_url(text)
         return Place(text, text)
 
+    def resolve_database(self, text: str) -> Place:
+        """The database that ``text`` names. A datastore stays its name in ``url``: its address holds a password.
+
+        Raises:
+            InvalidEntityError: it is no database, or its password stands in the address.
+            NotFoundError: it names a datastore that does not exist.
+        """
+        if match := _DATABASE.match(text):
+            datastore = cast("Datastore", self._registry.resources.get("datastore", match["datastore"]))
+            if datastore.type != "sql":
+                message = f"Datastore {datastore.name} is of type {datastore.type}; a query needs one of type sql."
+                raise InvalidEntityError(message)
+            name = f"azureml://datastores/{datastore.name}"
+            return Place(name, name, datastore.name)
+        if not _DATABASE_URL.match(text):
+            raise InvalidEntityError(
+                f"{text!r} is no database that a query can be asked of. Give azureml://datastores/<datastore of type "
+                "sql>, sqlite:///<absolute path> or postgresql://<user>@<host>/<database>."
+            )
+        check_no_password(text)
+        return Place(text, text)
+
     def below(self, place: Place, path: str) -> Place:
         """A path inside a place. Raises ``InvalidEntityError`` when it leads out of it."""
         inner = path.replace("\\", "/").strip("/")
@@ -124,6 +148,19 @@ class Places:
             message = f"Job {job_name} has published no output named {output}."
             raise NotFoundError(message, kind="output", name=output, job=job_name)
         return self.below(self.resolve(uri), path)
+
+
+def check_no_password(url: str) -> None:
+    """Refuse an address of a database that holds its password, which would be stored and shown as it is.
+
+    Raises:
+        InvalidEntityError: it does.
+    """
+    if urlsplit(url).password is not None:
+        raise InvalidEntityError(
+            "The address of the database holds its password, which would be kept in clear. Create a datastore of type "
+            "sql with the password as a credential, or put it into ~/.pgpass of the server's user."
+        )
 
 
 def _check_url(text: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.resources import Compute, Datastore, ResourceKind
+from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore, ResourceKind
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.places import check_no_password
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.storage.datastores import datastore_url
@@ -17,11 +18,6 @@ E = TypeVar("E", bound=Entity)
 
 BUILT_IN: dict[ResourceKind, str] = {"compute": "local", "datastore": DEFAULT_DATASTORE}
 """Exist from the start and cannot be deleted."""
-
-UPDATABLE_COMPUTE_KEYS = frozenset(
-    {"description", "tags", "properties", "min_instances", "max_instances", "idle_time_before_scale_down", "identity"}
-)
-"""What may change on a compute; everything else means: delete and create it anew. Source: Azure ML's compute update."""
 
 _SET_BY_SERVER = {"created_at", "modified_at", "created_by", "schema_address"}
 
@@ -118,6 +114,8 @@ def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
     if datastore.type == "local" and not str(datastore.path).startswith(("/", "~")):
         message = f"Datastore {datastore.name} of type local needs an absolute path, not {datastore.path!r}."
         raise InvalidEntityError(message)
+    if datastore.type == "sql":
+        check_no_password(str(datastore.url))
     if datastore.type in {"local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2"}:
         datastore_url(datastore)  # says what is missing
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from batchpoint.entities.jobs import (
     Job,
     JobError,
     JobStatus,
+    JobType,
     Output,
     Progress,
     Reason,
@@ -54,6 +55,22 @@ class ClaimedJob:
     lease_token: str
     resumed: bool
     """Whether somebody worked on it before and was lost: its folder may hold committed work."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepJob:
+    """What is looked at often of a step's job."""
+
+    name: str
+    parent_job_name: str
+    step_name: str
+    type: JobType
+    status: JobStatus
+    progress: Progress | None
+    reused_job_name: str | None
+    queued_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +114,34 @@ class Jobs:
                 except IntegrityError:
                     pass  # another process put the same key or name in just now: look again
 
+    def add_step(self, job: Job, parent_token: str, *, key: str, reason: Reason | None = None) -> Job | None:
+        """Put in the job of a step, for whoever works on its pipeline. Answers with the job of this key: the new one or
+        the one that is there already; None when the pipeline is asked to cancel and there is none.
+
+        With a ``reason`` it is over as it comes: it has the outputs of an earlier job, or could not be made.
+
+        Raises:
+            LeaseLostError: somebody else works on the pipeline now, or it is finished.
+            AlreadyExistsError: a job of that name exists.
+            ConflictError: it retries a job that is being retried already.
+        """
+        assert job.parent_job_name is not None, "a step belongs to a pipeline"
+        with self._database.write() as connection:
+            parent = self._leased(connection, job.parent_job_name, parent_token)
+            known = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
+            if known is not None:
+                return _job(known)
+            if parent.cancel_requested:
+                return None
+            if job.retry_of is not None and reason is None:
+                _check_not_retried(connection, job.retry_of)
+            self._known(connection, job, None, None)
+            try:
+                with connection.begin_nested():
+                    return self._insert(connection, job, key, None, reason)
+            except IntegrityError:
+                raise _name_taken(job.name) from None
+
     def find_submitted(self, idempotency_key: str, request_hash: str) -> Job | None:
         """The job that was made for this key, or None.
 
@@ -105,6 +150,12 @@ class Jobs:
         """
         with self._database.read() as connection:
             return _submitted(connection, idempotency_key, request_hash)
+
+    def made_for(self, idempotency_key: str) -> Job | None:
+        """The job that was made for this key, whatever the request was, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).first()
+        return _job(row) if row is not None else None
 
     def exists(self, name: str) -> bool:
         """Whether there is a job of that name."""
@@ -128,11 +179,14 @@ class Jobs:
         deployment: str | None = None,
         compute: str | None = None,
         retry_of: str | None = None,
+        parent: str | None = None,
+        top_level: bool = False,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
     ) -> list[Job]:
-        """Jobs, the newest first."""
+        """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines."""
         query = select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
         if status is not None:
             wanted = [status] if isinstance(status, JobStatus) else status
@@ -142,18 +196,50 @@ class Jobs:
             (jobs.c.deployment_name, deployment),
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
+            (jobs.c.parent_job_name, parent),
+            (jobs.c.schedule_name, schedule),
         ):
             if value is not None:
                 query = query.where(column == value)
+        if top_level:
+            query = query.where(jobs.c.parent_job_name.is_(None))
         if archived != "include":
             query = query.where(jobs.c.archived == (archived == "only"))
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def steps(self, parents: Collection[str]) -> Sequence[StepJob]:
+        """The steps' jobs of some pipeline jobs, in the order in which they were started."""
+        body = jobs.c.body
+        query = select(
+            *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "progress")),
+            *(jobs.c[key] for key in ("queued_at", "started_at", "finished_at")),
+            *(body[key].as_string().label(key) for key in ("step_name", "reused_job_name")),
+        ).where(jobs.c.parent_job_name.in_(parents))
+        with self._database.read() as connection:
+            return [_step(row) for row in connection.execute(query.order_by(jobs.c.id))]
+
+    def asked_to_cancel(self, names: Collection[str]) -> set[str]:
+        """Those of these jobs that somebody wants to be canceled."""
+        query = select(jobs.c.name).where(jobs.c.name.in_(names), jobs.c.cancel_requested)
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
+
+    def find_reusable(self, reuse_hash: str, *, limit: int = 5) -> Sequence[Job]:
+        """Completed jobs whose outputs were determined by the same things, the newest first."""
+        query = select(jobs).where(jobs.c.reuse_hash == reuse_hash, jobs.c.status == str(JobStatus.COMPLETED))
+        with self._database.read() as connection:
+            return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
+
     def claim(
-        self, owner: str, lease_seconds: float, *, fits: Callable[[Job], str | None] = lambda _job: None
+        self,
+        owner: str,
+        lease_seconds: float,
+        *,
+        fits: Callable[[Job], str | None] = lambda _job: None,
+        types: Sequence[JobType] = ("scoring", "command", "pipeline"),
     ) -> ClaimedJob | None:
-        """Take the next job to work on; None when there is none that fits.
+        """Take the next job to work on, of one of these types; None when there is none that fits.
 
         First jobs whose lease ran out (they keep their status, ``resumed`` is true), then the oldest queued one, which
         becomes ``preparing``. ``fits`` says why a job cannot start now, or None when it can; it is called inside the
@@ -161,11 +247,11 @@ class Jobs:
         ``waiting_for`` and holds back the younger ones of its compute.
         """
         with self._database.read() as connection:
-            if connection.execute(self._claimable(select(jobs.c.id)).limit(1)).first() is None:
+            if connection.execute(self._claimable(select(jobs.c.id), types).limit(1)).first() is None:
                 return None
         with self._database.write() as connection:
-            return self._take_over(connection, owner, lease_seconds, fits) or self._take_queued(
-                connection, owner, lease_seconds, fits
+            return self._take_over(connection, owner, lease_seconds, fits, types) or self._take_queued(
+                connection, owner, lease_seconds, fits, types
             )
 
     def renew(self, name: str, token: str, lease_seconds: float, progress: Progress | None = None) -> bool:
@@ -334,10 +420,18 @@ class Jobs:
         if key is not None and (submitted := _submitted(connection, key, request_hash)) is not None:
             return submitted
         if connection.execute(select(jobs.c.id).where(jobs.c.name == job.name)).first() is not None:
-            raise AlreadyExistsError(f"A job named {job.name} exists already. Choose another name, or leave it out.")
+            raise _name_taken(job.name)
         return None
 
-    def _insert(self, connection: Connection, job: Job, key: str | None, request_hash: str | None) -> Job:
+    def _insert(
+        self,
+        connection: Connection,
+        job: Job,
+        key: str | None,
+        request_hash: str | None,
+        reason: Reason | None = None,
+    ) -> Job:
+        """A new row: queued, or over already when there is a reason for it."""
         now = self._now()
         job = job.model_copy(update={"created_at": now, "queued_at": now, "idempotency_key": key})
         values = {
@@ -346,7 +440,8 @@ class Jobs:
             "parent_job_name": job.parent_job_name,
             "schedule_name": job.schedule_name,
             "reuse_hash": job.reuse_hash,
-            "status": str(JobStatus.QUEUED),
+            "status": str(reason.status if reason else JobStatus.QUEUED),
+            "reason": str(reason) if reason else None,
             "cancel_requested": False,
             "archived": False,
             "endpoint_name": job.endpoint_name,
@@ -356,22 +451,30 @@ class Jobs:
             "idempotency_key": key,
             "request_hash": request_hash,
             "queued_at": now,
+            "finished_at": now if reason else None,
             "body": _body(job),
         }
-        connection.execute(jobs.insert().values(values))
+        row = connection.execute(jobs.insert().values(values).returning(jobs)).one()
         self._note(connection, job.name, "queued", {"by": job.created_by} if job.created_by else {})
-        return job
+        if reason is not None:
+            self._note(connection, job.name, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
+        return _job(row)
 
-    def _claimable(self, query: Select[Any]) -> Select[Any]:
+    def _claimable(self, query: Select[Any], types: Sequence[JobType]) -> Select[Any]:
         expired = jobs.c.status.in_([str(status) for status in LEASED_STATUSES]) & (
             jobs.c.lease_expires_at <= self._now()
         )
-        return query.where((jobs.c.status == str(JobStatus.QUEUED)) | expired)
+        return query.where((jobs.c.status == str(JobStatus.QUEUED)) | expired, jobs.c.type.in_(types))
 
     def _take_over(
-        self, connection: Connection, owner: str, lease_seconds: float, fits: Callable[[Job], str | None]
+        self,
+        connection: Connection,
+        owner: str,
+        lease_seconds: float,
+        fits: Callable[[Job], str | None],
+        types: Sequence[JobType],
     ) -> ClaimedJob | None:
-        query = self._claimable(select(jobs)).where(jobs.c.status != str(JobStatus.QUEUED)).order_by(jobs.c.id)
+        query = self._claimable(select(jobs), types).where(jobs.c.status != str(JobStatus.QUEUED)).order_by(jobs.c.id)
         for row in connection.execute(query.limit(100).with_for_update(skip_locked=True)).all():
             if fits(_job(row)) is None:
                 lease = self._lease(owner, lease_seconds)
@@ -381,9 +484,14 @@ class Jobs:
         return None
 
     def _take_queued(
-        self, connection: Connection, owner: str, lease_seconds: float, fits: Callable[[Job], str | None]
+        self,
+        connection: Connection,
+        owner: str,
+        lease_seconds: float,
+        fits: Callable[[Job], str | None],
+        types: Sequence[JobType],
     ) -> ClaimedJob | None:
-        queued = jobs.c.status == str(JobStatus.QUEUED)
+        queued = (jobs.c.status == str(JobStatus.QUEUED)) & jobs.c.type.in_(types)
         first = func.min(jobs.c.id)
         computes = connection.execute(select(jobs.c.compute).where(queued).group_by(jobs.c.compute).order_by(first))
         for compute in computes.scalars().all():
@@ -449,6 +557,10 @@ class Jobs:
         connection.execute(events.insert().values(values))
 
 
+def _name_taken(name: str) -> AlreadyExistsError:
+    return AlreadyExistsError(f"A job named {name} exists already. Choose another name, or leave it out.")
+
+
 def _submitted(connection: Connection, key: str, request_hash: str | None) -> Job | None:
     row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
     if row is not None and row.request_hash != request_hash:
@@ -479,6 +591,12 @@ def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
 def _job(row: Row[Any]) -> Job:
     columns = {field: getattr(row, field) for field in _IN_COLUMNS}
     return Job.model_validate({**row.body, **columns})
+
+
+def _step(row: Row[Any]) -> StepJob:
+    progress = Progress.model_validate(row.progress) if row.progress is not None else None
+    facts = {field.name: getattr(row, field.name) for field in fields(StepJob)}
+    return StepJob(**{**facts, "status": JobStatus(row.status), "progress": progress})
 
 
 def _body(job: Job) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from batchpoint.scoring.publication import (
 )
 from batchpoint.scoring.receipt import make_receipt
 from batchpoint.scoring.spec import ScoringSpec
+from batchpoint.scoring.step_data import publish_outputs
 from batchpoint.scoring.table_output import write_table
 
 __all__ = ["Published", "Stores", "check_free", "publish"]
@@ -58,7 +59,8 @@ class Published:
 
     receipt: Receipt
     outputs: dict[str, Any]
-    """For ``outcome.json``: ``{"score": {"uri", "folder", "files", "table"?}}``; ``uri`` is the predictions' place."""
+    """For ``outcome.json``: ``{"score": {"uri", "folder", "files", "table"?}}``; ``uri`` is the predictions' place.
+    A step's outputs have their own names."""
     notices: list[str] = field(default_factory=list)
 
 
@@ -126,6 +128,7 @@ def _stage_and_place(
     notices = _compare(spec, run_folder, records, plan, staging, destination)
     renamed = link_files(run_folder / "user_output", staging)
     files = files_under(staging)
+    others = publish_outputs(spec.job, spec.staged_outputs, run_folder, stores)
     place(spec, destination, staging, stores)
     if spec.retry_of is not None and destination.owned and destination.local is not None:
         files = files_under(destination.local)  # what scripts of the earlier run wrote is kept
@@ -141,7 +144,7 @@ def _stage_and_place(
         f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
         for name in renamed
     ]
-    return Published(receipt=receipt, outputs={"score": score}, notices=notices)
+    return Published(receipt=receipt, outputs={**others, spec.output.name: score}, notices=notices)
 
 
 def _compare(

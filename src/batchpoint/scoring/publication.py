@@ -40,6 +40,22 @@ class Stores(Protocol):
         """Store a local file there, whole or not at all, in place of what was there."""
 
 
+class Publishing(Protocol):
+    """What is published: of which job, where to, and in place of what."""
+
+    @property
+    def job(self) -> str:
+        """Its name."""
+
+    @property
+    def output(self) -> OutputSpec:
+        """Folder, names, and what to do when they are taken."""
+
+    @property
+    def retry_of(self) -> str | None:
+        """Folder of the run whose output is replaced."""
+
+
 @dataclass(frozen=True)
 class Destination:
     """Where this run's output goes, its number among versions already settled."""
@@ -73,7 +89,7 @@ def local_path(location: Location) -> Path | None:
     return None if "://" in location.url else Path(location.url)
 
 
-def choose_destination(spec: ScoringSpec, run_folder: Path, stores: Stores) -> Destination:
+def choose_destination(spec: Publishing, run_folder: Path, stores: Stores) -> Destination:
     """Settle where to publish, and note it in the run's folder so that a later process publishes to the same place.
 
     Raises:
@@ -97,16 +113,17 @@ def forget_destination(run_folder: Path) -> None:
     (run_folder / MARKER).unlink(missing_ok=True)
 
 
-def earlier_runs(spec: ScoringSpec) -> list[Path]:
+def earlier_runs(spec: Publishing) -> list[Path]:
     """Folders of the runs that this one goes back to: the one that it scores again, the one that that did, …"""
     folders: list[Path] = []
-    while spec.retry_of is not None and (Path(spec.retry_of) / "spec.json").exists():
-        folders.append(Path(spec.retry_of))
-        spec = ScoringSpec.read(folders[-1])
+    earlier = spec.retry_of
+    while earlier is not None and (Path(earlier) / "spec.json").exists():
+        folders.append(Path(earlier))
+        earlier = ScoringSpec.read(folders[-1]).retry_of
     return folders
 
 
-def check_free(spec: ScoringSpec, stores: Stores, run_folder: Path | None = None) -> None:
+def check_free(spec: Publishing, stores: Stores, run_folder: Path | None = None) -> None:
     """Check that the output's place is free, or may be replaced; for submit time and for the start of a run.
 
     Args:
@@ -131,13 +148,13 @@ def _number(marker: Path) -> int:
     return int(json.loads(marker.read_text())["number"])
 
 
-def _earlier_marker(spec: ScoringSpec) -> Path | None:
+def _earlier_marker(spec: Publishing) -> Path | None:
     """Where the runs that are scored again have published, if one has: that output is replaced."""
     markers = (folder / MARKER for folder in earlier_runs(spec))
     return next((marker for marker in markers if marker.exists()), None)
 
 
-def staging_folder(spec: ScoringSpec, destination: Destination, run_folder: Path) -> Path:
+def staging_folder(spec: Publishing, destination: Destination, run_folder: Path) -> Path:
     """An empty folder to put the output together in: on the final file system when that is on this machine."""
     final = destination.local
     if final is None:
@@ -183,7 +200,7 @@ def files_under(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def place(spec: ScoringSpec, destination: Destination, staging: Path, stores: Stores) -> None:
+def place(spec: Publishing, destination: Destination, staging: Path, stores: Stores) -> None:
     """Let the staged files appear under their final names; calling it again after an interruption completes it.
 
     Raises:
@@ -264,11 +281,11 @@ def _taken(destination: Destination, stores: Stores) -> str | None:
 
 
 def _in_order(names: Sequence[str], destination: Destination) -> list[str]:
-    own = [name for name in destination.own_names if name in names]
+    own = [name for name in dict.fromkeys(destination.own_names) if name in names]
     return [*(name for name in names if name not in own), *own]
 
 
-def _place_folder(spec: ScoringSpec, destination: Destination, staging: Path, final: Path) -> bool:
+def _place_folder(spec: Publishing, destination: Destination, staging: Path, final: Path) -> bool:
     """Publish by one rename; False when it must be done file by file."""
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         try:
@@ -287,12 +304,12 @@ def _place_folder(spec: ScoringSpec, destination: Destination, staging: Path, fi
     return False
 
 
-def _own_names_of_any_format(spec: ScoringSpec, destination: Destination) -> Sequence[str]:
+def _own_names_of_any_format(spec: Publishing, destination: Destination) -> Sequence[str]:
     """What an earlier run wrote under our names is not carried over, also if this run writes no such file."""
     return [*destination.own_names, spec.output.file_name]
 
 
-def _place_files(spec: ScoringSpec, destination: Destination, staging: Path, final: Path, names: Sequence[str]) -> None:
+def _place_files(spec: Publishing, destination: Destination, staging: Path, final: Path, names: Sequence[str]) -> None:
     replace = destination.replaces or spec.output.if_exists == "overwrite"
     if not replace:
         for name in names:

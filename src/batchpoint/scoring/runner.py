@@ -38,12 +38,15 @@ from batchpoint.errors import (
     ScoringScriptError,
 )
 from batchpoint.scoring import job_logs
+from batchpoint.scoring.command_runner import CommandRun
+from batchpoint.scoring.command_spec import is_command
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.publication import earlier_runs
+from batchpoint.scoring.query_input import as_files, with_table
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
@@ -68,6 +71,8 @@ from batchpoint.scoring.state_machine import (
     WorkerLost,
     WorkerReady,
 )
+from batchpoint.scoring.step_data import check_places, fetch_inputs, make_room
+from batchpoint.storage.datastores import Stores
 
 TICK = 0.05
 """Seconds after which the loop looks around although nothing happened."""
@@ -84,6 +89,7 @@ CODES: dict[Reason, str] = {
     Reason.INPUT_UNAVAILABLE: "input_unavailable",
     Reason.OUTPUT_FAILED: "output_failed",
     Reason.RECEIPT_UNBALANCED: "output_failed",
+    Reason.COMMAND_FAILED: "command_failed",
     Reason.NO_PROGRESS: "mini_batch_timed_out",
     Reason.WORKERS_LOST: "worker_lost",
     Reason.ENVIRONMENT_FAILED: "environment_failed",
@@ -170,7 +176,12 @@ def run(
 def _guarded(folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> Reason:
     """Whatever goes wrong, a run that is over says so: this is the rim of the process."""
     try:
-        return Run(folder, storage_options, stop).carry_out()
+        if not is_command(folder):
+            return Run(folder, storage_options, stop).carry_out()
+        reason = CommandRun(folder, storage_options, stop).carry_out()
+        if reason is None:
+            raise StoppedError
+        return reason
     except StoppedError:
         raise
     except Exception as error:  # noqa: BLE001 -- never a silent death: the reason goes into outcome.json
@@ -239,9 +250,9 @@ class Planner:
     def _work(self) -> None:
         try:
             from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
-            from batchpoint.storage.datastores import Stores  # noqa: PLC0415 -- the same
 
-            self.plan = mini_batches.plan(self._spec, Stores(self._options), self._folder)
+            spec = as_files(self._spec, self._folder, self._options)
+            self.plan = mini_batches.plan(spec, Stores(self._options), self._folder)
             for mini_batch in self.plan:
                 self._count(mini_batch)
                 if not self._put(mini_batch):
@@ -274,7 +285,7 @@ class Run:
     def __init__(self, folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> None:
         """Read the folder; nothing is started yet."""
         self._folder, self._options, self._stop = folder, storage_options, stop
-        self._spec = spec = resolved(ScoringSpec.read(folder))
+        self._spec = spec = with_table(resolved(ScoringSpec.read(folder)), options=storage_options)
         (folder / RESERVE).write_bytes(bytes(1 << 16))
         self._logs = JobLogs(folder, spec)
         self._ledger = Ledger.open(folder)
@@ -297,6 +308,7 @@ class Run:
     def carry_out(self) -> Reason:
         """Score, publish, and write the outcome."""
         self._write_progress("starting")
+        self._make_ready()
         engine: Engine = LocalEngine(self._spec, self._folder)
         planner = Planner(self._spec, self._options, self._folder)
         grace = 0.0
@@ -319,6 +331,15 @@ class Run:
 
     def _is_canceled(self) -> bool:
         return (self._folder / "cancel").exists()
+
+    def _make_ready(self) -> None:
+        """Of a step: fetch its other inputs, and make room for its other outputs."""
+        fetched, staged = self._spec.fetched_inputs, self._spec.staged_outputs
+        if fetched or staged:
+            stores = Stores(self._options)
+            check_places(self._spec.job, staged, self._folder, stores)
+            fetch_inputs(fetched, stores)
+            make_room(staged, clean=False)
 
     # ── scoring ──
 
@@ -494,7 +515,6 @@ class Run:
 
     def _publish(self, planner: Planner, notices: list[str]) -> Reason:
         from batchpoint.scoring import output  # noqa: PLC0415 -- imports Arrow, which scoring itself does without
-        from batchpoint.storage.datastores import Stores  # noqa: PLC0415 -- the same
 
         counts, began = self._machine.counts, monotonic()
         self._write_progress("publishing", planner)

@@ -35,6 +35,8 @@ class InputSpec(SpecPart):
     include: list[str] = Field(default_factory=list)
     exclude: list[str] = Field(default_factory=list)
     recursive: bool = False
+    query: str | None = None
+    """SQL, asked of the database that the one location names: its rows are what is scored."""
 
 
 class TableShape(SpecPart):
@@ -134,6 +136,8 @@ class SplitSpec(SpecPart):
 class OutputSpec(SpecPart):
     """Where and how predictions are written."""
 
+    name: str = "score"
+    """Under which the job's record has it."""
     action: Literal["append_row", "summary_only"] = "append_row"
     format: Literal["csv", "jsonl", "parquet", "azureml"] = "csv"
     folder: Location
@@ -149,6 +153,30 @@ class OutputSpec(SpecPart):
     passthrough: list[str] = Field(default_factory=list)
     row_keys: bool = True
     errors_format: Literal["jsonl", "parquet"] = "jsonl"
+    dataframe_header: bool = False
+    """With the format ``azureml``: whether the first line holds the names of a DataFrame's columns."""
+
+
+class FetchedInput(SpecPart):
+    """Data that lies elsewhere and that a step is given the path of: fetched before the step begins."""
+
+    location: Location
+    path: str
+    """Where it is to lie on this machine."""
+
+
+class StagedOutput(SpecPart):
+    """An output that a step writes by itself: below the run's folder first, at its final place when all went well."""
+
+    name: str
+    path: str
+    """What the step is told: a folder that is there, or a file whose folder is there."""
+    folder: Location
+    """The final folder."""
+    file_name: str | None = None
+    """Of an output that is one file: what it is called in the final folder."""
+    owns_folder: bool = True
+    if_exists: Literal["fail", "overwrite"] = "fail"
 
 
 class ScoringSpec(SpecPart):
@@ -182,6 +210,10 @@ class ScoringSpec(SpecPart):
     """Parsed MLTable, for inputs of that type."""
     table: TableShape | None = None
     """What the MLTable says of rows and columns; set when it is resolved."""
+    fetched_inputs: list[FetchedInput] = Field(default_factory=list)
+    """Of a step: its other inputs that lie elsewhere."""
+    staged_outputs: list[StagedOutput] = Field(default_factory=list)
+    """Of a step: its other outputs."""
 
     @classmethod
     def read(cls, folder: Path) -> ScoringSpec:
@@ -190,7 +222,12 @@ class ScoringSpec(SpecPart):
 
     def write(self, folder: Path) -> None:
         """Write ``spec.json`` into a run's folder, whole or not at all, readable by its owner alone."""
-        partial = folder / "spec.json.partial"
-        partial.touch(mode=0o600)
-        partial.write_text(self.model_dump_json(indent=1))
-        partial.replace(folder / "spec.json")
+        write_spec(folder, self)
+
+
+def write_spec(folder: Path, spec: SpecPart) -> None:
+    """Write ``spec.json`` into a run's folder, whole or not at all, readable by its owner alone."""
+    partial = folder / "spec.json.partial"
+    partial.touch(mode=0o600)
+    partial.write_text(spec.model_dump_json(indent=1))
+    partial.replace(folder / "spec.json")

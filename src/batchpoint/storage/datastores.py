@@ -6,16 +6,17 @@ Local files never go through fsspec: they are read and renamed directly.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from batchpoint.entities.resources import Datastore
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
@@ -28,6 +29,9 @@ EXTRAS = {
 
 _CHUNK = 1 << 20
 
+_TELLING_FACTS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
+"""What stores call the size of a file, the time of its last change, and its content's tag. The size comes first."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -38,6 +42,8 @@ class StoredObject:
     """Path below the listed place, with forward slashes."""
     size: int
     """Bytes."""
+    fingerprint: str = ""
+    """Changes whenever the content does: size, and time of change or entity tag, as the store tells them."""
 
 
 class Stores:
@@ -108,8 +114,28 @@ class Stores:
         for name, entry in found.items():
             below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
             if entry.get("type") != "directory" and below:
-                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, int(entry.get("size") or 0)))
+                size = int(entry.get("size") or 0)
+                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
         yield from sorted(objects, key=lambda found: found.path.encode())
+
+    def fingerprint(self, url: str, datastore: str | None = None) -> str | None:
+        """Changes when a file there, or below there, is added, taken away or written: a hash of names, sizes and times
+        (or etags), not of contents. None where the store tells none of these.
+
+        Raises:
+            InputError: nothing is there.
+            DatastoreError: the store does not answer.
+        """
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            with _reported(url):
+                return _hash_lines(_local_facts(path))
+        with self._access(url, datastore) as (system, inner):
+            found = system.find(inner, detail=True) if system.isdir(inner) else {inner: system.info(inner)}
+            facts = [(name, [entry.get(key) for key in _TELLING_FACTS]) for name, entry in sorted(found.items())]
+        if any(all(fact is None for fact in told[1:]) for _, told in facts):
+            return None
+        return _hash_lines(f"{name} {told}" for name, told in facts)
 
     @contextmanager
     def open_read(self, url: str, datastore: str | None = None) -> Iterator[IO[bytes]]:
@@ -245,15 +271,19 @@ def datastore_url(datastore: Datastore, path: str = "") -> str:
 def storage_options(datastore: Datastore) -> dict[str, Any]:
     """The fsspec options that open a datastore, its credentials in clear: hand them on, never write them down.
 
+    Of a ``sql`` datastore: ``url``, the database's whole address.
+
     Raises:
         InvalidEntityError: the type is not supported here.
     """
-    _check_supported(datastore)
     credentials = datastore.credentials
     given = credentials.model_dump(exclude_none=True) if credentials else {}
     secrets = {
         key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in given.items()
     }
+    if datastore.type == "sql":
+        return {"url": _database_url(datastore.url or "", secrets)}
+    _check_supported(datastore)
     if datastore.type == "s3":
         options = _renamed(secrets, {"access_key_id": "key", "secret_access_key": "secret", "session_token": "token"})
         if datastore.endpoint:
@@ -288,7 +318,23 @@ def _root_url(datastore: Datastore) -> str:
     return f"abfs://{datastore.container_name or datastore.filesystem}"
 
 
+def _database_url(url: str, secrets: Mapping[str, Any]) -> str:
+    """The address with user and password in it."""
+    scheme, _, rest = url.partition("://")
+    place = rest.rpartition("@")
+    user = secrets.get("username") or place[0]
+    if scheme == "sqlite" or not user:
+        return url
+    who = quote(user, safe="")
+    if "password" in secrets:
+        who += f":{quote(secrets['password'], safe='')}"
+    return f"{scheme}://{who}@{place[2]}"
+
+
 def _check_supported(datastore: Datastore) -> None:
+    if datastore.type == "sql":
+        message = f"Datastore {datastore.name} is a database and holds no files. Ask it for rows, with a query."
+        raise InvalidEntityError(message)
     supported = ("local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2")
     if datastore.type not in supported:
         message = f"Datastores of type {datastore.type} are not supported here. Use one of: {', '.join(supported)}."
@@ -297,6 +343,15 @@ def _check_supported(datastore: Datastore) -> None:
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {new: values[old] for old, new in names.items() if old in values}
+
+
+_TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What file systems call that which changes with the content; the surest first."""
+
+
+def _fingerprint(entry: Mapping[str, Any], size: int) -> str:
+    change = next((str(entry[key]) for key in _TELLING if entry.get(key) is not None), "")
+    return f"{size}-{change}"[:128]
 
 
 def _protocol(url: str) -> str:
@@ -329,20 +384,31 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
         raise DatastoreError(message, url=url) from error
 
 
+def _local_facts(path: Path) -> Iterator[str]:
+    files = [path] if path.is_file() else sorted(Path(entry) for _, entry, _ in _scan(str(path), "", recursive=True))
+    for file in files:
+        found = file.stat()
+        yield f"{file.relative_to(path)} {found.st_size} {found.st_mtime_ns}"
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
 def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
     with _reported(str(folder)):
         found = sorted(_scan(str(folder), "", recursive=recursive), key=lambda item: os.fsencode(item[0]))
-    for below, path, size in found:
-        yield StoredObject(path, below, size)
+    for below, path, known in found:
+        yield StoredObject(path, below, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
 
-def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, int]]:
+def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file():
-                yield prefix + entry.name, entry.path, entry.stat().st_size
+                yield prefix + entry.name, entry.path, entry.stat()
             elif recursive and entry.is_dir():
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", recursive=True)
 

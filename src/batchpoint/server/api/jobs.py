@@ -29,7 +29,7 @@ LONGEST_WAIT_SECONDS = 300.0
 """A long poll answers by then whatever has happened; the caller asks again."""
 LOOK_SECONDS = 1.0
 """Changes of this server's own runs wake a waiting request at once; those of another server are looked for so often."""
-STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/error")
+STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/std_log", "logs/user/error")
 """Logs whose new lines an event stream carries."""
 
 Archived = Literal["exclude", "only", "include"]
@@ -50,10 +50,18 @@ def list_jobs(
     page: Paged,
     status: JobStatus | None = None,
     endpoint: str | None = None,
+    schedule: str | None = None,
     archived: Archived = "exclude",
 ) -> JSONResponse:
     """Jobs, the newest first."""
-    found = work.jobs.list(status=status, endpoint=endpoint, archived=archived, limit=page.reach, offset=page.offset)
+    found = work.jobs.list(
+        status=status,
+        endpoint=endpoint,
+        schedule=schedule,
+        archived=archived,
+        limit=page.reach,
+        offset=page.offset,
+    )
     return page.answer(found)
 
 

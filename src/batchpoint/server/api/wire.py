@@ -16,7 +16,9 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import Kind, is_local, local_paths
 from batchpoint.entities.endpoints import BatchDeployment, OutputTable
 from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.entities.schedules import FILES, Schedule, ScheduledInvoke
 from batchpoint.entities.tokens import Token
+from batchpoint.entities.triggers import FileTrigger
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.auth import authenticated
 from batchpoint.server.context import Context
@@ -125,6 +127,21 @@ def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
     paths += [output.path for output in request.outputs.values() if output.path is not None]
     paths += _database_files(request.overrides.table)
     refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
+
+
+def check_schedule_paths(context: Context, schedule: Schedule) -> None:
+    """The same for what a schedule watches, and for what its jobs read and write."""
+    if isinstance(schedule.trigger, FileTrigger):
+        refuse_local(context, [schedule.trigger.path] if is_local(schedule.trigger.path) else [])
+    plan = schedule.create_job
+    if isinstance(plan, ScheduledInvoke):
+        inputs = {name: given for name, given in plan.inputs.items() if given.path != FILES}
+        check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
+        return
+    for given in (*plan.inputs.values(), *plan.outputs.values()):
+        path = given.get("path") if isinstance(given, dict) else None
+        if isinstance(path, str) and path != FILES and is_local(path) and not _is_reference(path):
+            refuse_local(context, [path])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:

@@ -1,0 +1,200 @@
+"""Apply and remove: everything that files declare is brought about, or torn down, one step after the other.
+
+Each step is whole by itself, and what is done is looked up anew each time; so a run that was broken off anywhere is
+completed by the next one, and nothing is made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from batchpoint.client.changes import (
+    Change,
+    Declaration,
+    Removal,
+    Stored,
+    changes_of,
+    removals_of,
+    wanted,
+)
+from batchpoint.client.declarations import Solution, placed, read_solution
+from batchpoint.entities.assets import ASSET_KINDS
+from batchpoint.entities.base import Asset, Entity
+from batchpoint.entities.documents import Kind
+from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.errors import BatchpointError, NotFoundError
+
+if TYPE_CHECKING:
+    from batchpoint.client import Client
+
+State = Literal["planned", "done", "unchanged", "failed", "not reached"]
+
+Step = Change | Removal
+
+_LEFT_OUT = frozenset(
+    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state"}
+)
+"""Set by the server, and not sent to it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step."""
+
+    step: Step
+    state: State
+    error: BatchpointError | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The outcome as JSON-ready values."""
+        step = self.step
+        shown = step.body() if isinstance(step, Change) else vars(step)
+        return {**shown, "state": self.state, **({"error": str(self.error)} if self.error else {})}
+
+
+Told = Callable[[Outcome], None]
+"""Called with each outcome as soon as it is known."""
+
+
+class Applying:
+    """What some files declare, held against one server."""
+
+    def __init__(self, client: Client, paths: Iterable[str | Path], assignments: Iterable[str] = ()) -> None:
+        """Read and check the files, and look up what is stored of what they name.
+
+        Raises:
+            InvalidEntityError: with every fault of every file.
+        """
+        self._client = client
+        solution: Solution = read_solution(paths, assignments)
+        self.skipped = solution.skipped
+        files = client.files()
+        self._declarations = [placed(each, files) for each in solution.declarations]
+        self._stored = _stored(client, self._declarations)
+
+    def changes(self) -> list[Change]:
+        """What is to be done, in order.
+
+        Raises:
+            InvalidEntityError: something refers to what is neither declared nor stored, or to itself in a circle.
+            ConflictError: what is declared cannot become so.
+        """
+        return changes_of(self._declarations, self._stored)
+
+    def removals(self) -> list[Removal]:
+        """What is to be done to be rid of all of it, in order. Jobs, and files in datastores, stay."""
+        return removals_of(self._declarations, self._stored)
+
+    def carry_out(self, steps: Sequence[Step], told: Told | None = None, *, dry_run: bool = False) -> list[Outcome]:
+        """Do the steps until one fails; what comes after that is not reached. A dry run does nothing.
+
+        An error of a step is part of its outcome and not raised.
+        """
+        outcomes: list[Outcome] = []
+        failed = False
+        for step in steps:
+            outcome = Outcome(step, "not reached") if failed else self._outcome(step, dry_run=dry_run)
+            failed = failed or outcome.state == "failed"
+            outcomes.append(outcome)
+            if told is not None:
+                told(outcome)
+        return outcomes
+
+    def _outcome(self, step: Step, *, dry_run: bool) -> Outcome:
+        if is_settled(step):
+            return Outcome(step, "unchanged")
+        if dry_run:
+            return Outcome(step, "planned")
+        try:
+            if isinstance(step, Change):
+                _change(self._client, step)
+            else:
+                _remove(self._client, step)
+        except BatchpointError as fault:
+            return Outcome(step, "failed", fault)
+        return Outcome(step, "done")
+
+
+def is_settled(step: Step) -> bool:
+    """Whether there is nothing to be done about it."""
+    return step.action in ("unchanged", "gone", "built in")
+
+
+def _stored(client: Client, declarations: Sequence[Declaration]) -> Stored:
+    stored = Stored()
+    named = chain.from_iterable(((each.kind, each.reference.name) for each in wanted(one)) for one in declarations)
+    own = ((each.kind, each.entity.name if isinstance(each.entity, Asset) else each.name) for each in declarations)
+    defaults = (
+        ("deployment", f"{each.entity.name}/{each.entity.defaults.deployment_name}")
+        for each in declarations
+        if isinstance(each.entity, BatchEndpoint) and each.entity.defaults.deployment_name
+    )
+    keys: list[tuple[Kind, str]] = [*own, *named, *defaults]  # type: ignore[list-item]  # the literal's type is lost
+    for kind, name in dict.fromkeys(keys):
+        if kind in ASSET_KINDS:
+            stored.versions[kind, name] = list(client.door(kind).list(name, archived="include"))
+        else:
+            stored.named[kind, name] = _found(client, kind, name)
+    return stored
+
+
+def _found(client: Client, kind: Kind, name: str) -> Entity | None:
+    try:
+        if kind == "deployment":
+            endpoint, _, deployment = name.partition("/")
+            return client.deployments.get(deployment, endpoint)
+        found: Entity = client.door(kind).get(name)
+    except NotFoundError:
+        return None
+    return found
+
+
+def _change(client: Client, change: Change) -> None:
+    entity, door = change.send, client.door(change.kind)
+    if isinstance(entity, Asset):
+        _change_asset(door, change, entity)
+    elif [each.key for each in change.fields] == ["defaults.deployment_name"]:
+        after = change.fields[0].after
+        client.endpoints.update(entity.name, changes={"defaults": {"deployment_name": after}})
+    else:
+        door.create_or_update(_whole(entity))
+
+
+def _change_asset(door: Any, change: Change, asset: Asset) -> None:
+    if change.action == "create":
+        door.create_or_update(asset)
+        return
+    if change.action == "restore":
+        door.restore(asset.name, asset.version)
+    if change.fields:
+        gone = {each.key.removeprefix("tags."): None for each in change.fields if each.after is None}
+        changes = {"description": asset.description or "", "tags": {**gone, **asset.tags}}
+        door.update(asset.name, asset.version, changes=changes)
+
+
+def _whole(entity: Entity) -> Entity:
+    """The entity with every key given: a key that is left out would stay as it is.
+
+    All but the default deployment of an endpoint, which is set when the deployment is there.
+    """
+    left_out = _LEFT_OUT | ({"defaults"} if isinstance(entity, BatchEndpoint) else set())
+    return type(entity).model_validate(entity.model_dump(exclude=set(left_out)))
+
+
+def _remove(client: Client, removal: Removal) -> None:
+    """Take one thing away; that it is gone already is as good."""
+    name, _, version = removal.name.partition(":")
+    try:
+        if removal.action == "archive":
+            client.door(removal.kind).archive(name, version or None)
+        elif removal.kind == "deployment" and removal.action == "delete":
+            endpoint, _, deployment = removal.name.partition("/")
+            client.deployments.delete(deployment, endpoint)
+        elif removal.action == "delete":
+            client.door(removal.kind).delete(removal.name)
+    except NotFoundError:
+        return

@@ -1,0 +1,126 @@
+"""What a step is once its component is taken into account: its ports and their types, and what it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchpoint.entities.bindings import binding_of
+from batchpoint.entities.jobs import LiteralValue
+from batchpoint.entities.pipelines import (
+    CommandStep,
+    Component,
+    DataBinding,
+    InputPort,
+    OutputBinding,
+    ParallelStep,
+    Pipeline,
+    PipelineStep,
+    Step,
+)
+
+DATA_TYPES = frozenset({"uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"})
+
+STEP_KINDS: dict[str, type[CommandStep | ParallelStep | PipelineStep]] = {
+    "command": CommandStep,
+    "parallel": ParallelStep,
+    "pipeline": PipelineStep,
+}
+
+_OF_STEP_ALONE = frozenset(
+    {"type", "name", "component", "inputs", "outputs", "compute", "environment_variables", "is_deterministic"}
+    | {"description", "tags", "properties", "display_name", "comment"}
+)
+"""Keys of a step that its component does not fill in as they are."""
+
+
+def expanded(step: Step) -> Step:
+    """The step with what its component says, where the step itself says nothing; its inputs with their defaults.
+
+    A step whose component is a mere reference, or that has none, stays as it is.
+    """
+    component = step.component
+    if not isinstance(component, Component):
+        return step
+    kind = STEP_KINDS[component.type]
+    own = {key: getattr(step, key) for key in step.model_fields_set - {"type"} if key in kind.model_fields}
+    shared = (kind.model_fields.keys() & Component.model_fields.keys()) - _OF_STEP_ALONE
+    given: dict[str, Any] = {key: getattr(component, key) for key in shared} | own
+    given["inputs"] = _defaults(component.inputs) | step.inputs
+    given["outputs"] = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()} | step.outputs
+    if "environment_variables" in kind.model_fields:
+        own_variables = getattr(step, "environment_variables", {})
+        given["environment_variables"] = component.environment_variables | own_variables
+    if step.is_deterministic is None:
+        given["is_deterministic"] = component.is_deterministic
+    return kind(**given)
+
+
+def as_steps(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with the steps, inputs and outputs of its component; as it is when it names its steps itself."""
+    component = pipeline.component
+    if not isinstance(component, Component):
+        return pipeline
+    inputs: dict[str, LiteralValue | InputPort | DataBinding] = {**component.inputs}
+    for name, given in pipeline.inputs.items():
+        inputs[name] = _of_port(component.inputs.get(name), given)
+    outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()} | pipeline.outputs
+    changes = {"component": None, "jobs": component.jobs, "inputs": inputs, "outputs": outputs}
+    return pipeline.model_copy(update=changes)
+
+
+def input_port(step: Step, name: str) -> InputPort | None:
+    """The input as the step's component declares it."""
+    return step.component.inputs.get(name) if isinstance(step.component, Component) else None
+
+
+def output_type(step: Step, name: str, of_parent: dict[str, OutputBinding]) -> str:
+    """The type of a step's output: as its component says, as it says itself, as the pipeline's output that it is bound
+    to says; else a folder."""
+    if isinstance(step.component, Component) and name in step.component.outputs:
+        return step.component.outputs[name].type
+    given = step.outputs.get(name)
+    if isinstance(given, OutputBinding) and "type" in given.model_fields_set:
+        return given.type
+    bound = binding_of(output_path(given))
+    if bound is not None and bound.kind == "parent_output" and bound.name in of_parent:
+        return of_parent[bound.name].type
+    return "uri_folder"
+
+
+def output_path(given: str | OutputBinding | None) -> str | None:
+    """What an output of a step says about its place: a binding, an address or nothing."""
+    return given.path if isinstance(given, OutputBinding) else given
+
+
+def given_value(given: LiteralValue | InputPort | DataBinding) -> LiteralValue | DataBinding | None:
+    """What an input of a pipeline is: a literal, data, or None when nothing was given and there is no default."""
+    if not isinstance(given, InputPort):
+        return given
+    if given.path is not None:
+        return DataBinding.model_validate({"type": given.type, "path": given.path, "mode": given.mode})
+    return given.default
+
+
+def literal_type(value: LiteralValue) -> str:
+    """``boolean``, ``integer``, ``number`` or ``string``."""
+    if isinstance(value, bool):
+        return "boolean"
+    return {int: "integer", float: "number"}.get(type(value), "string")
+
+
+def _of_port(
+    port: InputPort | None, given: LiteralValue | InputPort | DataBinding
+) -> LiteralValue | InputPort | DataBinding:
+    """What an input is given, in the type that it is declared with."""
+    if port is None or isinstance(given, InputPort):
+        return given
+    if isinstance(given, DataBinding):
+        return given if given.type or port.type not in DATA_TYPES else given.model_copy(update={"type": port.type})
+    if port.type in DATA_TYPES and isinstance(given, str):
+        return DataBinding.model_validate({"type": port.type, "path": given})
+    return port.model_copy(update={"default": given})
+
+
+def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
+    found = {name: given_value(port) for name, port in ports.items()}
+    return {name: value for name, value in found.items() if value is not None}
