@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
@@ -18,6 +19,7 @@ from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.documents import Kind, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
+from batchpoint.entities.forecasts import Forecast, PlanRequest
 from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
@@ -353,21 +355,18 @@ class Endpoints(Resources[BatchEndpoint]):
             InvalidEntityError: an argument is not understood, or a local path does not exist.
             NotFoundError: no such endpoint, deployment or input.
         """
-        given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
-        changes = read_overrides(given)
-        files = self._files()
-        places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        asked = {
-            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
-            "outputs": {key: _output(value, files) for key, value in places.items()},
-            "deployment_name": deployment_name,
-            "challenger": challenger,
-            "job_name": job_name or changes.job_name,
-            "experiment_name": experiment_name or changes.experiment_name,
-            "description": description or changes.description,
-            "tags": {**changes.tags, **(tags or {})},
-            "overrides": changes.overrides,
-        }
+        asked = self._asked(
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+            job_name=job_name,
+            experiment_name=experiment_name,
+            description=description,
+            tags=tags,
+        )
         request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
@@ -376,6 +375,63 @@ class Endpoints(Resources[BatchEndpoint]):
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
+
+    def plan(
+        self,
+        endpoint_name: str,
+        *,
+        input: InputLike | None = None,  # noqa: A002 - the name that ``invoke`` gives it
+        inputs: Mapping[str, InputLike] | None = None,
+        deployment_name: str | None = None,
+        challenger: str | None = None,
+        outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
+        output_path: str | None = None,
+        overrides: Overrides | Mapping[str, Any] | None = None,
+        params_override: Iterable[Mapping[str, Any]] = (),
+        sample_rows: int | None = None,
+        finish_by: datetime | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[JobEntity], None] | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Forecast:
+        """Score a sample of what ``invoke`` would score, and tell what the whole would take. Publishes nothing.
+
+        Args:
+            endpoint_name: the endpoint.
+            input: what to score, as for ``invoke``; so are all that are not named here.
+            inputs: the same, by name.
+            deployment_name: None asks the default deployment.
+            challenger: a second deployment that would score the same data.
+            outputs: where it would be written; a place that is taken is refused, as by ``invoke``.
+            output_path: the same for the output ``score``.
+            overrides: settings of the deployment to change.
+            params_override: the same as a list of mappings.
+            sample_rows: items to score at most; None scores for about three seconds.
+            finish_by: until when the whole should be over: ``Forecast.deadline`` says whether it would.
+            timeout: seconds to wait for the forecast; None waits as long as it takes.
+            on_progress: called with the record of the job that scores the sample.
+            progress: called while local files are uploaded.
+
+        Raises:
+            TimeoutError: the sample was not scored in time.
+            BatchpointError: what ``invoke`` refuses, and what fails the sample: a script that cannot start.
+        """
+        asked = self._asked(
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+        )
+        request = read_body(PlanRequest, {**asked, "sample_rows": sample_rows, "finish_by": finish_by}, name="plan")
+        body = self._connection.send(
+            "POST",
+            address("endpoints", endpoint_name, "plan"),
+            body=request.model_dump(mode="json", exclude_none=True),
+        )
+        job = Job(self._connection, entity_of(JobEntity, body))
+        return job.wait(timeout, on_progress=on_progress).forecast()
 
     def promote(
         self,
@@ -401,6 +457,28 @@ class Endpoints(Resources[BatchEndpoint]):
         path = address("endpoints", endpoint_name, "promote")
         body = self._connection.send("POST", path, body=asked.model_dump(mode="json", exclude_none=True))
         return entity_of(BatchEndpoint, body)
+
+    def _asked(
+        self,
+        inputs: Mapping[str, InputLike],
+        outputs: Mapping[str, Any],
+        overrides: Iterable[Mapping[str, Any]],
+        progress: ByteProgress | None,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """The body of an invoke: local files made known to the server, overrides read in any spelling."""
+        changes = read_overrides(overrides)
+        files = self._files()
+        return {
+            "inputs": {key: _input(value, files, progress) for key, value in inputs.items()},
+            "outputs": {key: _output(value, files) for key, value in {**changes.outputs, **outputs}.items()},
+            **named,
+            "job_name": named.get("job_name") or changes.job_name,
+            "experiment_name": named.get("experiment_name") or changes.experiment_name,
+            "description": named.get("description") or changes.description,
+            "tags": {**changes.tags, **(named.get("tags") or {})},
+            "overrides": changes.overrides,
+        }
 
     def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs of an endpoint, the newest first."""

@@ -189,6 +189,13 @@ class InvokeRequest(Part):
     overrides: Overrides = Field(default_factory=Overrides)
 
 
+class Sampling(Part):
+    """That a job only scores a sample, to forecast what the whole would take."""
+
+    rows: int | None = None
+    finish_by: datetime | None = None
+
+
 class Progress(Part):
     """How far a job is, counted in items (rows of tabular input, else files)."""
 
@@ -312,6 +319,8 @@ class Job(Entity):
     """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
     challenger: BatchDeployment | None = None
     """The deployment that is compared with it, as it was at invoke."""
+    sample: Sampling | None = None
+    """Set when the job only scores a sample, publishes nothing, and answers with a forecast."""
     command: Command | None = None
     """Of a job of type ``command``."""
     pipeline: dict[str, Any] | None = None

@@ -11,7 +11,8 @@ from typing import cast
 
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, PromoteRequest
-from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus
+from batchpoint.entities.forecasts import PlanRequest
+from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
@@ -222,6 +223,21 @@ class Endpoints:
         stored, created = self._registry.jobs.enqueue(job, idempotency_key=idempotency_key, request_hash=request_hash)
         if created:
             self._job_queued.set()
+        return stored
+
+    def plan(self, name: str, request: PlanRequest, *, by: str | None = None) -> Job:
+        """Score a sample of what an invoke would score, to forecast the whole: ``jobs.forecast`` of the job has it.
+
+        The job is archived from the start, publishes nothing, and is told of all that an invoke is refused for.
+
+        Raises:
+            As ``invoke`` does.
+        """
+        named = request.model_copy(update={"job_name": request.job_name or f"plan-{uuid.uuid4()}"})
+        sampling = Sampling(rows=request.sample_rows, finish_by=request.finish_by)
+        job = self._job(name, named, by).model_copy(update={"sample": sampling, "archived": True})
+        stored, _ = self._registry.jobs.enqueue(job)
+        self._job_queued.set()
         return stored
 
     def _job(self, endpoint_name: str, request: InvokeRequest, by: str | None) -> Job:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.pipelines import Pipelines
@@ -249,6 +250,19 @@ class Jobs:
         with self.open_output(name, path) as file:
             return Comparison.model_validate_json(file.read())
 
+    def forecast(self, name: str) -> Forecast:
+        """What the sample of a job says about the whole.
+
+        Raises:
+            NotFoundError: there is no such job, it is none that scores a sample, or it is not finished.
+        """
+        job = self._registry.jobs.get(name)
+        file = Path(job.folder or "") / "forecast.json"
+        if job.sample is None or job.folder is None or not file.is_file():
+            why = f"it is {job.status}" if job.sample else "it scores its whole input"
+            raise NotFoundError(f"Job {name} has no forecast: {why}.", kind="forecast", name=name)
+        return Forecast.model_validate_json(file.read_bytes())
+
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job, with all files as long as its run's folder is there.
 
@@ -320,6 +334,8 @@ def _with_progress(job: Job) -> Job:
 
 
 def _check_retryable(job: Job) -> None:
+    if job.sample is not None:
+        raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:

@@ -67,6 +67,9 @@ class Engine(Protocol):
     def describe(self, worker: int) -> tuple[str, str]:
         """Node and process name of a worker, for the logs."""
 
+    def peak_memory(self) -> int | None:
+        """Bytes that the largest of the living workers has held at once, shared ones too; None when nobody tells."""
+
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = ...) -> int:
         """End all workers: within ``grace`` seconds, or until there is a hurry, by their ``shutdown()``, then by force.
 
@@ -214,6 +217,11 @@ class LocalEngine:
     def describe(self, worker: int) -> tuple[str, str]:
         """See ``Engine``."""
         return self._names.get(worker, ("node-0", "process"))
+
+    def peak_memory(self) -> int | None:
+        """See ``Engine``."""
+        found = [_peak_of(state.pid) for state in self._processes.values() if state.pid is not None]
+        return max((peak for peak in found if peak is not None), default=None)
 
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = lambda: False) -> int:
         """See ``Engine``. The fork server, if it stays, is told what to have ready for the next run."""
@@ -533,6 +541,14 @@ def _connected(folder: Path) -> socket.socket | None:
         server.close()
         return None
     return server
+
+
+def _peak_of(pid: int) -> int | None:
+    """Peak of the resident memory of a process, where the kernel tells (Linux)."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 if found else None
+    return None
 
 
 def _next_generation(segments: Path) -> int:

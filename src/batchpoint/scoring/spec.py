@@ -5,6 +5,7 @@ Secrets are not in it: the runner gets the storage options of datastores with cr
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,17 @@ class ChallengerSpec(SpecPart):
     environment_variables: dict[str, str] = Field(default_factory=dict)
     timeout: float = 30
     """Seconds that one of its ``run()`` may take."""
+
+
+class SampleSpec(SpecPart):
+    """That only a sample is scored, and nothing published: see ``scoring/sample.py``."""
+
+    rows: int | None = None
+    """Items to score at most."""
+    seconds: float = 3.0
+    """Time that the sample should take each worker, about."""
+    finish_by: datetime | None = None
+    """Until when the whole should be done: the forecast says whether it would."""
 
 
 class RetrySpec(SpecPart):
@@ -204,6 +216,7 @@ class ScoringSpec(SpecPart):
     fork_server_idle_seconds: float = 0
     """Seconds that the fork server stays after its last run."""
     challenger: ChallengerSpec | None = None
+    sample: SampleSpec | None = None
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None

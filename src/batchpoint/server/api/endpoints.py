@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
+from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
@@ -76,6 +77,15 @@ def invoke(
     request = read_body(InvokeRequest, body)
     check_invoke_paths(shared, request)
     job = shared.workspace.endpoints.invoke(name, request, idempotency_key=idempotency_key, by=caller.name)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/{name}/plan", name="endpoints.plan", status_code=202, **described(body=PlanRequest, result=Job))
+def plan(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
+    """Score a sample of what an invoke would score. When the job is completed, its ``forecast`` tells of the whole."""
+    request = read_body(PlanRequest, body)
+    check_invoke_paths(shared, request)
+    job = shared.workspace.endpoints.plan(name, request, by=caller.name)
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
 
 

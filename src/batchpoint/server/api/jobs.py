@@ -15,6 +15,7 @@ from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.base import Part
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.documents import read_body
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.errors import NotFoundError
 from batchpoint.server.api.assets import streamed
@@ -178,6 +179,12 @@ def open_output(name: str, path: str, _: Reader, work: Work) -> StreamingRespons
 def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> JSONResponse:
     """The items that failed."""
     return answer({"value": list(work.jobs.errors(name, limit)), "next": None})
+
+
+@router.get("/{name}/forecast", name="jobs.forecast", **described(result=Forecast))
+def forecast(name: str, _: Reader, work: Work) -> JSONResponse:
+    """What the sample that a job scored says about the whole."""
+    return answer(work.jobs.forecast(name))
 
 
 @router.get("/{name}/comparison", name="jobs.comparison", **described(result=Comparison))
