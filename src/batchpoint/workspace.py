@@ -12,6 +12,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
@@ -36,6 +37,7 @@ class Workspace:
     jobs: Jobs
     pipelines: Pipelines
     schedules: Schedules
+    published_pipelines: PublishedPipelines
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
@@ -61,7 +63,7 @@ class Workspace:
         assets = Assets(registry, places, settings.home / "cache")
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
         jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, jobs, job_queued)
+        endpoints = Endpoints(registry, assets, places, pipelines, jobs, job_queued)
         return cls(
             settings=settings,
             registry=registry,
@@ -72,6 +74,7 @@ class Workspace:
             jobs=jobs,
             pipelines=pipelines,
             schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
+            published_pipelines=PublishedPipelines(registry, assets, pipelines),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

@@ -22,10 +22,10 @@ from batchpoint.client.changes import (
     wanted,
 )
 from batchpoint.client.declarations import Solution, placed, read_solution
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import BatchpointError, NotFoundError
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, cast
 
-from batchpoint.entities.assets import ASSET_KINDS, Model
+from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.errors import ConflictError, InvalidEntityError
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.jobs import Job
+from batchpoint.entities.pipeline_deployments import AnyDeployment
 from batchpoint.errors import ConflictError, NotFoundError
 
 PROMOTIONS = "promotions"
@@ -35,7 +36,7 @@ def newest_comparing(jobs: Iterable[Job], challenger: str, champion: str | None)
 
 
 def check_speaks_for(
-    job: Job, comparison: Comparison, endpoint: BatchEndpoint, wanted: BatchDeployment, if_agreement: float | None
+    job: Job, comparison: Comparison, endpoint: BatchEndpoint, wanted: AnyDeployment, if_agreement: float | None
 ) -> None:
     """Check that a job compared this very deployment with the present default, and that they agree enough.
 
@@ -81,7 +82,9 @@ def promoted(
     return endpoint.model_copy(update=changes)
 
 
-def _scorer(deployment: BatchDeployment) -> tuple[object, ...]:
+def _scorer(deployment: AnyDeployment) -> tuple[object, ...]:
     """What a deployment scores with."""
+    if not isinstance(deployment, BatchDeployment):
+        return (deployment.name,)
     variables = {**deployment.environment_variables, **deployment.settings.environment_variables}
     return deployment.model, deployment.code_configuration, deployment.environment, variables

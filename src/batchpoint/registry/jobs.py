@@ -179,6 +179,7 @@ class Jobs:
         deployment: str | None = None,
         compute: str | None = None,
         retry_of: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
         schedule: str | None = None,
@@ -196,6 +197,7 @@ class Jobs:
             (jobs.c.deployment_name, deployment),
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
+            (jobs.c.published_pipeline, published_pipeline),
             (jobs.c.parent_job_name, parent),
             (jobs.c.schedule_name, schedule),
         ):
@@ -439,6 +441,7 @@ class Jobs:
             "type": job.type,
             "parent_job_name": job.parent_job_name,
             "schedule_name": job.schedule_name,
+            "published_pipeline": job.published_pipeline,
             "reuse_hash": job.reuse_hash,
             "status": str(reason.status if reason else JobStatus.QUEUED),
             "reason": str(reason) if reason else None,

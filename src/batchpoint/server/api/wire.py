@@ -116,7 +116,13 @@ def check_local_paths(context: Context, kind: Kind, entity: BaseModel) -> None:
         InvalidEntityError: the caller cannot mean a path of this machine.
     """
     body = entity.model_dump(mode="json", exclude_none=True)
-    refuse_local(context, [found.path for found in local_paths(kind, body) if "\n" not in found.path])
+    found = local_paths(kind, body)
+    if files := [each.path for each in found if each.holds == "component"]:
+        raise InvalidEntityError(
+            f"{files[0]!r} is the path of a component file, which the server does not read. Give a registered one "
+            "(azureml:<name>:<version>), or the component in place; the command and the Python client read the file."
+        )
+    refuse_local(context, [each.path for each in found if "\n" not in each.path])
     if isinstance(entity, BatchDeployment):
         refuse_local(context, _database_files(entity.batchpoint.table))
 
@@ -126,6 +132,11 @@ def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
     paths = [path for given in request.inputs.values() for path in (given.path, *given.paths)]
     paths += [output.path for output in request.outputs.values() if output.path is not None]
     paths += _database_files(request.overrides.table)
+    check_paths(context, paths)
+
+
+def check_paths(context: Context, paths: Iterable[str]) -> None:
+    """The same for addresses of data, among which may be references and URLs."""
     refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
 
 
