@@ -269,7 +269,8 @@ class Planner:
             from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
 
             spec = as_files(self._spec, self._folder, self._options)
-            self.plan = mini_batches.plan(spec, Stores(self._options), self._folder)
+            whole = mini_batches.plan(spec, Stores(self._options), self._folder)
+            self.plan = self._narrow(whole) if self._narrow is not None else whole
             for mini_batch in self.plan:
                 self._count(mini_batch)
                 if not self._put(mini_batch):
