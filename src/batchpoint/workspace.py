@@ -13,6 +13,7 @@ from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
 from batchpoint.operations.model_maps import ModelMaps
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
@@ -37,6 +38,7 @@ class Workspace:
     endpoints: Endpoints
     jobs: Jobs
     pipelines: Pipelines
+    published_pipelines: PublishedPipelines
     schedules: Schedules
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
@@ -63,7 +65,8 @@ class Workspace:
         assets = Assets(registry, places, settings.home / "cache")
         model_maps = ModelMaps(registry, assets, places)
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, model_maps, job_queued)
+        jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
+        endpoints = Endpoints(registry, assets, places, model_maps, pipelines, jobs, job_queued)
         return cls(
             settings=settings,
             registry=registry,
@@ -72,9 +75,10 @@ class Workspace:
             model_maps=model_maps,
             resources=Resources(registry),
             endpoints=endpoints,
-            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            jobs=jobs,
             pipelines=pipelines,
-            schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
+            published_pipelines=PublishedPipelines(registry, assets, pipelines),
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

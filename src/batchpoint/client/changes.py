@@ -16,15 +16,17 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, cast
 
-from batchpoint.entities.assets import ASSET_KINDS, Model
+from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 ORDER: tuple[Kind, ...] = (
-    "datastore", "compute", "environment", "data", "model", "code", "endpoint", "deployment",
+    "datastore", "compute", "environment", "data", "model", "code", "endpoint", "deployment", "schedule",
 )  # fmt: skip
 """Of things that do not need each other. What refers to something always comes after it."""
 
@@ -37,7 +39,7 @@ CREDENTIALS_MARK = "batchpoint.credentials"
 _SET_BY_SERVER = frozenset(
     {
         "$schema", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
-        "has_credentials", "is_default", "archived", "content_hash", "version", "name",
+        "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
 _MAY_CHANGE = frozenset({"description", "tags"})
@@ -149,6 +151,12 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
         for kind, key, given in assets:
             if isinstance(given, str):
                 yield Wanted(kind, asset_reference(given), key)
+    if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
+        plan = entity.create_job
+        yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
+        if plan.deployment_name:
+            name = f"{plan.endpoint_name}/{plan.deployment_name}"
+            yield Wanted("deployment", Reference(name), "create_job.deployment_name")
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
@@ -211,8 +219,11 @@ def changes_of(declarations: Sequence[Declaration], stored: Stored) -> list[Chan
         ConflictError: what is declared cannot become so: a version with other content, a compute of another size.
     """
     planner = _Planner(declarations, stored)
-    changes = [planner.change(each) for each in in_order(declarations)]
+    ordered = in_order(declarations)
+    changes = [planner.change(each) for each in ordered if each.kind != "schedule"]
     changes += planner.defaults()
+    # A schedule may ask the default deployment, which has to be one by then.
+    changes += [planner.change(each) for each in ordered if each.kind == "schedule"]
     _refuse(planner.dangling)
     if planner.conflicts:
         raise ConflictError(_joined(planner.conflicts))
@@ -256,6 +267,10 @@ class _Planner:
             return self._deployment(declaration)
         if isinstance(declaration.expected, BatchEndpoint):
             return self._endpoint(declaration)
+        if isinstance(declaration.expected, Schedule):
+            said = "is_enabled" in declaration.entity.model_fields_set
+            ignored = frozenset[str]() if said else frozenset({"is_enabled"})
+            return self._compared(declaration, declaration.expected, declaration.entity, ignoring=ignored)
         return self._resource(declaration)
 
     def defaults(self) -> Iterator[Change]:
@@ -493,7 +508,8 @@ def _needed(declaration: Declaration, declarations: Sequence[Declaration]) -> li
             if other.kind != each.kind or other is declaration:
                 continue
             version = other.entity.version if isinstance(other.entity, Asset) else None
-            if other.entity.name == each.reference.name and each.reference.version in (None, version):
+            name = other.entity.name if isinstance(other.entity, Asset) else other.name
+            if name == each.reference.name and each.reference.version in (None, version):
                 found.append(position)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from batchpoint.entities.assets import Code, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
@@ -16,6 +16,9 @@ from batchpoint.operations.invoking import check_keys
 from batchpoint.operations.model_maps import ModelMaps
 from batchpoint.operations.places import asset_reference
 from batchpoint.registry import Registry
+
+if TYPE_CHECKING:
+    from batchpoint.operations.assets import Assets
 
 
 class DeploymentResolver:

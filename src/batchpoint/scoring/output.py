@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from batchpoint.entities.jobs import FileReceipt, Receipt
 from batchpoint.errors import OutputError
+from batchpoint.scoring.comparison_file import write_comparison
 from batchpoint.scoring.errors_file import write_errors
 from batchpoint.scoring.file_per_key import Spans, write_key_files
 from batchpoint.scoring.ledger import Record
@@ -131,7 +132,8 @@ def _stage(
         spec.job, plan.unit, records, planned=planned, skipped=plan.skipped, rows_written=rows, key_files=by_key
     )
     write_synced(staging / destination.receipt, f"{receipt.model_dump_json(indent=2)}\n".encode())
-    notices = [
+    notices = _compare(spec, run_folder, records, plan, staging, destination)
+    notices += [
         f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
         for name in link_files(run_folder / "user_output", staging)
     ]
@@ -157,6 +159,25 @@ def _place(
     if spec.output.table is not None:
         score["table"] = spec.output.table.name
     return replace(staged, outputs={**others, spec.output.name: score})
+
+
+def _compare(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Sequence[Record],
+    plan: PlanSummary,
+    staging: Path,
+    destination: Destination,
+) -> list[str]:
+    """Write what the challenger predicted and how it compares. Its failure is told, and costs no prediction."""
+    if spec.challenger is None:
+        return []
+    try:
+        segments = run_folder / "segments"
+        name = destination.receipt
+        return write_comparison(spec, records, segments, staging, receipt_name=name, unit=plan.unit).notices
+    except Exception as error:  # noqa: BLE001 -- results of any shape: the champion's are published whatever they are
+        return [f"The challenger could not be compared: {type(error).__name__}: {error}"]
 
 
 def _write_rows(
@@ -187,7 +208,8 @@ def _write_rows(
         by_key = {destination.numbered(name): rows for name, rows in written.items()}
     if not output.one_file:
         return sum(by_key.values()), by_key
-    return write_predictions(parts, segments, staging / destination.predictions, output.format), by_key
+    target, header = staging / destination.predictions, output.dataframe_header
+    return write_predictions(parts, segments, target, output.format, dataframe_header=header), by_key
 
 
 def _table_jobs(spec: ScoringSpec, run_folder: Path) -> list[str]:

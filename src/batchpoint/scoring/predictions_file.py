@@ -68,6 +68,7 @@ def write_predictions(
     format: Format,  # noqa: A002 - the field's own word
     *,
     layout: Layout = None,
+    dataframe_header: bool = False,
 ) -> int:
     """Write the rows of the parts into ``target`` and return how many there are.
 
@@ -77,6 +78,7 @@ def write_predictions(
         target: The file to write. It is synced to disk.
         format: csv (with a header), jsonl, parquet or azureml.
         layout: The columns; found out from the parts when not given.
+        dataframe_header: Whether, with azureml, the columns of the first DataFrame are named in the first line.
 
     Raises:
         OutputError: a segment holds less than the ledger says, or another encoding than the format needs.
@@ -90,6 +92,8 @@ def write_predictions(
         if format == "csv":
             _write_csv(parts, opened, file, layout)
         else:
+            if dataframe_header and format == "azureml":
+                _write_all(file, _azureml_header(parts).encode())
             _copy(parts, opened, file)
         os.fsync(file.fileno())
     return sum(part.rows for part in parts)
@@ -266,6 +270,15 @@ def _check_encodings(parts: Sequence[Part], expected: str) -> None:
                 f"Segment {part.segment} holds {part.encoding} rows, which cannot be joined into a {expected} file."
             )
             raise OutputError(message)
+
+
+def _azureml_header(parts: Sequence[Part]) -> str:
+    """The names of the first table's columns as Azure's driver writes them; nothing where no table was returned."""
+    names = next((part.columns for part in parts if part.columns), ())
+    line = io.StringIO()
+    if names:
+        csv.writer(line, delimiter=" ", lineterminator="\n").writerow(names)
+    return line.getvalue()
 
 
 def _lists_of_columns(parts: Sequence[Part]) -> list[tuple[str, ...]]:
