@@ -11,9 +11,7 @@ from batchpoint.entities.assets import Code, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InvalidEntityError, NotFoundError
-from batchpoint.operations.assets import Assets
-from batchpoint.operations.invoking import check_keys
-from batchpoint.operations.model_maps import ModelMaps
+from batchpoint.operations.model_maps import ModelMaps, check_keys
 from batchpoint.operations.places import asset_reference
 from batchpoint.registry import Registry
 

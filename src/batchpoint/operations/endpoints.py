@@ -348,6 +348,10 @@ class Endpoints:
         challenger = self._registry.deployments.get(champion.endpoint_name, request.challenger)
         if isinstance(challenger, PipelineDeployment):
             raise _only_models(challenger, "a challenger")
+        for one in (champion, challenger):
+            if one.batchpoint.model_map is not None:
+                message = f"Deployment {one.name} has a model map, and only single models are compared with each other."
+                raise InvalidEntityError(f"{message} Invoke it without a challenger.")
         self._check_at_hand(challenger)
         return challenger
 

@@ -7,11 +7,12 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from batchpoint.entities.assets import Data, Model
-from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions, output_format_of
+from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
 from batchpoint.entities.jobs import Input, Output, Overrides
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
+from batchpoint.operations.model_maps import check_keys
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
 from batchpoint.scoring.query_input import columns_of, database_url
 from batchpoint.storage.inputs import list_input
@@ -50,33 +51,6 @@ def effective_deployment(
     effective = deployment.model_copy(update=changes)
     check_keys(effective)
     return effective, notices
-
-
-def check_keys(deployment: BatchDeployment) -> None:
-    """Check what goes by partition keys: the model map, and files for each key.
-
-    Raises:
-        InvalidEntityError: a pattern does not fit the keys, or a file's ending the format of the output.
-    """
-    options = deployment.batchpoint
-    try:
-        options.check_keys()
-    except ValueError as fault:
-        raise InvalidEntityError(f"Deployment {deployment.name}: {fault}.") from None
-    if options.file_per_key is None:
-        return
-    if deployment.settings.output_action != "append_row" or options.table is not None:
-        raise InvalidEntityError(
-            f"Deployment {deployment.name}: file_per_key needs output_action: append_row and no batchpoint.table, for "
-            "otherwise no predictions are written to files."
-        )
-    one = output_format_of(options.output_format, deployment.settings.output_file_name)
-    each = output_format_of(options.output_format, options.file_per_key)
-    if one != each:
-        raise InvalidEntityError(
-            f"Deployment {deployment.name}: file_per_key {options.file_per_key!r} ends as {each}, and the predictions "
-            f"are {one}, by output_file_name {deployment.settings.output_file_name!r}. Give both the same ending."
-        )
 
 
 class InputsAndOutputs:

@@ -13,17 +13,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.base import Asset, Reference, parse_reference
-from batchpoint.entities.endpoints import BatchDeployment, ModelMap
+from batchpoint.entities.endpoints import BatchDeployment, ModelMap, output_format_of
 from batchpoint.entities.key_patterns import KeyPattern, key_text
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import InvalidEntityError, NotFoundError
-from batchpoint.operations.assets import Assets
 from batchpoint.operations.places import Place, Places, asset_reference
 from batchpoint.registry import Registry
+
+if TYPE_CHECKING:  # registering a component looks at its deployments' scripts, and these at their models
+    from batchpoint.operations.assets import Assets
 
 AS_OF = "models_as_of"
 """Property of a job: the moment in the registry whose latest models score it."""
@@ -215,6 +217,33 @@ class ModelMaps:
             return "custom_model"
         marker = f"{place.url.rstrip('/')}/MLmodel"
         return "mlflow_model" if self._places.stores().exists(marker, place.datastore) else "custom_model"
+
+
+def check_keys(deployment: BatchDeployment) -> None:
+    """Check what goes by partition keys: the model map, and files for each key.
+
+    Raises:
+        InvalidEntityError: a pattern does not fit the keys, or a file's ending the format of the output.
+    """
+    options = deployment.batchpoint
+    try:
+        options.check_keys()
+    except ValueError as fault:
+        raise InvalidEntityError(f"Deployment {deployment.name}: {fault}.") from None
+    if options.file_per_key is None:
+        return
+    if deployment.settings.output_action != "append_row" or options.table is not None:
+        raise InvalidEntityError(
+            f"Deployment {deployment.name}: file_per_key needs output_action: append_row and no batchpoint.table, for "
+            "otherwise no predictions are written to files."
+        )
+    one = output_format_of(options.output_format, deployment.settings.output_file_name)
+    each = output_format_of(options.output_format, options.file_per_key)
+    if one != each:
+        raise InvalidEntityError(
+            f"Deployment {deployment.name}: file_per_key {options.file_per_key!r} ends as {each}, and the predictions "
+            f"are {one}, by output_file_name {deployment.settings.output_file_name!r}. Give both the same ending."
+        )
 
 
 def read_report(path: Path) -> list[ModelReport]:
