@@ -42,6 +42,8 @@ _SET_BY_SERVER = frozenset(
         "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
+_MAP = "batchpoint.model_map."
+"""What keys of a deployment's model map begin with."""
 _MAY_CHANGE = frozenset({"description", "tags"})
 """Of an asset; all else of it is its version's for good."""
 
@@ -151,6 +153,7 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
         for kind, key, given in assets:
             if isinstance(given, str):
                 yield Wanted(kind, asset_reference(given), key)
+        yield from _wanted_by_map(entity)
     if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
         plan = entity.create_job
         yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
@@ -160,6 +163,20 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
+
+
+def _wanted_by_map(deployment: BatchDeployment) -> Iterator[Wanted]:
+    """What a model map was declared with in place, which has no version yet; the server looks at all else."""
+    model_map = deployment.batchpoint.model_map
+    if model_map is None:
+        return
+    name = f"{deployment.endpoint_name}-{deployment.name}-models"
+    if model_map.folder == f"azureml:{name}":
+        yield Wanted("model", Reference(name), f"{_MAP}folder")
+    if model_map.mapping == f"azureml:{name}":
+        yield Wanted("data", Reference(name), f"{_MAP}mapping")
+    if isinstance(model_map.default_model, str):
+        yield Wanted("model", asset_reference(model_map.default_model), f"{_MAP}default_model")
 
 
 def asset_reference(text: str) -> Reference:
@@ -337,7 +354,12 @@ class _Planner:
                 held[each.key] = f"azureml:{each.reference.name}:{version}"
         if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
             held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
-        send = declaration.entity.model_copy(update={key: held[key] for key in held if key in ("model", "environment")})
+        in_map = {key.removeprefix(_MAP): held.pop(key) for key in list(held) if key.startswith(_MAP)}
+        if model_map := expected.batchpoint.model_map:
+            model_map = model_map.model_copy(update=in_map)
+            held["batchpoint"] = expected.batchpoint.model_copy(update={"model_map": model_map})
+        sent = ("model", "environment", "batchpoint")
+        send = declaration.entity.model_copy(update={key: held[key] for key in held if key in sent})
         return self._compared(declaration, expected.model_copy(update=held), send)
 
     def _endpoint(self, declaration: Declaration) -> Change:
@@ -470,6 +492,7 @@ def _leaves(entity: Entity, only: frozenset[str] | None, ignoring: frozenset[str
         if key not in _SET_BY_SERVER and key not in ignoring and (only is None or key in only)
     }
     found = dict(_flattened(kept, ""))
+    found.pop(f"{_MAP}models_found", None)  # counted by the server
     if "path" in found and isinstance(entity, Asset):
         found["path"] = _one_form(str(found["path"]))
     if found.get("description") == "":
