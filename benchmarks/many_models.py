@@ -13,12 +13,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,7 +133,7 @@ import joblib
 def run(mini_batch, context):
     key = context.partition_key_value
     model = joblib.load(os.path.join(os.environ["MODELS"], f"model_{key['Device']}_{key['Sensor']}.pkl"))
-    return pd.DataFrame({"prediction": model.predict(mini_batch[["Val"]])})
+    return mini_batch[["Device", "Sensor"]].assign(prediction=model.predict(mini_batch[["Val"]]))
 """
 
 
@@ -167,7 +165,9 @@ def product(path: Path, models: Path, output: Path, workers: int, *, by_map: boo
         environment_variables={"MODELS": str(models)},
         input=words.InputSpec(locations=[words.Location(url=str(path))]),
         split=words.SplitSpec(by="bytes", partition_keys=["Device", "Sensor"]),
-        output=words.OutputSpec(folder=words.Location(url=str(output)), passthrough=["Device", "Sensor"]),
+        output=words.OutputSpec(
+            folder=words.Location(url=str(output)), passthrough=["Device", "Sensor"] if by_map else []
+        ),
         retry=words.RetrySpec(timeout=600, isolate_failures=by_map),
         processes_per_instance=workers,
     ).write(run)
@@ -195,7 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    began = time.perf_counter()
     main()
-    if os.environ.get("W2_SECONDS"):
-        print(f"{sys.argv[1]} {time.perf_counter() - began:.2f}")
