@@ -43,6 +43,16 @@ class BatchEndpoint(Entity):
         return {} if value is None else value
 
 
+class PromoteRequest(Part):
+    """Which deployment is to answer by default, and what has to be true before."""
+
+    deployment_name: str
+    job_name: str | None = None
+    """The job whose comparison speaks for it; none takes the newest one that compared it with the present default."""
+    if_agreement: float | None = Field(default=None, ge=0, le=1)
+    """The share of the champion's results that the challenger has to agree with; none asks for no comparison."""
+
+
 class CodeConfiguration(Part):
     """The scoring script and the folder it lies in."""
 

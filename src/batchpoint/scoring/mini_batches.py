@@ -614,12 +614,12 @@ class _Window:
             if self.take is not None:
                 self.take -= last - first
             if first < last:
-                yield piece if last - first == piece.rows else _shortened(piece, first, last, spec)
+                yield piece if last - first == piece.rows else shortened(piece, first, last, spec)
             if self.take == 0:
                 return
 
 
-def _shortened(piece: Slice, first: int, last: int, spec: ScoringSpec) -> Slice:
+def shortened(piece: Slice, first: int, last: int, spec: ScoringSpec) -> Slice:
     """The rows ``first`` to ``last`` of a slice as a slice."""
     offset, length = piece.offset, piece.length
     if piece.format in {"csv", "jsonl"}:
