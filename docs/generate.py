@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from batchpoint import client
 from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
 from batchpoint.client.jobs import Job
-from batchpoint.entities import assets, base, endpoints, jobs, resources
+from batchpoint.entities import assets, base, endpoints, jobs, pipeline_deployments, pipelines, resources
 
 HERE = Path(__file__).parent
 
@@ -62,7 +62,7 @@ PYTHON = """\
 
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
-`environments`, `codes`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `tokens`.
+`environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `pipelines`, `tokens`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -73,6 +73,13 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
     ("Datastore", resources.Datastore),
     ("Batch endpoint", endpoints.BatchEndpoint),
     ("Batch deployment", endpoints.BatchDeployment),
+    ("Pipeline deployment", pipeline_deployments.PipelineDeployment),
+    ("Component", pipelines.Component),
+    ("Pipeline", pipelines.Pipeline),
+    ("Command step", pipelines.CommandStep),
+    ("Parallel step", pipelines.ParallelStep),
+    ("Pipeline step", pipelines.PipelineStep),
+    ("Command by itself", pipeline_deployments.CommandJob),
     ("Invoke: one input", jobs.Input),
     ("Invoke: one output", jobs.Output),
     ("Invoke: overrides (`--set`)", jobs.Overrides),
@@ -80,7 +87,7 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 
 PYTHON_CLASSES: list[type] = [
     client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
-    client.Deployments, client.Jobs, client.Tokens, Job,
+    client.Deployments, client.Jobs, client.Pipelines, client.Tokens, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}
