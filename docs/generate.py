@@ -21,7 +21,17 @@ from pydantic.fields import FieldInfo
 from batchpoint import client
 from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
 from batchpoint.client.jobs import Job
-from batchpoint.entities import assets, base, endpoints, jobs, pipeline_deployments, pipelines, resources
+from batchpoint.entities import (
+    assets,
+    base,
+    endpoints,
+    jobs,
+    pipeline_deployments,
+    pipelines,
+    resources,
+    schedules,
+    triggers,
+)
 
 HERE = Path(__file__).parent
 
@@ -62,7 +72,8 @@ PYTHON = """\
 
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
-`environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `pipelines`, `tokens`.
+`environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
+`pipelines`, `schedules`, `tokens`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -80,6 +91,12 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
     ("Parallel step", pipelines.ParallelStep),
     ("Pipeline step", pipelines.PipelineStep),
     ("Command by itself", pipeline_deployments.CommandJob),
+    ("Schedule", schedules.Schedule),
+    ("Schedule: trigger by a cron expression", triggers.CronTrigger),
+    ("Schedule: trigger by recurrence", triggers.RecurrenceTrigger),
+    ("Schedule: trigger for new files", triggers.FileTrigger),
+    ("Schedule: create_job, an invoke", schedules.ScheduledInvoke),
+    ("Schedule: create_job, another job", schedules.ScheduledJob),
     ("Invoke: one input", jobs.Input),
     ("Invoke: one output", jobs.Output),
     ("Invoke: overrides (`--set`)", jobs.Overrides),
@@ -87,7 +104,7 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 
 PYTHON_CLASSES: list[type] = [
     client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
-    client.Deployments, client.Jobs, client.Pipelines, client.Tokens, Job,
+    client.Deployments, client.Jobs, client.Pipelines, client.Schedules, client.Tokens, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}
@@ -173,7 +190,8 @@ def _keys(model: type[BaseModel]) -> Iterator[str]:
     yield from _rows(model, "")
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def _rows(model: type[BaseModel], prefix: str, given: object = None) -> Iterator[str]:
+    """The keys of a model; ``given`` is what the model that it stands in has for it when nothing is said."""
     said = _said_of_fields(model)
     for name, field in model.model_fields.items():
         meaning = said.get(name, "")
@@ -182,7 +200,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         inner = _part_of(field.annotation)
         yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
         if inner is not None and not issubclass(inner, base.Entity):
-            yield from _rows(inner, f"{prefix}{name}.")
+            yield from _rows(inner, f"{prefix}{field.alias or name}.")
 
 
 def _is_of_the_server(name: str, meaning: str) -> bool:
@@ -223,10 +241,12 @@ def _type(annotation: Any) -> str:
     return names.get(annotation, "text")
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)  # type: ignore[call-overload]  # no factory here looks at other fields
+def _value(field: FieldInfo) -> object:
+    """What a field holds when nothing is given."""
+    return None if field.is_required() else field.get_default(call_default_factory=True)  # type: ignore[call-overload]  # no factory here looks at other fields
+
+
+def _default(value: object) -> str:
     if value is None or isinstance(value, BaseModel):
         return ""
     if value in ([], {}):

@@ -42,7 +42,14 @@ if TYPE_CHECKING:
     from batchpoint.entities.resources import Compute as Compute
     from batchpoint.entities.resources import Datastore as Datastore
     from batchpoint.entities.schedules import Schedule as Schedule
+    from batchpoint.entities.schedules import ScheduledInvoke as ScheduledInvoke
+    from batchpoint.entities.schedules import ScheduledJob as ScheduledJob
+    from batchpoint.entities.schedules import ScheduleOptions as ScheduleOptions
     from batchpoint.entities.schedules import ScheduleRun as ScheduleRun
+    from batchpoint.entities.triggers import CronTrigger as CronTrigger
+    from batchpoint.entities.triggers import FileTrigger as FileTrigger
+    from batchpoint.entities.triggers import RecurrencePattern as RecurrencePattern
+    from batchpoint.entities.triggers import RecurrenceTrigger as RecurrenceTrigger
     from batchpoint.settings import Settings as Settings
 
 _PUBLIC = {
@@ -60,7 +67,10 @@ _PUBLIC = {
         "CommandStep", "Component", "ParallelStep", "ParallelTask", "Pipeline", "PipelineSettings", "PipelineStep",
     ),
     "batchpoint.entities.resources": ("Compute", "Datastore"),
-    "batchpoint.entities.schedules": ("Schedule", "ScheduleRun"),
+    "batchpoint.entities.schedules": (
+        "Schedule", "ScheduleOptions", "ScheduleRun", "ScheduledInvoke", "ScheduledJob",
+    ),
+    "batchpoint.entities.triggers": ("CronTrigger", "FileTrigger", "RecurrencePattern", "RecurrenceTrigger"),
     "batchpoint.settings": ("Settings",),
 }  # fmt: skip
 

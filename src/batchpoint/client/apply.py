@@ -26,6 +26,7 @@ from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import BatchpointError, NotFoundError
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ def _change(client: Client, change: Change) -> None:
         after = change.fields[0].after
         client.endpoints.update(entity.name, changes={"defaults": {"deployment_name": after}})
     else:
-        door.create_or_update(_whole(entity))
+        # A schedule is replaced as a whole, but for whether it is enabled, which stays as somebody may have left it.
+        door.create_or_update(entity if isinstance(entity, Schedule) else _whole(entity))
 
 
 def _change_asset(door: Any, change: Change, asset: Asset) -> None:
@@ -195,7 +197,7 @@ def _remove(client: Client, removal: Removal) -> None:
         elif removal.kind == "deployment" and removal.action == "delete":
             endpoint, _, deployment = removal.name.partition("/")
             client.deployments.delete(deployment, endpoint)
-        elif removal.kind == "schedule":
+        elif removal.kind == "schedule" and removal.action == "delete":
             client.schedules.delete(removal.name, force=True)
         elif removal.action == "delete":
             client.door(removal.kind).delete(removal.name)

@@ -219,8 +219,11 @@ def changes_of(declarations: Sequence[Declaration], stored: Stored) -> list[Chan
         ConflictError: what is declared cannot become so: a version with other content, a compute of another size.
     """
     planner = _Planner(declarations, stored)
-    changes = [planner.change(each) for each in in_order(declarations)]
+    ordered = in_order(declarations)
+    changes = [planner.change(each) for each in ordered if each.kind != "schedule"]
     changes += planner.defaults()
+    # A schedule may ask the default deployment, which has to be one by then.
+    changes += [planner.change(each) for each in ordered if each.kind == "schedule"]
     _refuse(planner.dangling)
     if planner.conflicts:
         raise ConflictError(_joined(planner.conflicts))
@@ -264,6 +267,10 @@ class _Planner:
             return self._deployment(declaration)
         if isinstance(declaration.expected, BatchEndpoint):
             return self._endpoint(declaration)
+        if isinstance(declaration.expected, Schedule):
+            said = "is_enabled" in declaration.entity.model_fields_set
+            ignored = frozenset[str]() if said else frozenset({"is_enabled"})
+            return self._compared(declaration, declaration.expected, declaration.entity, ignoring=ignored)
         return self._resource(declaration)
 
     def defaults(self) -> Iterator[Change]:
