@@ -198,9 +198,14 @@ def _rows(model: type[BaseModel], prefix: str, given: object = None) -> Iterator
         if (not prefix and name in _COMMON) or _is_of_the_server(name, meaning):
             continue
         inner = _part_of(field.annotation)
-        yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+        value = getattr(given, name) if isinstance(given, model) else _value(field)
+        default = "required" if field.is_required() else _default(value)
+        yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {default} | {meaning} |"
+        if inner is endpoints.ScoringOptions and model is not endpoints.BatchDeployment:
+            continue  # they are told once
         if inner is not None and not issubclass(inner, base.Entity):
-            yield from _rows(inner, f"{prefix}{field.alias or name}.")
+            of_each = "<name>." if typing.get_origin(field.annotation) is dict else ""
+            yield from _rows(inner, f"{prefix}{field.alias or name}.{of_each}", value)
 
 
 def _is_of_the_server(name: str, meaning: str) -> bool:
