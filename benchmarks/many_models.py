@@ -3,9 +3,9 @@
     python many_models.py naive|fast --input readings.csv --models models/ --output predictions.csv --workers 2
     python many_models.py map|script …          # Batchpoint, over the same folder
 
-``naive`` is what one writes in an afternoon: pandas groups, joblib loads, the pipeline predicts, pandas writes. ``fast``
-reads once by columns, sorts the rows by key once, unpickles, scales by hand, calls libsvm itself and writes by columns.
-Both fork their workers after they have read and grouped, and write ``file,row,Device,Sensor,prediction`` by key.
+``naive`` is what one writes in an afternoon: pandas groups, joblib loads, the pipeline predicts, pandas writes.
+``fast`` reads once by columns, sorts the rows by key once, unpickles, scales by hand, calls libsvm itself and writes by
+columns. Both fork their workers after they have read and grouped, and write ``file,row,Device,Sensor,prediction`` by key.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def fast(path: Path, models: Path) -> tuple[list[Any], Callable[[Any], bytes]]:
         ).steps)  # fmt: skip
         scaled = (values[rows, None] - scaler.mean_) / scaler.scale_
         answer = libsvm.predict(
-            scaled, svm.support_, svm.support_vectors_, svm._n_support, svm._dual_coef_, svm._intercept_, svm._probA,
-            svm._probB, svm_type=2, kernel="rbf", gamma=svm._gamma,
+            scaled, svm.support_, svm.support_vectors_, svm._n_support, svm._dual_coef_, svm._intercept_, svm._probA,  # noqa: SLF001  # a floor may do that
+            svm._probB, svm_type=2, kernel="rbf", gamma=svm._gamma,  # noqa: SLF001  # the same
         )  # fmt: skip
         return answer.astype(np.int64)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,8 +36,9 @@ class Loop:
     """Calls ``step`` again and again in a thread of its own, until it is stopped.
 
     ``step`` answers whether it found something to do. After a step without work the loop waits, twice as long each
-    time, from ``interval`` up to ``longest_interval`` seconds; setting ``wake`` ends the wait at once. A step that
-    raises is logged, shows in ``health`` and is tried again after such a wait.
+    time, from ``interval`` up to ``longest_interval`` seconds, but at most for the seconds that ``until_due`` answers;
+    setting ``wake`` ends the wait at once. A step that raises is logged, shows in ``health`` and is tried again after
+    such a wait.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Loop:
         interval: float,
         longest_interval: float | None = None,
         wake: threading.Event | None = None,
+        until_due: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.name = name
         self.wake = wake or threading.Event()
         self._step = step
         self._interval = interval
         self._longest_interval = longest_interval or interval
+        self._until_due = until_due
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"loop-{name}", daemon=True)
         self._failures = 0
@@ -92,7 +96,7 @@ class Loop:
             if self._step_worked():
                 pause = self._interval
                 continue
-            woken = self.wake.wait(pause)
+            woken = self.wake.wait(min(pause, self._until_due()))
             pause = self._interval if woken else min(pause * 2, self._longest_interval)
 
     def _step_worked(self) -> bool:

@@ -10,6 +10,7 @@ from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
 from batchpoint.background.pipeline_driver import PipelineDriver
+from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
 
@@ -22,7 +23,8 @@ class Background:
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
         self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry)
-        self._loops = [*self.dispatcher.loops, *self.pipeline_driver.loops]
+        self.scheduler = Scheduler(workspace)
+        self._loops = [*self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop]
 
     def start(self) -> None:
         """Start every loop, and the parent of runners."""

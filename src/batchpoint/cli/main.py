@@ -36,6 +36,7 @@ EXIT_CODES: dict[int, str] = {
     5: "The token is missing, refused, or does not allow this.",
     6: "No server answers, or something outside the script and the data failed.",
     7: "There are changes to apply (only with `apply --dry-run --exit-code`).",
+    8: "A plan whose upper estimate is later than `--finish-by`.",
     130: "Interrupted.",
 }
 """What the command ends with. ``docs/cli.md`` repeats this table."""
@@ -65,14 +66,19 @@ class Lazy(NamedTuple):
 COMMANDS: dict[str, Lazy] = {
     "apply": Lazy("apply", "apply", "Bring about everything that files declare."),
     "delete": Lazy("apply", "delete", "Remove everything that files declare."),
+    "provision": Lazy("provision", "provision", "Create a whole solution from one configuration."),
     "model": Lazy("entities", "model", "Trained models."),
     "data": Lazy("entities", "data", "Data to score."),
     "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),
+    "component": Lazy("entities", "component", "Steps and pipelines to be used by name."),
     "datastore": Lazy("entities", "datastore", "Named places for bytes."),
     "compute": Lazy("entities", "compute", "Where jobs run."),
     "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),
+    "plan": Lazy("plan", "plan", "Tell what a job would take, from a sample."),
     "deployment": Lazy("endpoints", "deployment", "Deployments behind endpoints.", ("batch-deployment",)),
-    "job": Lazy("jobs", "job", "Jobs: follow, cancel, download."),
+    "job": Lazy("jobs", "job", "Jobs: start, follow, cancel, download."),
+    "pipeline": Lazy("pipelines", "pipeline", "Published pipelines: an address that starts a run."),
+    "schedule": Lazy("schedules", "schedule", "What starts jobs by itself."),
     "score": Lazy("score", "score", "Score data at once, with no server."),
     "up": Lazy("services", "up", "Start the local server."),
     "down": Lazy("services", "down", "Stop the local server."),

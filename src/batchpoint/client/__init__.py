@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
@@ -12,23 +13,30 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
 from batchpoint.client.jobs import Job, entity_of, inside
+from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
+from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
-from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
+from batchpoint.entities.forecasts import Forecast, PlanRequest
+from batchpoint.entities.jobs import Input, InvokeRequest, JobStatus, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
+from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
+from batchpoint.entities.pipelines import Component, InputPort, Pipeline
 from batchpoint.entities.resources import Compute, Datastore
-from batchpoint.errors import RequestError
+from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
 
 __all__ = ["Client", "Job", "load"]
 
 AnyAsset = TypeVar("AnyAsset", bound=Asset)
 AnyEntity = TypeVar("AnyEntity", bound=Entity)
+Asked = TypeVar("Asked")
 
 Archived = Literal["exclude", "only", "include"]
 
@@ -69,11 +77,14 @@ class Client:
         self.data = Assets(connection, self.files, "data", Data)
         self.environments = Assets(connection, self.files, "environments", Environment)
         self.codes = Assets(connection, self.files, "codes", Code)
+        self.components = Assets(connection, self.files, "components", Component)
         self.computes = Computes(connection, self.files, "computes", Compute)
         self.datastores = Datastores(connection, self.files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self.files)
-        self.jobs = Jobs(connection)
+        self.jobs = Jobs(connection, self.files)
+        self.pipelines = Pipelines(connection, self.files)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -100,10 +111,9 @@ class Client:
             _warn_about_version(self.url, str(self._server.get("version")))
         return self._server
 
-    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
-        """Any entity, by its class."""
-        door = self.door(kind_of(entity))
-        return cast("Entity", door.create_or_update(entity, progress=progress))
+    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Any:
+        """Any entity, by its class; answers with it as it is stored, or with the ``Job`` that it starts."""
+        return self.door(kind_of(entity)).create_or_update(entity, progress=progress)
 
     def apply(
         self,
@@ -149,10 +159,13 @@ class Client:
             "data": self.data,
             "environment": self.environments,
             "code": self.codes,
+            "component": self.components,
             "compute": self.computes,
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
+            "job": self.jobs,
+            "schedule": self.schedules,
         }
         return doors[kind]
 
@@ -251,8 +264,9 @@ class Resources(Generic[AnyEntity]):
     def create_or_update(self, resource: AnyEntity, *, progress: ByteProgress | None = None) -> AnyEntity:
         """Store it under its name, whether or not there was one."""
         kind = kind_of(resource)
-        # Only a datastore has local paths, so only it needs to know whether the server shares them.
-        body = self._files().entity_body(kind, resource, progress=progress) if kind == "datastore" else resource.given()
+        # Who has no local paths need not know whether the server shares them.
+        has_paths = kind in ("datastore", "schedule")
+        body = self._files().entity_body(kind, resource, progress=progress) if has_paths else resource.given()
         return entity_of(self._model, self._connection.send("PUT", address(self._kind, resource.name), body=body))
 
     def get(self, name: str) -> AnyEntity:
@@ -311,8 +325,9 @@ class Endpoints(Resources[BatchEndpoint]):
         endpoint_name: str,
         *,
         input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
-        inputs: Mapping[str, InputLike] | None = None,
+        inputs: Mapping[str, InputLike | LiteralValue] | None = None,
         deployment_name: str | None = None,
+        challenger: str | None = None,
         job_name: str | None = None,
         experiment_name: str | None = None,
         outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
@@ -329,8 +344,9 @@ class Endpoints(Resources[BatchEndpoint]):
         Args:
             endpoint_name: the endpoint.
             input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
-            inputs: the same, by name, instead of ``input``.
+            inputs: the same, by name, instead of ``input``; those of a pipeline deployment may be plain values too.
             deployment_name: None asks the default deployment.
+            challenger: a second deployment that scores the same data, to be compared: ``Job.comparison()``.
             job_name: None lets the server choose.
             experiment_name: recorded with the job.
             outputs: where to write, by output name; mostly ``{"score": "…"}``.
@@ -347,20 +363,19 @@ class Endpoints(Resources[BatchEndpoint]):
             InvalidEntityError: an argument is not understood, or a local path does not exist.
             NotFoundError: no such endpoint, deployment or input.
         """
-        given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
-        changes = read_overrides(given)
-        files = self._files()
-        places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        asked = {
-            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
-            "outputs": {key: _output(value, files) for key, value in places.items()},
-            "deployment_name": deployment_name,
-            "job_name": job_name or changes.job_name,
-            "experiment_name": experiment_name or changes.experiment_name,
-            "description": description or changes.description,
-            "tags": {**changes.tags, **(tags or {})},
-            "overrides": changes.overrides,
-        }
+        asked = self._asked(
+            endpoint_name,
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+            job_name=job_name,
+            experiment_name=experiment_name,
+            description=description,
+            tags=tags,
+        )
         request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
@@ -370,10 +385,195 @@ class Endpoints(Resources[BatchEndpoint]):
         )
         return Job(self._connection, entity_of(JobEntity, body))
 
+    def plan(
+        self,
+        endpoint_name: str,
+        *,
+        input: InputLike | None = None,  # noqa: A002 - the name that ``invoke`` gives it
+        inputs: Mapping[str, InputLike] | None = None,
+        deployment_name: str | None = None,
+        challenger: str | None = None,
+        outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
+        output_path: str | None = None,
+        overrides: Overrides | Mapping[str, Any] | None = None,
+        params_override: Iterable[Mapping[str, Any]] = (),
+        sample_rows: int | None = None,
+        finish_by: datetime | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[JobEntity], None] | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Forecast:
+        """Score a sample of what ``invoke`` would score, and tell what the whole would take. Publishes nothing.
+
+        Args:
+            endpoint_name: the endpoint.
+            input: what to score, as for ``invoke``; so are all that are not named here.
+            inputs: the same, by name.
+            deployment_name: None asks the default deployment.
+            challenger: a second deployment that would score the same data.
+            outputs: where it would be written; a place that is taken is refused, as by ``invoke``.
+            output_path: the same for the output ``score``.
+            overrides: settings of the deployment to change.
+            params_override: the same as a list of mappings.
+            sample_rows: items to score at most; None scores for about three seconds.
+            finish_by: until when the whole should be over: ``Forecast.deadline`` says whether it would.
+            timeout: seconds to wait for the forecast; None waits as long as it takes.
+            on_progress: called with the record of the job that scores the sample.
+            progress: called while local files are uploaded.
+
+        Raises:
+            TimeoutError: the sample was not scored in time.
+            BatchpointError: what ``invoke`` refuses, and what fails the sample: a script that cannot start.
+        """
+        asked = self._asked(
+            endpoint_name,
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+        )
+        request = read_body(PlanRequest, {**asked, "sample_rows": sample_rows, "finish_by": finish_by}, name="plan")
+        body = self._connection.send(
+            "POST",
+            address("endpoints", endpoint_name, "plan"),
+            body=request.model_dump(mode="json", exclude_none=True),
+        )
+        job = Job(self._connection, entity_of(JobEntity, body))
+        return job.wait(timeout, on_progress=on_progress).forecast()
+
+    def promote(
+        self,
+        endpoint_name: str,
+        deployment_name: str,
+        *,
+        job_name: str | None = None,
+        if_agreement: float | None = None,
+    ) -> BatchEndpoint:
+        """Let a deployment answer by default; which job spoke for it is kept in the endpoint's properties.
+
+        Args:
+            endpoint_name: the endpoint.
+            deployment_name: the deployment, mostly the challenger of a job.
+            job_name: the job whose comparison speaks for it; None takes the newest one when agreement is asked for.
+            if_agreement: the share of the champion's results that it has to agree with, such as 0.98.
+
+        Raises:
+            ConflictError: it agrees too little, has changed since, or the job compared something else.
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+        """
+        asked = PromoteRequest(deployment_name=deployment_name, job_name=job_name, if_agreement=if_agreement)
+        path = address("endpoints", endpoint_name, "promote")
+        body = self._connection.send("POST", path, body=asked.model_dump(mode="json", exclude_none=True))
+        return entity_of(BatchEndpoint, body)
+
+    def _asked(
+        self,
+        endpoint_name: str,
+        inputs: Mapping[str, InputLike],
+        outputs: Mapping[str, Any],
+        overrides: Iterable[Mapping[str, Any]],
+        progress: ByteProgress | None,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """The body of an invoke: local files made known to the server, overrides read in any spelling."""
+        changes = read_overrides(overrides)
+        files = self._files()
+        data, literals = self._apart(endpoint_name, named["deployment_name"], inputs)
+        return {
+            "inputs": {key: _input(value, files, progress) for key, value in data.items()},
+            "literals": literals,
+            "outputs": {key: _output(value, files) for key, value in {**changes.outputs, **outputs}.items()},
+            **named,
+            "job_name": named.get("job_name") or changes.job_name,
+            "experiment_name": named.get("experiment_name") or changes.experiment_name,
+            "description": named.get("description") or changes.description,
+            "tags": {**changes.tags, **(named.get("tags") or {})},
+            "overrides": changes.overrides,
+        }
+
+    def _apart(
+        self, endpoint_name: str, deployment_name: str | None, given: Mapping[str, Any]
+    ) -> tuple[dict[str, InputLike], dict[str, LiteralValue]]:
+        """Data and plain values. What a mere text is, only the deployment knows: it is asked when there is one."""
+        data: dict[str, InputLike] = {}
+        literals: dict[str, LiteralValue] = {}
+        ports: Mapping[str, Any] | None = None
+        for name, value in given.items():
+            if isinstance(value, str):
+                ports = self._ports(endpoint_name, deployment_name) if ports is None else ports
+                is_data = not ports or (name in ports and ports[name].type in DATA_TYPES)
+            else:
+                is_data = literal_in(value) is None
+            if is_data:
+                data[name] = value
+            else:
+                literals[name] = value if isinstance(value, str) else cast("LiteralValue", literal_in(value))
+        return data, literals
+
+    def _ports(self, endpoint_name: str, deployment_name: str | None) -> Mapping[str, InputPort]:
+        """The inputs of a pipeline deployment's component; none for a model deployment, or where the invoke will say
+        what is wrong."""
+        try:
+            name = deployment_name or self.get(endpoint_name).defaults.deployment_name
+            path = address("endpoints", endpoint_name, "deployments", name or "-")
+            deployment = _deployment(self._connection.get(path))
+            if isinstance(deployment, BatchDeployment) or not isinstance(deployment.component, str):
+                return {}
+            reference = parse_reference(deployment.component)
+            found = self._connection.get(address("components", reference.name), version=reference.version)
+            return entity_of(Component, found).inputs
+        except NotFoundError:
+            return {}
+
     def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs of an endpoint, the newest first."""
         for item in self._connection.pages(address("endpoints", endpoint_name, "jobs"), limit=limit):
             yield Job(self._connection, entity_of(JobEntity, item))
+
+
+class Schedules(Resources[Schedule]):
+    """Schedules: what starts jobs by itself."""
+
+    def list(self, *, enabled: bool | None = None, limit: int | None = None) -> Iterator[Schedule]:
+        """All of them, or only those that are enabled, or not."""
+        for item in self._connection.pages("/schedules", limit=limit, enabled=enabled):
+            yield entity_of(Schedule, item)
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """Remove it, with the record of its runs. Its jobs stay.
+
+        Raises:
+            ConflictError: it is enabled, and ``force`` was not given.
+        """
+        self._connection.send("DELETE", address("schedules", name), params={"force": True if force else None})
+
+    def enable(self, name: str) -> Schedule:
+        """Let it fire again, from its next time on."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "enable")))
+
+    def disable(self, name: str) -> Schedule:
+        """Let it fire no more until it is enabled."""
+        return entity_of(Schedule, self._connection.send("POST", address("schedules", name, "disable")))
+
+    def trigger(self, name: str) -> Job:
+        """Fire it now, enabled or not; answers at once with the job.
+
+        Raises:
+            ConflictError: it waits for files, and there are no new ones.
+        """
+        run = self._connection.send("POST", address("schedules", name, "trigger"))
+        return Job(self._connection, entity_of(JobEntity, self._connection.get(address("jobs", run["job_name"]))))
+
+    def upcoming(self, name: str, count: int = 10) -> Iterator[dict[str, Any]]:
+        """``fire_time``, ``local_time`` and ``window_start`` of the next times. None for files."""
+        return self._connection.pages(address("schedules", name, "upcoming"), count=count)
+
+    def runs(self, name: str, *, outcome: str | None = None, limit: int | None = None) -> Iterator[ScheduleRun]:
+        """What became of each time, the newest first; ``outcome`` is started, skipped, missed, failed or pending."""
+        for item in self._connection.pages(address("schedules", name, "runs"), outcome=outcome, limit=limit):
+            yield ScheduleRun.model_validate(item)
 
 
 class Deployments:
@@ -385,12 +585,12 @@ class Deployments:
 
     def create_or_update(
         self,
-        deployment: BatchDeployment,
+        deployment: AnyDeployment,
         *,
         set_default: bool = False,
         skip_script_validation: bool = False,
         progress: ByteProgress | None = None,
-    ) -> BatchDeployment:
+    ) -> AnyDeployment:
         """Store a deployment under its endpoint; models, code and environments declared in place are registered.
 
         Args:
@@ -409,21 +609,21 @@ class Deployments:
             "skip_script_validation": True if skip_script_validation else None,
         }
         path = self._path(deployment.endpoint_name, deployment.name)
-        return entity_of(BatchDeployment, self._connection.send("PUT", path, body=body, params=params, timeout=300))
+        return _deployment(self._connection.send("PUT", path, body=body, params=params, timeout=300))
 
-    def get(self, name: str, endpoint_name: str) -> BatchDeployment:
+    def get(self, name: str, endpoint_name: str) -> AnyDeployment:
         """One deployment."""
-        return entity_of(BatchDeployment, self._connection.get(self._path(endpoint_name, name)))
+        return _deployment(self._connection.get(self._path(endpoint_name, name)))
 
-    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[BatchDeployment]:
+    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[AnyDeployment]:
         """The deployments of an endpoint."""
         for item in self._connection.pages(address("endpoints", endpoint_name, "deployments"), limit=limit):
-            yield entity_of(BatchDeployment, item)
+            yield _deployment(item)
 
-    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> BatchDeployment:
+    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> AnyDeployment:
         """Change some keys; nested mappings are merged."""
         body = self._connection.send("PATCH", self._path(endpoint_name, name), body=dict(changes))
-        return entity_of(BatchDeployment, body)
+        return _deployment(body)
 
     def delete(self, name: str, endpoint_name: str) -> None:
         """Remove it.
@@ -446,8 +646,74 @@ class Deployments:
 class Jobs:
     """Jobs by name. Each verb is also a method of the ``Job`` itself."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, files: Callable[[], LocalFiles]) -> None:
         self._connection = connection
+        self._files = files
+
+    def create_or_update(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        idempotency_key: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Job:
+        """Start a pipeline, or a command by itself; answers at once with the job. A job never changes once it is there.
+
+        Args:
+            job: the pipeline or command, or the YAML file of one.
+            set: ``a.b=c`` for a file, applied before it is checked.
+            idempotency_key: the same key with the same job answers with the job that was made then; None makes a new
+                key, which keeps a repeated *connection attempt* from starting two jobs.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: with every fault of the pipeline; of a file with its lines.
+            AlreadyExistsError: there is a job of that name.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+
+        def start(body: dict[str, Any]) -> Job:
+            answered = self._connection.send("POST", "/jobs", body=body, headers=headers, timeout=300)
+            return Job(self._connection, entity_of(JobEntity, answered))
+
+        return self._with_body(job, set, progress, start)
+
+    def validate(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+    ) -> None:
+        """Look for every fault of a pipeline, or of a command, without storing or starting anything.
+
+        Raises:
+            InvalidEntityError: as ``create_or_update``; ``details['problems']`` lists them.
+        """
+
+        def check(body: dict[str, Any]) -> None:
+            found = self._connection.send("POST", "/jobs/validate", body=body, timeout=300)
+            if not found["valid"]:
+                raise InvalidEntityError(found["message"], problems=found["problems"])
+
+        self._with_body(job, set, None, check)
+
+    def _with_body(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        assignments: Iterable[str],
+        progress: ByteProgress | None,
+        ask: Callable[[dict[str, Any]], Asked],
+    ) -> Asked:
+        """Ask for something with the body of a job; faults of a file are told with its lines."""
+        if isinstance(job, Pipeline | CommandJob):
+            return ask(self._files().entity_body("job", job, progress=progress))
+        document, kind = declared_document("job", path=job, assignments=assignments)
+        entity = document.entity(kind)
+        try:
+            return ask(self._files().entity_body("job", entity, progress=progress))
+        except InvalidEntityError as error:
+            raise document.located(error) from None
 
     def get(self, name: str) -> Job:
         """One job."""
@@ -458,11 +724,13 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
+        parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Jobs, the newest first."""
-        query = {"status": status, "endpoint": endpoint, "archived": archived}
+        """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 
@@ -475,9 +743,27 @@ class Jobs:
         """Ask a job to stop."""
         return self.get(name).cancel()
 
+    def sweep(self, older_than: timedelta, *, dry_run: bool = False) -> Sequence[Job]:
+        """Cancel every unfinished job that was started longer ago (or queued, if it never was); answers with them.
+
+        Each gets the tag ``batchpoint.swept``, which says why it was canceled.
+        """
+        latest = datetime.now(UTC) - older_than
+        active = [job for status in JobStatus if not status.is_finished for job in self.list(status=status.value)]
+        swept = [job for job in active if (job.entity.started_at or job.entity.queued_at or latest) < latest]
+        for job in [] if dry_run else swept:
+            since = job.entity.started_at or job.entity.queued_at
+            self.update(job.name, changes={"tags": {"batchpoint.swept": f"active since {since}, over {older_than}"}})
+            job.cancel()
+        return swept
+
     def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
         """``Job.retry_failed``."""
         return self.get(name).retry_failed(current_deployment=current_deployment)
+
+    def retry(self, name: str) -> Job:
+        """``Job.retry``."""
+        return self.get(name).retry()
 
     def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
         """``Job.wait``."""
@@ -487,9 +773,9 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path | None = None) -> Path:
+    def download(self, name: str, path: str | Path | None = None, *, output_name: str | None = None) -> Path:
         """``Job.download``."""
-        return self.get(name).download(path)
+        return self.get(name).download(path, output_name=output_name)
 
     def archive(self, name: str) -> None:
         """Hide a job from lists."""
@@ -540,6 +826,11 @@ def _warn_about_version(url: str, version: str) -> None:
         warnings.warn(message, VersionMismatchWarning, stacklevel=3)
 
 
+def _deployment(body: Any) -> AnyDeployment:
+    is_pipeline = isinstance(body, Mapping) and body.get("type") == "pipeline"
+    return entity_of(PipelineDeployment, body) if is_pipeline else entity_of(BatchDeployment, body)
+
+
 def _named(name: str, version: str | None, label: str | None) -> tuple[str, str | None, str | None]:
     """A name that may be a whole reference, with version and label taken out of it."""
     reference = parse_reference(name)
@@ -552,12 +843,12 @@ def _mapping(overrides: Overrides | Mapping[str, Any]) -> Mapping[str, Any]:
     return overrides
 
 
-def _one_way(one: InputLike | None, many: Mapping[str, InputLike] | None) -> Mapping[str, InputLike]:
+def _one_way(one: InputLike | None, many: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if one is not None and many:
         raise RequestError("Give either 'input' or 'inputs', not both.")
-    if one is None and not many:
+    if one is None and many is None:
         raise RequestError("Input path can't be empty for batch endpoint invoke: give 'input'.")
-    return {"input": one} if one is not None else (many or {})
+    return {"input": Input(path=str(one)) if isinstance(one, str) else one} if one is not None else (many or {})
 
 
 def _input(given: InputLike, files: LocalFiles, progress: ByteProgress | None) -> Input:

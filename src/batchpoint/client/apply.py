@@ -22,10 +22,11 @@ from batchpoint.client.changes import (
     wanted,
 )
 from batchpoint.client.declarations import Solution, placed, read_solution
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import BatchpointError, NotFoundError
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ State = Literal["planned", "done", "unchanged", "failed", "not reached"]
 Step = Change | Removal
 
 _LEFT_OUT = frozenset(
-    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state"}
-)
+    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
+     "anchored_at", "next_run_at"}
+)  # fmt: skip
 """Set by the server, and not sent to it."""
 
 
@@ -161,7 +163,8 @@ def _change(client: Client, change: Change) -> None:
         after = change.fields[0].after
         client.endpoints.update(entity.name, changes={"defaults": {"deployment_name": after}})
     else:
-        door.create_or_update(_whole(entity))
+        # A schedule is replaced as a whole, but for whether it is enabled, which stays as somebody may have left it.
+        door.create_or_update(entity if isinstance(entity, Schedule) else _whole(entity))
 
 
 def _change_asset(door: Any, change: Change, asset: Asset) -> None:
@@ -194,6 +197,8 @@ def _remove(client: Client, removal: Removal) -> None:
         elif removal.kind == "deployment" and removal.action == "delete":
             endpoint, _, deployment = removal.name.partition("/")
             client.deployments.delete(deployment, endpoint)
+        elif removal.kind == "schedule" and removal.action == "delete":
+            client.schedules.delete(removal.name, force=True)
         elif removal.action == "delete":
             client.door(removal.kind).delete(removal.name)
     except NotFoundError:

@@ -180,11 +180,47 @@ class InvokeRequest(Part):
     """Inputs of a pipeline deployment that are no data. Also read from ``inputs``, in each of Azure's forms."""
     outputs: dict[str, Output] = Field(default_factory=dict)
     deployment_name: str | None = None
+    challenger: str | None = None
+    """A second deployment of the endpoint, which scores the same data to be compared with the first."""
     job_name: JobName | None = None
     experiment_name: str | None = None
     description: str | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     overrides: Overrides = Field(default_factory=Overrides)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _literals_apart(cls, value: Any) -> Any:
+        """Azure's files and tools write literals among the inputs; they move to ``literals``."""
+        inputs = value.get("inputs") if isinstance(value, Mapping) else None
+        if not isinstance(inputs, Mapping):
+            return value
+        found = {name: literal for name, given in inputs.items() if (literal := literal_in(given)) is not None}
+        if not found:
+            return value
+        data = {name: given for name, given in inputs.items() if name not in found}
+        return {**value, "inputs": data, "literals": {**found, **(value.get("literals") or {})}}
+
+
+_LITERAL_TYPES = frozenset({"string", "number", "integer", "boolean"})
+
+
+def literal_in(given: Any) -> LiteralValue | None:
+    """The literal that an input is in one of its forms: a plain value, ``{type: string, default: x}`` or
+    ``{type: integer, value: 3}``. None for what is data, or no input at all."""
+    if isinstance(given, bool | int | float | str):
+        return given
+    if not isinstance(given, Mapping) or "path" in given or str(given.get("type", "")).lower() not in _LITERAL_TYPES:
+        return None
+    value = given.get("value", given.get("default"))
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+class Sampling(Part):
+    """That a job only scores a sample, to forecast what the whole would take."""
+
+    rows: int | None = None
+    finish_by: datetime | None = None
 
 
 class Progress(Part):
@@ -299,6 +335,8 @@ class Job(Entity):
     """Which step of it."""
     schedule_name: str | None = None
     """The schedule that started it."""
+    published_pipeline: str | None = None
+    """The published pipeline that it is a run of."""
     status: JobStatus = JobStatus.QUEUED
     reason: Reason | None = None
     cancel_requested: bool = False
@@ -308,6 +346,10 @@ class Job(Entity):
     experiment_name: str | None = None
     deployment: BatchDeployment | None = None
     """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
+    challenger: BatchDeployment | None = None
+    """The deployment that is compared with it, as it was at invoke."""
+    sample: Sampling | None = None
+    """Set when the job only scores a sample, publishes nothing, and answers with a forecast."""
     command: Command | None = None
     """Of a job of type ``command``."""
     pipeline: dict[str, Any] | None = None

@@ -6,17 +6,24 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import cast
 
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
-from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.comparisons import Comparison
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, PromoteRequest
+from batchpoint.entities.forecasts import PlanRequest
+from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
+from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
-from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.jobs import SCORE, Jobs
+from batchpoint.operations.pipeline_deployments import PipelineDeployments
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
+from batchpoint.operations.promotion import check_speaks_for, newest_comparing, promoted
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 
@@ -27,9 +34,19 @@ MOST_DEPLOYMENTS = 20
 class Endpoints:
     """What a user may ask about endpoints and deployments."""
 
-    def __init__(self, registry: Registry, assets: Assets, places: Places, job_queued: threading.Event) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        assets: Assets,
+        places: Places,
+        pipelines: Pipelines,
+        jobs: Jobs,
+        job_queued: threading.Event,
+    ) -> None:
         self._registry = registry
+        self._jobs = jobs
         self._assets = assets
+        self._pipeline_deployments = PipelineDeployments(assets, pipelines)
         self._resolver = DeploymentResolver(registry, assets)
         self._inputs_and_outputs = InputsAndOutputs(assets, places)
         self._job_queued = job_queued
@@ -82,12 +99,12 @@ class Endpoints:
 
     def create_or_update_deployment(
         self,
-        deployment: BatchDeployment,
+        deployment: AnyDeployment,
         *,
         set_default: bool = False,
         skip_script_validation: bool = False,
         by: str | None = None,
-    ) -> BatchDeployment:
+    ) -> AnyDeployment:
         """Create a deployment, or replace the one of that name. It becomes the default only if ``set_default`` says so.
 
         Everything that its jobs need is checked now; what is declared in place is registered.
@@ -106,20 +123,24 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
-        self._inputs_and_outputs.check_table(deployment)
-        resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
+        resolved: AnyDeployment
+        if isinstance(deployment, PipelineDeployment):
+            resolved = self._pipeline_deployments.resolve(deployment, by=by)
+        else:
+            self._inputs_and_outputs.check_table(deployment)
+            resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
             defaults = EndpointDefaults(deployment_name=deployment.name)
             self._registry.endpoints.put(endpoint.model_copy(update={"defaults": defaults}), by=by)
         return stored
 
-    def get_deployment(self, endpoint_name: str, name: str) -> BatchDeployment:
+    def get_deployment(self, endpoint_name: str, name: str) -> AnyDeployment:
         """One deployment. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.get(endpoint_name, name)
 
-    def list_deployments(self, endpoint_name: str) -> Sequence[BatchDeployment]:
+    def list_deployments(self, endpoint_name: str) -> Sequence[AnyDeployment]:
         """The deployments of an endpoint, by name. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.list(endpoint_name=endpoint_name)
@@ -147,14 +168,50 @@ class Endpoints:
             )
         self._registry.deployments.delete(endpoint_name, name)
 
+    def promote(self, name: str, request: PromoteRequest, *, by: str | None = None) -> BatchEndpoint:
+        """Let a deployment answer by default, on the word of a comparison where one is asked for.
+
+        Who promoted what, when, in place of what and because of which job is kept in the property ``promotions`` of the
+        endpoint, the newest first. Nothing happens when it is the default already.
+
+        Raises:
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+            ConflictError: the job compared something else, the deployment has changed since, or they agree too little.
+        """
+        endpoint = self.get(name)
+        before = endpoint.defaults.deployment_name
+        wanted = self._registry.deployments.get(name, request.deployment_name)
+        if before == wanted.name:
+            return endpoint
+        comparison: Comparison | None = None
+        if request.job_name is not None or request.if_agreement is not None:
+            completed = self._registry.jobs.list(
+                endpoint=name, status=JobStatus.COMPLETED, archived="include", limit=1000
+            )
+            job = (
+                self._registry.jobs.get(request.job_name)
+                if request.job_name is not None
+                else newest_comparing(completed, wanted.name, before)
+            )
+            comparison = self._jobs.comparison(job.name)
+            check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement)
+        changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
+        return self._registry.endpoints.put(changed, by=by)
+
     def invoke(
-        self, name: str, request: InvokeRequest, *, idempotency_key: str | None = None, by: str | None = None
+        self,
+        name: str,
+        request: InvokeRequest,
+        *,
+        idempotency_key: str | None = None,
+        schedule_name: str | None = None,
+        by: str | None = None,
     ) -> Job:
-        """Ask an endpoint to score an input. Answers with the queued job.
+        """Ask an endpoint to score an input, or to run its pipeline. Answers with the queued job.
 
         Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
         writable, model, script and environment at hand. The same idempotency key with the same request gives the
-        job that was made then.
+        job that was made then. ``schedule_name`` is the schedule that asks.
 
         Raises:
             NotFoundError: endpoint, deployment or a referred asset does not exist; or there is no default deployment.
@@ -169,8 +226,20 @@ class Endpoints:
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
             if known is not None:
                 return known
+        declared = self.deployment_for(name, request.deployment_name)
+        if isinstance(declared, PipelineDeployment):
+            if request.challenger is not None:
+                raise _only_models(declared, "compared with a challenger")
+            return self._pipeline_deployments.invoke(
+                declared,
+                request,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                schedule_name=schedule_name,
+                by=by,
+            )
         try:
-            job = self._job(name, request, by)
+            job = self._job(declared, request, by).model_copy(update={"schedule_name": schedule_name})
         except AlreadyExistsError:
             # The same request may have come in twice at once, and the other one's job has the name by now.
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
@@ -182,15 +251,39 @@ class Endpoints:
             self._job_queued.set()
         return stored
 
-    def _job(self, endpoint_name: str, request: InvokeRequest, by: str | None) -> Job:
+    def plan(self, name: str, request: PlanRequest, *, by: str | None = None) -> Job:
+        """Score a sample of what an invoke would score, to forecast the whole: ``jobs.forecast`` of the job has it.
+
+        The job is archived from the start, publishes nothing, and is told of all that an invoke is refused for.
+
+        Raises:
+            As ``invoke`` does.
+        """
+        named = request.model_copy(update={"job_name": request.job_name or f"plan-{uuid.uuid4()}"})
+        sampling = Sampling(rows=request.sample_rows, finish_by=request.finish_by)
+        declared = self.deployment_for(name, request.deployment_name)
+        if isinstance(declared, PipelineDeployment):
+            raise _only_models(declared, "sampled")
+        job = self._job(declared, named, by).model_copy(update={"sample": sampling, "archived": True})
+        stored, _ = self._registry.jobs.enqueue(job)
+        self._job_queued.set()
+        return stored
+
+    def _job(self, declared: BatchDeployment, request: InvokeRequest, by: str | None) -> Job:
         if request.job_name is not None and self._registry.jobs.exists(request.job_name):
             message = f"A job named {request.job_name} exists already. Choose another name, or leave it out."
             raise AlreadyExistsError(message)
         job_name = request.job_name or f"batchjob-{uuid.uuid4()}"
-        declared = self._deployment_for(endpoint_name, request.deployment_name)
+        if request.literals:
+            name, value = next(iter(request.literals.items()))
+            raise InvalidEntityError(
+                f"Input '{name}' is the plain value {value!r}, and deployment {declared.name} takes none: it scores "
+                'exactly one data input. Write that one as {"path": …}.'
+            )
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
+        challenger = self._challenger(request, deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
         return Job(
@@ -199,22 +292,36 @@ class Endpoints:
             tags=request.tags,
             properties=properties,
             created_by=by,
-            endpoint_name=endpoint_name,
+            endpoint_name=declared.endpoint_name,
             deployment_name=deployment.name,
             experiment_name=request.experiment_name,
             deployment=deployment,
+            challenger=challenger,
             inputs=source,
             outputs={SCORE: output},
             overrides=request.overrides,
             notices=notices,
         )
 
-    def _deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
+    def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> AnyDeployment:
+        """The deployment that answers an invoke. Raises ``NotFoundError``, also when there is no default one."""
         endpoint = self.get(endpoint_name)
         wanted = deployment_name or endpoint.defaults.deployment_name
         if wanted is None:
             raise missing_deployment(endpoint_name)
         return self._registry.deployments.get(endpoint_name, wanted)
+
+    def _challenger(self, request: InvokeRequest, champion: BatchDeployment) -> BatchDeployment | None:
+        if request.challenger is None:
+            return None
+        if request.challenger == champion.name:
+            message = f"Deployment {champion.name} cannot be its own challenger. Name another deployment."
+            raise InvalidEntityError(message)
+        challenger = self._registry.deployments.get(champion.endpoint_name, request.challenger)
+        if isinstance(challenger, PipelineDeployment):
+            raise _only_models(challenger, "a challenger")
+        self._check_at_hand(challenger)
+        return challenger
 
     def _check_at_hand(self, deployment: BatchDeployment) -> None:
         """Look whether model, code and environment are at hand."""
@@ -239,3 +346,8 @@ class Endpoints:
             name=deployment_name,
             endpoint=endpoint_name,
         )
+
+
+def _only_models(deployment: PipelineDeployment, what: str) -> InvalidEntityError:
+    message = f"Deployment {deployment.name} runs a pipeline, which cannot be {what}: only model deployments can."
+    return InvalidEntityError(message)

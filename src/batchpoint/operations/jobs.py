@@ -14,7 +14,9 @@ from typing import IO, Any
 import pyarrow.parquet
 from pydantic import ValidationError
 
+from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.pipelines import Pipelines
@@ -29,6 +31,10 @@ SCORE = "score"
 def collected_output(job: Job) -> str:
     """The name of the output that a scoring job's predictions, errors and receipt belong to."""
     return job.append_row_to or SCORE
+
+
+COMPARISON = "comparison.json"
+"""How the name of the published comparison ends, but for the number of a version."""
 
 
 class Jobs:
@@ -62,7 +68,9 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -72,8 +80,10 @@ class Jobs:
             status=status,
             endpoint=endpoint,
             deployment=deployment,
+            published_pipeline=published_pipeline,
             parent=parent,
             top_level=parent is None,
+            schedule=schedule,
             archived=archived,
             limit=limit,
             offset=offset,
@@ -122,8 +132,12 @@ class Jobs:
             deployment_name=job.deployment_name,
             experiment_name=job.experiment_name,
             deployment=deployment,
+            challenger=job.challenger,
             notices=[*notices],
             inputs=job.inputs,
+            input_data=job.input_data,
+            literals=job.literals,
+            append_row_to=job.append_row_to,
             outputs={key: Output(type=output.type, path=output.path) for key, output in job.outputs.items()},
             overrides=job.overrides,
             retry_of=name,
@@ -174,33 +188,35 @@ class Jobs:
             log.seek(max(size + offset, 0) if offset < 0 else offset)
             return log.read(limit)
 
-    def outputs(self, name: str) -> Sequence[tuple[str, int]]:
-        """The files that the job has published: path relative to the output, and size in bytes.
+    def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
+        """The files of one of the job's outputs: path relative to it, and size in bytes.
+
+        ``output`` names it; without, it is the only one, or the one with the predictions.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job or output, or it has several and none was named.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
-        if output is None or output.folder is None:
+        found = _output_of(self._registry.jobs.get(name), output)
+        if found is None or found.folder is None:
             return []
-        folder, stores = self._places.resolve(output.folder), self._places.stores()
-        places = ((file, self._places.below(folder, file)) for file in output.files)
+        folder, stores = self._places.resolve(found.folder), self._places.stores()
+        places = ((file, self._places.below(folder, file)) for file in found.files)
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
-    def open_output(self, name: str, path: str) -> Iterator[IO[bytes]]:
-        """One file that the job has published, to read from.
+    def open_output(self, name: str, path: str, output: str | None = None) -> Iterator[IO[bytes]]:
+        """One file that the job has published, to read from; ``output`` as for ``outputs``.
 
         Raises:
-            NotFoundError: there is no such job or file.
+            NotFoundError: there is no such job, output or file.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
-        if output is None or output.folder is None:
+        found = _output_of(self._registry.jobs.get(name), output)
+        if found is None or found.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        place, stores = self._places.below(self._places.resolve(output.folder), path), self._places.stores()
-        if path not in output.files or not stores.exists(place.url, place.datastore):
+        place, stores = self._places.below(self._places.resolve(found.folder), path), self._places.stores()
+        if path not in found.files or not stores.exists(place.url, place.datastore):
             raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
         with stores.open_read(place.url, place.datastore) as file:
             yield file
@@ -214,16 +230,46 @@ class Jobs:
             NotFoundError: there is no such job.
         """
         job = self._registry.jobs.get(name)
-        output = job.outputs.get(SCORE)
+        collected = collected_output(job)
+        output = job.outputs.get(collected)
         for path in output.files if output is not None else ():
             if path.endswith(("errors.jsonl", "errors.parquet")):
-                with self.open_output(name, path) as file:
+                with self.open_output(name, path, collected) as file:
                     return _error_lines(file, path, limit)
         kept = Path(job.folder) / "errors.jsonl" if job.folder and job.status.is_finished else None
         if kept is None or not kept.is_file():
             return []
         with kept.open("rb") as file:
             return _error_lines(file, kept.name, limit)
+
+    def comparison(self, name: str) -> Comparison:
+        """How the challenger of a job compares with its champion.
+
+        Raises:
+            NotFoundError: there is no such job, it has no challenger, or it has published no comparison.
+            DatastoreError: the store does not answer.
+        """
+        job = self._registry.jobs.get(name)
+        output = job.outputs.get(SCORE)
+        path = next((path for path in output.files if path.endswith(COMPARISON)), None) if output else None
+        if path is None:
+            why = f"it is {job.status}" if job.challenger else "it was invoked without a challenger"
+            raise NotFoundError(f"Job {name} has no comparison: {why}.", kind="comparison", name=name)
+        with self.open_output(name, path) as file:
+            return Comparison.model_validate_json(file.read())
+
+    def forecast(self, name: str) -> Forecast:
+        """What the sample of a job says about the whole.
+
+        Raises:
+            NotFoundError: there is no such job, it is none that scores a sample, or it is not finished.
+        """
+        job = self._registry.jobs.get(name)
+        file = Path(job.folder or "") / "forecast.json"
+        if job.sample is None or job.folder is None or not file.is_file():
+            why = f"it is {job.status}" if job.sample else "it scores its whole input"
+            raise NotFoundError(f"Job {name} has no forecast: {why}.", kind="forecast", name=name)
+        return Forecast.model_validate_json(file.read_bytes())
 
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job, with all files as long as its run's folder is there.
@@ -250,6 +296,10 @@ class Jobs:
         except NotFoundError:
             if current:
                 raise
+            return then, []
+        if not isinstance(now, BatchDeployment):
+            if current:
+                raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
             return then, []
         if current:
             return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
@@ -284,6 +334,19 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
 
 
+def _output_of(job: Job, wanted: str | None) -> Output | None:
+    """The output that was asked for; None when the job has none at all."""
+    if wanted is None and collected_output(job) in job.outputs:
+        return job.outputs[collected_output(job)]
+    if wanted is None and len(job.outputs) <= 1:
+        return next(iter(job.outputs.values()), None)
+    if wanted is not None and wanted in job.outputs:
+        return job.outputs[wanted]
+    known = ", ".join(job.outputs) or "none"
+    message = f"Job {job.name} has no output {wanted}." if wanted else f"Job {job.name} has several outputs: name one."
+    raise NotFoundError(f"{message} Known: {known}.", kind="output", name=wanted or "", job=job.name)
+
+
 def _with_progress(job: Job) -> Job:
     """The job with what its run last wrote about its progress."""
     if job.folder is None or job.status.is_finished:
@@ -296,6 +359,8 @@ def _with_progress(job: Job) -> Job:
 
 
 def _check_retryable(job: Job) -> None:
+    if job.sample is not None:
+        raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:

@@ -7,8 +7,9 @@ import itertools
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import AssetKind
@@ -16,6 +17,7 @@ from batchpoint.entities.bindings import binding_of
 from batchpoint.entities.components import (
     DATA_TYPES,
     STEP_KINDS,
+    as_steps,
     expanded,
     given_value,
     input_port,
@@ -37,12 +39,14 @@ from batchpoint.entities.pipelines import (
 )
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
-from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import check_script
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
 
-COMPONENT = cast("AssetKind", "component")
+if TYPE_CHECKING:
+    from batchpoint.operations.assets import Assets
+
+COMPONENT: AssetKind = "component"
 
 T = TypeVar("T")
 
@@ -81,12 +85,19 @@ class PipelineResolver:
             self._look(place, self._registry.resources.get, "datastore", datastore.removeprefix("azureml:"))
         for name, output in pipeline.outputs.items():
             self._look(f"outputs.{name}", self._output, output.path)
+        declared = as_steps(pipeline.model_copy(update=changes)).inputs
         changes["inputs"] = {
-            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given
-            for name, given in pipeline.inputs.items()
+            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given for name, given in declared.items()
         }
         changes["jobs"] = self._steps(pipeline.jobs, "jobs")
         return pipeline.model_copy(update=changes)
+
+    def resolve_component(self, component: Component) -> Component:
+        """The same for a component by itself."""
+        resolved = self._component(component, "component", "jobs")
+        assert isinstance(resolved, Component), "no reference was looked for"
+        self.faults = [replace(fault, place=fault.place.removeprefix("component.")) for fault in self.faults]
+        return resolved
 
     def _look(self, place: str, find: Callable[..., T], *arguments: Any) -> T | None:
         """What a look-up finds; None, and a fault, when it finds nothing."""
@@ -108,7 +119,7 @@ class PipelineResolver:
         if step.compute is not None:
             instances = 1 if isinstance(whole, PipelineStep) else whole.resources.instance_count
             self._look(f"{at}.compute", self._compute, step.compute, instances)
-        changes["inputs"] = {name: self._input(step, name, f"{at}.inputs.{name}") for name in step.inputs}
+        changes["inputs"] = {name: self._input(whole, name, f"{at}.inputs.{name}") for name in whole.inputs}
         for name, output in step.outputs.items():
             self._look(f"{at}.outputs.{name}", self._output, output_path(output))
         step = step.model_copy(update=changes)

@@ -12,6 +12,7 @@ from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
+from batchpoint.registry.schedules import Schedules
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
 
@@ -33,8 +34,11 @@ class Registry:
     endpoints: Endpoints
     deployments: Deployments
     jobs: Jobs
+    schedules: Schedules
     tokens: Tokens
     audit: Audit
+    now: Callable[[], datetime]
+    """The clock."""
 
     @classmethod
     def open(
@@ -70,8 +74,10 @@ class Registry:
             endpoints=Endpoints(database, now),
             deployments=Deployments(database, now),
             jobs=Jobs(database, now),
+            schedules=Schedules(database, now),
             tokens=Tokens(database, now),
             audit=Audit(database, now),
+            now=now,
         )
 
     def close(self) -> None:

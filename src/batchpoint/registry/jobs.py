@@ -151,6 +151,12 @@ class Jobs:
         with self._database.read() as connection:
             return _submitted(connection, idempotency_key, request_hash)
 
+    def made_for(self, idempotency_key: str) -> Job | None:
+        """The job that was made for this key, whatever the request was, or None."""
+        with self._database.read() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).first()
+        return _job(row) if row is not None else None
+
     def exists(self, name: str) -> bool:
         """Whether there is a job of that name."""
         with self._database.read() as connection:
@@ -173,8 +179,10 @@ class Jobs:
         deployment: str | None = None,
         compute: str | None = None,
         retry_of: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -189,7 +197,9 @@ class Jobs:
             (jobs.c.deployment_name, deployment),
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
+            (jobs.c.published_pipeline, published_pipeline),
             (jobs.c.parent_job_name, parent),
+            (jobs.c.schedule_name, schedule),
         ):
             if value is not None:
                 query = query.where(column == value)
@@ -431,11 +441,12 @@ class Jobs:
             "type": job.type,
             "parent_job_name": job.parent_job_name,
             "schedule_name": job.schedule_name,
+            "published_pipeline": job.published_pipeline,
             "reuse_hash": job.reuse_hash,
             "status": str(reason.status if reason else JobStatus.QUEUED),
             "reason": str(reason) if reason else None,
             "cancel_requested": False,
-            "archived": False,
+            "archived": job.archived,
             "endpoint_name": job.endpoint_name,
             "deployment_name": job.deployment_name,
             "compute": job.compute_name,
@@ -444,6 +455,7 @@ class Jobs:
             "request_hash": request_hash,
             "queued_at": now,
             "finished_at": now if reason else None,
+            "progress": job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None,
             "body": _body(job),
         }
         row = connection.execute(jobs.insert().values(values).returning(jobs)).one()

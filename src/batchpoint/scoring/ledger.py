@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from batchpoint.scoring.challenge import Challenge, read_challenge
 from batchpoint.scoring.mini_batches import ErrorInfo
 from batchpoint.scoring.model_outcomes import ModelOutcomes, read_outcomes
 
@@ -44,6 +45,8 @@ class Part:
     """Positions within the mini-batch of the items without a result; None when only their number is known."""
     models: ModelOutcomes | None = None
     """Which models scored it, where each key has its own."""
+    challenge: Challenge | None = None
+    """What the challenger made of the same items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,11 @@ class Record:
 def as_seen_from_elsewhere(record: Record, folder: str) -> Record:
     """The record as seen from another run's folder: the segments of ``folder`` by their full path."""
     parts = tuple(
-        replace(part, segment=part.segment if part.segment.startswith("/") else f"{folder}/segments/{part.segment}")
+        replace(
+            part,
+            segment=part.segment if part.segment.startswith("/") else f"{folder}/segments/{part.segment}",
+            challenge=part.challenge.located(folder) if part.challenge else None,
+        )
         for part in record.parts
     )
     return replace(record, parts=parts)
@@ -187,7 +194,7 @@ class Ledger:
         """In the writing thread. What could not be written whole is cut off again, so that later groups can be read."""
         line = _encode(group)
         try:
-            self._sync_segments({part.segment for record in group for part in record.parts})
+            self._sync_segments({name for record in group for part in record.parts for name in _segments_of(part)})
             left = memoryview(line)
             while left:
                 left = left[os.write(self._file, left) :]
@@ -208,6 +215,12 @@ class Ledger:
             os.fdatasync(file)
         if is_new:
             _sync_folder(self._segments)
+
+
+def _segments_of(part: Part) -> Iterator[str]:
+    yield part.segment
+    if part.challenge is not None:
+        yield from (rows.segment for rows in part.challenge.all_rows())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -257,7 +270,7 @@ def _to_list(record: Record) -> list[Any]:
     parts = [
         [
             *(p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing),
-            *([p.models.kept()] if p.models is not None else ()),
+            *([p.models and p.models.kept(), p.challenge and p.challenge.as_json()] if p.models or p.challenge else ()),
         ]
         for p in record.parts
     ]
@@ -284,7 +297,12 @@ def _from_list(values: list[Any]) -> Record:
 
 
 def _part(*values: Any) -> Part:
-    *numbers, columns, missing = values[:10]
-    models = read_outcomes(values[10]) if len(values) > 10 else None
-    missing = None if missing is None else tuple(missing)
-    return replace(Part(*numbers), columns=tuple(columns), missing=missing, models=models)
+    columns, missing = values[8:10]
+    models, challenge = values[10:] or (None, None)
+    return replace(
+        Part(*values[:8]),
+        columns=tuple(columns),
+        missing=None if missing is None else tuple(missing),
+        models=read_outcomes(models),
+        challenge=read_challenge(challenge) if challenge else None,
+    )

@@ -23,12 +23,14 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from batchpoint.errors import EnvironmentBuildError
+from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
 from batchpoint.scoring.preloading import modules_for
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
+    ChampionDone,
     Event,
     PartFailed,
     PartSucceeded,
@@ -66,6 +68,9 @@ class Engine(Protocol):
 
     def describe(self, worker: int) -> tuple[str, str]:
         """Node and process name of a worker, for the logs."""
+
+    def peak_memory(self) -> int | None:
+        """Bytes that the largest of the living workers has held at once, shared ones too; None when nobody tells."""
 
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = ...) -> int:
         """End all workers: within ``grace`` seconds, or until there is a hurry, by their ``shutdown()``, then by force.
@@ -109,7 +114,8 @@ class LocalEngine:
         """
         self._spec = spec
         self._folder = folder
-        for name in ("segments", "stacks", "user_output", "logs"):
+        challengers = ("user_output-challenger",) if spec.challenger else ()
+        for name in ("segments", "stacks", "user_output", "logs", *challengers):
             (folder / name).mkdir(exist_ok=True)
         self._generation = _next_generation(folder / "segments")
         self._slots = spec.instances * spec.processes_per_instance
@@ -213,6 +219,11 @@ class LocalEngine:
     def describe(self, worker: int) -> tuple[str, str]:
         """See ``Engine``."""
         return self._names.get(worker, ("node-0", "process"))
+
+    def peak_memory(self) -> int | None:
+        """See ``Engine``."""
+        found = [_peak_of(state.pid) for state in self._processes.values() if state.pid is not None]
+        return max((peak for peak in found if peak is not None), default=None)
 
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = lambda: False) -> int:
         """See ``Engine``. The fork server, if it stays, is told what to have ready for the next run."""
@@ -326,7 +337,7 @@ class LocalEngine:
         encoding: str = "arrow" if spec.output.table or spec.output.format == "parquet" else spec.output.format
         if spec.output.action == "summary_only":
             encoding = "none"
-        return {
+        setup = {
             "op": "setup",
             "job": spec.job,
             "instances": spec.instances,
@@ -360,6 +371,7 @@ class LocalEngine:
             "gpus": self._gpus,
             "gpu": self._gpus[slot] if slot < len(self._gpus) else "",
         }
+        return {**setup, "challenger": challenger_setup(spec, setup)}
 
     def _send(self, state: _Process, message: dict[str, Any]) -> None:
         self._put(state, message)
@@ -415,8 +427,11 @@ class LocalEngine:
                     columns=tuple(message["columns"]),
                     seconds=message["seconds"],
                     models=read_outcomes(message.get("models")),
+                    challenge=read_challenge(message["challenge"]) if "challenge" in message else None,
                 )
             )
+        elif kind == "champion_done":
+            self._events.append(ChampionDone(number, message["id"], message["within"]))
         elif kind == "failed":
             error = ErrorInfo(**message["error"])
             self._events.append(
@@ -533,6 +548,14 @@ def _connected(folder: Path) -> socket.socket | None:
         server.close()
         return None
     return server
+
+
+def _peak_of(pid: int) -> int | None:
+    """Peak of the resident memory of a process, where the kernel tells (Linux)."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 if found else None
+    return None
 
 
 def _next_generation(segments: Path) -> int:

@@ -17,7 +17,7 @@ _TRANSPARENT = frozenset(("MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME", "PROTO"))
 
 
 def modules_for(models: Path) -> list[str]:
-    """Modules that the first pickled model of a models file names, in their order, after ``READING``; it may be absent."""
+    """Modules that the first pickled model of a models file names, in order, after ``READING``; it may be absent."""
     try:
         with models.open(encoding="utf-8") as lines:
             first = json.loads(lines.readline())

@@ -5,6 +5,7 @@ Secrets are not in it: the runner gets the storage options of datastores with cr
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +100,30 @@ class ModelMapSpec(SpecPart):
     labels: dict[str, Any] = Field(default_factory=dict)
     """The text of a prediction → what is written instead."""
     prediction_column: str = "prediction"
+
+
+class ChallengerSpec(SpecPart):
+    """A second deployment that scores each mini-batch after the first one, to be compared with it."""
+
+    deployment: str
+    python: str
+    """Interpreter of its environment."""
+    script: ScriptSpec
+    model: ModelSpec | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    timeout: float = 30
+    """Seconds that one of its ``run()`` may take."""
+
+
+class SampleSpec(SpecPart):
+    """That only a sample is scored, and nothing published: see ``scoring/sample.py``."""
+
+    rows: int | None = None
+    """Items to score at most."""
+    seconds: float = 3.0
+    """Time that the sample should take each worker, about."""
+    finish_by: datetime | None = None
+    """Until when the whole should be done: the forecast says whether it would."""
 
 
 class RetrySpec(SpecPart):
@@ -208,6 +233,8 @@ class ScoringSpec(SpecPart):
     """Folder of the warm fork server that may serve this run; None starts one for this run alone."""
     fork_server_idle_seconds: float = 0
     """Seconds that the fork server stays after its last run."""
+    challenger: ChallengerSpec | None = None
+    sample: SampleSpec | None = None
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from batchpoint.entities.jobs import Reason
+from batchpoint.scoring.challenge import Challenge
 from batchpoint.scoring.ledger import FailedItem, Part, Record
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.model_outcomes import ModelOutcomes
@@ -109,6 +110,18 @@ class PartSucceeded:
     seconds: Mapping[str, float] = field(default_factory=dict)
     models: ModelOutcomes | None = None
     """Which models scored it, where each key has its own; the items that these failed or left out have no row."""
+    challenge: Challenge | None = None
+    """What the challenger made of the part, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionDone:
+    """``run()`` returned, and the challenger is asked now: its time is not the champion's."""
+
+    worker: int
+    id: int
+    within: float
+    """Seconds after which ``PartSucceeded`` follows at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +170,7 @@ Event = (
     | WorkerReady
     | WorkerInitFailed
     | PartSucceeded
+    | ChampionDone
     | PartFailed
     | WorkerKilled
     | WorkerLost
@@ -306,6 +320,8 @@ class _Worker:
     tasks: deque[_Task] = field(default_factory=deque)
     """In the order given; the first is the one being run."""
     head_since: float = 0.0
+    challenger_until: float = 0.0
+    """Until when the part being run is the challenger's, who has limits of its own."""
 
 
 class StateMachine:
@@ -364,6 +380,7 @@ class StateMachine:
             WorkerReady: self._on_ready,
             WorkerInitFailed: self._on_init_failed,
             PartSucceeded: self._on_succeeded,
+            ChampionDone: self._on_champion_done,
             PartFailed: self._on_failed,
             WorkerKilled: self._on_killed,
             WorkerLost: self._on_lost,
@@ -601,6 +618,7 @@ class StateMachine:
             columns=event.columns,
             missing=event.missing if ok < task.items else (),
             models=replace(event.models, failed=()) if event.models is not None else None,
+            challenge=event.challenge,
         )
         entry.parts.append(part)
         entry.left -= task.items
@@ -613,6 +631,12 @@ class StateMachine:
         entry.failures.extend(failures)
         self._count_verdicts(entry.mini_batch.index, ok, failures, count_missing=False)
         self._commit_if_whole(entry)
+
+    def _on_champion_done(self, event: ChampionDone, now: float) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is not None and worker.tasks and worker.tasks[0].id == event.id:
+            worker.challenger_until = now + event.within
+            self._progress_at = max(self._progress_at, worker.challenger_until)
 
     def _on_failed(self, event: PartFailed, now: float) -> None:
         task = self._head_done(event.worker, event.id, now)
@@ -633,7 +657,7 @@ class StateMachine:
             return None
         seconds = now - worker.head_since
         self._mean_seconds = seconds if self._mean_seconds is None else 0.8 * self._mean_seconds + 0.2 * seconds
-        worker.head_since = now
+        worker.head_since, worker.challenger_until = now, 0.0
         return worker.tasks.popleft()
 
     def _attempt_failed(
@@ -809,7 +833,8 @@ class StateMachine:
 
     def _on_time(self, _event: TimePassed, now: float) -> None:
         for number, worker in self._workers.items():
-            if worker.tasks and not worker.is_being_killed and now - worker.head_since >= self._time_limit:
+            is_late = now - worker.head_since >= self._time_limit and now >= worker.challenger_until
+            if worker.tasks and not worker.is_being_killed and is_late:
                 worker.is_being_killed = True
                 self._out.append(KillWorker(number))
         if not self._open and self._ever_ready:

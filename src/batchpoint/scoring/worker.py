@@ -106,7 +106,13 @@ class Worker:
         self._schema = setup.get("schema")
         self._writer: Any = None
         self._slices: Any = None
+        self._values: Any = None
         self._last_inherited = next(reversed(sys.modules), None)
+        self._challenger: Any = None
+        if setup.get("companion_of"):
+            load_sibling("challenger").settle(setup["companion_of"])
+        elif setup.get("challenger"):
+            self._challenger = load_sibling("challenger").Challenger(setup, sys.modules[__name__], connection)
 
     def serve(self) -> None:
         """Prepare, then score part after part."""
@@ -119,6 +125,8 @@ class Worker:
                 self._send(self._score(message))
             elif message["op"] == "schema":
                 self._schema = message["schema"]
+                if self._challenger is not None:
+                    self._challenger.schema(message)
             elif message["op"] == "stop":
                 self._stop()
                 return
@@ -151,8 +159,8 @@ class Worker:
         marks = [time.perf_counter()]
         part: dict[str, Any] = {}
         try:
-            items = self._read(message)
-            part = self._part(message, items if message["unit"] == "rows" else None)
+            items, part = self._take(message)
+            copy = b"" if self._challenger is None else self._challenger.copy_of(items, part)
             marks.append(time.perf_counter())
             result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
@@ -161,6 +169,9 @@ class Worker:
                 self._writer = results.SegmentWriter(
                     self._setup["segment"], self._setup["encoding"], self._setup["output"]
                 )
+                if self._setup.get("values"):
+                    values = load_sibling("challenger").VALUES
+                    self._values = results.SegmentWriter(self._setup["values"], "arrow", values)
             answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
@@ -173,7 +184,24 @@ class Worker:
                 answer["models"] = models
         answer["id"] = message["id"]
         answer["seconds"] = _durations(marks)
+        if self._challenger is not None and answer["event"] == "succeeded":
+            answer["challenge"] = self._challenge(message, copy, part, result, answer["seconds"]["run"])
         return answer
+
+    def _challenge(self, message: Message, copy: bytes, part: dict[str, Any], result: Any, seconds: float) -> Any:
+        """Ask the challenger too. The driver is told first: from here on the time is not the champion's."""
+        if self._challenger.is_on:
+            self._send({"event": "champion_done", "id": message["id"], "within": self._challenger.patience})
+        return self._challenger.answer(message, copy, part, result, seconds)
+
+    def _take(self, message: Message) -> tuple[Any, dict[str, Any]]:
+        """What ``run()`` receives, and what has to be known of it; a challenger is handed both by the champion."""
+        if "bytes" in message:
+            payload = self._lines.read(message["bytes"])
+            items, part = load_sibling("challenger").received(payload, message["start"], message["stop"])
+            return items, part
+        items = self._read(message)
+        return items, self._part(message, items if message["unit"] == "rows" else None)
 
     def _read(self, message: Message) -> Any:
         """What ``run()`` receives: a list of absolute paths, or a DataFrame with a fresh index."""
@@ -186,7 +214,10 @@ class Worker:
 
     def _append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
         try:
-            return dict(self._writer.append(result, part))
+            answer = dict(self._writer.append(result, part))
+            if self._values is not None:
+                answer["values"] = self._values.append(result, part)
+            return answer
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"The result rows could not be written: {error}") from error
@@ -249,11 +280,15 @@ class Worker:
 
     def _stop(self) -> None:
         """Call ``shutdown()``. Its failure is logged; the results are complete by then."""
+        if self._challenger is not None:
+            self._challenger.stop()
         if self._shutdown is not None:
             try:
                 self._shutdown()
             except BaseException as error:  # noqa: BLE001 -- the results are complete: a failure here is only told
                 self._describe(error, "shutdown")
+        if self._challenger is not None:
+            self._challenger.farewell()
         self._log.write("stopped")
         self._send({"event": "stopped", "modules": third_party_modules(self._last_inherited)})
 

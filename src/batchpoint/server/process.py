@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from batchpoint.background.loop import Loop
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus
 from batchpoint.errors import AlreadyExistsError, AuthenticationError, InvalidEntityError
+from batchpoint.registry import utc_now
 from batchpoint.server.app import create_app
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
@@ -39,11 +41,13 @@ def serve(
     tls_key: Path | None = None,
     allow_insecure: bool = False,
     ends_when_idle: bool = False,
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Serve the workspace of ``settings.home`` at ``settings.host`` and ``settings.port`` until told to end (SIGTERM).
 
     Jobs that run when the server ends go on, and the next server takes them over. ``ends_when_idle`` ends the server
-    after ``settings.idle_shutdown_seconds`` without a request or a job.
+    after ``settings.idle_shutdown_seconds`` without a request, a job or a schedule that will fire. ``now`` is the clock
+    that schedules fire by.
 
     Raises:
         InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works.
@@ -57,7 +61,7 @@ def serve(
     with (
         local_server.claimed(settings.home),
         _listening(settings) as listener,
-        Workspace.open(settings) as workspace,
+        Workspace.open(settings, now=now) as workspace,
     ):
         _leave_token(workspace)
         background = Background(workspace)
@@ -138,7 +142,10 @@ def _run(server: uvicorn.Server, listener: socket.socket, background: Background
 def _end_if_idle(server: uvicorn.Server, context: Context | None) -> bool:
     if context is None or context.activity.idle_seconds < context.workspace.settings.idle_shutdown_seconds:
         return False
-    counts = context.workspace.registry.jobs.counts_by_status()
+    registry = context.workspace.registry
+    if registry.schedules.next_due_at() is not None:
+        return False
+    counts = registry.jobs.counts_by_status()
     if not any(count for status, count in counts.items() if not JobStatus(status).is_finished):
         log.info("Nobody has used this server for %.0f s; it ends", context.activity.idle_seconds)
         server.should_exit = True

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,9 +29,6 @@ EXTRAS = {
 
 _CHUNK = 1 << 20
 
-_TELLING_FACTS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
-"""What stores call the size of a file, the time of its last change, and its content's tag. The size comes first."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -42,6 +39,8 @@ class StoredObject:
     """Path below the listed place, with forward slashes."""
     size: int
     """Bytes."""
+    fingerprint: str = ""
+    """Changes whenever the content does: size, and time of change or entity tag, as the store tells them."""
 
 
 class Stores:
@@ -112,7 +111,8 @@ class Stores:
         for name, entry in found.items():
             below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
             if entry.get("type") != "directory" and below:
-                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, int(entry.get("size") or 0)))
+                size = int(entry.get("size") or 0)
+                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
         yield from sorted(objects, key=lambda found: found.path.encode())
 
     def fingerprint(self, url: str, datastore: str | None = None) -> str | None:
@@ -123,16 +123,13 @@ class Stores:
             InputError: nothing is there.
             DatastoreError: the store does not answer.
         """
-        if (path := self.local_path(url)) is not None:
-            self.check_readable(url)
-            with _reported(url):
-                return _hash_lines(_local_facts(path))
-        with self._access(url, datastore) as (system, inner):
-            found = system.find(inner, detail=True) if system.isdir(inner) else {inner: system.info(inner)}
-            facts = [(name, [entry.get(key) for key in _TELLING_FACTS]) for name, entry in sorted(found.items())]
-        if any(all(fact is None for fact in told[1:]) for _, told in facts):
+        if self.is_folder(url, datastore):
+            found = [f"{file.path} {file.fingerprint}" for file in self.list(url, datastore, recursive=True)]
+        else:
+            found = [self._fingerprint_of_file(url, datastore)]
+        if any(told.endswith("-") for told in found):  # a size alone says too little
             return None
-        return _hash_lines(f"{name} {told}" for name, told in facts)
+        return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()
 
     @contextmanager
     def open_read(self, url: str, datastore: str | None = None) -> Iterator[IO[bytes]]:
@@ -226,6 +223,15 @@ class Stores:
         with self._access(probe, datastore) as (system, inner):
             system.pipe_file(inner, b"batchpoint")
             system.rm_file(inner)
+
+    def _fingerprint_of_file(self, url: str, datastore: str | None) -> str:
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            found = path.stat()
+            return f"{found.st_size}-{found.st_mtime_ns}"
+        with self._access(url, datastore) as (system, inner):
+            entry = system.info(inner)
+        return _fingerprint(entry, int(entry.get("size") or 0))
 
     @contextmanager
     def _access(self, url: str, datastore: str | None) -> Iterator[tuple[Any, str]]:
@@ -342,6 +348,15 @@ def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {new: values[old] for old, new in names.items() if old in values}
 
 
+_TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What file systems call that which changes with the content; the surest first."""
+
+
+def _fingerprint(entry: Mapping[str, Any], size: int) -> str:
+    change = next((str(entry[key]) for key in _TELLING if entry.get(key) is not None), "")
+    return f"{size}-{change}"[:128]
+
+
 def _protocol(url: str) -> str:
     return url.partition("://")[0].lower() if "://" in url else "file"
 
@@ -372,31 +387,20 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
         raise DatastoreError(message, url=url) from error
 
 
-def _local_facts(path: Path) -> Iterator[str]:
-    files = [path] if path.is_file() else sorted(Path(entry) for _, entry, _ in _scan(str(path), "", recursive=True))
-    for file in files:
-        found = file.stat()
-        yield f"{file.relative_to(path)} {found.st_size} {found.st_mtime_ns}"
-
-
-def _hash_lines(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
 def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
     with _reported(str(folder)):
         found = sorted(_scan(str(folder), "", recursive=recursive), key=lambda item: os.fsencode(item[0]))
-    for below, path, size in found:
-        yield StoredObject(path, below, size)
+    for below, path, known in found:
+        yield StoredObject(path, below, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
 
-def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, int]]:
+def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file():
-                yield prefix + entry.name, entry.path, entry.stat().st_size
+                yield prefix + entry.name, entry.path, entry.stat()
             elif recursive and entry.is_dir():
                 yield from _scan(entry.path, f"{prefix}{entry.name}/", recursive=True)
 

@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
+from batchpoint.entities.documents import model_of, read_body
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
+from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import (
@@ -79,6 +81,22 @@ def invoke(
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
 
 
+@router.post("/{name}/plan", name="endpoints.plan", status_code=202, **described(body=PlanRequest, result=Job))
+def plan(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
+    """Score a sample of what an invoke would score. When the job is completed, its ``forecast`` tells of the whole."""
+    request = read_body(PlanRequest, body)
+    check_invoke_paths(shared, request)
+    job = shared.workspace.endpoints.plan(name, request, by=caller.name)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/{name}/promote", name="endpoints.promote", **described(body=PromoteRequest, result=BatchEndpoint))
+def promote(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
+    """Let a deployment answer by default, if the comparison of a job speaks for it."""
+    asked = read_body(PromoteRequest, body)
+    return answer(addressed(request, work.endpoints.promote(name, asked, by=caller.name)))
+
+
 @router.get("/{name}/jobs", name="endpoints.jobs")
 def list_jobs(name: str, _: Reader, work: Work, page: Paged) -> JSONResponse:
     """The endpoint's jobs, the newest first. They outlive the endpoint."""
@@ -116,8 +134,8 @@ def create_or_update_deployment(
     """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
     if isinstance(body, dict):
         body = {"endpoint_name": name, **body}
-    entity = named(BatchDeployment, body, deployment)
-    assert isinstance(entity, BatchDeployment)
+    entity = named(model_of("deployment", body), body, deployment)
+    assert isinstance(entity, BatchDeployment | PipelineDeployment)
     if entity.endpoint_name != name:
         message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
         raise InvalidEntityError(message)
@@ -145,7 +163,8 @@ def update_deployment(
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
     before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-    changed = merged(before, deployment_change(body) if isinstance(body, dict) else body)
+    is_model = isinstance(body, dict) and before.get("type") == "model"
+    changed = merged(before, deployment_change(body) if is_model else body)
     return create_or_update_deployment(
         name,
         deployment,

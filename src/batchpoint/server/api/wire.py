@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
@@ -16,7 +16,9 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import Kind, is_local, local_paths
 from batchpoint.entities.endpoints import BatchDeployment, OutputTable
 from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.entities.schedules import FILES, Schedule, ScheduledInvoke
 from batchpoint.entities.tokens import Token
+from batchpoint.entities.triggers import FileTrigger
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.auth import authenticated
 from batchpoint.server.context import Context
@@ -114,7 +116,13 @@ def check_local_paths(context: Context, kind: Kind, entity: BaseModel) -> None:
         InvalidEntityError: the caller cannot mean a path of this machine.
     """
     body = entity.model_dump(mode="json", exclude_none=True)
-    refuse_local(context, [found.path for found in local_paths(kind, body) if "\n" not in found.path])
+    found = local_paths(kind, body)
+    if files := [each.path for each in found if each.holds == "component"]:
+        raise InvalidEntityError(
+            f"{files[0]!r} is the path of a component file, which the server does not read. Give a registered one "
+            "(azureml:<name>:<version>), or the component in place; the command and the Python client read the file."
+        )
+    refuse_local(context, [each.path for each in found if "\n" not in each.path])
     if isinstance(entity, BatchDeployment):
         refuse_local(context, _database_files(entity.batchpoint.table))
 
@@ -124,7 +132,26 @@ def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
     paths = [path for given in request.inputs.values() for path in (given.path, *given.paths)]
     paths += [output.path for output in request.outputs.values() if output.path is not None]
     paths += _database_files(request.overrides.table)
+    check_paths(context, paths)
+
+
+def check_paths(context: Context, paths: Iterable[str]) -> None:
+    """The same for addresses of data, among which may be references and URLs."""
     refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
+
+
+def check_schedule_paths(context: Context, schedule: Schedule) -> None:
+    """The same for what a schedule watches, and for what its jobs read and write."""
+    if isinstance(schedule.trigger, FileTrigger):
+        refuse_local(context, [schedule.trigger.path] if is_local(schedule.trigger.path) else [])
+    plan = schedule.create_job
+    if isinstance(plan, ScheduledInvoke):
+        inputs = {name: given for name, given in plan.inputs.items() if given.path != FILES}
+        check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
+        return
+    ports = [*plan.inputs.values(), *plan.outputs.values()]
+    found = _paths_in([*ports, plan.job])
+    refuse_local(context, [path for path in found if path != FILES and is_local(path) and not _is_reference(path)])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:
@@ -159,6 +186,19 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 def _database_files(table: OutputTable | None) -> list[str]:
     return [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
+
+
+_PATH_KEYS = frozenset({"path", "code", "component"})
+"""Of pipelines: what may hold a path."""
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    """What stands where a pipeline may name a path of some machine; bindings are none."""
+    for inner in value if isinstance(value, list) else value.values() if isinstance(value, Mapping) else ():
+        yield from _paths_in(inner)
+    if isinstance(value, Mapping):
+        found = (value.get(key) for key in _PATH_KEYS)
+        yield from (text for text in found if isinstance(text, str) and not text.startswith("${{"))
 
 
 def _is_reference(path: str) -> bool:

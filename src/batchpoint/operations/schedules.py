@@ -1,0 +1,538 @@
+"""Schedules: create or update, enable, trigger now; and how the times that they fire become jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from batchpoint.entities.base import Part
+from batchpoint.entities.documents import read_body
+from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output
+from batchpoint.entities.pipelines import Pipeline, PipelineSettings
+from batchpoint.entities.schedules import (
+    FILES,
+    RunOutcome,
+    Schedule,
+    ScheduledInvoke,
+    ScheduledJob,
+    ScheduleRun,
+    Tick,
+    filled,
+    path_of,
+)
+from batchpoint.entities.triggers import CronTrigger, FileTrigger, TimeTrigger, fire_times
+from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
+from batchpoint.operations.assets import Assets
+from batchpoint.operations.endpoints import Endpoints
+from batchpoint.operations.pipelines import Pipelines
+from batchpoint.operations.places import Places, asset_reference
+from batchpoint.registry import Registry
+from batchpoint.registry.jobs import ACTIVE_STATUSES
+from batchpoint.registry.schedules import SeenFile
+from batchpoint.storage.inputs import matches
+
+MOST_FILES = 10_000
+"""One job is started for so many new files at most; the others go to the next one."""
+MOST_WAITING = 100
+"""So many times of a schedule wait for their turn at most, with ``overlap: queue``."""
+WAIT_SECONDS = 2.0
+"""How often a time that waits for its turn is looked at."""
+RETRY_SECONDS = 30.0
+"""When to try again after a store or the like did not answer."""
+RETRY_FOR = timedelta(hours=1)
+"""After so long a time whose job could not be started for such a reason has failed."""
+LONGEST_PATH = 1024
+
+
+class UpcomingRun(Part):
+    """A time at which a schedule will fire."""
+
+    fire_time: datetime
+    """UTC."""
+    local_time: datetime
+    """The same moment in the schedule's time zone."""
+    window_start: datetime
+    """The time before it, UTC: where its window begins."""
+
+
+class Schedules:
+    """What a user may ask about schedules, and what the scheduler does for them."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        endpoints: Endpoints,
+        pipelines: Pipelines,
+        assets: Assets,
+        places: Places,
+        schedule_changed: threading.Event,
+    ) -> None:
+        self._registry = registry
+        self._endpoints = endpoints
+        self._pipelines = pipelines
+        self._assets = assets
+        self._places = places
+        self._schedule_changed = schedule_changed
+
+    def create_or_update(self, schedule: Schedule, *, by: str | None = None) -> Schedule:
+        """Create a schedule, or replace the one of that name. Its times go on unless the trigger is another one.
+
+        All that can be known to fail fails now, and nothing is stored then. A new schedule is enabled; a stored one
+        stays as it is unless ``is_enabled`` is given.
+
+        Raises:
+            InvalidEntityError: it would never fire, or its job could never be started.
+            NotFoundError: what its job refers to does not exist.
+            DatastoreError: the folder of its files cannot be read.
+        """
+        before = self._find(schedule.name)
+        now = self._registry.now().replace(microsecond=0)
+        same_trigger = before is not None and before.trigger == schedule.trigger
+        if before is not None and "is_enabled" not in schedule.model_fields_set:
+            schedule = schedule.model_copy(update={"is_enabled": before.is_enabled})
+        anchored_at = before.anchored_at if before is not None and same_trigger else now
+        schedule = schedule.model_copy(update={"anchored_at": anchored_at, "provisioning_state": "Succeeded"})
+        first = schedule.first_time() if before is None else schedule.next_time(now)
+        if first is None and not same_trigger:
+            raise InvalidEntityError(_never(schedule, now))
+        self._check_job(schedule, first or now)
+        if before is not None and same_trigger and before.is_enabled:
+            first = before.next_run_at
+        known = self._files_there_before(schedule, before)
+        schedule = schedule.model_copy(update={"next_run_at": first if schedule.is_enabled else None})
+        stored = self._registry.schedules.put(schedule, by=by, known_files=known)
+        self._schedule_changed.set()
+        return stored
+
+    def get(self, name: str) -> Schedule:
+        """One schedule. Raises ``NotFoundError``."""
+        return self._registry.schedules.get(name)
+
+    def list(self, *, enabled: bool | None = None, limit: int | None = None, offset: int = 0) -> Sequence[Schedule]:
+        """Schedules by name: all, or only those that are enabled, or not."""
+        return self._registry.schedules.list(enabled=enabled, limit=limit, offset=offset)
+
+    def enable(self, name: str) -> Schedule:
+        """Let a schedule fire again, from the next time on; new files that came meanwhile are taken.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it would never fire again.
+        """
+        schedule = self.get(name)
+        if schedule.is_enabled:
+            return schedule
+        now = self._registry.now()
+        following = schedule.next_time(now)
+        if following is None:
+            raise ConflictError(_never(schedule, now))
+        enabled = self._registry.schedules.set_enabled(name, enabled=True, next_run_at=following)
+        self._schedule_changed.set()
+        return enabled
+
+    def disable(self, name: str) -> Schedule:
+        """Let a schedule fire no more until it is enabled. Its jobs go on. Raises ``NotFoundError``."""
+        return self._registry.schedules.set_enabled(name, enabled=False, next_run_at=None)
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """Delete a schedule with the record of its runs. Its jobs stay.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is enabled, and ``force`` was not given.
+        """
+        if self.get(name).is_enabled and not force:
+            raise ConflictError(
+                f"Schedule {name} is enabled. Disable it first (batchpoint schedule disable -n {name}), or delete it "
+                "with --force."
+            )
+        self._registry.schedules.delete(name)
+
+    def trigger(self, name: str, *, by: str | None = None) -> ScheduleRun:
+        """Fire a schedule now, enabled or not, whatever runs already. Its times stay as they are.
+
+        The window begins at the time before. A schedule for files takes the new ones without waiting for them to
+        settle, and those again whose jobs could not be started.
+
+        Raises:
+            NotFoundError: there is no such schedule, or what its job refers to is gone.
+            ConflictError: there are no new files.
+            BatchpointError: the job could not be started; the run says so too.
+        """
+        schedule = self.get(name)
+        if isinstance(schedule.trigger, FileTrigger):
+            run = self._take_files_now(schedule, schedule.trigger)
+        else:
+            window_start = schedule.window_start(self._registry.now())
+            run = self._registry.schedules.record_manual(name, window_start)
+        try:
+            job = self._submit(schedule, run, by=by)
+        except BatchpointError as error:
+            self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
+            raise
+        return self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
+
+    def upcoming(self, name: str, count: int = 10) -> Sequence[UpcomingRun]:
+        """The next times at which a schedule fires, or would if it were enabled. None for files.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        schedule = self.get(name)
+        trigger = schedule.trigger
+        if not isinstance(trigger, TimeTrigger):
+            return []
+        after = self._registry.now()
+        if schedule.next_run_at is not None:
+            after = min(after, schedule.next_run_at - timedelta(microseconds=1))
+        times = fire_times(trigger, after, anchor=schedule.anchor, count=count)
+        return [
+            UpcomingRun(fire_time=at, local_time=at.astimezone(trigger.zone), window_start=schedule.window_start(at))
+            for at in times
+        ]
+
+    def runs(
+        self, name: str, *, outcome: RunOutcome | None = None, limit: int = 50, offset: int = 0
+    ) -> Sequence[ScheduleRun]:
+        """The times that a schedule fired, or should have, the newest first. Raises ``NotFoundError``."""
+        return self._registry.schedules.runs(name, outcome=outcome, limit=limit, offset=offset)
+
+    def start(self, run: ScheduleRun) -> None:
+        """Start the job of a run that the caller has claimed, and write down what became of it.
+
+        A run that was claimed before, by a server that was lost, gives the job that was made then. When something
+        that may work later fails, or the run has to wait for its turn, it stays pending.
+        """
+        if self._is_started(run):
+            return
+        try:
+            schedule = self.get(run.schedule_name)
+            if run.cause == "tick" and self._is_held_back(schedule, run):
+                return
+            job = self._submit(schedule, run, by=schedule.created_by)
+        except BatchpointError as error:
+            if self._is_started(run):
+                return  # by another server, which took this one for lost
+            if error.retryable and self._registry.now() - run.fire_at < RETRY_FOR:
+                self._registry.schedules.postpone(run, RETRY_SECONDS, error.message)
+            else:
+                self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
+        else:
+            self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
+
+    def look_for_files(self, schedule: Schedule, until: datetime) -> ScheduleRun | None:
+        """Look at the folder of a schedule that the caller claimed until then; the run over what is new in it."""
+        trigger = schedule.trigger
+        assert isinstance(trigger, FileTrigger)
+        following = self._registry.now() + timedelta(seconds=trigger.poll_seconds)
+        try:
+            seen = self._seen(trigger)
+        except BatchpointError as error:
+            self._registry.schedules.record_failure(schedule.name, error.message)
+            self._registry.schedules.look_again(schedule.name, until, following)
+            return None
+        if schedule.batchpoint.overlap != "allow" and self._unfinished(schedule.name):
+            self._registry.schedules.look_again(schedule.name, until, following)
+            return None
+        return self._registry.schedules.take_files(
+            schedule.name,
+            seen,
+            until=until,
+            settle_seconds=trigger.settle_seconds,
+            next_look_at=following,
+            most=_most_files(schedule),
+        )
+
+    def _find(self, name: str) -> Schedule | None:
+        try:
+            return self.get(name)
+        except NotFoundError:
+            return None
+
+    def _check_job(self, schedule: Schedule, at: datetime) -> None:
+        """Look whether what the job refers to is there, as far as that does not depend on the time."""
+        tick = Tick(schedule.name, at, schedule.window_start(at), at, "job", schedule.trigger)
+        plan = schedule.create_job
+        if isinstance(plan, ScheduledInvoke):
+            endpoint = self._endpoints.get(plan.endpoint_name)
+            self._endpoints.deployment_for(endpoint.name, plan.deployment_name)
+        elif self._repeats_an_invoke(plan):
+            self._repeated(plan, {"inputs": {}})
+        else:
+            self._check_pipeline(schedule, plan, tick)
+        for path in _paths_of(plan):
+            now = filled(path, tick)
+            if path == now and asset_reference(path) is not None:
+                self._assets.resolve("data", path)
+            elif asset_reference(now) is None:
+                self._places.resolve(now)
+
+    def _check_pipeline(self, schedule: Schedule, plan: ScheduledJob, tick: Tick) -> None:
+        """Raise what is wrong with a pipeline, but for data of another time, which need not be there yet."""
+        files = Input(path=schedule.trigger.path) if isinstance(schedule.trigger, FileTrigger) else None
+        given = _with_files(_filled_in(plan, tick), files).inputs
+        of_another_time = {f"inputs.{name}" for name, port in plan.inputs.items() if given[name] != port}
+        pipeline = self._pipeline(plan.model_copy(update={"inputs": given}))
+        try:
+            self._pipelines.validate(pipeline)
+        except InvalidEntityError as refused:
+            problems = [each for each in refused.details["problems"] if each["place"] not in of_another_time]
+            if problems:
+                lines = [f"{each['place']}: {each['message']}" for each in problems]
+                message = "\n  ".join([f"The pipeline of schedule {schedule.name} is not valid:", *lines])
+                raise InvalidEntityError(message, problems=problems) from None
+
+    def _repeats_an_invoke(self, plan: ScheduledJob) -> bool:
+        """Whether ``plan`` names the job of a model deployment, and no pipeline.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidEntityError: the job is not of the type that the plan says, or a step of a pipeline.
+        """
+        if plan.job_name is None:
+            return False
+        job = self._registry.jobs.get(plan.job_name)
+        if plan.type not in (None, job.type):
+            message = f"create_job says that job {job.name} is of type {plan.type}, but it is of type {job.type}."
+            raise InvalidEntityError(message)
+        if job.type == "scoring" and job.endpoint_name is not None and job.parent_job_name is None:
+            if plan.settings:
+                message = (
+                    f"'settings' are those of a pipeline, and {job.name} is a job of endpoint {job.endpoint_name}."
+                )
+                raise InvalidEntityError(message)
+            return True
+        if job.type != "pipeline":
+            message = f"Job {job.name} is a step of a pipeline. Name the job of an endpoint, or of the whole pipeline."
+            raise InvalidEntityError(message)
+        return False
+
+    def _is_started(self, run: ScheduleRun) -> bool:
+        """Whether a job was made for a run already; if so that is written down."""
+        made = self._registry.jobs.made_for(run.idempotency_key)
+        if made is not None:
+            self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=made.name)
+        return made is not None
+
+    def _is_held_back(self, schedule: Schedule, run: ScheduleRun) -> bool:
+        """Whether a run may not start now; what becomes of it is written down."""
+        finish, policy = self._registry.schedules.finish, schedule.batchpoint.overlap
+        if not schedule.is_enabled:
+            finish(run, RunOutcome.SKIPPED, message="Skipped: the schedule was disabled before the job was started.")
+            return True
+        if policy == "allow":
+            return False
+        pending = self.runs(schedule.name, outcome=RunOutcome.PENDING, limit=MOST_WAITING + 1)
+        earlier = [other for other in pending if other.id < run.id and other.cause == "tick"]
+        active = self._unfinished(schedule.name)
+        if not active and not earlier:
+            return False
+        what = f"job {active[0].name} is {active[0].status}" if active else "an earlier time waits for its turn"
+        if policy == "skip":
+            finish(run, RunOutcome.SKIPPED, message=f"Skipped: {what}. The policy for overlap is 'skip'.")
+        elif len(earlier) >= MOST_WAITING:
+            finish(run, RunOutcome.SKIPPED, message=f"Skipped: {MOST_WAITING} earlier times wait for their turn.")
+        else:
+            self._registry.schedules.postpone(run, WAIT_SECONDS, f"Waits for its turn: {what}.")
+        return True
+
+    def _unfinished(self, name: str) -> Sequence[Job]:
+        return self._registry.jobs.list(schedule=name, status=ACTIVE_STATUSES, archived="include", limit=1)
+
+    def _submit(self, schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
+        """The job of a run. The one place where a schedule makes jobs."""
+        job_name = self._job_name(run)
+        tick = Tick(schedule.name, run.fire_at, run.window_start, run.window_end, job_name, schedule.trigger)
+        files = self._taken(schedule, run) if isinstance(schedule.trigger, FileTrigger) else None
+        plan = _with_files(_filled_in(schedule.create_job, tick), files)
+        experiment_name = plan.experiment_name or schedule.name
+        tags = {"schedule": schedule.name, **plan.tags}
+        if isinstance(plan, ScheduledJob) and not self._repeats_an_invoke(plan):
+            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
+            pipeline = self._pipeline(plan)
+            return self._pipelines.submit(
+                pipeline.model_copy(update={**named, "tags": {**pipeline.tags, **tags}}),
+                idempotency_key=run.idempotency_key,
+                schedule_name=schedule.name,
+                trigger_time=run.fire_at,
+                by=by,
+            )
+        given = {"inputs": plan.inputs, "job_name": job_name, "experiment_name": experiment_name, "tags": tags}
+        if isinstance(plan, ScheduledInvoke):
+            endpoint_name, request = plan.endpoint_name, plan.request().model_copy(update=given)
+        else:
+            endpoint_name, request = self._repeated(plan, given)
+        return self._endpoints.invoke(
+            endpoint_name, request, idempotency_key=run.idempotency_key, schedule_name=schedule.name, by=by
+        )
+
+    def _repeated(self, plan: ScheduledJob, given: dict[str, Any]) -> tuple[str, InvokeRequest]:
+        """An earlier job of an endpoint as an invoke; it writes to a place of its own."""
+        job = self._registry.jobs.get(plan.job_name or "")
+        request = InvokeRequest(
+            deployment_name=job.deployment_name,
+            description=plan.description or job.description,
+            overrides=job.overrides,
+            outputs=plan.outputs,
+        )
+        inputs = {**job.inputs, **{key: _as_input(value) for key, value in given["inputs"].items()}}
+        return job.endpoint_name or "", request.model_copy(update={**given, "inputs": inputs})
+
+    def _pipeline(self, plan: ScheduledJob) -> Pipeline:
+        """The pipeline that is to be run, with the inputs, outputs and settings of the schedule.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidEntityError: it is no pipeline, or has no such input or output.
+        """
+        if plan.job_name is not None:
+            pipeline = self._pipelines.from_job(plan.job_name)
+        else:
+            pipeline = read_body(Pipeline, plan.job, name="create_job.job")
+        data = {name: _as_input(given) for name, given in plan.inputs.items() if isinstance(given, dict | Input)}
+        return self._pipelines.with_inputs(
+            pipeline,
+            inputs=data,
+            literals={name: given for name, given in plan.inputs.items() if name not in data},
+            outputs={name: read_body(Output, _mapping(given), name=name) for name, given in plan.outputs.items()},
+            settings=read_body(PipelineSettings, plan.settings, name="settings") if plan.settings else None,
+        )
+
+    def _job_name(self, run: ScheduleRun) -> str:
+        """``<schedule>-YYYYMMDDThhmmssZ``, as on Azure ML; with the run's number where that is taken."""
+        name = f"{run.schedule_name}-{run.fire_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        return f"{name}-{run.id}" if run.cause != "tick" or self._registry.jobs.exists(name) else name
+
+    def _files_there_before(self, schedule: Schedule, before: Schedule | None) -> Sequence[SeenFile] | None:
+        """The files that do not count as new for a schedule; None leaves those that it knows."""
+        trigger = schedule.trigger
+        if not isinstance(trigger, FileTrigger):
+            return []
+        seen = self._seen(trigger)
+        watched = before.trigger if before is not None else None
+        if isinstance(watched, FileTrigger) and watched.path == trigger.path:
+            return None
+        return [] if trigger.existing else seen
+
+    def _seen(self, trigger: FileTrigger) -> Sequence[SeenFile]:
+        """The files that lie in the watched folder now, without those that are left alone.
+
+        Raises:
+            InvalidEntityError: the path is a file, or one that cannot be listed.
+            DatastoreError: the store does not answer.
+        """
+        place, stores = self._places.resolve(trigger.path), self._places.stores()
+        if place.url.startswith(("http:", "https:")):
+            raise InvalidEntityError(f"{trigger.path} cannot be watched: nothing can be listed over http.")
+        if not stores.exists(place.url, place.datastore):
+            return []  # it is made when the first file comes
+        if not stores.is_folder(place.url, place.datastore):
+            raise InvalidEntityError(f"{trigger.path} is a file. Give the folder that new files come to.")
+        found = []
+        for file in stores.list(place.url, place.datastore, recursive=trigger.recursive):
+            wanted = not trigger.include or any(matches(file.path, pattern) for pattern in trigger.include)
+            if wanted and not any(matches(file.path, pattern) for pattern in trigger.exclude):
+                _check_path(file.path)
+                found.append(SeenFile(file.path, file.fingerprint))
+        return found
+
+    def _take_files_now(self, schedule: Schedule, trigger: FileTrigger) -> ScheduleRun:
+        self._registry.schedules.free_failed_files(schedule.name)
+        run = self._registry.schedules.take_files(
+            schedule.name,
+            self._seen(trigger),
+            until=None,
+            settle_seconds=0,
+            next_look_at=None,
+            most=_most_files(schedule),
+            cause="manual",
+        )
+        if run is None:
+            raise ConflictError(f"There are no new files in {trigger.path}: each is taken once.")
+        return run
+
+    def _taken(self, schedule: Schedule, run: ScheduleRun) -> Input:
+        """The files of a run, as an input of exactly these."""
+        assert isinstance(schedule.trigger, FileTrigger)
+        place = self._places.resolve(schedule.trigger.path)
+        paths = [self._places.below(place, name).uri for name in self._registry.schedules.files_of(run)]
+        if not paths:
+            message = f"All {run.files} files have changed since they were found; they count as new again."
+            raise InvalidEntityError(message)
+        return Input(path=paths[0], paths=paths[1:])
+
+
+def _most_files(schedule: Schedule) -> int:
+    """Of one job: an input of a pipeline is one file."""
+    return MOST_FILES if isinstance(schedule.create_job, ScheduledInvoke) else 1
+
+
+def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:
+    """The places that a plan reads and writes, new files apart."""
+    ports = [*plan.inputs.values(), *plan.outputs.values()]
+    parts = [port if isinstance(port, Input | Output) else _mapping(port) for port in ports]
+    parts = [part for part in parts if not (isinstance(part, Input) and part.query)]  # a database, asked when it is due
+    paths = [part.get("path") if isinstance(part, dict) else part.path for part in parts]
+    more = [path for part in parts if isinstance(part, Input) for path in part.paths]
+    return [path for path in [*paths, *more] if isinstance(path, str) and path != FILES]
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def _filled_in(plan: ScheduledInvoke | ScheduledJob, tick: Tick) -> ScheduledInvoke | ScheduledJob:
+    try:
+        return type(plan).model_validate(filled(plan.model_dump(exclude_unset=True), tick))
+    except ValidationError as refused:
+        message = f"create_job is not valid once its placeholders are filled in: {refused.errors()[0]['msg']}."
+        raise InvalidEntityError(message) from None
+
+
+def _with_files(plan: ScheduledInvoke | ScheduledJob, files: Input | None) -> ScheduledInvoke | ScheduledJob:
+    """The plan with the new files in the inputs that ask for them."""
+    if files is None:
+        return plan
+    inputs = {name: files if path_of(given) == FILES else given for name, given in plan.inputs.items()}
+    return plan.model_copy(update={"inputs": inputs})
+
+
+def _as_input(given: Any) -> Input:
+    if isinstance(given, Input):
+        return given
+    try:
+        return Input.model_validate({"path": given} if isinstance(given, str) else given)
+    except ValidationError:
+        raise InvalidEntityError(f"{given!r} is not an input. Give a mapping with 'path'.") from None
+
+
+def _check_path(path: str) -> None:
+    try:
+        fits = len(path.encode()) <= LONGEST_PATH
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        shown = path.encode(errors="backslashreplace")[:200].decode()
+        message = (
+            f"The file {shown} cannot be taken: its path is longer than {LONGEST_PATH} bytes, or not UTF-8. Rename it."
+        )
+        raise InvalidEntityError(message)
+
+
+def _never(schedule: Schedule, now: datetime) -> str:
+    """Why a schedule never fires, and what to do."""
+    trigger = schedule.trigger
+    assert isinstance(trigger, TimeTrigger)
+    open_ended = trigger.model_copy(update={"end_time": None})
+    head = f"Schedule {schedule.name} would never fire"
+    if trigger.ends_at is not None and trigger.ends_at < now:
+        return f"{head}: its end_time, {trigger.ends_at:%Y-%m-%dT%H:%M:%SZ}, is over. Give a later one, or none."
+    if fire_times(open_ended, now, anchor=schedule.anchor, count=1):
+        return f"{head}: none of its times lies between its start_time and its end_time."
+    if isinstance(trigger, CronTrigger):
+        return f"{head}: there is no day that fits {trigger.expression!r}. Check day of month and month."
+    return f"{head}: no day fits its frequency, interval and start_time. Check them, and month_days."

@@ -1,0 +1,382 @@
+"""Schedules, the times that they fired, and the files that they know. The clock's hand of the house.
+
+Each time a schedule fires is a row. Whoever finds a schedule due writes the row and moves the schedule on in one
+transaction, so of two servers only one does. He then has the row until ``claimed_until``; when nothing came of it by
+then, the next one takes it.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+
+from batchpoint.entities.schedules import (
+    Cause,
+    DueTime,
+    RunOutcome,
+    Schedule,
+    ScheduleRun,
+    due_times,
+)
+from batchpoint.entities.triggers import FileTrigger
+from batchpoint.errors import NotFoundError
+from batchpoint.registry.database import Database
+from batchpoint.registry.endpoints import stamped
+from batchpoint.registry.tables import schedule_files_table as files
+from batchpoint.registry.tables import schedule_runs_table as runs
+from batchpoint.registry.tables import schedules_table as schedules
+
+SUBMIT_SECONDS = 60.0
+"""Whoever claimed a run starts its job within this time, or another one does."""
+LOOKING_SECONDS = 60.0
+"""Whoever looks for files has so long, or another one looks."""
+
+_THERE_BEFORE = 0
+"""In place of a run: files that lay there when the schedule was made."""
+_IN_COLUMNS = {"is_enabled", "next_run_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFile:
+    """A file that a listing found."""
+
+    path: str
+    """Relative to the folder that is watched."""
+    fingerprint: str
+
+
+class Schedules:
+    """The schedules of one registry. ``now`` is the clock that they fire by."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def put(self, schedule: Schedule, *, by: str | None, known_files: Sequence[SeenFile] | None = None) -> Schedule:
+        """Store a schedule, new or in place of the one of that name. ``next_run_at`` says when it is due.
+
+        ``known_files`` take the place of all files that it knew: they do not count as new.
+        """
+        key = schedules.c.name == schedule.name
+
+        def work(connection: Connection) -> Schedule:
+            before = connection.execute(select(schedules.c.body).where(key).with_for_update()).scalar()
+            stored = stamped(schedule, before, self._now(), by)
+            values = {"enabled": stored.is_enabled, "next_fire_at": stored.next_run_at, "body": _body(stored)}
+            if before is None:
+                connection.execute(schedules.insert().values(name=schedule.name, **values))
+            else:
+                connection.execute(update(schedules).where(key).values(values))
+            if known_files is not None:
+                self._replace_files(connection, schedule.name, known_files)
+            return stored
+
+        return self._database.store(work)
+
+    def get(self, name: str) -> Schedule:
+        """One schedule.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            return _schedule(_row(connection, name))
+
+    def list(
+        self, *, enabled: bool | None = None, limit: int | None = None, offset: int = 0
+    ) -> builtins.list[Schedule]:
+        """Schedules by name: all, or only those that are enabled, or not."""
+        query = select(schedules).order_by(schedules.c.name).limit(limit).offset(offset)
+        if enabled is not None:
+            query = query.where(schedules.c.enabled == enabled)
+        with self._database.read() as connection:
+            return [_schedule(row) for row in connection.execute(query)]
+
+    def set_enabled(self, name: str, *, enabled: bool, next_run_at: datetime | None) -> Schedule:
+        """Let a schedule fire, or not.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.write() as connection:
+            _row(connection, name, lock=True)
+            values = {"enabled": enabled, "next_fire_at": next_run_at}
+            connection.execute(update(schedules).where(schedules.c.name == name).values(values))
+            return _schedule(_row(connection, name))
+
+    def delete(self, name: str) -> None:
+        """Forget a schedule with its runs and the files that it knows.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.write() as connection:
+            if connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount == 0:
+                raise _no_schedule(name)
+
+    def next_due_at(self) -> datetime | None:
+        """When a schedule is due, or a run may be taken over; None when nothing is planned."""
+        due = select(func.min(schedules.c.next_fire_at)).where(schedules.c.enabled)
+        claimed = select(func.min(runs.c.claimed_until)).where(runs.c.outcome == str(RunOutcome.PENDING))
+        with self._database.read() as connection:
+            found = [connection.execute(query).scalar() for query in (due, claimed)]
+        return min((at for at in found if at is not None), default=None)
+
+    def claim_due(self) -> builtins.list[ScheduleRun] | None:
+        """Take the schedule by the clock that has been due for longest: write down what becomes of its times.
+
+        Answers with the runs that the caller has to start jobs for, by ``claimed_until``; None when no schedule is due.
+        In one transaction the schedule moves on, so that of two who ask one gets it.
+        """
+        with self._database.write() as connection:
+            row = self._due(connection, files_too=False)
+            if row is None:
+                return None
+            schedule, now = _schedule(row), self._now()
+            moved = update(schedules).where(schedules.c.name == row.name)
+            connection.execute(moved.values(next_fire_at=schedule.next_time(now)))
+            recorded = [
+                self._record(connection, schedule.name, "tick", due)
+                for due in due_times(schedule, row.next_fire_at, now)
+            ]
+        return [run for run in recorded if run is not None and run.outcome is RunOutcome.PENDING]
+
+    def claim_look(self) -> tuple[Schedule, datetime] | None:
+        """Take the file trigger whose folder is to be looked at; None when none is due. The time is for ``take_files``.
+
+        Nobody else looks until that time.
+        """
+        with self._database.write() as connection:
+            row = self._due(connection, files_too=True)
+            if row is None:
+                return None
+            until = self._now() + timedelta(seconds=LOOKING_SECONDS)
+            connection.execute(update(schedules).where(schedules.c.name == row.name).values(next_fire_at=until))
+            return _schedule(row), until
+
+    def take_files(
+        self,
+        name: str,
+        seen: Sequence[SeenFile],
+        *,
+        until: datetime | None,
+        settle_seconds: float,
+        next_look_at: datetime | None,
+        most: int,
+        cause: Cause = "files",
+    ) -> ScheduleRun | None:
+        """Note which files there are, and make a run of those that are new and have not changed for a while.
+
+        Each is taken by one run; one that has changed since counts as new. None when there are none, or when somebody
+        else looked meanwhile (``until`` is not that of ``claim_look``; None asks whatever anybody does).
+        """
+        with self._database.write() as connection:
+            row = _row(connection, name, lock=True)
+            if until is not None and row.next_fire_at != until:
+                return None
+            now = self._now()
+            known = {each.path: each for each in connection.execute(select(files).where(files.c.schedule_name == name))}
+            ready = []
+            for file in seen:
+                before = known.get(file.path)
+                if before is None or before.fingerprint != file.fingerprint:
+                    self._note_file(connection, name, file, now, new=before is None)
+                    settled = settle_seconds == 0
+                else:
+                    settled = before.run_id is None and now - before.seen_at >= timedelta(seconds=settle_seconds)
+                if settled:
+                    ready.append(file.path)
+            if until is not None:
+                at = now if len(ready) > most else next_look_at
+                connection.execute(update(schedules).where(schedules.c.name == name).values(next_fire_at=at))
+            return self._run_over(connection, name, ready[:most], cause) if ready else None
+
+    def look_again(self, name: str, until: datetime, at: datetime) -> None:
+        """Give up a look that could not be finished; the next one is at ``at``."""
+        with self._database.write() as connection:
+            mine = (schedules.c.name == name, schedules.c.next_fire_at == until)
+            connection.execute(update(schedules).where(*mine).values(next_fire_at=at))
+
+    def files_of(self, run: ScheduleRun) -> builtins.list[str]:
+        """The files that a run took and that have not changed since, by name."""
+        query = select(files.c.path).where(files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
+        with self._database.read() as connection:
+            return sorted(connection.execute(query).scalars(), key=lambda path: path.encode(errors="surrogateescape"))
+
+    def free_failed_files(self, name: str) -> None:
+        """Let the files of runs that failed to start count as new again."""
+        failed = select(runs.c.id).where(runs.c.schedule_name == name, runs.c.outcome == str(RunOutcome.FAILED))
+        with self._database.write() as connection:
+            mine = (files.c.schedule_name == name, files.c.run_id.in_(failed))
+            connection.execute(update(files).where(*mine).values(run_id=None))
+
+    def claim_pending(self) -> ScheduleRun | None:
+        """Take over a run that nobody has started a job for in time; None when there is none."""
+        pending = (runs.c.outcome == str(RunOutcome.PENDING), runs.c.claimed_until <= self._now())
+        query = select(runs).where(*pending).order_by(runs.c.id).limit(1).with_for_update(skip_locked=True)
+        with self._database.read() as connection:
+            if connection.execute(select(runs.c.id).where(*pending).limit(1)).first() is None:
+                return None
+        with self._database.write() as connection:
+            row = connection.execute(query).first()
+            if row is None:
+                return None
+            connection.execute(update(runs).where(runs.c.id == row.id).values(claimed_until=self._claim()))
+            return _run(row)
+
+    def record_manual(self, name: str, window_start: datetime) -> ScheduleRun:
+        """Write down that somebody asked for a run now, claimed by the caller.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+        """
+        with self._database.write() as connection:
+            _row(connection, name, lock=True)
+            return self._record_now(connection, name, "manual", window_start=window_start)
+
+    def record_failure(self, name: str, message: str) -> None:
+        """Write down that files could not be looked for; once for as long as it fails in the same way."""
+        with self._database.write() as connection:
+            _row(connection, name, lock=True)
+            newest = select(runs).where(runs.c.schedule_name == name).order_by(runs.c.id.desc()).limit(1)
+            last = connection.execute(newest).first()
+            if last is not None and (last.outcome, last.message) == (str(RunOutcome.FAILED), message[:1024]):
+                return
+            run = self._record_now(connection, name, "files")
+            self._end(connection, run.id, RunOutcome.FAILED, {"message": message[:1024]})
+
+    def finish(
+        self, run: ScheduleRun, outcome: RunOutcome, *, job_name: str | None = None, message: str | None = None
+    ) -> ScheduleRun:
+        """Write down what became of a run."""
+        values = {"job_name": job_name, "message": (message or run.message or "")[:1024] or None}
+        with self._database.write() as connection:
+            self._end(connection, run.id, outcome, values)
+        return run.model_copy(update={"outcome": outcome, **values})
+
+    def postpone(self, run: ScheduleRun, seconds: float, message: str) -> None:
+        """Leave a run pending for so long, and say why."""
+        values = {"claimed_until": self._now() + timedelta(seconds=seconds), "message": message[:1024]}
+        with self._database.write() as connection:
+            connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+
+    def runs(
+        self, name: str, *, outcome: RunOutcome | None = None, limit: int = 50, offset: int = 0
+    ) -> builtins.list[ScheduleRun]:
+        """The runs of a schedule, the newest first.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+        """
+        query = select(runs).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
+        if outcome is not None:
+            query = query.where(runs.c.outcome == str(outcome))
+        with self._database.read() as connection:
+            _row(connection, name)
+            return [_run(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def _due(self, connection: Connection, *, files_too: bool) -> Row[Any] | None:
+        """The schedule of one sort that has been due for longest, locked."""
+        due = (schedules.c.enabled, schedules.c.next_fire_at <= self._now())
+        query = select(schedules).where(*due).order_by(schedules.c.next_fire_at).with_for_update(skip_locked=True)
+        for row in connection.execute(query.limit(100)).all():
+            if isinstance(_schedule(row).trigger, FileTrigger) == files_too:
+                return row
+        return None
+
+    def _record(self, connection: Connection, name: str, cause: Cause, due: DueTime) -> ScheduleRun | None:
+        own = (runs.c.schedule_name == name, runs.c.cause == cause, runs.c.fire_at == due.fire_at)
+        if connection.execute(select(runs.c.id).where(*own)).first() is not None:
+            return None
+        values = {
+            "schedule_name": name,
+            "cause": cause,
+            "fire_at": due.fire_at,
+            "outcome": str(due.outcome),
+            "message": due.message,
+            "claimed_until": self._claim() if due.outcome is RunOutcome.PENDING else None,
+            "details": {"window_start": due.window_start.isoformat()},
+        }
+        return _run(connection.execute(runs.insert().values(values).returning(runs)).one())
+
+    def _run_over(self, connection: Connection, name: str, paths: Sequence[str], cause: Cause) -> ScheduleRun:
+        run = self._record_now(connection, name, cause)
+        for start in range(0, len(paths), 500):
+            mine = (files.c.schedule_name == name, files.c.path.in_(paths[start : start + 500]))
+            connection.execute(update(files).where(*mine).values(run_id=run.id))
+        details = {"window_start": run.window_start.isoformat(), "files": len(paths)}
+        connection.execute(update(runs).where(runs.c.id == run.id).values(details=details))
+        return run.model_copy(update={"files": len(paths)})
+
+    def _record_now(
+        self, connection: Connection, name: str, cause: Cause, *, window_start: datetime | None = None
+    ) -> ScheduleRun:
+        """A run of this moment; of two in one moment of the clock, the second counts as a microsecond later."""
+        newest = select(func.max(runs.c.fire_at)).where(runs.c.schedule_name == name, runs.c.cause == cause)
+        last = connection.execute(newest).scalar()
+        at = self._now() if last is None else max(self._now(), last + timedelta(microseconds=1))
+        run = self._record(connection, name, cause, DueTime(at, window_start or at, RunOutcome.PENDING))
+        assert run is not None, "the schedule's row is locked, and the time is free"
+        return run
+
+    def _note_file(self, connection: Connection, name: str, file: SeenFile, now: datetime, *, new: bool) -> None:
+        values = {"fingerprint": file.fingerprint, "seen_at": now, "run_id": None}
+        if new:
+            connection.execute(files.insert().values(schedule_name=name, path=file.path, **values))
+        else:
+            own = (files.c.schedule_name == name, files.c.path == file.path)
+            connection.execute(update(files).where(*own).values(values))
+
+    def _replace_files(self, connection: Connection, name: str, known: Sequence[SeenFile]) -> None:
+        connection.execute(delete(files).where(files.c.schedule_name == name))
+        if known:
+            there = {"schedule_name": name, "seen_at": self._now(), "run_id": _THERE_BEFORE}
+            rows = [{**there, "path": file.path, "fingerprint": file.fingerprint} for file in known]
+            connection.execute(files.insert(), rows)
+
+    def _end(self, connection: Connection, run_id: int, outcome: RunOutcome, values: dict[str, Any]) -> None:
+        ended = {"outcome": str(outcome), "claimed_until": None, **values}
+        connection.execute(update(runs).where(runs.c.id == run_id).values(ended))
+
+    def _claim(self) -> datetime:
+        return self._now() + timedelta(seconds=SUBMIT_SECONDS)
+
+
+def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+    query = select(schedules).where(schedules.c.name == name)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise _no_schedule(name)
+    return row
+
+
+def _no_schedule(name: str) -> NotFoundError:
+    return NotFoundError(f"There is no schedule named {name}.", kind="schedule", name=name)
+
+
+def _schedule(row: Row[Any]) -> Schedule:
+    return Schedule.model_validate({**row.body, "is_enabled": row.enabled, "next_run_at": row.next_fire_at})
+
+
+def _body(schedule: Schedule) -> dict[str, Any]:
+    return {key: value for key, value in schedule.body().items() if key not in _IN_COLUMNS}
+
+
+def _run(row: Row[Any]) -> ScheduleRun:
+    return ScheduleRun(
+        id=row.id,
+        schedule_name=row.schedule_name,
+        cause=row.cause,
+        fire_at=row.fire_at,
+        window_start=row.details["window_start"],
+        window_end=row.fire_at,
+        outcome=row.outcome,
+        job_name=row.job_name,
+        message=row.message,
+        files=row.details.get("files"),
+    )
