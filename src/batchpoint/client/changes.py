@@ -18,15 +18,18 @@ from typing import Any, Literal, cast
 
 from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
+from batchpoint.entities.components import definition
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.pipeline_deployments import AnyDeployment
+from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 ORDER: tuple[Kind, ...] = (
-    "datastore", "compute", "environment", "data", "model", "code", "endpoint", "deployment", "schedule",
+    "datastore", "compute", "environment", "data", "model", "code", "component", "endpoint", "deployment", "schedule",
 )  # fmt: skip
 """Of things that do not need each other. What refers to something always comes after it."""
 
@@ -36,12 +39,24 @@ BUILT_IN = {("compute", "local"), ("datastore", "workspaceblobstore")}
 CREDENTIALS_MARK = "batchpoint.credentials"
 """Property of a datastore: a salted hash of the credentials that were applied, which the server never shows."""
 
+CONTENT_MARK = "batchpoint.applied"
+"""Tag of a component: a hash of what was declared; what is stored of it holds all that it refers to."""
+
 _SET_BY_SERVER = frozenset(
     {
         "$schema", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
         "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
+_REFERENCE_KEYS: dict[str, Kind] = {
+    "model": "model",
+    "environment": "environment",
+    "code": "code",
+    "component": "component",
+    "compute": "compute",
+    "default_compute": "compute",
+}
+_NO_REFERENCES = frozenset({"inputs", "outputs", "tags", "properties", "environment_variables", "batchpoint"})
 _MAY_CHANGE = frozenset({"description", "tags"})
 """Of an asset; all else of it is its version's for good."""
 
@@ -129,7 +144,7 @@ class Removal:
 
 def name_of(entity: Entity) -> str:
     """What a thing is called among those of its kind."""
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, AnyDeployment):
         return f"{entity.endpoint_name}/{entity.name}"
     if isinstance(entity, Asset) and entity.version:
         return entity.reference
@@ -139,18 +154,15 @@ def name_of(entity: Entity) -> str:
 def wanted(declaration: Declaration) -> Iterator[Wanted]:
     """What a declaration refers to, except for what lies on this machine."""
     entity = declaration.expected
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, AnyDeployment):
         yield Wanted("endpoint", Reference(entity.endpoint_name), "endpoint_name")
         yield Wanted("compute", Reference(entity.compute_name), "compute")
-        code = entity.code_configuration.code if entity.code_configuration else None
-        assets: tuple[tuple[Kind, str, object], ...] = (
-            ("model", "model", entity.model),
-            ("environment", "environment", entity.environment),
-            ("code", "code_configuration.code", code),
-        )
-        for kind, key, given in assets:
-            if isinstance(given, str):
-                yield Wanted(kind, asset_reference(given), key)
+    if isinstance(entity, AnyDeployment | Component):
+        for kind, key, text in _references_in(entity.body()):
+            if kind != "compute":
+                yield Wanted(kind, asset_reference(text), key)
+            elif isinstance(entity, Component):
+                yield Wanted(kind, Reference(text.removeprefix("azureml:")), key)
     if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
         plan = entity.create_job
         yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
@@ -160,6 +172,16 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
+
+
+def _references_in(body: Mapping[str, Any], at: str = "") -> Iterator[tuple[Kind, str, str]]:
+    """Kind, key and text of each reference of a deployment, a component, and whatever steps are in it."""
+    for key, value in body.items():
+        kind = _REFERENCE_KEYS.get(key)
+        if isinstance(value, str) and kind and "${{" not in value and "://" not in value:
+            yield kind, f"{at}{key}", value
+        elif isinstance(value, Mapping) and key not in _NO_REFERENCES:
+            yield from _references_in(value, f"{at}{key}.")
 
 
 def asset_reference(text: str) -> Reference:
@@ -261,10 +283,12 @@ class _Planner:
         """What is to be done about one; None when it cannot be done."""
         for each in wanted(declaration):
             self._check(declaration, each)
+        if isinstance(declaration.expected, Component):
+            declaration = self._marked(declaration, declaration.expected)
         if isinstance(declaration.expected, Asset):
             return self._asset(declaration, declaration.expected)
-        if isinstance(declaration.expected, BatchDeployment):
-            return self._deployment(declaration)
+        if isinstance(declaration.expected, AnyDeployment):
+            return self._deployment(declaration, declaration.expected)
         if isinstance(declaration.expected, BatchEndpoint):
             return self._endpoint(declaration)
         if isinstance(declaration.expected, Schedule):
@@ -324,21 +348,37 @@ class _Planner:
         kind, name = declaration.kind, declaration.entity.name
         self._new.setdefault((kind, name), []).append(version)
         self._of_declaration[kind, declaration.name] = version
-        fields = differences(newest, declaration.expected) if newest else ()
+        fields: tuple[FieldChange, ...] = ()
+        if newest is not None:
+            content = _content_changes(newest, cast("Asset", declaration.expected))
+            fields = (*content, *_others(newest, declaration))
         send = declaration.entity.model_copy(update={"version": version})
         return Change("create", kind, f"{name}:{version}", send, fields, newest.reference if newest else None)
 
-    def _deployment(self, declaration: Declaration) -> Change:
-        expected = cast("BatchDeployment", declaration.expected)
-        held: dict[str, object] = {"compute": f"azureml:{expected.compute_name}"}
+    def _deployment(self, declaration: Declaration, expected: AnyDeployment) -> Change:
+        held: dict[str, Any] = {}
         for each in wanted(declaration):
             if each.kind in ASSET_KINDS:
-                version = each.reference.version or self._version(each.kind, each.reference)
-                held[each.key] = f"azureml:{each.reference.name}:{version}"
-        if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
-            held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
-        send = declaration.entity.model_copy(update={key: held[key] for key in held if key in ("model", "environment")})
+                held[each.key] = self._pinned(each)
+        own = ("model", "environment", "component")
+        send = declaration.entity.model_copy(update={key: value for key, value in held.items() if key in own})
+        if isinstance(expected, BatchDeployment):
+            held["compute"] = f"azureml:{expected.compute_name}"
+            if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
+                held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
         return self._compared(declaration, expected.model_copy(update=held), send)
+
+    def _pinned(self, each: Wanted) -> str:
+        """The reference with the version that it means."""
+        return f"azureml:{each.reference.name}:{each.reference.version or self._version(each.kind, each.reference)}"
+
+    def _marked(self, declaration: Declaration, component: Component) -> Declaration:
+        """The component with the hash of what it is declared to be: itself and the versions that it refers to."""
+        pinned = {each.key: self._pinned(each) for each in wanted(declaration) if each.kind in ASSET_KINDS}
+        content = json.dumps([definition(component), pinned], sort_keys=True)
+        tag = {CONTENT_MARK: hashlib.sha256(content.encode()).hexdigest()[:32]}
+        entity = declaration.entity.model_copy(update={"tags": {**declaration.entity.tags, **tag}})
+        return replace(declaration, entity=entity, expected=component.model_copy(update={"tags": entity.tags}))
 
     def _endpoint(self, declaration: Declaration) -> Change:
         bare = declaration.entity.model_copy(update={"defaults": EndpointDefaults()})
@@ -397,7 +437,7 @@ class _Planner:
 
     def _check(self, declaration: Declaration, each: Wanted) -> None:
         if each.kind == "code" and declaration.expected is not declaration.entity:
-            return  # a folder of this machine, which is registered together with its deployment
+            return  # a folder of this machine, which is registered together with what it belongs to
         if each.kind in ASSET_KINDS:
             there, name = self._version(each.kind, each.reference) is not None, str(each.reference)
         else:
@@ -459,6 +499,9 @@ def _change(
 
 
 def _content_changes(before: Asset, after: Asset) -> tuple[FieldChange, ...]:
+    if isinstance(after, Component):
+        old, new = before.tags.get(CONTENT_MARK), after.tags[CONTENT_MARK]
+        return () if old == new else (FieldChange("content", old, new),)
     return differences(before, after, ignoring=_MAY_CHANGE)
 
 
@@ -490,6 +533,12 @@ def _one_form(path: str) -> str:
     found = _DATASTORE.search(path)
     short = f"azureml://datastores/{found['datastore']}/paths/{found['path']}" if found else path
     return short.rstrip("/")
+
+
+def _others(before: Asset, declaration: Declaration) -> tuple[FieldChange, ...]:
+    """What differs beside the content; the mark of a component is the content."""
+    found = differences(before, declaration.expected, only=_MAY_CHANGE)
+    return tuple(each for each in found if each.key != f"tags.{CONTENT_MARK}")
 
 
 def _other_content(declaration: Declaration, stored: Asset, fields: Sequence[FieldChange]) -> str:
@@ -524,7 +573,7 @@ def _removal(declaration: Declaration, stored: Stored, endpoints: set[str]) -> R
         return Removal("archive" if left else "gone", kind, name)
     if stored.named.get((kind, name)) is None:
         return Removal("gone", kind, name)
-    covered = isinstance(entity, BatchDeployment) and entity.endpoint_name in endpoints
+    covered = isinstance(entity, AnyDeployment) and entity.endpoint_name in endpoints
     return Removal("with its endpoint" if covered else "delete", kind, name)
 
 
