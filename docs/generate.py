@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from batchpoint import client
 from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
 from batchpoint.client.jobs import Job
-from batchpoint.entities import assets, base, endpoints, jobs, resources
+from batchpoint.entities import assets, base, endpoints, jobs, resources, schedules, triggers
 
 HERE = Path(__file__).parent
 
@@ -62,7 +62,8 @@ PYTHON = """\
 
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
-`environments`, `codes`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `tokens`.
+`environments`, `codes`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
+`schedules`, `tokens`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -73,6 +74,12 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
     ("Datastore", resources.Datastore),
     ("Batch endpoint", endpoints.BatchEndpoint),
     ("Batch deployment", endpoints.BatchDeployment),
+    ("Schedule", schedules.Schedule),
+    ("Schedule: trigger by a cron expression", triggers.CronTrigger),
+    ("Schedule: trigger by recurrence", triggers.RecurrenceTrigger),
+    ("Schedule: trigger for new files", triggers.FileTrigger),
+    ("Schedule: create_job, an invoke", schedules.ScheduledInvoke),
+    ("Schedule: create_job, another job", schedules.ScheduledJob),
     ("Invoke: one input", jobs.Input),
     ("Invoke: one output", jobs.Output),
     ("Invoke: overrides (`--set`)", jobs.Overrides),
@@ -80,7 +87,7 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 
 PYTHON_CLASSES: list[type] = [
     client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
-    client.Deployments, client.Jobs, client.Tokens, Job,
+    client.Deployments, client.Jobs, client.Schedules, client.Tokens, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}
@@ -175,7 +182,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         inner = _part_of(field.annotation)
         yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
         if inner is not None and not issubclass(inner, base.Entity):
-            yield from _rows(inner, f"{prefix}{name}.")
+            yield from _rows(inner, f"{prefix}{field.alias or name}.")
 
 
 def _is_of_the_server(name: str, meaning: str) -> bool:

@@ -36,8 +36,8 @@ class Workspace:
     endpoints: Endpoints
     jobs: Jobs
     pipelines: Pipelines
-    schedules: Schedules
     published_pipelines: PublishedPipelines
+    schedules: Schedules
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
@@ -62,7 +62,8 @@ class Workspace:
         job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, pipelines, job_queued)
+        jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
+        endpoints = Endpoints(registry, assets, places, pipelines, jobs, job_queued)
         return cls(
             settings=settings,
             registry=registry,
@@ -70,10 +71,10 @@ class Workspace:
             assets=assets,
             resources=Resources(registry),
             endpoints=endpoints,
-            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            jobs=jobs,
             pipelines=pipelines,
-            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             published_pipelines=PublishedPipelines(registry, assets, pipelines),
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

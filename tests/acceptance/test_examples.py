@@ -144,32 +144,74 @@ def provisioned(client: Client) -> list[dict[str, Any]]:
     return [*found, {**schedule.body(), "next_run_at": None}]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(290)
-def test_the_demo_ends_well_and_a_second_one_reuses_what_exists(shipped: Shipped, tmp_path: Path) -> None:
-    example = copy_of("nyc-taxi-fares", tmp_path)
-    commands = tmp_path / "bin"
+def on_the_path(folder: Path, shipped: Shipped) -> dict[str, str]:
+    """The environment of somebody whose PATH finds ``batchpoint`` and ``python``, with the home that demos use."""
+    commands = folder / "bin"
     commands.mkdir()
     for name, module in (("batchpoint", "-m batchpoint"), ("python", "")):
         script = commands / name
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         script.chmod(0o755)
-    # The demo keeps its home beside the examples; the fixture ends what was started for it.
-    shipped.home = tmp_path / ".demo" / "home"
-    environment = {**shipped.environment(), "PATH": f"{commands}:{os.environ['PATH']}"}
+    # A demo keeps its home beside the examples; the fixture ends what was started for it.
+    shipped.home = folder / ".demo" / "home"
+    return {**shipped.environment(), "PATH": f"{commands}:{os.environ['PATH']}"}
 
-    def demo() -> str:
-        done = subprocess.run(
-            ["sh", "demo.sh"], cwd=example, env=environment, capture_output=True, text=True, timeout=140, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    first = demo()
+def demo(example: Path, environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        ["sh", "demo.sh", *arguments], cwd=example, env=environment, capture_output=True, text=True, timeout=140,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(290)
+def test_taxi_fares_end_well_and_a_second_run_reuses_what_exists(shipped: Shipped, tmp_path: Path) -> None:
+    example = copy_of("nyc-taxi-fares", tmp_path)
+    environment = on_the_path(tmp_path, shipped)
+    first = demo(example, environment)
     assert "python train.py" in first
     assert "250,000 predictions for 250,000 trips, in input order" in first
-    second = demo()
+    second = demo(example, environment)
     assert "python train.py" not in second
     assert "python simulate_trips.py" not in second
     assert "250,000 predictions for 250,000 trips, in input order" in second
     assert len(shipped.json("model", "list", "--name", "taxi-fares")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(290)
+def test_the_lab_loses_no_row_reuses_its_steps_and_gives_the_same_bytes_when_forced(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    copy_of("nyc-taxi-fares", tmp_path)
+    example = copy_of("nyc-taxi-lab", tmp_path)
+    environment = on_the_path(tmp_path, shipped)
+
+    def run(*arguments: str) -> tuple[str, dict[str, str | None], bytes]:
+        """What the demo prints, which job each step was reused from, and the fares."""
+        before = set((tmp_path / ".demo" / "taxi-lab").glob("*/**/nyc-taxi-fares.csv"))
+        printed = demo(example, environment, *arguments)
+        (fares,) = set((tmp_path / ".demo" / "taxi-lab").glob("*/**/nyc-taxi-fares.csv")) - before
+        newest = shipped.json("job", "list")[0]["name"]
+        steps = shipped.json("job", "list", "--parent-job-name", newest)
+        return printed, {step["step_name"]: step.get("reused_job_name") for step in steps}, fares.read_bytes()
+
+    printed, reused, fares = run()
+    assert "11,734 trips x 21 = 246,414 predictions, each with a customer id of its own" in printed
+    assert "together 246,414 rows: the logs add up" in printed
+    logs = [line.split(":")[0].strip() for line in printed.splitlines() if "mini-batches," in line]
+    assert logs == [f"node-{node}/process00{process}.log.txt" for node in (0, 1) for process in (0, 1)]
+    assert reused == {"process_data": None, "inference": None}
+
+    printed, reused, again = run()
+    assert "python train.py" not in printed
+    assert None not in reused.values()
+    assert again == fares
+
+    printed, reused, forced = run("--force")
+    assert "together 246,414 rows: the logs add up" in printed
+    assert reused == {"process_data": None, "inference": None}
+    assert forced == fares

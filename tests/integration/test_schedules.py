@@ -605,7 +605,7 @@ def test_the_job_of_a_pipeline_is_done_again_with_other_inputs_and_settings(work
     assert made.literals == {"since": "28.03."}
     assert made.pipeline is not None
     assert made.pipeline["settings"]["force_rerun"] is True
-    with pytest.raises(InvalidEntityError, match="has no input 'sinse'. Did you mean 'since'"):
+    with pytest.raises(InvalidEntityError, match=r"has no input 'sinse'\. Did you mean 'since'"):
         daily(workspace, job={**job, "inputs": {"sinse": "x"}}, name="other")
     with pytest.raises(InvalidEntityError, match="but it is of type pipeline"):
         daily(workspace, job={**job, "type": "scoring"}, name="other")

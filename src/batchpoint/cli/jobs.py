@@ -87,8 +87,8 @@ def show(state: State, name: str) -> None:
 @job.command("list")
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
-@click.option("--schedule", help="Jobs of this schedule.")
 @click.option("-p", "--parent-job-name", "parent", help="The steps of this pipeline job.")
+@click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -97,8 +97,8 @@ def list_(
     state: State,
     status: str | None,
     endpoint: str | None,
-    schedule: str | None,
     parent: str | None,
+    schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
@@ -108,8 +108,8 @@ def list_(
     found = state.client().jobs.list(
         status=status,
         endpoint=endpoint,
-        schedule=schedule,
         parent=parent,
+        schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )
@@ -199,6 +199,20 @@ def download(state: State, name: str, download_path: str | None, output_name: st
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(fetched.log(file["path"]), encoding="utf-8")
     state.note(f"Downloaded to {folder}")
+
+
+@job.command()
+@name_option
+@common
+def compare(state: State, name: str) -> None:
+    """Show how the job's challenger compares with its champion; a table for people with -o table."""
+    comparison = state.client().jobs.get(name).comparison()
+    if state.output == "table" and state.query is None:
+        from batchpoint.cli.comparisons import comparison_lines
+
+        click.echo("\n".join(comparison_lines(comparison)))
+    else:
+        state.show(comparison.model_dump(mode="json", exclude_none=True))
 
 
 @job.command()

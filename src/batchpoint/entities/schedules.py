@@ -99,8 +99,8 @@ class ScheduleOptions(Part):
     """Times that passed while no server ran: left out; made up for by one job whose window covers them all; or by one
     job each (the latest 100)."""
     overlap: Literal["allow", "queue", "skip"] = "allow"
-    """When an earlier job of the schedule is not finished: start another one; let one time wait for its end; or leave
-    the time out. New files always wait unless ``allow``."""
+    """When an earlier job of the schedule is not finished: start another one; let the time wait for its turn; or leave
+    it out. New files always wait unless ``allow``."""
     late_seconds: float = Field(default=300.0, ge=0)
     """A time counts as missed when nothing could be started for so long."""
 
@@ -160,8 +160,9 @@ class Schedule(Entity):
 
     @property
     def anchor(self) -> datetime:
-        """When its trigger was given."""
-        return self.anchored_at or datetime.now(UTC)
+        """When its trigger was given: known of every schedule that is stored."""
+        assert self.anchored_at is not None, "the server says when the trigger was given"
+        return self.anchored_at
 
     def next_time(self, after: datetime) -> datetime | None:
         """When it fires first after ``after``; for files, when they are looked for."""

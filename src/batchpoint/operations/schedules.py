@@ -475,6 +475,7 @@ def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:
     """The places that a plan reads and writes, new files apart."""
     ports = [*plan.inputs.values(), *plan.outputs.values()]
     parts = [port if isinstance(port, Input | Output) else _mapping(port) for port in ports]
+    parts = [part for part in parts if not (isinstance(part, Input) and part.query)]  # a database, asked when it is due
     paths = [part.get("path") if isinstance(part, dict) else part.path for part in parts]
     more = [path for part in parts if isinstance(part, Input) for path in part.paths]
     return [path for path in [*paths, *more] if isinstance(path, str) and path != FILES]

@@ -446,7 +446,7 @@ class Jobs:
             "status": str(reason.status if reason else JobStatus.QUEUED),
             "reason": str(reason) if reason else None,
             "cancel_requested": False,
-            "archived": False,
+            "archived": job.archived,
             "endpoint_name": job.endpoint_name,
             "deployment_name": job.deployment_name,
             "compute": job.compute_name,
@@ -455,6 +455,7 @@ class Jobs:
             "request_hash": request_hash,
             "queued_at": now,
             "finished_at": now if reason else None,
+            "progress": job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None,
             "body": _body(job),
         }
         row = connection.execute(jobs.insert().values(values).returning(jobs)).one()

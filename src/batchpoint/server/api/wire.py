@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
@@ -149,10 +149,9 @@ def check_schedule_paths(context: Context, schedule: Schedule) -> None:
         inputs = {name: given for name, given in plan.inputs.items() if given.path != FILES}
         check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
         return
-    for given in (*plan.inputs.values(), *plan.outputs.values()):
-        path = given.get("path") if isinstance(given, dict) else None
-        if isinstance(path, str) and path != FILES and is_local(path) and not _is_reference(path):
-            refuse_local(context, [path])
+    ports = [*plan.inputs.values(), *plan.outputs.values()]
+    found = _paths_in([*ports, plan.job])
+    refuse_local(context, [path for path in found if path != FILES and is_local(path) and not _is_reference(path)])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:
@@ -187,6 +186,19 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 def _database_files(table: OutputTable | None) -> list[str]:
     return [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
+
+
+_PATH_KEYS = frozenset({"path", "code", "component"})
+"""Of pipelines: what may hold a path."""
+
+
+def _paths_in(value: Any) -> Iterator[str]:
+    """What stands where a pipeline may name a path of some machine; bindings are none."""
+    for inner in value if isinstance(value, list) else value.values() if isinstance(value, Mapping) else ():
+        yield from _paths_in(inner)
+    if isinstance(value, Mapping):
+        found = (value.get(key) for key in _PATH_KEYS)
+        yield from (text for text in found if isinstance(text, str) and not text.startswith("${{"))
 
 
 def _is_reference(path: str) -> bool:
