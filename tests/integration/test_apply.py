@@ -275,3 +275,15 @@ def test_a_schedule_comes_after_what_it_starts_and_is_shown_when_it_differs(clie
     (solution / "a-schedule.yml").write_text(schedule.replace("0 3", "0 4"))
     assert said(client.apply(solution)) == [("done", "schedule nightly", ["trigger.expression"])]
     assert {each.state for each in client.remove(solution)} == {"done"}
+
+
+def test_credentials_are_compared_by_the_server_and_never_shown(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "store.yml"
+    text = "type: s3\nname: bucket\nbucket: b\ncredentials: {access_key_id: me, secret_access_key: one}\n"
+    file.write_text(text)
+    client.apply(file)
+    assert said(client.apply(file)) == []
+    file.write_text(text.replace("one", "two"))
+    assert said(client.apply(file)) == [("done", "datastore bucket", ["credentials"])]
+    assert said(client.apply(file)) == []
+    assert "two" not in str(client.datastores.get("bucket").body())

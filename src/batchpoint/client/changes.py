@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
@@ -35,9 +34,6 @@ ORDER: tuple[Kind, ...] = (
 
 BUILT_IN = {("compute", "local"), ("datastore", "workspaceblobstore")}
 """Exist from the start and are never removed."""
-
-CREDENTIALS_MARK = "batchpoint.credentials"
-"""Property of a datastore: a salted hash of the credentials that were applied, which the server never shows."""
 
 CONTENT_MARK = "batchpoint.applied"
 """Tag of a component: a hash of what was declared; what is stored of it holds all that it refers to."""
@@ -101,6 +97,8 @@ class Stored:
     named: dict[tuple[Kind, str], Entity | None] = field(default_factory=dict)
     versions: dict[tuple[Kind, str], list[Asset]] = field(default_factory=dict)
     """The newest first, archived ones among them."""
+    same_credentials: set[str] = field(default_factory=set)
+    """Datastores that have the credentials which are declared for them."""
 
 
 @dataclass(frozen=True)
@@ -258,15 +256,6 @@ def removals_of(declarations: Sequence[Declaration], stored: Stored) -> list[Rem
     return [_removal(each, stored, endpoints) for each in reversed(in_order(declarations))]
 
 
-def credentials_mark(datastore: Datastore, salt: str | None = None) -> str:
-    """A salted hash of a datastore's credentials, made slow so that it tells nothing to those who may read it."""
-    salt = salt or secrets.token_hex(8)
-    shown = datastore.credentials.model_dump(exclude_none=True) if datastore.credentials else {}
-    plain = {key: each.get_secret_value() if hasattr(each, "get_secret_value") else each for key, each in shown.items()}
-    digest = hashlib.scrypt(json.dumps(plain, sort_keys=True).encode(), salt=salt.encode(), n=2**14, r=8, p=1)
-    return f"{salt}${digest.hex()[:32]}"
-
-
 class _Planner:
     """Goes through the declarations in order, knowing which versions the assets so far will have."""
 
@@ -408,26 +397,13 @@ class _Planner:
         return replace(change, send=entity.model_copy(update=kept))
 
     def _datastore(self, declaration: Declaration, entity: Datastore, before: Datastore | None) -> Change:
-        """Secrets are not shown, so they are compared by the mark that the last apply has left."""
-        mark = before.properties.get(CREDENTIALS_MARK) if before else None
-        bare = before.properties if before else {}
-        seen = {key: value for key, value in bare.items() if key != CREDENTIALS_MARK}
+        """Secrets are compared by the server, which shows none. Those that no file declares stay as they are."""
         hidden = entity.model_copy(update={"credentials": None})
-        old = before.model_copy(update={"properties": seen}) if before else None
-        change = _change(declaration, old, hidden, entity)
-        if entity.credentials is None:
-            kept = {**entity.properties, **({CREDENTIALS_MARK: mark} if mark else {})}
-            return replace(change, send=entity.model_copy(update={"properties": kept}))
-        new_mark = credentials_mark(entity, mark.split("$")[0] if mark else None)
-        send = entity.model_copy(update={"properties": {**entity.properties, CREDENTIALS_MARK: new_mark}})
-        known = before is not None and before.has_credentials and mark == new_mark
-        if before is None or known:
-            return replace(change, send=send)
-        fields = (
-            *change.fields,
-            FieldChange("credentials", "others" if before.has_credentials else None, "as declared"),
-        )
-        return replace(change, action="update", fields=fields, send=send)
+        change = _change(declaration, before, hidden, entity)
+        if before is None or entity.credentials is None or entity.name in self._stored.same_credentials:
+            return change
+        secret = FieldChange("credentials", "others" if before.has_credentials else None, "as declared")
+        return replace(change, action="update", fields=(*change.fields, secret))
 
     def _compared(
         self, declaration: Declaration, expected: Entity, send: Entity, *, ignoring: frozenset[str] = frozenset()
