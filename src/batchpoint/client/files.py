@@ -29,6 +29,7 @@ from batchpoint.entities.documents import (
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
+from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError
 
 
@@ -332,12 +333,16 @@ def _with_secrets(entity: Entity) -> dict[str, Any]:
     body = entity.given()
     credentials = getattr(entity, "credentials", None)
     if credentials is not None:
-        shown = credentials.model_dump(exclude_none=True)
-        body["credentials"] = {
-            key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
-            for key, value in shown.items()
-        }
+        body["credentials"] = with_secrets(credentials)
     return body
+
+
+def with_secrets(credentials: DatastoreCredentials) -> dict[str, str]:
+    """Credentials in clear, for the body of a request and nothing else."""
+    shown = credentials.model_dump(exclude_none=True)
+    return {
+        key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in shown.items()
+    }
 
 
 def _files_of(local: str) -> list[tuple[str, Path]]:
