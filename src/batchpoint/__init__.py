@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from batchpoint.entities.jobs import Overrides as Overrides
     from batchpoint.entities.jobs import Progress as Progress
     from batchpoint.entities.jobs import Receipt as Receipt
+    from batchpoint.entities.pipeline_deployments import CommandJob as CommandJob
+    from batchpoint.entities.pipeline_deployments import PipelineDeployment as PipelineDeployment
+    from batchpoint.entities.pipelines import CommandStep as CommandStep
+    from batchpoint.entities.pipelines import Component as Component
+    from batchpoint.entities.pipelines import ParallelStep as ParallelStep
+    from batchpoint.entities.pipelines import ParallelTask as ParallelTask
+    from batchpoint.entities.pipelines import Pipeline as Pipeline
+    from batchpoint.entities.pipelines import PipelineSettings as PipelineSettings
+    from batchpoint.entities.pipelines import PipelineStep as PipelineStep
     from batchpoint.entities.resources import Compute as Compute
     from batchpoint.entities.resources import Datastore as Datastore
     from batchpoint.entities.schedules import Schedule as Schedule
@@ -53,6 +62,10 @@ _PUBLIC = {
         "ScoringOptions",
     ),
     "batchpoint.entities.jobs": ("Input", "JobStatus", "Output", "Overrides", "Progress", "Receipt"),
+    "batchpoint.entities.pipeline_deployments": ("CommandJob", "PipelineDeployment"),
+    "batchpoint.entities.pipelines": (
+        "CommandStep", "Component", "ParallelStep", "ParallelTask", "Pipeline", "PipelineSettings", "PipelineStep",
+    ),
     "batchpoint.entities.resources": ("Compute", "Datastore"),
     "batchpoint.entities.schedules": (
         "Schedule", "ScheduleOptions", "ScheduleRun", "ScheduledInvoke", "ScheduledJob",

@@ -12,6 +12,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
@@ -35,6 +36,7 @@ class Workspace:
     endpoints: Endpoints
     jobs: Jobs
     pipelines: Pipelines
+    published_pipelines: PublishedPipelines
     schedules: Schedules
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
@@ -59,8 +61,8 @@ class Workspace:
         places = Places(registry)
         job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
-        endpoints = Endpoints(registry, assets, places, job_queued)
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
+        endpoints = Endpoints(registry, assets, places, pipelines, job_queued)
         return cls(
             settings=settings,
             registry=registry,
@@ -70,6 +72,7 @@ class Workspace:
             endpoints=endpoints,
             jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
             pipelines=pipelines,
+            published_pipelines=PublishedPipelines(registry, assets, pipelines),
             schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,

@@ -34,6 +34,8 @@ def invoke(shipped: Shipped, example: Path, endpoint: str, *options: str) -> Pat
     """Deploy the example, score its data to the end, and download the output."""
     shipped.ok("endpoint", "create", "--file", "endpoint.yml", cwd=example)
     shipped.ok("deployment", "create", "--file", "deployment.yml", "--set-default", cwd=example)
+    applied = shipped.ok("apply", "--file", ".", "--dry-run", cwd=example)
+    assert "0 changes" in applied, "what the commands made is what the files declare"
     asked = ["--name", endpoint, "--input", "made/data", "--job-name", "job", "--stream", *options]
     shipped.ok("endpoint", "invoke", *asked, cwd=example)
     shipped.ok("job", "download", "--name", "job", "--download-path", "output", cwd=example)

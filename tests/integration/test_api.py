@@ -273,7 +273,8 @@ def test_relative_paths_are_refused_even_here(client: httpx.Client) -> None:
 def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -> None:
     with served(context, None) as client:
         assert client.get("/healthz").json()["id"] == "s1"
-        assert set(client.get("/readyz").json()["checks"]) == {"registry", "dispatcher", "follower"}
+        loops = {"dispatcher", "follower", "pipelines", "pipeline-leases", "scheduler"}
+        assert set(client.get("/readyz").json()["checks"]) == {"registry", *loops}
         context.background.stop()
         assert client.get("/readyz").status_code == 503
         context.background = Background(context.workspace, runner_parent=FAKE_RUNNER)

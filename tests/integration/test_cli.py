@@ -237,7 +237,7 @@ def test_lists_are_json_unless_a_table_is_asked_for(server: FakeServer, batchpoi
     server.routes["GET /jobs"] = {"value": [JOB], "next": None}
 
     assert json.loads(batchpoint("job list").out)[0]["name"] == "one"
-    assert batchpoint("job list -o table").out.splitlines()[0].split() == ["name", "status"]
+    assert batchpoint("job list -o table").out.splitlines()[0].split() == ["name", "type", "status"]
     assert server.requests[0].query == {"limit": "50", "archived": "exclude"}
 
 

@@ -75,13 +75,12 @@ def planned_without_bytes(spec: ScoringSpec, tmp_path: Path) -> tuple[Plan, list
     return result, list(result)
 
 
-def test_a_large_file_is_cut_and_small_ones_are_packed(data: Path, tmp_path: Path) -> None:
+def test_a_large_file_is_cut_and_small_ones_are_whole(data: Path, tmp_path: Path) -> None:
     (data / "a_big.csv").write_text("n\n" + "12345678\n" * 1000)
     for i in range(10):
         (data / f"small{i}.csv").write_text("n\n1\n2\n")
     _, batches = planned(spec_of(data, split=SplitSpec(by="bytes", bytes=4000)), tmp_path)
-    assert [batch.items for batch in batches] == [444, 444, 132]
-    assert {piece.file.name for piece in batches[-1].slices} == {"a_big.csv", *(f"small{i}.csv" for i in range(10))}
+    assert [batch.items for batch in batches] == [444, 444, 112, *[2] * 10]
 
 
 def test_mini_batches_of_rows_hold_no_more_than_that_many(data: Path, tmp_path: Path) -> None:
@@ -228,3 +227,12 @@ def test_a_first_line_of_numbers_is_told_to_be_the_header(data: Path, tmp_path: 
     (data / "a.csv").write_text(f"{first}\n3,4\n")
     result, _ = planned(spec_of(data), tmp_path)
     assert [("csv.header" in notice) for notice in result.notices] == [True] * told
+
+
+def test_a_mini_batch_whose_bytes_were_asked_for_stays_within_one_file(data: Path, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (data / name).write_text("n\n1\n2\n")
+    _, asked = planned(spec_of(data, split=SplitSpec(by="bytes", bytes=1 << 20)), tmp_path)
+    assert [[piece.file.name for piece in batch.slices] for batch in asked] == [["a.csv"], ["b.csv"]]
+    _, chosen = planned(spec_of(data), tmp_path)
+    assert [[piece.file.name for piece in batch.slices] for batch in chosen] == [["a.csv", "b.csv"]]

@@ -91,9 +91,11 @@ def update_endpoint(
 @click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out.")
 @click.option("--recursive", is_flag=True, help="Explore sub-folders.")
-@click.option("-f", "--file", metavar="FILE", help="YAML file with inputs and outputs.")
-@click.option("--inputs", "inputs_path", metavar="FILE", help="YAML file with inputs.")
-@click.option("--outputs", "outputs_path", metavar="FILE", help="YAML file with outputs.")
+@click.option("-f", "--file", "--input-file", "file", metavar="FILE", help="YAML file with inputs and outputs.")
+@click.option(
+    "--inputs", "input_texts", multiple=True, metavar="FILE|NAME=VALUE", help="YAML file with inputs, or one."
+)
+@click.option("--outputs", "output_texts", multiple=True, metavar="FILE|NAME=PATH", help="YAML file, or one output.")
 @click.option("--output-path", help="Where to write: local folder, azureml://datastores/…, URL.")
 @click.option("-c", "--instance-count", type=click.IntRange(1), help="Instances for this job.")
 @click.option("-m", "--mini-batch-size", type=click.IntRange(1), help="Items of a mini-batch for this job.")
@@ -108,10 +110,10 @@ def update_endpoint(
 def invoke(
     state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
-    """Ask a deployment to score an input. Prints the job; --stream follows it to its end."""
+    """Ask a deployment to score an input, or to run its pipeline. Prints the job; --stream follows it to its end."""
     inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
-    inputs |= _declared_in(given.pop("inputs_path"), "inputs")
-    outputs |= _declared_in(given.pop("outputs_path"), "outputs")
+    inputs |= _files_or_pairs(given.pop("input_texts"), "inputs")
+    outputs |= _files_or_pairs(given.pop("output_texts"), "outputs")
     told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive", "input_query")}
     if (input_path := given.pop("input_path")) is not None:
         inputs = {"input": _input(input_path, **told)}
@@ -255,6 +257,20 @@ def _input(
     return {"path": path, **{key: value for key, value in {**told, "query": input_query}.items() if value}}
 
 
+def _files_or_pairs(texts: tuple[str, ...], key: str) -> dict[str, Any]:
+    """Each text is a YAML file, or ``name=value``."""
+    from pathlib import Path
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, is_pair, value = text.partition("=")
+        if is_pair and not Path(text).exists():
+            found[name] = value
+        else:
+            found |= _declared_in(text, key)
+    return found
+
+
 def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str, Any]:
     """Inputs or outputs of a YAML file; local paths in it are relative to it.
 
@@ -265,7 +281,7 @@ def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str
     from pathlib import Path
 
     from batchpoint.client.files import absolute, read_yaml
-    from batchpoint.entities.documents import is_local, suggestion
+    from batchpoint.entities.documents import is_local, looks_like_a_path, suggestion
     from batchpoint.errors import InvalidEntityError
 
     document, known = read_yaml(path), {"inputs", "outputs"}
@@ -278,12 +294,18 @@ def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str
     else:
         value = {key: value}
     found = value.get(key) or {}
-    if not isinstance(found, dict) or not all(isinstance(item, dict) for item in found.values()):
-        raise InvalidEntityError(f"{path}: under '{key}' each name must hold a mapping with 'path'.")
+    if not isinstance(found, dict):
+        raise InvalidEntityError(f"{path}: under '{key}' each name must hold a mapping with 'path', or a value.")
     folder = Path(path).parent.absolute()
+
+    def placed(text: Any) -> Any:
+        return absolute(text, folder) if isinstance(text, str) and is_local(text) else text
+
     return {
-        name: {**item, "path": absolute(item["path"], folder)}
-        if isinstance(item.get("path"), str) and is_local(item["path"])
+        name: {**item, "path": placed(item["path"])}
+        if isinstance(item, dict) and "path" in item
+        else placed(item)
+        if isinstance(item, str) and looks_like_a_path(item)
         else item
         for name, item in found.items()
     }

@@ -1,4 +1,4 @@
-"""``model``, ``data``, ``environment``, ``datastore``, ``compute``: create, show, list, update, archive, delete."""
+"""Assets and resources: ``model``, ``component``, ``compute`` and the like, created, shown, changed, taken away."""
 
 from __future__ import annotations
 
@@ -261,6 +261,8 @@ environment = _asset_group(
     click.option("--os-type", help="linux or windows."),
     click.option("--datastore", help="Datastore to keep it in."),
 )
+
+component = _asset_group("component", "components", "Steps and pipelines to be used by name.")
 
 datastore = _resource_group(
     "datastore",

@@ -1,6 +1,10 @@
-"""``job``: show, list, stream, wait, cancel, retry, download, errors, logs."""
+"""``job``: create, validate, show, list, stream, wait, cancel, retry, download, errors, logs."""
 
 from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,14 +14,23 @@ from batchpoint.cli.options import (
     archived_options,
     changes_of,
     common,
+    file_option,
     limit_option,
     name_option,
+    no_wait_option,
+    set_option,
     tags_of,
     tags_option,
     update_options,
 )
 
-JOB_COLUMNS = ("name", "status", "endpoint_name", "deployment_name", "queued_at", "finished_at")
+if TYPE_CHECKING:
+    from batchpoint.client.jobs import Job
+    from batchpoint.entities.jobs import Job as JobEntity
+
+JOB_COLUMNS = ("name", "type", "step_name", "status", "endpoint_name", "deployment_name", "queued_at", "finished_at")
+
+STEP_COLUMNS = ("step", "status", "seconds", "rows", "job", "reused_from")
 
 
 @click.group("job")
@@ -26,16 +39,55 @@ def job() -> None:
 
 
 @job.command()
+@file_option(required=True, text="YAML file of a pipeline, or of a command.")
+@click.option("-n", "--name", help="Name of the job; one is made up when neither this nor the file gives one.")
+@set_option
+@click.option("--skip-validation", is_flag=True, help="Accepted; a job that cannot work is refused anyway.")
+@click.option("-s", "--stream", "streamed", is_flag=True, help="Show the log and the progress until the job ends.")
+@no_wait_option
+@common
+def create(
+    state: State, file: str, name: str | None, assignments: tuple[str, ...], skip_validation: bool, streamed: bool
+) -> None:
+    """Start a pipeline, or a command by itself. Prints the job; --stream follows it to its end."""
+    del skip_validation  # Azure's command line has it; here the server looks at everything in one go
+    named = (f"name={name}",) if name else ()
+    started = state.client().jobs.create_or_update(file, set=(*assignments, *named))
+    if streamed:
+        stream_to_end(state, started)
+    if not streamed or state.output or state.query:
+        state.show(_body(started))
+
+
+@job.command()
+@file_option(required=True, text="YAML file of a pipeline, or of a command.")
+@set_option
+@common
+def validate(state: State, file: str, assignments: tuple[str, ...]) -> None:
+    """Name every fault of a file, with its line; nothing is stored or started."""
+    state.client().jobs.validate(file, set=assignments)
+    state.note(f"{file} is valid.")
+
+
+@job.command()
 @name_option
 @common
 def show(state: State, name: str) -> None:
-    """Show one."""
-    state.show(state.client().jobs.get(name).entity.body())
+    """Show one; a pipeline with its steps."""
+    found = state.client().jobs.get(name)
+    body = _body(found)
+    if state.output == "table" and not state.query and "steps" in body:
+        state.show(body, columns=JOB_COLUMNS)
+        click.echo()
+        state.show(body["steps"], columns=STEP_COLUMNS)
+    else:
+        state.show(body)
 
 
 @job.command("list")
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
+@click.option("-p", "--parent-job-name", "parent", help="The steps of this pipeline job.")
 @click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
@@ -45,16 +97,18 @@ def list_(
     state: State,
     status: str | None,
     endpoint: str | None,
+    parent: str | None,
     schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
     all_results: bool,
 ) -> None:
-    """List jobs, the newest first; 50 when nothing else is said."""
+    """List jobs, the newest first; 50 when nothing else is said. Steps of pipelines are listed by their parent."""
     found = state.client().jobs.list(
         status=status,
         endpoint=endpoint,
+        parent=parent,
         schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
@@ -66,18 +120,8 @@ def list_(
 @name_option
 @common
 def stream(state: State, name: str) -> None:
-    """Show the log and the progress until the job ends."""
-    from batchpoint.cli.printing import end, summary
-
-    followed = state.client().jobs.get(name)
-    try:
-        followed.stream(raise_on_failure=False)
-    except KeyboardInterrupt:
-        state.note(f"The job goes on. Stop it with 'batchpoint job cancel -n {name}'.")
-        raise
-    for line in summary(followed.entity):
-        state.note(line)
-    end(followed.entity)
+    """Show the log and the progress until the job ends; of a pipeline, those of its steps."""
+    stream_to_end(state, state.client().jobs.get(name))
 
 
 @job.command()
@@ -114,7 +158,20 @@ def cancel(state: State, name: str) -> None:
 @click.option("--current-deployment", is_flag=True, help="Score with the deployment as it is now, not as it was.")
 @common
 def retry_failed(state: State, name: str, streamed: bool, current_deployment: bool) -> None:
-    """Score only the failed items again and merge them into the same output."""
+    """Score only the failed items again and merge them into the same output; go on with a pipeline that failed."""
+    _retry(state, name, streamed=streamed, current_deployment=current_deployment)
+
+
+@job.command()
+@name_option
+@click.option("-s", "--stream", "streamed", is_flag=True, help="Wait for the end, showing progress.")
+@common
+def retry(state: State, name: str, streamed: bool) -> None:
+    """Go on with a pipeline from its failed steps; of another job, score its failed items again."""
+    _retry(state, name, streamed=streamed, current_deployment=False)
+
+
+def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool) -> None:
     again = state.client().jobs.retry_failed(name, current_deployment=current_deployment)
     if streamed:
         from batchpoint.cli.printing import follow
@@ -127,15 +184,15 @@ def retry_failed(state: State, name: str, streamed: bool, current_deployment: bo
 @job.command()
 @name_option
 @click.option("-p", "--download-path", help="Folder to copy into.  [default: a folder named after the job]")
-@click.option("--output-name", type=click.Choice(["score"]), help="Which output; there is one.")
+@click.option("--output-name", help="Which output; STEP.OUTPUT is that of a step.  [default: all]")
 @click.option("--all", "everything", is_flag=True, help="Logs too, in the folder logs.")
 @common
-def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:  # noqa: ARG001 - accepted, as Azure's command line does; there is one output
-    """Copy the files of the output: predictions, failed items, receipt."""
+def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:
+    """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote."""
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)
-    folder = fetched.download(download_path or name)
+    folder = fetched.download(download_path or name, output_name=output_name)
     if everything:
         for file in fetched.logs():
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")
@@ -194,3 +251,60 @@ def archive(state: State, name: str) -> None:
 def restore(state: State, name: str) -> None:
     """Show an archived job in lists again."""
     state.client().jobs.restore(name)
+
+
+def stream_to_end(state: State, job: Job) -> None:
+    """Print what happens until the end, then how it ended; leaves with exit code 1 when that was not well."""
+    from batchpoint.cli.printing import end, render, summary
+
+    try:
+        job.stream(raise_on_failure=False)
+    except KeyboardInterrupt:
+        state.note(f"The job goes on. Stop it with 'batchpoint job cancel -n {job.name}'.")
+        raise
+    if job.entity.type == "pipeline":
+        state.note(render(_steps(job), output="table", columns=STEP_COLUMNS))
+    for line in summary(job.entity):
+        state.note(line)
+    end(job.entity)
+
+
+def _body(job: Job) -> dict[str, Any]:
+    """The record of a job; of a pipeline with a line for each step that was started."""
+    body = job.entity.body()
+    return {**body, "steps": _steps(job)} if job.entity.type == "pipeline" else body
+
+
+def _steps(job: Job) -> list[dict[str, Any]]:
+    return [_step(name, step.entity) for name, step in job.steps().items()]
+
+
+def _step(name: str, job: JobEntity) -> dict[str, Any]:
+    seconds = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else None
+    return {
+        "step": name,
+        "status": job.status.value,
+        "job": job.name,
+        "reused_from": job.reused_job_name,
+        "seconds": None if seconds is None else round(seconds, 1),
+        "rows": job.receipt.output_rows if job.receipt else None,
+    }
+
+
+@job.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 90s, 30m, 4h or 2d.")
+@click.option("--dry-run", is_flag=True, help="Show which jobs these are, and leave them alone.")
+@common
+def sweep(state: State, older_than: str, dry_run: bool) -> None:
+    """Cancel every unfinished job that was started longer ago; they get the tag batchpoint.swept."""
+    swept = state.client().jobs.sweep(_age(older_than), dry_run=dry_run)
+    state.show([one.entity.body() for one in swept], columns=JOB_COLUMNS)
+    state.note(f"{len(swept)} {'would be' if dry_run else 'were'} canceled.")
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{text!r}: write a number and s, m, h or d, as 4h.", param_hint="--older-than")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    return timedelta(**{units[found[2]]: float(found[1])})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
@@ -12,24 +13,29 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
 from batchpoint.client.jobs import Job, entity_of, inside
+from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
+from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
-from batchpoint.entities.jobs import Input, InvokeRequest, Output, Overrides
+from batchpoint.entities.jobs import Input, InvokeRequest, JobStatus, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
+from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
+from batchpoint.entities.pipelines import Component, InputPort, Pipeline
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduleRun
-from batchpoint.errors import RequestError
+from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
 
 __all__ = ["Client", "Job", "load"]
 
 AnyAsset = TypeVar("AnyAsset", bound=Asset)
 AnyEntity = TypeVar("AnyEntity", bound=Entity)
+Asked = TypeVar("Asked")
 
 Archived = Literal["exclude", "only", "include"]
 
@@ -70,11 +76,13 @@ class Client:
         self.data = Assets(connection, self.files, "data", Data)
         self.environments = Assets(connection, self.files, "environments", Environment)
         self.codes = Assets(connection, self.files, "codes", Code)
+        self.components = Assets(connection, self.files, "components", Component)
         self.computes = Computes(connection, self.files, "computes", Compute)
         self.datastores = Datastores(connection, self.files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self.files)
-        self.jobs = Jobs(connection)
+        self.jobs = Jobs(connection, self.files)
+        self.pipelines = Pipelines(connection, self.files)
         self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
@@ -102,10 +110,9 @@ class Client:
             _warn_about_version(self.url, str(self._server.get("version")))
         return self._server
 
-    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Entity:
-        """Any entity, by its class."""
-        door = self.door(kind_of(entity))
-        return cast("Entity", door.create_or_update(entity, progress=progress))
+    def create_or_update(self, entity: Entity, *, progress: ByteProgress | None = None) -> Any:
+        """Any entity, by its class; answers with it as it is stored, or with the ``Job`` that it starts."""
+        return self.door(kind_of(entity)).create_or_update(entity, progress=progress)
 
     def apply(
         self,
@@ -151,10 +158,12 @@ class Client:
             "data": self.data,
             "environment": self.environments,
             "code": self.codes,
+            "component": self.components,
             "compute": self.computes,
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
+            "job": self.jobs,
             "schedule": self.schedules,
         }
         return doors[kind]
@@ -315,7 +324,7 @@ class Endpoints(Resources[BatchEndpoint]):
         endpoint_name: str,
         *,
         input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
-        inputs: Mapping[str, InputLike] | None = None,
+        inputs: Mapping[str, InputLike | LiteralValue] | None = None,
         deployment_name: str | None = None,
         job_name: str | None = None,
         experiment_name: str | None = None,
@@ -333,7 +342,7 @@ class Endpoints(Resources[BatchEndpoint]):
         Args:
             endpoint_name: the endpoint.
             input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
-            inputs: the same, by name, instead of ``input``.
+            inputs: the same, by name, instead of ``input``; those of a pipeline deployment may be plain values too.
             deployment_name: None asks the default deployment.
             job_name: None lets the server choose.
             experiment_name: recorded with the job.
@@ -354,9 +363,11 @@ class Endpoints(Resources[BatchEndpoint]):
         given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
         changes = read_overrides(given)
         files = self._files()
+        data, literals = self._apart(endpoint_name, deployment_name, _one_way(input, inputs))
         places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
         asked = {
-            "inputs": {key: _input(value, files, progress) for key, value in _one_way(input, inputs).items()},
+            "inputs": {key: _input(value, files, progress) for key, value in data.items()},
+            "literals": literals,
             "outputs": {key: _output(value, files) for key, value in places.items()},
             "deployment_name": deployment_name,
             "job_name": job_name or changes.job_name,
@@ -373,6 +384,40 @@ class Endpoints(Resources[BatchEndpoint]):
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
+
+    def _apart(
+        self, endpoint_name: str, deployment_name: str | None, given: Mapping[str, Any]
+    ) -> tuple[dict[str, InputLike], dict[str, LiteralValue]]:
+        """Data and plain values. What a mere text is, only the deployment knows: it is asked when there is one."""
+        data: dict[str, InputLike] = {}
+        literals: dict[str, LiteralValue] = {}
+        ports: Mapping[str, Any] | None = None
+        for name, value in given.items():
+            if isinstance(value, str):
+                ports = self._ports(endpoint_name, deployment_name) if ports is None else ports
+                is_data = not ports or (name in ports and ports[name].type in DATA_TYPES)
+            else:
+                is_data = literal_in(value) is None
+            if is_data:
+                data[name] = value
+            else:
+                literals[name] = value if isinstance(value, str) else cast("LiteralValue", literal_in(value))
+        return data, literals
+
+    def _ports(self, endpoint_name: str, deployment_name: str | None) -> Mapping[str, InputPort]:
+        """The inputs of a pipeline deployment's component; none for a model deployment, or where the invoke will say
+        what is wrong."""
+        try:
+            name = deployment_name or self.get(endpoint_name).defaults.deployment_name
+            path = address("endpoints", endpoint_name, "deployments", name or "-")
+            deployment = _deployment(self._connection.get(path))
+            if isinstance(deployment, BatchDeployment) or not isinstance(deployment.component, str):
+                return {}
+            reference = parse_reference(deployment.component)
+            found = self._connection.get(address("components", reference.name), version=reference.version)
+            return entity_of(Component, found).inputs
+        except NotFoundError:
+            return {}
 
     def list_jobs(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[Job]:
         """The jobs of an endpoint, the newest first."""
@@ -432,12 +477,12 @@ class Deployments:
 
     def create_or_update(
         self,
-        deployment: BatchDeployment,
+        deployment: AnyDeployment,
         *,
         set_default: bool = False,
         skip_script_validation: bool = False,
         progress: ByteProgress | None = None,
-    ) -> BatchDeployment:
+    ) -> AnyDeployment:
         """Store a deployment under its endpoint; models, code and environments declared in place are registered.
 
         Args:
@@ -456,21 +501,21 @@ class Deployments:
             "skip_script_validation": True if skip_script_validation else None,
         }
         path = self._path(deployment.endpoint_name, deployment.name)
-        return entity_of(BatchDeployment, self._connection.send("PUT", path, body=body, params=params, timeout=300))
+        return _deployment(self._connection.send("PUT", path, body=body, params=params, timeout=300))
 
-    def get(self, name: str, endpoint_name: str) -> BatchDeployment:
+    def get(self, name: str, endpoint_name: str) -> AnyDeployment:
         """One deployment."""
-        return entity_of(BatchDeployment, self._connection.get(self._path(endpoint_name, name)))
+        return _deployment(self._connection.get(self._path(endpoint_name, name)))
 
-    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[BatchDeployment]:
+    def list(self, endpoint_name: str, *, limit: int | None = None) -> Iterator[AnyDeployment]:
         """The deployments of an endpoint."""
         for item in self._connection.pages(address("endpoints", endpoint_name, "deployments"), limit=limit):
-            yield entity_of(BatchDeployment, item)
+            yield _deployment(item)
 
-    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> BatchDeployment:
+    def update(self, name: str, endpoint_name: str, *, changes: Mapping[str, Any]) -> AnyDeployment:
         """Change some keys; nested mappings are merged."""
         body = self._connection.send("PATCH", self._path(endpoint_name, name), body=dict(changes))
-        return entity_of(BatchDeployment, body)
+        return _deployment(body)
 
     def delete(self, name: str, endpoint_name: str) -> None:
         """Remove it.
@@ -493,8 +538,74 @@ class Deployments:
 class Jobs:
     """Jobs by name. Each verb is also a method of the ``Job`` itself."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, files: Callable[[], LocalFiles]) -> None:
         self._connection = connection
+        self._files = files
+
+    def create_or_update(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        idempotency_key: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Job:
+        """Start a pipeline, or a command by itself; answers at once with the job. A job never changes once it is there.
+
+        Args:
+            job: the pipeline or command, or the YAML file of one.
+            set: ``a.b=c`` for a file, applied before it is checked.
+            idempotency_key: the same key with the same job answers with the job that was made then; None makes a new
+                key, which keeps a repeated *connection attempt* from starting two jobs.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: with every fault of the pipeline; of a file with its lines.
+            AlreadyExistsError: there is a job of that name.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+
+        def start(body: dict[str, Any]) -> Job:
+            answered = self._connection.send("POST", "/jobs", body=body, headers=headers, timeout=300)
+            return Job(self._connection, entity_of(JobEntity, answered))
+
+        return self._with_body(job, set, progress, start)
+
+    def validate(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+    ) -> None:
+        """Look for every fault of a pipeline, or of a command, without storing or starting anything.
+
+        Raises:
+            InvalidEntityError: as ``create_or_update``; ``details['problems']`` lists them.
+        """
+
+        def check(body: dict[str, Any]) -> None:
+            found = self._connection.send("POST", "/jobs/validate", body=body, timeout=300)
+            if not found["valid"]:
+                raise InvalidEntityError(found["message"], problems=found["problems"])
+
+        self._with_body(job, set, None, check)
+
+    def _with_body(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        assignments: Iterable[str],
+        progress: ByteProgress | None,
+        ask: Callable[[dict[str, Any]], Asked],
+    ) -> Asked:
+        """Ask for something with the body of a job; faults of a file are told with its lines."""
+        if isinstance(job, Pipeline | CommandJob):
+            return ask(self._files().entity_body("job", job, progress=progress))
+        document, kind = declared_document("job", path=job, assignments=assignments)
+        entity = document.entity(kind)
+        try:
+            return ask(self._files().entity_body("job", entity, progress=progress))
+        except InvalidEntityError as error:
+            raise document.located(error) from None
 
     def get(self, name: str) -> Job:
         """One job."""
@@ -505,12 +616,13 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
+        parent: str | None = None,
         schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Jobs, the newest first."""
-        query = {"status": status, "endpoint": endpoint, "schedule": schedule, "archived": archived}
+        """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 
@@ -523,9 +635,27 @@ class Jobs:
         """Ask a job to stop."""
         return self.get(name).cancel()
 
+    def sweep(self, older_than: timedelta, *, dry_run: bool = False) -> Sequence[Job]:
+        """Cancel every unfinished job that was started longer ago (or queued, if it never was); answers with them.
+
+        Each gets the tag ``batchpoint.swept``, which says why it was canceled.
+        """
+        latest = datetime.now(UTC) - older_than
+        active = [job for status in JobStatus if not status.is_finished for job in self.list(status=status.value)]
+        swept = [job for job in active if (job.entity.started_at or job.entity.queued_at or latest) < latest]
+        for job in [] if dry_run else swept:
+            since = job.entity.started_at or job.entity.queued_at
+            self.update(job.name, changes={"tags": {"batchpoint.swept": f"active since {since}, over {older_than}"}})
+            job.cancel()
+        return swept
+
     def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
         """``Job.retry_failed``."""
         return self.get(name).retry_failed(current_deployment=current_deployment)
+
+    def retry(self, name: str) -> Job:
+        """``Job.retry``."""
+        return self.get(name).retry()
 
     def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
         """``Job.wait``."""
@@ -535,9 +665,9 @@ class Jobs:
         """``Job.stream``."""
         return self.get(name).stream()
 
-    def download(self, name: str, path: str | Path | None = None) -> Path:
+    def download(self, name: str, path: str | Path | None = None, *, output_name: str | None = None) -> Path:
         """``Job.download``."""
-        return self.get(name).download(path)
+        return self.get(name).download(path, output_name=output_name)
 
     def archive(self, name: str) -> None:
         """Hide a job from lists."""
@@ -588,6 +718,11 @@ def _warn_about_version(url: str, version: str) -> None:
         warnings.warn(message, VersionMismatchWarning, stacklevel=3)
 
 
+def _deployment(body: Any) -> AnyDeployment:
+    is_pipeline = isinstance(body, Mapping) and body.get("type") == "pipeline"
+    return entity_of(PipelineDeployment, body) if is_pipeline else entity_of(BatchDeployment, body)
+
+
 def _named(name: str, version: str | None, label: str | None) -> tuple[str, str | None, str | None]:
     """A name that may be a whole reference, with version and label taken out of it."""
     reference = parse_reference(name)
@@ -600,12 +735,12 @@ def _mapping(overrides: Overrides | Mapping[str, Any]) -> Mapping[str, Any]:
     return overrides
 
 
-def _one_way(one: InputLike | None, many: Mapping[str, InputLike] | None) -> Mapping[str, InputLike]:
+def _one_way(one: InputLike | None, many: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if one is not None and many:
         raise RequestError("Give either 'input' or 'inputs', not both.")
-    if one is None and not many:
+    if one is None and many is None:
         raise RequestError("Input path can't be empty for batch endpoint invoke: give 'input'.")
-    return {"input": one} if one is not None else (many or {})
+    return {"input": Input(path=str(one)) if isinstance(one, str) else one} if one is not None else (many or {})
 
 
 def _input(given: InputLike, files: LocalFiles, progress: ByteProgress | None) -> Input:

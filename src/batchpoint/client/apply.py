@@ -22,10 +22,10 @@ from batchpoint.client.changes import (
     wanted,
 )
 from batchpoint.client.declarations import Solution, placed, read_solution
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import BatchpointError, NotFoundError
 
@@ -37,8 +37,9 @@ State = Literal["planned", "done", "unchanged", "failed", "not reached"]
 Step = Change | Removal
 
 _LEFT_OUT = frozenset(
-    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state"}
-)
+    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
+     "anchored_at", "next_run_at"}
+)  # fmt: skip
 """Set by the server, and not sent to it."""
 
 
@@ -196,7 +197,7 @@ def _remove(client: Client, removal: Removal) -> None:
         elif removal.kind == "deployment" and removal.action == "delete":
             endpoint, _, deployment = removal.name.partition("/")
             client.deployments.delete(deployment, endpoint)
-        elif removal.kind == "schedule" and removal.action == "delete":
+        elif removal.kind == "schedule":
             client.schedules.delete(removal.name, force=True)
         elif removal.action == "delete":
             client.door(removal.kind).delete(removal.name)

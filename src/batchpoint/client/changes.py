@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, cast
 
-from batchpoint.entities.assets import ASSET_KINDS, Model
+from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.errors import ConflictError, InvalidEntityError
@@ -151,7 +152,11 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
             if isinstance(given, str):
                 yield Wanted(kind, asset_reference(given), key)
     if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
-        yield Wanted("endpoint", Reference(entity.create_job.endpoint_name), "create_job.endpoint_name")
+        plan = entity.create_job
+        yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
+        if plan.deployment_name:
+            name = f"{plan.endpoint_name}/{plan.deployment_name}"
+            yield Wanted("deployment", Reference(name), "create_job.deployment_name")
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
@@ -503,7 +508,8 @@ def _needed(declaration: Declaration, declarations: Sequence[Declaration]) -> li
             if other.kind != each.kind or other is declaration:
                 continue
             version = other.entity.version if isinstance(other.entity, Asset) else None
-            if other.entity.name == each.reference.name and each.reference.version in (None, version):
+            name = other.entity.name if isinstance(other.entity, Asset) else other.name
+            if name == each.reference.name and each.reference.version in (None, version):
                 found.append(position)
     return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import (
     ENTITY_KINDS,
     Document,
+    Key,
     Kind,
     LocalPath,
     is_local,
+    kind_by_schema,
     local_paths,
+    model_of,
     read_assignment,
     read_document,
 )
@@ -52,9 +56,21 @@ def declared(
     Raises:
         InvalidEntityError: as ``load``.
     """
+    document, kind = declared_document(kind, path=path, given=given, assignments=assignments)
+    return document.entity(kind)
+
+
+def declared_document(
+    kind: Kind | None,
+    *,
+    path: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> tuple[Document, Kind]:
+    """The document of such an entity, with all files that it names in place, and its kind. Raises as ``load``."""
     document = read_yaml(path) if path is not None else Document(value={}, name=kind or "options")
     folder = Path(path).parent.absolute() if path is not None else Path.cwd()
-    return from_document(document, kind, folder=folder, given=given, assignments=assignments)
+    return _completed(document, kind, folder, given or {}, assignments)
 
 
 def from_document(
@@ -66,7 +82,14 @@ def from_document(
     assignments: Iterable[str] = (),
 ) -> Entity:
     """The same from a document that was read already, and lies in ``folder``."""
-    for key, value in (given or {}).items():
+    document, kind = _completed(document, kind, folder, given or {}, assignments)
+    return document.entity(kind)
+
+
+def _completed(
+    document: Document, kind: Kind | None, folder: Path, given: Mapping[str, Any], assignments: Iterable[str]
+) -> tuple[Document, Kind]:
+    for key, value in given.items():
         document = document.with_value((key,), value)
     assignments = list(assignments)
     written, document = document, document.with_settings(assignments)
@@ -74,11 +97,45 @@ def from_document(
     if kind == "deployment":
         assignments = [_in_form_of(written.value, assignment) for assignment in assignments]
         document = written.with_settings(assignments)
-    not_from_file = {*((key,) for key in given or {}), *(read_assignment(text)[0] for text in assignments)}
+    not_from_file = {*((key,) for key in given), *(read_assignment(text)[0] for text in assignments)}
+    return in_place(document, kind, lambda key: Path.cwd() if key in not_from_file else folder), kind
+
+
+def in_place(
+    document: Document, kind: Kind, folder_of: Callable[[Key], Path], *, inside: tuple[str, ...] = ()
+) -> Document:
+    """The document with absolute paths, and with the content of the files that it is to hold.
+
+    Args:
+        document: what was declared.
+        kind: what it declares.
+        folder_of: the folder that the path at a key is relative to.
+        inside: the component files that it stands in, outermost first.
+
+    Raises:
+        InvalidEntityError: a file cannot be read, or is a component that holds itself.
+    """
     for found in local_paths(kind, document.value):
-        at = Path.cwd() if found.key in not_from_file else folder
-        document = document.with_value(found.key, _content_or_path(found, at))
-    return document.entity(kind)
+        if found.holds == "component":
+            inner = _component_file(absolute(found.path, folder_of(found.key)), inside)
+            document = document.with_document(found.key, inner)
+        else:
+            document = document.with_value(found.key, _content_or_path(found, folder_of(found.key)))
+    return document
+
+
+def _component_file(path: str, inside: tuple[str, ...]) -> Document:
+    """A component's file, whose own paths are relative to it; without a name it is called after the file."""
+    if path in inside:
+        raise InvalidEntityError(f"A component holds itself: {' → '.join((*inside, path))}.")
+    document = read_yaml(path)
+    declared_kind = kind_by_schema(document.value)
+    if declared_kind not in (None, "component"):
+        place = document.places.get(("$schema",), path)
+        raise InvalidEntityError(f"{place}: this declares a {declared_kind}; a component was expected.")
+    if "name" not in document.value:
+        document = document.with_value(("name",), re.sub(r"[^a-z0-9_]", "_", Path(path).stem.lower()))
+    return in_place(document, "component", lambda _: Path(path).parent, inside=(*inside, path))
 
 
 def read_yaml(path: str | Path) -> Document:
@@ -118,7 +175,10 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds in ("conda_file", "document"):
+    if found.holds == "document":
+        document = read_document(read_text(Path(path)), name=str(path))
+        return in_place(document, "job", lambda _: Path(path).parent).value
+    if found.holds == "conda_file":
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "pip_requirements":
         lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
@@ -150,19 +210,30 @@ class LocalFiles:
         Raises:
             InvalidEntityError: a local path does not exist.
         """
-        document = Document(value=_with_secrets(entity), name=f"{kind} {entity.name}")
+        document = Document(value=_with_secrets(entity), name=f"{kind} {entity.name or ''}".rstrip())
+        if any(found.holds == "component" for found in local_paths(kind, document.value)):
+            document = in_place(document, kind, lambda _: Path.cwd())
+        problems = []
         for found in local_paths(kind, document.value):
-            if found.holds == "path" and kind == "datastore":
-                given: Any = absolute(found.path, Path.cwd()) if self._shares_files else found.path
-            elif found.holds == "path" and kind == "schedule":
-                given = absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
-            elif found.holds == "path":
-                said = f"{document.name}: {'.'.join(map(str, found.key))}"
-                given = self.place(found.path, said=said, progress=progress)
-            else:
-                given = _content_or_path(found, Path.cwd())
-            document = document.with_value(found.key, given)
+            said = ".".join(map(str, found.key))
+            try:
+                document = document.with_value(found.key, self._placed(kind, found, said, progress))
+            except InvalidEntityError as fault:
+                message = fault.message.removeprefix(f"{said}: ")
+                problems.append({"place": document.name, "key": said, "message": f"{said}: {message}"})
+        if problems:
+            message = "\n  ".join(f"{problem['place']}: {problem['message']}" for problem in problems)
+            raise InvalidEntityError(message, problems=problems)
         return document.value
+
+    def _placed(self, kind: Kind, found: LocalPath, said: str, progress: ByteProgress | None) -> Any:
+        if kind == "schedule" and found.holds == "path" and "job" not in found.key:
+            return absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
+        if kind == "datastore":
+            return absolute(found.path, Path.cwd()) if self._shares_files else found.path
+        if found.holds == "path":
+            return self.place(found.path, said=said, progress=progress)
+        return self.output_path(found.path) if found.holds == "output" else _content_or_path(found, Path.cwd())
 
     def place(self, path: str | Path, *, said: str = "input", progress: ByteProgress | None = None) -> str:
         """What to tell the server for a path: unchanged when it is none of this machine.
@@ -297,7 +368,7 @@ def kind_of(entity: Entity) -> Kind:
     Raises:
         InvalidEntityError: it is not one that a person declares.
     """
-    for kind, model in ENTITY_KINDS.items():
-        if isinstance(entity, model):
+    for kind in ENTITY_KINDS:
+        if isinstance(entity, model_of(kind, {"type": getattr(entity, "type", None)})):
             return kind
     raise InvalidEntityError(f"A {type(entity).__name__} is not something to create.")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -133,7 +134,7 @@ class Job:
             raise BY_CODE.get(code, ScoringError)(failure_text(job), job=job.name, reason=job.reason)
 
     def events(self) -> Iterator[tuple[str, Any]]:
-        """``status``, ``progress``, ``log`` and ``end`` events with their data, as they happen."""
+        """``status``, ``progress``, ``step``, ``log`` and ``end`` events with their data, as they happen."""
         for name, data in self._connection.events(address("jobs", self.name, "events")):
             yield name, data
             if name == "end":
@@ -165,26 +166,53 @@ class Job:
         body = self._connection.send("POST", address("jobs", self.name, "retry-failed"), params=query)
         return Job(self._connection, entity_of(JobEntity, body))
 
-    def output_files(self) -> list[dict[str, Any]]:
-        """``path`` and ``size`` of each file of the output."""
-        return list(self._connection.pages(address("jobs", self.name, "outputs")))
+    def retry(self) -> Job:
+        """``retry_failed``; of a failed pipeline, a new job that goes on from its failed steps."""
+        return self.retry_failed()
 
-    def download(self, path: str | Path | None = None, *, progress: ByteProgress | None = None) -> Path:
-        """Copy the files of the output into a folder, by default one named after the job, and answer with it.
+    def steps(self) -> dict[str, Job]:
+        """Of a pipeline: the job of each step that was started, by the step's name, in the order of their start."""
+        found = [entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name)]
+        return {job.step_name or job.name: Job(self._connection, job) for job in reversed(found)}
+
+    def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:
+        """``path`` and ``size`` of each file of an output: the one that is named, the only one, or the predictions."""
+        return list(self._connection.pages(address("jobs", self.name, "outputs"), output=output_name))
+
+    def download(
+        self,
+        path: str | Path | None = None,
+        *,
+        output_name: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Path:
+        """Copy the files of the outputs into a folder, by default one named after the job, and answer with it.
+
+        Of a job with several outputs each is copied into a folder of its name, unless ``output_name`` names one;
+        ``<step>.<output>`` names one of a pipeline's step.
 
         Raises:
             ConflictError: the job has not finished.
-            NotFoundError: it has published nothing.
+            NotFoundError: it has no such step or output, or has published nothing.
         """
-        self._must_be_finished("download")
         folder = Path(path or self.name)
-        files = self.output_files()
-        if not files:
+        if output_name is not None and "." in output_name and output_name not in self.entity.outputs:
+            step, _, output = output_name.partition(".")
+            return self._step(step).download(folder, output_name=output, progress=progress)
+        self._must_be_finished("download")
+        names: list[str | None] = [output_name] if output_name else [*self.entity.outputs] or [None]
+        found = [(name, file["path"]) for name in names for file in self.output_files(name)]
+        if not found:
             raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
-        for file in files:
-            source = address("jobs", self.name, "outputs", file=file["path"])
-            self._connection.download(source, inside(folder, file["path"]), progress=progress)
+        for name, file in found:
+            target = inside(folder, f"{name}/{file}" if len(names) > 1 else file)
+            self._connection.download(self._file(file, name), target, progress=progress)
         return folder
+
+    def _file(self, path: str, output_name: str | None = None) -> str:
+        """The address of a file of an output."""
+        place = address("jobs", self.name, "outputs", file=path)
+        return f"{place}?output={quote(output_name)}" if output_name else place
 
     def predictions(self, engine: Engine = "pandas") -> Any:
         """The predictions as a pandas or polars DataFrame, or an Arrow table.
@@ -205,7 +233,7 @@ class Job:
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
-            self._connection.download(address("jobs", self.name, "outputs", file=name), local)
+            self._connection.download(self._file(name), local)
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
@@ -219,6 +247,14 @@ class Job:
     def log(self, path: str, *, offset: int = 0) -> str:
         """The text of one log file, from a byte offset."""
         return self._connection.text(address("jobs", self.name, "logs", file=path), offset=offset or None)
+
+    def _step(self, name: str) -> Job:
+        steps = self.steps()
+        if name not in steps:
+            known = ", ".join(steps) or "none was started"
+            message = f"Job {self.name} has no step {name}. Its steps: {known}."
+            raise NotFoundError(message, kind="step", name=name, job=self.name)
+        return steps[name]
 
     def _events_while_served(self) -> Iterator[tuple[str, Any]]:
         with suppress(ServerUnavailableError):
@@ -277,7 +313,12 @@ def failure_text(job: JobEntity) -> str:
 def event_line(name: str, data: Any) -> str | None:
     """One event as a line of text; None when there is nothing to say."""
     if name == "log":
-        return str(data.get("line", "")) if isinstance(data, dict) else str(data)
+        if not isinstance(data, dict):
+            return str(data)
+        return f"{data['step']}: {data.get('line', '')}" if data.get("step") else str(data.get("line", ""))
+    if name == "step" and isinstance(data, dict):
+        reused = f" (reused from {data['reused_from']})" if data.get("reused_from") else ""
+        return f"Step {data.get('step')}: {data.get('status')}{reused}"
     if name == "status" and isinstance(data, dict):
         waiting = f" (waiting for {data['waiting_for']})" if data.get("waiting_for") else ""
         return f"{data.get('status', '')}{waiting}"

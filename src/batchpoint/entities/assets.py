@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from batchpoint.entities.base import Asset, AssetKind, Part
+from batchpoint.entities.base import Asset, Part
 
 ModelType = Literal["custom_model", "mlflow_model", "triton_model"]
 DataType = Literal["uri_file", "uri_folder", "mltable"]
@@ -71,7 +71,3 @@ class Code(Asset):
 
     path: str
     content_hash: str | None = None
-
-
-ASSET_KINDS: dict[AssetKind, type[Asset]] = {"model": Model, "data": Data, "environment": Environment, "code": Code}
-"""Adding a kind of asset is a class above and a line here."""

@@ -78,7 +78,7 @@ class Asset(Entity):
         return f"{self.name}:{self.version}"
 
 
-AssetKind = Literal["model", "data", "environment", "code"]
+AssetKind = Literal["model", "data", "environment", "code", "component"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from batchpoint.entities.bindings import binding_of
@@ -12,6 +13,7 @@ from batchpoint.entities.pipelines import (
     DataBinding,
     InputPort,
     OutputBinding,
+    OutputPort,
     ParallelStep,
     Pipeline,
     PipelineStep,
@@ -124,3 +126,51 @@ def _of_port(
 def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
     found = {name: given_value(port) for name, port in ports.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def as_component(pipeline: Pipeline, name: str) -> Component:
+    """A pipeline component that does what the pipeline does; what the pipeline was given are its defaults."""
+    inputs = {key: _port(given) for key, given in pipeline.inputs.items()}
+    outputs = {key: OutputPort(type=given.type, mode=given.mode) for key, given in pipeline.outputs.items()}
+    return Component(
+        name=name,
+        type="pipeline",
+        display_name=pipeline.display_name,
+        description=pipeline.description,
+        inputs=inputs,
+        outputs=outputs,
+        jobs=pipeline.jobs,
+    )
+
+
+def _port(given: LiteralValue | InputPort | DataBinding) -> InputPort:
+    if isinstance(given, InputPort):
+        return given
+    if isinstance(given, DataBinding):
+        return InputPort(type=given.type or "uri_folder", path=given.path, mode=given.mode)
+    return InputPort.model_validate({"type": literal_type(given), "default": given})
+
+
+_SAID_ABOUT_IT = frozenset(
+    {"name", "version", "description", "tags", "properties", "display_name", "archived"}
+    | {"created_at", "modified_at", "created_by"}
+)
+"""Keys of a component that do not change what it does."""
+
+
+def definition(component: Component) -> dict[str, Any]:
+    """All that decides what the component does, as JSON."""
+    body = {key: value for key, value in component.body().items() if key not in _SAID_ABOUT_IT}
+    return body | ({"jobs": _definitions(component.jobs)} if component.jobs else {})
+
+
+def _definitions(jobs: Mapping[str, Step]) -> dict[str, Any]:
+    found = {}
+    for name, step in jobs.items():
+        body = step.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        if isinstance(step.component, Component):
+            body["component"] = definition(step.component)
+        if isinstance(step, PipelineStep) and step.jobs:
+            body["jobs"] = _definitions(step.jobs)
+        found[name] = body
+    return found

@@ -16,27 +16,40 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
+from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.pipeline_deployments import CommandJob, PipelineDeployment
+from batchpoint.entities.pipelines import Pipeline, PortName, StepName
 from batchpoint.entities.resources import RESOURCE_KINDS
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
-Kind = Literal["model", "data", "environment", "code", "compute", "datastore", "endpoint", "deployment", "schedule"]
+Kind = Literal[
+    "model", "data", "environment", "code", "component",
+    "compute", "datastore", "endpoint", "deployment", "schedule", "job",
+]  # fmt: skip
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "model": ASSET_KINDS["model"],
     "data": ASSET_KINDS["data"],
     "environment": ASSET_KINDS["environment"],
     "code": ASSET_KINDS["code"],
+    "component": ASSET_KINDS["component"],
     "compute": RESOURCE_KINDS["compute"],
     "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
+    "job": Pipeline,
     "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
+
+_OF_TYPE: dict[tuple[Kind, str], type[Entity]] = {
+    ("deployment", "pipeline"): PipelineDeployment,
+    ("job", "command"): CommandJob,
+}
+"""Where a ``type`` makes it another class than that of its kind."""
 
 Key = tuple[str | int, ...]
 """Where a value stands: mapping keys and list positions from the root of the document."""
@@ -55,6 +68,12 @@ _SCHEMAS: dict[str, Kind] = {
     "batchendpoint": "endpoint",
     "batchdeployment": "deployment",
     "modelbatchdeployment": "deployment",
+    "pipelinecomponentbatchdeployment": "deployment",
+    "commandcomponent": "component",
+    "parallelcomponent": "component",
+    "pipelinecomponent": "component",
+    "pipelinejob": "job",
+    "commandjob": "job",
     "azureblob": "datastore",
     "azurefile": "datastore",
     "azuredatalakegen1": "datastore",
@@ -80,6 +99,7 @@ _TYPES: dict[str, Kind] = {
     "s3": "datastore",
     "gcs": "datastore",
     "model": "deployment",
+    "parallel": "component",
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
@@ -90,6 +110,8 @@ _TELLING_KEYS: dict[str, Kind] = {
     "image": "environment",
     "auth_mode": "endpoint",
     "defaults": "endpoint",
+    "jobs": "job",
+    "command": "job",
 }
 """Keys that only one kind has."""
 
@@ -101,6 +123,8 @@ _NAME_RULES: dict[str, str] = {
         (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
         (ComputeName, "3 to 24 letters, digits and dashes, starting with a letter"),
         (DatastoreName, "letters, digits and underscores, at most 255"),
+        (StepName, "a name of lower letters, digits and underscores that starts with no digit"),
+        (PortName, "a name of letters, digits and underscores that starts with no digit"),
     )
 }
 
@@ -162,6 +186,13 @@ class Document:
         texts = {known: text for known, text in self.texts.items() if known[: len(key)] != key}
         return replace(self, value=value, texts=texts)
 
+    def with_document(self, key: Key, inner: Document) -> Document:
+        """The document with another one in place of a value: its faults are told with its own file and lines."""
+        outer = self.with_value(key, inner.value)
+        places = {**outer.places, **{(*key, *inner_key): place for inner_key, place in inner.places.items()}}
+        texts = {**outer.texts, **{(*key, *inner_key): text for inner_key, text in inner.texts.items()}}
+        return replace(outer, places=places, texts=texts)
+
     def kind(self) -> Kind:
         """Which kind of entity this declares, by ``$schema``, else ``type``, else a key that only one kind has.
 
@@ -170,8 +201,11 @@ class Document:
         """
         if found := kind_by_schema(self.value):
             return found
-        if found := _TYPES.get(str(self.value.get("type", "")).lower()):
+        given = str(self.value.get("type", "")).lower()
+        if found := _TYPES.get(given):
             return found
+        if given in ("command", "pipeline") and "endpoint_name" not in self.value:
+            return "component" if "version" in self.value else "job"  # no job has a version
         for key, kind in _TELLING_KEYS.items():
             if key in self.value:
                 return kind
@@ -190,7 +224,7 @@ class Document:
         declared = kind_by_schema(self.value)
         if declared is not None and declared != wanted:
             hint = f"'$schema' says that this declares a {declared}; a {wanted} was expected."
-        return self.part(ENTITY_KINDS[wanted], hint=hint)
+        return self.part(model_of(wanted, self.value), hint=hint)
 
     def part(self, model: type[AnyPart], *, hint: str = "") -> AnyPart:
         """The document as any model of ``batchpoint.entities``; raises like ``entity``."""
@@ -205,9 +239,19 @@ class Document:
             problems = _problems(model, self, value, refused.errors())
         if hint:
             problems.insert(0, {"place": self.places.get(("$schema",), self.name), "key": "$schema", "message": hint})
-        lines = [f"{problem['place']}: {problem['message']}" for problem in problems]
-        head = f"{self.name} is not valid:" if len(lines) == 1 else f"{self.name} has {len(lines)} faults:"
-        raise InvalidEntityError("\n  ".join([head, *lines]), problems=problems)
+        raise _refusal(self.name, problems)
+
+    def located(self, error: InvalidEntityError) -> InvalidEntityError:
+        """What a server said about this document, each fault with the file and line of its key."""
+        problems = []
+        for known in error.details.get("problems") or ():
+            key = tuple(int(step) if step.isdigit() else step for step in str(known.get("key", "")).split("."))
+            if key[:2] == ("jobs", "command") and "jobs" not in self.value:
+                key = key[2:]  # a command by itself was made the one step of a pipeline
+            key = _as_written(self.value, key)
+            message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
+            problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
+        return _refusal(self.name, problems) if problems else error
 
 
 def read_document(text: str, *, name: str = "document") -> Document:
@@ -244,6 +288,13 @@ def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart
     if not isinstance(body, Mapping):
         raise InvalidEntityError(f"{name} must be a JSON object, not {_said(body)}.")
     return Document(value=dict(body), name=name).part(model)
+
+
+def model_of(kind: Kind, value: Any) -> type[Entity]:
+    """The class that a document of this kind is read as; of some kinds its ``type`` tells."""
+    known = value if isinstance(value, Mapping) else {}
+    given = str(known.get("type") or ("command" if "command" in known else "")).lower()
+    return _OF_TYPE.get((kind, given), ENTITY_KINDS[kind])
 
 
 def kind_by_schema(value: Mapping[str, Any]) -> Kind | None:
@@ -284,8 +335,8 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "conda_file", "pip_requirements", "document"] = "path"
-    """All but the first are files whose content is put in their place."""
+    holds: Literal["path", "output", "conda_file", "pip_requirements", "component", "document"] = "path"
+    """An output is written to. The last four are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -303,6 +354,8 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_environment_paths(value, ()))
     if kind == "deployment":
         return list(_deployment_paths(value))
+    if kind in ("component", "job"):
+        return list(_pipeline_paths(value, ()))
     if kind == "schedule":
         return list(_schedule_paths(value))
     return []
@@ -316,7 +369,7 @@ def looks_like_a_path(text: str) -> bool:
 def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
     for key in keys:
         found = _at(value, key)
-        if isinstance(found, str) and is_local(found):
+        if isinstance(found, str) and is_local(found) and "${{" not in found:
             yield LocalPath(key, found)
 
 
@@ -335,6 +388,44 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         yield LocalPath(("model",), model)
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
     yield from _environment_paths(value, ("environment",))
+    yield from _component_paths(value, ("component",))
+    if isinstance(value.get("job_definition"), Mapping):
+        yield from _pipeline_paths(value, ("job_definition",))
+
+
+def _pipeline_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
+    """Those of a step, a component, or a pipeline with all that is in it."""
+    for part in (at, (*at, "task")):
+        yield from _paths(value, (*part, "code"), (*part, "model", "path"))
+        yield from _environment_paths(value, (*part, "environment"))
+    model = _at(value, (*at, "task", "model"))
+    if isinstance(model, str) and looks_like_a_path(model):
+        yield LocalPath((*at, "task", "model"), model)
+    for name in _names_in(value, (*at, "inputs")):
+        yield from _paths(value, (*at, "inputs", name, "path"))
+    for name in _names_in(value, (*at, "outputs")):
+        for found in _paths(value, (*at, "outputs", name, "path")):
+            yield replace(found, holds="output")
+    yield from _component_paths(value, (*at, "component"))
+    for name in _names_in(value, (*at, "jobs")):
+        yield from _pipeline_paths(value, (*at, "jobs", name))
+
+
+def _component_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
+    component = _at(value, at)
+    if isinstance(component, Mapping):
+        yield from _pipeline_paths(value, at)
+    elif isinstance(component, str) and (looks_like_a_path(component) or _is_yaml(component)):
+        yield LocalPath(at, component, "component")
+
+
+def _is_yaml(text: str) -> bool:
+    return is_local(text) and text.endswith((".yml", ".yaml"))
+
+
+def _names_in(value: Mapping[str, Any], at: Key) -> list[str]:
+    found = _at(value, at)
+    return list(found) if isinstance(found, Mapping) else []
 
 
 def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
@@ -342,12 +433,16 @@ def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         found = _at(value, key)
         if isinstance(found, str) and is_local(found):
             yield LocalPath(key, found, "document")
+        elif isinstance(found, Mapping) and "jobs" in found:
+            yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
     yield from _paths(value, ("trigger", "path"))
+    if _at(value, ("create_job", "jobs")) is not None:
+        return  # a pipeline in place, whose inputs and outputs were its own
     for name in ("inputs", "outputs"):
-        for port in _at(value, ("create_job", name)) or ():
-            for found in _paths(value, ("create_job", name, port, "path")):
-                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
-                    yield found
+        for port in _names_in(value, ("create_job", name)):
+            for place in _paths(value, ("create_job", name, port, "path")):
+                if not place.path.startswith("{{") and ("@" not in place.path or "/" in place.path):
+                    yield place
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
@@ -490,7 +585,7 @@ def _numbers_as_text(value: dict[str, Any], errors: list[ErrorDetails], texts: M
     for error in errors:
         if error["type"] != "string_type":
             continue
-        key, _, _ = _resolve(value, error["loc"])
+        key, _ = _resolve(value, error["loc"])
         given = _at(value, key)
         if given is None or isinstance(given, str | Mapping | list):
             continue
@@ -498,25 +593,44 @@ def _numbers_as_text(value: dict[str, Any], errors: list[ErrorDetails], texts: M
     return result
 
 
-def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None, str | None]:
-    """Pydantic's place → key in the document as written, the branch of a union in it, and the key that is missing.
+def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
+    """Pydantic's place → key in the document as written, and the last step that the document does not have.
 
-    Steps that the document does not have are names of union branches, or ``settings`` of a deployment in the legacy
-    form, whose keys stand at the root.
+    Such steps are names of union branches, a key that is missing, or ``settings`` of a deployment in the legacy form,
+    whose keys stand at the root.
     """
     key: list[str | int] = []
-    branch, missing = None, None
+    left = None
     if loc[:1] == ("batchpoint",) and len(loc) > 1 and _at(value, loc) is None:
         flat = ("properties", f"batchpoint.{loc[1]}")
         if _at(value, flat) is not None:
-            return flat, None, None
+            return flat, None
     for step in loc:
         current = _at(value, tuple(key))
         if step in current if isinstance(current, Mapping) else isinstance(current, list) and isinstance(step, int):
             key.append(step)
         else:
-            branch, missing = (str(step) if branch is None else branch), str(step)
-    return tuple(key), branch, missing
+            left = str(step)
+    return tuple(key), left
+
+
+def _as_written(value: Any, key: Key) -> Key:
+    """A key of a pipeline whose components are taken apart, as the key that its document has."""
+    found: list[str | int] = []
+    for step in key:
+        inner = value.get("component") if isinstance(value, Mapping) else None
+        if isinstance(inner, Mapping) and step not in value and step in inner:
+            found.append("component")
+            value = inner
+        found.append(step)
+        value = _at(value, (step,))
+    return tuple(found)
+
+
+def _refusal(name: str, problems: list[dict[str, Any]]) -> InvalidEntityError:
+    lines = [f"{problem['place']}: {problem['message']}" for problem in problems]
+    head = f"{name} is not valid:" if len(lines) == 1 else f"{name} has {len(lines)} faults:"
+    return InvalidEntityError("\n  ".join([head, *lines]), problems=problems)
 
 
 def _problems(
@@ -525,15 +639,15 @@ def _problems(
     """Each fault once, with its place; of a union only what fits the shape that was given."""
     found: dict[tuple[Key, str], dict[str, Any]] = {}
     for error in errors:
-        key, branch, missing = _resolve(value, error["loc"])
+        key, left = _resolve(value, error["loc"])
         given = _at(value, key)
-        if branch is not None and error["type"] != "missing" and not _branch_fits(branch, given, error):
+        if left is not None and error["type"] != "missing" and not _branch_fits(left, given, error):
             continue
-        problem = _problem(model, error, key, given, missing)
+        problem = _problem(model, error, key, str(key[-1]) if left == "[key]" else given, left)
         problem["place"] = _place(document, key)
         found.setdefault((key, problem["message"]), problem)
     if not found:
-        key, _, _ = _resolve(value, errors[0]["loc"])
+        key, _ = _resolve(value, errors[0]["loc"])
         message = f"key '{_dotted(key)}' is {_said(_at(value, key))}, which is not allowed here."
         found[key, message] = {"key": _dotted(key), "message": message, "place": _place(document, key)}
     order = {place: position for position, place in enumerate(document.places)}
@@ -542,7 +656,7 @@ def _problems(
 
 def _branch_fits(branch: str, given: Any, error: ErrorDetails) -> bool:
     plain = branch.split("[", 1)[0]
-    shapes: dict[str, type[Any]] = {"str": str, "dict": Mapping, "list": list}
+    shapes: dict[str, type[Any]] = {"str": str, "dict": Mapping, "list": list, "bool": bool, "int": int, "float": float}
     if plain in shapes:
         fits: bool = isinstance(given, shapes[plain])
         return fits or not isinstance(given, str | Mapping | list)

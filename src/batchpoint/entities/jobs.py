@@ -186,6 +186,33 @@ class InvokeRequest(Part):
     tags: dict[str, str] = Field(default_factory=dict)
     overrides: Overrides = Field(default_factory=Overrides)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _literals_apart(cls, value: Any) -> Any:
+        """Azure's files and tools write literals among the inputs; they move to ``literals``."""
+        inputs = value.get("inputs") if isinstance(value, Mapping) else None
+        if not isinstance(inputs, Mapping):
+            return value
+        found = {name: literal for name, given in inputs.items() if (literal := literal_in(given)) is not None}
+        if not found:
+            return value
+        data = {name: given for name, given in inputs.items() if name not in found}
+        return {**value, "inputs": data, "literals": {**found, **(value.get("literals") or {})}}
+
+
+_LITERAL_TYPES = frozenset({"string", "number", "integer", "boolean"})
+
+
+def literal_in(given: Any) -> LiteralValue | None:
+    """The literal that an input is in one of its forms: a plain value, ``{type: string, default: x}`` or
+    ``{type: integer, value: 3}``. None for what is data, or no input at all."""
+    if isinstance(given, bool | int | float | str):
+        return given
+    if not isinstance(given, Mapping) or "path" in given or str(given.get("type", "")).lower() not in _LITERAL_TYPES:
+        return None
+    value = given.get("value", given.get("default"))
+    return value if isinstance(value, bool | int | float | str) else None
+
 
 class Progress(Part):
     """How far a job is, counted in items (rows of tabular input, else files)."""
@@ -299,6 +326,8 @@ class Job(Entity):
     """Which step of it."""
     schedule_name: str | None = None
     """The schedule that started it."""
+    published_pipeline: str | None = None
+    """The published pipeline that it is a run of."""
     status: JobStatus = JobStatus.QUEUED
     reason: Reason | None = None
     cancel_requested: bool = False

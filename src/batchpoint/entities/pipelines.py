@@ -146,6 +146,14 @@ class CommandStep(_Step):
     identity: dict[str, Any] | None = None
     distribution: dict[str, Any] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_known_type(cls, value: Any) -> Any:
+        given = str(_of(value, "type") or "command").lower()
+        if given not in _CLASS_OF_TYPE:
+            raise ValueError(f"steps of type '{given}' are not run here; known: {', '.join(_CLASS_OF_TYPE)}")
+        return value
+
 
 class ParallelStep(_Step):
     """A scoring script, run over the mini-batches of one of the step's inputs."""
@@ -186,12 +194,16 @@ class PipelineStep(_Step):
         return self
 
 
-def _step_type(value: Any) -> str:
-    """The type that is given, else that of the component in place, else a command."""
-    for each in (value, _of(value, "component")):
-        if given := _of(each, "type"):
-            return str(given).lower()
-    return "command"
+_CLASS_OF_TYPE = {"command": "CommandStep", "parallel": "ParallelStep", "pipeline": "PipelineStep"}
+
+
+def _step_class(value: Any) -> str:
+    """The class of the type that is given, else that of the component in place, else a command.
+
+    One of no known type is read as a command, which says so.
+    """
+    given = _of(value, "type") or _of(_of(value, "component"), "type") or "command"
+    return _CLASS_OF_TYPE.get(str(given).lower(), "CommandStep")
 
 
 def _of(value: Any, key: str) -> Any:
@@ -199,10 +211,10 @@ def _of(value: Any, key: str) -> Any:
 
 
 Step = Annotated[
-    Annotated[CommandStep, Tag("command")]
-    | Annotated[ParallelStep, Tag("parallel")]
-    | Annotated[PipelineStep, Tag("pipeline")],
-    Discriminator(_step_type),
+    Annotated[CommandStep, Tag("CommandStep")]
+    | Annotated[ParallelStep, Tag("ParallelStep")]
+    | Annotated[PipelineStep, Tag("PipelineStep")],
+    Discriminator(_step_class),
 ]
 """A step without a type is a command. Source: Azure ML's examples."""
 
@@ -251,6 +263,10 @@ class Component(Asset):
         if not getattr(self, needed):
             raise ValueError(f"a component of type {self.type} needs '{needed}'")
         return self
+
+    def body(self) -> dict[str, Any]:
+        """As of every entity, without defaults: a step takes from its component whatever it does not say itself."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
 
 
 ComponentInPlace = Annotated[Component, BeforeValidator(_named)]

@@ -20,8 +20,12 @@ import yaml
 from batchpoint.content import NEVER_CODE, hash_content, upload_path, walk
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
+from batchpoint.entities.components import definition
+from batchpoint.entities.pipeline_faults import faults_of_component, refuse
+from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
 from batchpoint.errors import DatastoreError, InvalidEntityError
+from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Place, Places, asset_reference
 from batchpoint.registry import Registry
 from batchpoint.registry.assets import Archived
@@ -42,7 +46,7 @@ class AssetFile(NamedTuple):
 
 
 class Assets:
-    """What a user may ask about models, data, environments and code."""
+    """What a user may ask about models, data, environments, code and components."""
 
     def __init__(self, registry: Registry, places: Places, cache: Path) -> None:
         self._registry = registry
@@ -59,7 +63,7 @@ class Assets:
             InputError: there is nothing at the path.
             AlreadyExistsError: the version exists with other content.
         """
-        prepared, content_hash = self._prepare(asset)
+        prepared, content_hash = self._prepare(asset, by)
         return self._registry.assets.register(kind, prepared, content_hash, by=by)[0]
 
     def register_unless_known(self, kind: AssetKind, asset: Asset, *, by: str | None = None) -> Asset:
@@ -71,7 +75,7 @@ class Assets:
             InvalidEntityError: the content is not what it is declared to be.
             InputError: there is nothing at the path.
         """
-        prepared, content_hash = self._prepare(asset)
+        prepared, content_hash = self._prepare(asset, by)
         if prepared.version is None and (
             known := self._registry.assets.find_content(kind, prepared.name, content_hash)
         ):
@@ -85,7 +89,7 @@ class Assets:
             InvalidEntityError: the path is a file.
             InputError: there is nothing at the path.
         """
-        draft, _ = self._prepare(Code(name="code", version="1", path=path))
+        draft, _ = self._prepare(Code(name="code", version="1", path=path), by)
         assert isinstance(draft, Code), "code stays code"
         assert draft.content_hash is not None, "set by _prepare"
         named = draft.model_copy(update={"name": draft.content_hash[:32]})
@@ -161,13 +165,18 @@ class Assets:
     def files(
         self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None
     ) -> Sequence[AssetFile]:
-        """The asset's files; none for an environment.
+        """The asset's files; those of a component are those of its code, an environment has none.
 
         Raises:
             NotFoundError: there is no such asset.
             DatastoreError: the store does not answer.
         """
         asset = self.get(kind, name, version, label)
+        if isinstance(asset, Component):
+            code = asset.task.code if asset.task else asset.code
+            if code is None:
+                return []
+            asset = self.resolve("code", code)
         if not isinstance(asset, (Model, Data, Code)):
             return []
         return self._files(self._places.resolve(asset.path))
@@ -204,8 +213,14 @@ class Assets:
                     stores.fetch(file.url, draft / file.path if is_folder else draft, file.datastore)
         return target
 
-    def _prepare(self, asset: Asset) -> tuple[Asset, str]:
+    def _prepare(self, asset: Asset, by: str | None) -> tuple[Asset, str]:
         """The asset as it is stored, its content uploaded and checked; and the hash of the content."""
+        if isinstance(asset, Component):
+            resolver = PipelineResolver(self._registry, self, self._places, by=by, register=True)
+            component = resolver.resolve_component(asset)
+            faults = [*resolver.faults, *(faults_of_component(component) if component.type == "pipeline" else ())]
+            refuse(f"Component {asset.name}", faults)
+            return component, _hash_text(json.dumps(definition(component), sort_keys=True))
         if isinstance(asset, Environment):
             asset = _with_requirements(asset)
             content = asset.model_dump(mode="json", include={"image", "conda_file", "pip_requirements", "build"})

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from batchpoint.entities.assets import Code, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InvalidEntityError, NotFoundError
-from batchpoint.operations.assets import Assets
 from batchpoint.operations.places import asset_reference
 from batchpoint.registry import Registry
+
+if TYPE_CHECKING:
+    from batchpoint.operations.assets import Assets
 
 
 class DeploymentResolver:

@@ -10,12 +10,15 @@ from typing import cast
 
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import AlreadyExistsError, ConflictError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.pipeline_deployments import PipelineDeployments
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
@@ -27,9 +30,12 @@ MOST_DEPLOYMENTS = 20
 class Endpoints:
     """What a user may ask about endpoints and deployments."""
 
-    def __init__(self, registry: Registry, assets: Assets, places: Places, job_queued: threading.Event) -> None:
+    def __init__(
+        self, registry: Registry, assets: Assets, places: Places, pipelines: Pipelines, job_queued: threading.Event
+    ) -> None:
         self._registry = registry
         self._assets = assets
+        self._pipeline_deployments = PipelineDeployments(assets, pipelines)
         self._resolver = DeploymentResolver(registry, assets)
         self._inputs_and_outputs = InputsAndOutputs(assets, places)
         self._job_queued = job_queued
@@ -82,12 +88,12 @@ class Endpoints:
 
     def create_or_update_deployment(
         self,
-        deployment: BatchDeployment,
+        deployment: AnyDeployment,
         *,
         set_default: bool = False,
         skip_script_validation: bool = False,
         by: str | None = None,
-    ) -> BatchDeployment:
+    ) -> AnyDeployment:
         """Create a deployment, or replace the one of that name. It becomes the default only if ``set_default`` says so.
 
         Everything that its jobs need is checked now; what is declared in place is registered.
@@ -106,20 +112,24 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
-        self._inputs_and_outputs.check_table(deployment)
-        resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
+        resolved: AnyDeployment
+        if isinstance(deployment, PipelineDeployment):
+            resolved = self._pipeline_deployments.resolve(deployment, by=by)
+        else:
+            self._inputs_and_outputs.check_table(deployment)
+            resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
             defaults = EndpointDefaults(deployment_name=deployment.name)
             self._registry.endpoints.put(endpoint.model_copy(update={"defaults": defaults}), by=by)
         return stored
 
-    def get_deployment(self, endpoint_name: str, name: str) -> BatchDeployment:
+    def get_deployment(self, endpoint_name: str, name: str) -> AnyDeployment:
         """One deployment. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.get(endpoint_name, name)
 
-    def list_deployments(self, endpoint_name: str) -> Sequence[BatchDeployment]:
+    def list_deployments(self, endpoint_name: str) -> Sequence[AnyDeployment]:
         """The deployments of an endpoint, by name. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.list(endpoint_name=endpoint_name)
@@ -156,7 +166,7 @@ class Endpoints:
         schedule_name: str | None = None,
         by: str | None = None,
     ) -> Job:
-        """Ask an endpoint to score an input. Answers with the queued job.
+        """Ask an endpoint to score an input, or to run its pipeline. Answers with the queued job.
 
         Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
         writable, model, script and environment at hand. The same idempotency key with the same request gives the
@@ -175,8 +185,18 @@ class Endpoints:
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
             if known is not None:
                 return known
+        declared = self.deployment_for(name, request.deployment_name)
+        if isinstance(declared, PipelineDeployment):
+            return self._pipeline_deployments.invoke(
+                declared,
+                request,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                schedule_name=schedule_name,
+                by=by,
+            )
         try:
-            job = self._job(name, request, by).model_copy(update={"schedule_name": schedule_name})
+            job = self._job(declared, request, by).model_copy(update={"schedule_name": schedule_name})
         except AlreadyExistsError:
             # The same request may have come in twice at once, and the other one's job has the name by now.
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
@@ -188,12 +208,17 @@ class Endpoints:
             self._job_queued.set()
         return stored
 
-    def _job(self, endpoint_name: str, request: InvokeRequest, by: str | None) -> Job:
+    def _job(self, declared: BatchDeployment, request: InvokeRequest, by: str | None) -> Job:
         if request.job_name is not None and self._registry.jobs.exists(request.job_name):
             message = f"A job named {request.job_name} exists already. Choose another name, or leave it out."
             raise AlreadyExistsError(message)
         job_name = request.job_name or f"batchjob-{uuid.uuid4()}"
-        declared = self.deployment_for(endpoint_name, request.deployment_name)
+        if request.literals:
+            name, value = next(iter(request.literals.items()))
+            raise InvalidEntityError(
+                f"Input '{name}' is the plain value {value!r}, and deployment {declared.name} takes none: it scores "
+                'exactly one data input. Write that one as {"path": …}.'
+            )
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
@@ -205,7 +230,7 @@ class Endpoints:
             tags=request.tags,
             properties=properties,
             created_by=by,
-            endpoint_name=endpoint_name,
+            endpoint_name=declared.endpoint_name,
             deployment_name=deployment.name,
             experiment_name=request.experiment_name,
             deployment=deployment,
@@ -215,7 +240,7 @@ class Endpoints:
             notices=notices,
         )
 
-    def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> BatchDeployment:
+    def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> AnyDeployment:
         """The deployment that answers an invoke. Raises ``NotFoundError``, also when there is no default one."""
         endpoint = self.get(endpoint_name)
         wanted = deployment_name or endpoint.defaults.deployment_name

@@ -62,8 +62,9 @@ class Jobs:
         status: JobStatus | Collection[JobStatus] | None = None,
         endpoint: str | None = None,
         deployment: str | None = None,
-        schedule: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -73,9 +74,10 @@ class Jobs:
             status=status,
             endpoint=endpoint,
             deployment=deployment,
-            schedule=schedule,
+            published_pipeline=published_pipeline,
             parent=parent,
             top_level=parent is None,
+            schedule=schedule,
             archived=archived,
             limit=limit,
             offset=offset,
@@ -126,6 +128,9 @@ class Jobs:
             deployment=deployment,
             notices=[*notices],
             inputs=job.inputs,
+            input_data=job.input_data,
+            literals=job.literals,
+            append_row_to=job.append_row_to,
             outputs={key: Output(type=output.type, path=output.path) for key, output in job.outputs.items()},
             overrides=job.overrides,
             retry_of=name,
@@ -176,33 +181,35 @@ class Jobs:
             log.seek(max(size + offset, 0) if offset < 0 else offset)
             return log.read(limit)
 
-    def outputs(self, name: str) -> Sequence[tuple[str, int]]:
-        """The files that the job has published: path relative to the output, and size in bytes.
+    def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
+        """The files of one of the job's outputs: path relative to it, and size in bytes.
+
+        ``output`` names it; without, it is the only one, or the one with the predictions.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job or output, or it has several and none was named.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
-        if output is None or output.folder is None:
+        found = _output_of(self._registry.jobs.get(name), output)
+        if found is None or found.folder is None:
             return []
-        folder, stores = self._places.resolve(output.folder), self._places.stores()
-        places = ((file, self._places.below(folder, file)) for file in output.files)
+        folder, stores = self._places.resolve(found.folder), self._places.stores()
+        places = ((file, self._places.below(folder, file)) for file in found.files)
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
-    def open_output(self, name: str, path: str) -> Iterator[IO[bytes]]:
-        """One file that the job has published, to read from.
+    def open_output(self, name: str, path: str, output: str | None = None) -> Iterator[IO[bytes]]:
+        """One file that the job has published, to read from; ``output`` as for ``outputs``.
 
         Raises:
-            NotFoundError: there is no such job or file.
+            NotFoundError: there is no such job, output or file.
             DatastoreError: the store does not answer.
         """
-        output = self._registry.jobs.get(name).outputs.get(SCORE)
-        if output is None or output.folder is None:
+        found = _output_of(self._registry.jobs.get(name), output)
+        if found is None or found.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        place, stores = self._places.below(self._places.resolve(output.folder), path), self._places.stores()
-        if path not in output.files or not stores.exists(place.url, place.datastore):
+        place, stores = self._places.below(self._places.resolve(found.folder), path), self._places.stores()
+        if path not in found.files or not stores.exists(place.url, place.datastore):
             raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
         with stores.open_read(place.url, place.datastore) as file:
             yield file
@@ -216,10 +223,11 @@ class Jobs:
             NotFoundError: there is no such job.
         """
         job = self._registry.jobs.get(name)
-        output = job.outputs.get(SCORE)
+        collected = collected_output(job)
+        output = job.outputs.get(collected)
         for path in output.files if output is not None else ():
             if path.endswith(("errors.jsonl", "errors.parquet")):
-                with self.open_output(name, path) as file:
+                with self.open_output(name, path, collected) as file:
                     return _error_lines(file, path, limit)
         kept = Path(job.folder) / "errors.jsonl" if job.folder and job.status.is_finished else None
         if kept is None or not kept.is_file():
@@ -253,6 +261,10 @@ class Jobs:
             if current:
                 raise
             return then, []
+        if not isinstance(now, BatchDeployment):
+            if current:
+                raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
+            return then, []
         if current:
             return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
         if (then.code_configuration, then.environment) == (now.code_configuration, now.environment):
@@ -284,6 +296,19 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
         key: getattr(now, key) for key in ("model", "code_configuration", "environment", "environment_variables")
     }
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
+
+
+def _output_of(job: Job, wanted: str | None) -> Output | None:
+    """The output that was asked for; None when the job has none at all."""
+    if wanted is None and collected_output(job) in job.outputs:
+        return job.outputs[collected_output(job)]
+    if wanted is None and len(job.outputs) <= 1:
+        return next(iter(job.outputs.values()), None)
+    if wanted is not None and wanted in job.outputs:
+        return job.outputs[wanted]
+    known = ", ".join(job.outputs) or "none"
+    message = f"Job {job.name} has no output {wanted}." if wanted else f"Job {job.name} has several outputs: name one."
+    raise NotFoundError(f"{message} Known: {known}.", kind="output", name=wanted or "", job=job.name)
 
 
 def _with_progress(job: Job) -> Job:

@@ -7,8 +7,9 @@ import itertools
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import AssetKind
@@ -37,12 +38,14 @@ from batchpoint.entities.pipelines import (
 )
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
-from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import check_script
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
 
-COMPONENT = cast("AssetKind", "component")
+if TYPE_CHECKING:
+    from batchpoint.operations.assets import Assets
+
+COMPONENT: AssetKind = "component"
 
 T = TypeVar("T")
 
@@ -87,6 +90,13 @@ class PipelineResolver:
         }
         changes["jobs"] = self._steps(pipeline.jobs, "jobs")
         return pipeline.model_copy(update=changes)
+
+    def resolve_component(self, component: Component) -> Component:
+        """The same for a component by itself."""
+        resolved = self._component(component, "component", "jobs")
+        assert isinstance(resolved, Component), "no reference was looked for"
+        self.faults = [replace(fault, place=fault.place.removeprefix("component.")) for fault in self.faults]
+        return resolved
 
     def _look(self, place: str, find: Callable[..., T], *arguments: Any) -> T | None:
         """What a look-up finds; None, and a fault, when it finds nothing."""

@@ -65,12 +65,15 @@ class Pipelines:
         endpoint_name: str | None = None,
         deployment_name: str | None = None,
         schedule_name: str | None = None,
+        published_pipeline: str | None = None,
         trigger_time: datetime | None = None,
+        request_hash: str | None = None,
     ) -> Job:
         """Start a pipeline. Answers with its queued job, which holds the pipeline with everything in it resolved.
 
         The same idempotency key with the same pipeline gives the job that was made then. ``trigger_time`` is what
-        ``${{creation_context.trigger_time}}`` stands for; now, when nothing is said.
+        ``${{creation_context.trigger_time}}`` stands for; now, when nothing is said. ``request_hash`` stands for what
+        was asked, where that was not the pipeline itself.
 
         Raises:
             InvalidEntityError: as ``validate``.
@@ -78,7 +81,7 @@ class Pipelines:
             ConflictError: the idempotency key was used for another request.
         """
         asked = f"pipeline {endpoint_name} {deployment_name} {pipeline.model_dump_json(exclude_unset=True)}"
-        request_hash = hashlib.sha256(asked.encode()).hexdigest()
+        request_hash = request_hash or hashlib.sha256(asked.encode()).hexdigest()
         if idempotency_key is not None:
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash)
             if known is not None:
@@ -94,6 +97,7 @@ class Pipelines:
                 "endpoint_name": endpoint_name,
                 "deployment_name": deployment_name,
                 "schedule_name": schedule_name,
+                "published_pipeline": published_pipeline,
             }
         )
         try:

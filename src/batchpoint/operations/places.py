@@ -20,7 +20,7 @@ from batchpoint.storage.datastores import Stores, datastore_url, storage_options
 _DATASTORE = re.compile(r"^(?:azureml:/)?/(?:subscriptions/.*/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.*)$")
 _JOB_OUTPUT = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$")
 _ASSET_ID = re.compile(
-    r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes)/(?P<name>[^/]+)"
+    r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes|components)/(?P<name>[^/]+)"
     r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
 )
 _DATABASE = re.compile(r"^azureml://datastores/(?P<datastore>[^/]+)(?:/(?:paths/?)?)?$")

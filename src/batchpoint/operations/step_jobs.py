@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from batchpoint.entities.assets import Code, Environment
 from batchpoint.entities.bindings import binding_of, substituted, without_unset
-from batchpoint.entities.components import expanded, output_path, output_type
+from batchpoint.entities.components import expanded, input_port, output_path, output_type
 from batchpoint.entities.jobs import Input, Job, JobStatus, LiteralValue, Output, Reason
 from batchpoint.entities.pipelines import (
     CommandStep,
@@ -98,9 +98,11 @@ class StepJobs:
             outputs=outputs,
         )
         job = _with_work(job, _closed(step, job, pipeline), pipeline)
+        if step.is_deterministic is not False and not pipeline.settings.force_rerun:
+            job = job.model_copy(update={"reuse_hash": self._reuse_hash(job, step, pipeline, given)})
         if before is not None and (again := self._resumed(job, before)) is not None:
             return again
-        return self._reused(job, step, pipeline, given)
+        return self._reused(job)
 
     def remember_outputs(self, job: Job) -> None:
         """Note what the outputs of a completed job look like now, so that a change of them is noticed later."""
@@ -131,14 +133,9 @@ class StepJobs:
             return StepJob(job.model_copy(update={"retry_of": before.name, "outputs": outputs}), None)
         return None
 
-    def _reused(self, job: Job, step: Step, pipeline: Pipeline, given: Mapping[str, Input | LiteralValue]) -> StepJob:
+    def _reused(self, job: Job) -> StepJob:
         """The job, or what an earlier one with the same work has put out already."""
-        deterministic = step.is_deterministic is not False and not pipeline.settings.force_rerun
-        digest = self._reuse_hash(job, step, pipeline, given) if deterministic else None
-        if digest is None:
-            return StepJob(job, None)
-        job = job.model_copy(update={"reuse_hash": digest})
-        for candidate in self._registry.jobs.find_reusable(digest):
+        for candidate in self._registry.jobs.find_reusable(job.reuse_hash) if job.reuse_hash else ():
             if FINGERPRINT in candidate.properties and self._is_untouched(candidate):
                 return self._taken_over(job, candidate)
         return StepJob(job, None)
@@ -154,6 +151,7 @@ class StepJobs:
         changes = {
             "outputs": outputs,
             "receipt": source.receipt,
+            "progress": source.progress,
             "folder": source.folder,
             "reuse_hash": source.reuse_hash,
             "reused_job_name": source.reused_job_name or source.name,
@@ -309,6 +307,8 @@ def _bound_inputs(step: Step, parent: Job, earlier: Mapping[str, Job]) -> dict[s
             found[name] = parent.inputs[bound.name]
         elif bound.name in parent.literals:
             found[name] = parent.literals[bound.name]
+        elif (port := input_port(step, name)) is not None and port.default is not None:
+            found[name] = port.default
     return found
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.exc import IntegrityError
 
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import Asset, AssetKind
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import AlreadyExistsError, NotFoundError
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import assets_table as assets
@@ -51,7 +51,8 @@ class Assets:
                     pass  # another process registered that version just now: look again
 
     def get(self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None) -> Asset:
-        """One version; without version, by label. ``latest`` is the most recently created that is not archived.
+        """One version; without version, by label. ``latest`` is the most recently created that is not archived;
+        ``default`` means the same.
 
         Raises:
             NotFoundError: there is no such asset, version or label.
@@ -59,7 +60,7 @@ class Assets:
         with self._database.read() as connection:
             if version is not None:
                 row = _find(connection, kind, name, version)
-            elif label in {None, "latest"}:
+            elif label in {None, "latest", "default"}:
                 of_name = select(assets).where(assets.c.kind == kind, assets.c.name == name)
                 newest = of_name.where(assets.c.archived.is_(False)).order_by(assets.c.id.desc()).limit(1)
                 row = connection.execute(newest).first()
@@ -182,8 +183,8 @@ def _not_found(
         message = f"There is no {kind} named {name}."
     elif version is not None:
         message = f"There is no {kind} {name}:{version}. The newest versions are {', '.join(versions)}."
-    elif label not in {None, "latest"}:
-        message = f"There is no {kind} {name}@{label}: the only label is latest."
+    elif label not in {None, "latest", "default"}:
+        message = f"There is no {kind} {name}@{label}: the only label is latest, also called default."
     else:
         message = f"All versions of {kind} {name} are archived. Name a version ({', '.join(versions)}), or restore one."
     return NotFoundError(message, kind=kind, name=name, version=version, label=label)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.pipeline_deployments import AnyDeployment, deployment_of
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import deployments_table as deployments
@@ -77,7 +78,7 @@ class Deployments:
         self._database = database
         self._now = now
 
-    def put(self, deployment: BatchDeployment, *, by: str | None) -> BatchDeployment:
+    def put(self, deployment: AnyDeployment, *, by: str | None) -> AnyDeployment:
         """Store a deployment, new or in place of the one of that name.
 
         Raises:
@@ -85,10 +86,10 @@ class Deployments:
         """
         key = (deployments.c.endpoint_name == deployment.endpoint_name, deployments.c.name == deployment.name)
 
-        def work(connection: Connection) -> BatchDeployment:
+        def work(connection: Connection) -> AnyDeployment:
             before = connection.execute(select(deployments.c.body).where(*key).with_for_update()).scalar()
             stored = stamped(deployment, before, self._now(), by)
-            model = stored.model if isinstance(stored.model, str) else None
+            model = stored.model if isinstance(stored, BatchDeployment) and isinstance(stored.model, str) else None
             values = {"compute": stored.compute_name, "model": model, "body": stored.body()}
             if before is None:
                 names = {"endpoint_name": deployment.endpoint_name, "name": deployment.name}
@@ -99,7 +100,7 @@ class Deployments:
 
         return self._database.store(work)
 
-    def get(self, endpoint_name: str, name: str) -> BatchDeployment:
+    def get(self, endpoint_name: str, name: str) -> AnyDeployment:
         """One deployment.
 
         Raises:
@@ -110,11 +111,11 @@ class Deployments:
             body = connection.execute(select(deployments.c.body).where(*key)).scalar()
         if body is None:
             raise _no_deployment(endpoint_name, name)
-        return BatchDeployment.model_validate(body)
+        return deployment_of(body)
 
     def list(
         self, *, endpoint_name: str | None = None, compute: str | None = None, model: str | None = None
-    ) -> list[BatchDeployment]:
+    ) -> list[AnyDeployment]:
         """Deployments of an endpoint, of a compute, of a model (as they refer to it), or all; by name."""
         query = select(deployments.c.body).order_by(deployments.c.endpoint_name, deployments.c.name)
         if endpoint_name is not None:
@@ -124,7 +125,7 @@ class Deployments:
         if model is not None:
             query = query.where(deployments.c.model == model)
         with self._database.read() as connection:
-            return [BatchDeployment.model_validate(body) for body in connection.execute(query).scalars()]
+            return [deployment_of(body) for body in connection.execute(query).scalars()]
 
     def count(self, endpoint_name: str) -> int:
         """How many deployments an endpoint has."""

@@ -179,9 +179,10 @@ class Jobs:
         deployment: str | None = None,
         compute: str | None = None,
         retry_of: str | None = None,
-        schedule: str | None = None,
+        published_pipeline: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int = 50,
         offset: int = 0,
@@ -196,8 +197,9 @@ class Jobs:
             (jobs.c.deployment_name, deployment),
             (jobs.c.compute, compute),
             (jobs.c.retry_of, retry_of),
-            (jobs.c.schedule_name, schedule),
+            (jobs.c.published_pipeline, published_pipeline),
             (jobs.c.parent_job_name, parent),
+            (jobs.c.schedule_name, schedule),
         ):
             if value is not None:
                 query = query.where(column == value)
@@ -439,6 +441,7 @@ class Jobs:
             "type": job.type,
             "parent_job_name": job.parent_job_name,
             "schedule_name": job.schedule_name,
+            "published_pipeline": job.published_pipeline,
             "reuse_hash": job.reuse_hash,
             "status": str(reason.status if reason else JobStatus.QUEUED),
             "reason": str(reason) if reason else None,
@@ -452,6 +455,7 @@ class Jobs:
             "request_hash": request_hash,
             "queued_at": now,
             "finished_at": now if reason else None,
+            "progress": job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None,
             "body": _body(job),
         }
         row = connection.execute(jobs.insert().values(values).returning(jobs)).one()

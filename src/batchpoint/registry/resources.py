@@ -1,4 +1,4 @@
-"""Named things: computes and datastores. Credentials are stored apart from the body, encrypted."""
+"""Named things: computes, datastores, published pipelines. Credentials are stored apart from the body, encrypted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, delete, select
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.resources import RESOURCE_KINDS, Datastore, DatastoreCredentials, ResourceKind
+from batchpoint.entities.kinds import NAMED_KINDS, NamedKind
+from batchpoint.entities.resources import Datastore, DatastoreCredentials
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
@@ -19,14 +20,14 @@ from batchpoint.registry.tables import resources_table as resources
 
 
 class Resources:
-    """The computes and datastores of one registry."""
+    """The computes, datastores and published pipelines of one registry."""
 
     def __init__(self, database: Database, now: Callable[[], datetime], secret_box: SecretBox) -> None:
         self._database = database
         self._now = now
         self._secret_box = secret_box
 
-    def put(self, kind: ResourceKind, entity: Entity, *, by: str | None) -> Entity:
+    def put(self, kind: NamedKind, entity: Entity, *, by: str | None) -> Entity:
         """Store an entity, new or in place of the one of that name.
 
         A datastore without credentials keeps those that it has; empty ones take them away.
@@ -46,7 +47,7 @@ class Resources:
 
         return self._database.store(work)
 
-    def get(self, kind: ResourceKind, name: str) -> Entity:
+    def get(self, kind: NamedKind, name: str) -> Entity:
         """One of them; a datastore comes without its credentials.
 
         Raises:
@@ -59,16 +60,16 @@ class Resources:
                 query = select(resources.c.name).where(resources.c.kind == kind).order_by(resources.c.name).limit(20)
                 names = ", ".join(connection.execute(query).scalars())
                 raise NotFoundError(f"There is no {kind} named {name}. There are: {names}.", kind=kind, name=name)
-        return RESOURCE_KINDS[kind].model_validate(row.body)
+        return NAMED_KINDS[kind].model_validate(row.body)
 
-    def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> list[Entity]:
+    def list(self, kind: NamedKind, *, limit: int | None = None, offset: int = 0) -> list[Entity]:
         """All of a kind, by name."""
         query = select(resources.c.body).where(resources.c.kind == kind).order_by(resources.c.name)
         with self._database.read() as connection:
             bodies = connection.execute(query.limit(limit).offset(offset)).scalars().all()
-        return [RESOURCE_KINDS[kind].model_validate(body) for body in bodies]
+        return [NAMED_KINDS[kind].model_validate(body) for body in bodies]
 
-    def delete(self, kind: ResourceKind, name: str) -> None:
+    def delete(self, kind: NamedKind, name: str) -> None:
         """Forget one, with its credentials.
 
         Raises:

@@ -81,6 +81,7 @@ jobs_table = Table(
     Column("type", String(16), nullable=False, server_default="scoring"),
     Column("parent_job_name", String(255)),  # the pipeline job that this is a step of
     Column("schedule_name", String(255)),
+    Column("published_pipeline", String(255)),
     Column("reuse_hash", String(64)),  # of all that determines a step's outputs
     Column("status", String(16), nullable=False),
     Column("reason", String(64)),
@@ -107,6 +108,7 @@ jobs_table = Table(
     Index(None, "endpoint_name", "deployment_name", "id"),
     Index(None, "parent_job_name", "id"),
     Index(None, "schedule_name", "id"),
+    Index(None, "published_pipeline", "id"),
     Index(None, "reuse_hash", "id"),
 )
 

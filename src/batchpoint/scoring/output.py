@@ -151,7 +151,8 @@ def _write_rows(spec: ScoringSpec, run_folder: Path, records: Sequence[Record], 
         return sum(part.rows for record in records for part in record.parts)
     parts, segments = parts_in_order(records), run_folder / "segments"
     if spec.output.table is None:
-        return write_predictions(parts, segments, target, spec.output.format)
+        header = spec.output.dataframe_header
+        return write_predictions(parts, segments, target, spec.output.format, dataframe_header=header)
     schema = read_schema(parts, segments)
     jobs = _table_jobs(spec, run_folder)
     return write_table(spec.output.table, jobs, schema, read_tables(parts, segments, schema))

@@ -45,7 +45,14 @@ def parts_in_order(records: Iterable[Record]) -> list[Part]:
     ]
 
 
-def write_predictions(parts: Sequence[Part], segments: Path, target: Path, format: Format) -> int:  # noqa: A002 - the field's own word
+def write_predictions(
+    parts: Sequence[Part],
+    segments: Path,
+    target: Path,
+    format: Format,  # noqa: A002 - the field's own word
+    *,
+    dataframe_header: bool = False,
+) -> int:
     """Write the rows of the parts into ``target`` and return how many there are.
 
     Args:
@@ -53,6 +60,7 @@ def write_predictions(parts: Sequence[Part], segments: Path, target: Path, forma
         segments: Folder that relative segment paths start from.
         target: The file to write. It is synced to disk.
         format: csv (with a header), jsonl, parquet or azureml.
+        dataframe_header: Whether, with azureml, the columns of the first DataFrame are named in the first line.
 
     Raises:
         OutputError: a segment holds less than the ledger says, or another encoding than the format needs.
@@ -65,6 +73,8 @@ def write_predictions(parts: Sequence[Part], segments: Path, target: Path, forma
         if format == "csv":
             _write_csv(parts, opened, file)
         else:
+            if dataframe_header and format == "azureml":
+                _write_all(file, _azureml_header(parts).encode())
             _copy(parts, opened, file)
         os.fsync(file.fileno())
     return sum(part.rows for part in parts)
@@ -176,6 +186,15 @@ def _check_encodings(parts: Sequence[Part], expected: str) -> None:
                 f"Segment {part.segment} holds {part.encoding} rows, which cannot be joined into a {expected} file."
             )
             raise OutputError(message)
+
+
+def _azureml_header(parts: Sequence[Part]) -> str:
+    """The names of the first table's columns as Azure's driver writes them; nothing where no table was returned."""
+    names = next((part.columns for part in parts if part.columns), ())
+    line = io.StringIO()
+    if names:
+        csv.writer(line, delimiter=" ", lineterminator="\n").writerow(names)
+    return line.getvalue()
 
 
 def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO) -> None:

@@ -90,7 +90,7 @@ class SegmentWriter:
         if encoding == "none":
             data = b""
         elif encoding == "azureml":
-            data = _azureml_bytes(result)
+            columns, data = _azureml_bytes(result)
         else:
             encoding, columns, data = self._encode(result, rows, part, encoding)
         answer = {
@@ -331,16 +331,19 @@ def _is_sequence(value: Any) -> bool:
     return _kind(value) == ("numpy", "ndarray") and value.ndim == 1
 
 
-def _azureml_bytes(result: Any) -> bytes:
-    """Azure's exact bytes: a table separated by spaces, or ``str()`` of each element, without header and keys."""
+def _azureml_bytes(result: Any) -> tuple[list[str], bytes]:
+    """Azure's exact bytes: a table separated by spaces, or ``str()`` of each element, without header and keys.
+
+    The names of a table's columns go with it, for those who want them in the first line after all.
+    """
     package, name = _kind(result) or ("", "")
     if package == "pyarrow" or (package, name) == ("polars", "DataFrame"):
         result = result.to_pandas()
         name = "DataFrame"
     if name == "DataFrame":
         text: str = result.to_csv(sep=" ", header=False, index=False)
-        return text.encode()
-    return "".join([f"{element!s}\n" for element in result]).encode()
+        return [str(column) for column in result.columns], text.encode()
+    return [], "".join([f"{element!s}\n" for element in result]).encode()
 
 
 def _text_bytes(table: dict[str, Any], rows: int, style: Style) -> bytes:

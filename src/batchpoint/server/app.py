@@ -14,15 +14,22 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from batchpoint import __version__
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import InvokeRequest, Job, Receipt
+from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.pipeline_deployments import (
+    PipelineDeployment,
+    PublishedPipeline,
+    PublishRequest,
+    RunRequest,
+)
+from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
-from batchpoint.server.api import assets, endpoints, jobs, resources, schedules, tokens
+from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tokens
 from batchpoint.server.auth import Reader
 from batchpoint.server.context import WAITERS_ALLOWED, Context, Shared
 from batchpoint.server.door import Door
@@ -31,9 +38,9 @@ WORKING_THREADS = 40
 """Threads for requests that do not wait."""
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
-    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Receipt, Schedule,
-    ScheduleRun, Token,
-    assets.AssetChange, jobs.JobChange, tokens.TokenRequest,
+    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Pipeline,
+    PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
+    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
@@ -58,7 +65,7 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    for part in (tokens, endpoints, jobs, schedules, resources, assets):
+    for part in (tokens, endpoints, jobs, pipelines, schedules, resources, assets):
         app.include_router(part.router, prefix="/api/v1")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

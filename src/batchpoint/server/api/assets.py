@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
-from batchpoint.entities.assets import ASSET_KINDS
 from batchpoint.entities.base import AssetKind, Part
 from batchpoint.entities.documents import read_body
+from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import NotFoundError
 from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json, merged
 from batchpoint.server.auth import Operator, Reader
@@ -20,7 +20,13 @@ from batchpoint.server.context import Shared, Work
 
 router = APIRouter(tags=["assets"])
 
-PLURALS: dict[AssetKind, str] = {"model": "models", "data": "data", "environment": "environments", "code": "codes"}
+PLURALS: dict[AssetKind, str] = {
+    "model": "models",
+    "data": "data",
+    "environment": "environments",
+    "code": "codes",
+    "component": "components",
+}
 """How each kind is called in addresses."""
 
 Archived = Literal["exclude", "only", "include"]

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from batchpoint.entities.documents import read_body
+from batchpoint.entities.documents import model_of, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
 from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import (
@@ -116,8 +117,8 @@ def create_or_update_deployment(
     """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
     if isinstance(body, dict):
         body = {"endpoint_name": name, **body}
-    entity = named(BatchDeployment, body, deployment)
-    assert isinstance(entity, BatchDeployment)
+    entity = named(model_of("deployment", body), body, deployment)
+    assert isinstance(entity, BatchDeployment | PipelineDeployment)
     if entity.endpoint_name != name:
         message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
         raise InvalidEntityError(message)
@@ -145,7 +146,8 @@ def update_deployment(
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
     before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-    changed = merged(before, deployment_change(body) if isinstance(body, dict) else body)
+    is_model = isinstance(body, dict) and before.get("type") == "model"
+    changed = merged(before, deployment_change(body) if is_model else body)
     return create_or_update_deployment(
         name,
         deployment,

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
-from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.base import Part
-from batchpoint.entities.documents import read_body
+from batchpoint.entities.documents import model_of, read_body
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
-from batchpoint.errors import NotFoundError
+from batchpoint.entities.pipeline_deployments import CommandJob
+from batchpoint.entities.pipelines import Pipeline
+from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.assets import streamed
-from batchpoint.server.api.wire import LARGEST_OFFSET, JsonBody, Paged, answer, described, files_json, merged
+from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents, with_place
+from batchpoint.server.api.wire import (
+    LARGEST_OFFSET,
+    JsonBody,
+    Paged,
+    answer,
+    check_local_paths,
+    described,
+    files_json,
+    merged,
+)
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Context, Shared, Work
-from batchpoint.workspace import Workspace
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 LONGEST_WAIT_SECONDS = 300.0
 """A long poll answers by then whatever has happened; the caller asks again."""
-LOOK_SECONDS = 1.0
-"""Changes of this server's own runs wake a waiting request at once; those of another server are looked for so often."""
-STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/std_log", "logs/user/error")
-"""Logs whose new lines an event stream carries."""
 
 Archived = Literal["exclude", "only", "include"]
 
@@ -49,13 +54,15 @@ def list_jobs(
     page: Paged,
     status: JobStatus | None = None,
     endpoint: str | None = None,
+    parent: str | None = None,
     schedule: str | None = None,
     archived: Archived = "exclude",
 ) -> JSONResponse:
-    """Jobs, the newest first."""
+    """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
     found = work.jobs.list(
         status=status,
         endpoint=endpoint,
+        parent=parent,
         schedule=schedule,
         archived=archived,
         limit=page.reach,
@@ -64,10 +71,37 @@ def list_jobs(
     return page.answer(found)
 
 
+@router.post("", name="jobs.create", status_code=202, **described(body=Pipeline, result=Job))
+def create(
+    body: JsonBody,
+    caller: Operator,
+    shared: Shared,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> JSONResponse:
+    """Start a pipeline; or, with ``type: command``, a command by itself. Its address is in ``Location``.
+
+    The same ``Idempotency-Key`` with the same body answers with the job that was made then.
+    """
+    pipeline = _pipeline(shared, body)
+    job = shared.workspace.pipelines.submit(pipeline, by=caller.name, idempotency_key=idempotency_key)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/validate", name="jobs.validate", **described(body=Pipeline))
+def validate(body: JsonBody, _: Operator, shared: Shared) -> JSONResponse:
+    """Look for every fault of a pipeline, or of a command; nothing is stored or started."""
+    try:
+        shared.workspace.pipelines.validate(_pipeline(shared, body))
+    except InvalidEntityError as error:
+        problems = error.details.get("problems") or [{"place": "body", "key": "", "message": error.message}]
+        return answer({"valid": False, "message": error.message, "problems": problems})
+    return answer({"valid": True, "message": None, "problems": []})
+
+
 @router.get("/{name}", name="jobs.get", **described(result=Job))
 def get_job(name: str, _: Reader, work: Work) -> JSONResponse:
     """One job, with its progress; a queued one says what it waits for."""
-    return answer(_with_place(work, work.jobs.get(name)))
+    return answer(with_place(work, work.jobs.get(name)))
 
 
 @router.patch("/{name}", name="jobs.update", **described(body=JobChange, result=Job))
@@ -120,7 +154,7 @@ def wait(
             job = shared.workspace.jobs.get(name)
             left = deadline - time.monotonic()
             if job.status.is_finished or left <= 0 or shared.closing.is_set():
-                return answer(_with_place(shared.workspace, job))
+                return answer(with_place(shared.workspace, job))
             changes.wait(seen, min(left, LOOK_SECONDS))
     finally:
         give_back()
@@ -130,7 +164,7 @@ def wait(
 def events(name: str, _: Reader, shared: Shared) -> StreamingResponse:
     """Server-sent events: ``status``, ``progress``, ``log``, and ``end`` with the finished job."""
     shared.workspace.jobs.get(name)  # an unknown job is an error, not an empty stream
-    stream = _Stream(shared, name, shared.take_waiting_place())
+    stream = JobEvents(shared, name, shared.take_waiting_place())
     return StreamingResponse(stream.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -161,16 +195,16 @@ def read_log(
 
 
 @router.get("/{name}/outputs", name="jobs.outputs")
-def outputs(name: str, _: Reader, work: Work) -> JSONResponse:
-    """The files of the output ``score``: path and size."""
-    return answer({"value": files_json(work.jobs.outputs(name)), "next": None})
+def outputs(name: str, _: Reader, work: Work, output: str | None = None) -> JSONResponse:
+    """The files of one output, by default the only one or the one with the predictions: path and size."""
+    return answer({"value": files_json(work.jobs.outputs(name, output)), "next": None})
 
 
 @router.get("/{name}/outputs/{path:path}", name="jobs.open_output")
-def open_output(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
+def open_output(name: str, path: str, _: Reader, work: Work, output: str | None = None) -> StreamingResponse:
     """One of them."""
-    size = dict(work.jobs.outputs(name)).get(path)
-    return streamed(work.jobs.open_output(name, path), path, size)
+    size = dict(work.jobs.outputs(name, output)).get(path)
+    return streamed(work.jobs.open_output(name, path, output), path, size)
 
 
 @router.get("/{name}/errors", name="jobs.errors")
@@ -185,70 +219,10 @@ def receipt(name: str, _: Reader, work: Work) -> JSONResponse:
     return answer(work.jobs.receipt(name))
 
 
-class _Stream:
-    """The events of one job, for one caller."""
-
-    def __init__(self, shared: Context, name: str, give_back: Callable[[], None]) -> None:
-        self._shared = shared
-        self._jobs = shared.workspace.jobs
-        self._name = name
-        self._give_back = give_back
-        self._offsets: dict[str, int] = {}
-        self._status: str | None = None
-        self._progress: dict[str, Any] | None = None
-
-    def events(self) -> Iterator[str]:
-        """What happens, until the job has finished or the server ends."""
-        changes = self._shared.background.changes
-        try:
-            while not self._shared.closing.is_set():
-                seen = changes.count
-                job = _with_place(self._shared.workspace, self._jobs.get(self._name))
-                yield from self._news(job)
-                if job.status.is_finished:
-                    yield _event("end", job.body())
-                    return
-                if changes.wait(seen, LOOK_SECONDS) == seen:
-                    yield ": still here\n\n"  # notices a caller who is gone
-        finally:
-            self._give_back()
-
-    def _news(self, job: Job) -> Iterator[str]:
-        told = f"{job.status} {job.waiting_for} {job.cancel_requested}"
-        if told != self._status:
-            self._status = told
-            yield _event(
-                "status",
-                {"status": job.status, "waiting_for": job.waiting_for, "cancel_requested": job.cancel_requested},
-            )
-        progress = job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None
-        if progress != self._progress:
-            self._progress = progress
-            yield _event("progress", progress)
-        for path, size in self._jobs.logs(self._name):
-            if path.startswith(STREAMED_LOGS) and size > self._offsets.get(path, 0):
-                yield from self._new_lines(path)
-
-    def _new_lines(self, path: str) -> Iterator[str]:
-        offset = self._offsets.get(path, 0)
-        try:
-            new = self._jobs.read_log(self._name, path, offset=offset)
-        except NotFoundError:
-            return
-        whole = new[: new.rfind(b"\n") + 1] or (new if len(new) >= 1 << 20 else b"")
-        self._offsets[path] = offset + len(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            yield _event("log", {"path": path, "line": line})
-
-
-def _event(kind: str, data: object) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data, default=str)}\n\n"
-
-
-def _with_place(work: Workspace, job: Job) -> Job:
-    if job.status is not JobStatus.QUEUED or job.waiting_for is not None:
-        return job
-    queued = work.registry.jobs.list(status=JobStatus.QUEUED, archived="include", limit=1000)[::-1]
-    if not queued or queued[0].name == job.name:
-        return job
-    return job.model_copy(update={"waiting_for": place_in_queue(job, queued)})
+def _pipeline(shared: Context, body: Any) -> Pipeline:
+    """The pipeline that a body declares. Raises ``InvalidEntityError``."""
+    job = read_body(model_of("job", body), body)
+    check_local_paths(shared, "job", job)
+    pipeline = job.as_pipeline() if isinstance(job, CommandJob) else job
+    assert isinstance(pipeline, Pipeline)
+    return pipeline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
@@ -116,7 +116,13 @@ def check_local_paths(context: Context, kind: Kind, entity: BaseModel) -> None:
         InvalidEntityError: the caller cannot mean a path of this machine.
     """
     body = entity.model_dump(mode="json", exclude_none=True)
-    refuse_local(context, [found.path for found in local_paths(kind, body) if "\n" not in found.path])
+    found = local_paths(kind, body)
+    if files := [each.path for each in found if each.holds == "component"]:
+        raise InvalidEntityError(
+            f"{files[0]!r} is the path of a component file, which the server does not read. Give a registered one "
+            "(azureml:<name>:<version>), or the component in place; the command and the Python client read the file."
+        )
+    refuse_local(context, [each.path for each in found if "\n" not in each.path])
     if isinstance(entity, BatchDeployment):
         refuse_local(context, _database_files(entity.batchpoint.table))
 
@@ -126,6 +132,11 @@ def check_invoke_paths(context: Context, request: InvokeRequest) -> None:
     paths = [path for given in request.inputs.values() for path in (given.path, *given.paths)]
     paths += [output.path for output in request.outputs.values() if output.path is not None]
     paths += _database_files(request.overrides.table)
+    check_paths(context, paths)
+
+
+def check_paths(context: Context, paths: Iterable[str]) -> None:
+    """The same for addresses of data, among which may be references and URLs."""
     refuse_local(context, [path for path in paths if is_local(path) and not _is_reference(path)])
 
 
@@ -139,8 +150,10 @@ def check_schedule_paths(context: Context, schedule: Schedule) -> None:
         check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
         return
     ports = [*plan.inputs.values(), *plan.outputs.values()]
-    found = _paths_in([*ports, plan.job])
+    found = [port["path"] for port in ports if isinstance(port, dict) and isinstance(port.get("path"), str)]
     refuse_local(context, [path for path in found if path != FILES and is_local(path) and not _is_reference(path)])
+    if isinstance(plan.job, dict):
+        refuse_local(context, [local.path for local in local_paths("job", plan.job) if "\n" not in local.path])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:
@@ -175,19 +188,6 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 def _database_files(table: OutputTable | None) -> list[str]:
     return [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
-
-
-_PATH_KEYS = frozenset({"path", "code", "component"})
-"""Of pipelines: what may hold a path."""
-
-
-def _paths_in(value: Any) -> Iterator[str]:
-    """What stands where a pipeline may name a path of some machine; bindings are none."""
-    for inner in value if isinstance(value, list) else value.values() if isinstance(value, Mapping) else ():
-        yield from _paths_in(inner)
-    if isinstance(value, Mapping):
-        found = (value.get(key) for key in _PATH_KEYS)
-        yield from (text for text in found if isinstance(text, str) and not text.startswith("${{"))
 
 
 def _is_reference(path: str) -> bool:

@@ -24,8 +24,9 @@ def _jobs() -> None:
     op.add_column("jobs", sa.Column("type", sa.String(length=16), nullable=False, server_default="scoring"))
     op.add_column("jobs", sa.Column("parent_job_name", sa.String(length=255)))
     op.add_column("jobs", sa.Column("schedule_name", sa.String(length=255)))
+    op.add_column("jobs", sa.Column("published_pipeline", sa.String(length=255)))
     op.add_column("jobs", sa.Column("reuse_hash", sa.String(length=64)))
-    for column in ("parent_job_name", "schedule_name", "reuse_hash"):
+    for column in ("parent_job_name", "schedule_name", "published_pipeline", "reuse_hash"):
         op.create_index(op.f(f"ix_jobs_{column}_id"), "jobs", [column, "id"], unique=False)
 
 

@@ -1,0 +1,218 @@
+"""Jobs of steps, from the queue to their published outputs, with real runners and workers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchpoint.background.service import Background
+from batchpoint.entities.jobs import Input, Job, JobStatus, Output, Reason
+from batchpoint.entities.pipelines import CommandStep, ParallelStep
+from batchpoint.errors import NotFoundError
+from batchpoint.operations.steps import collected_output, command_of, deployment_of, scored_input
+from batchpoint.settings import Settings
+from batchpoint.workspace import Workspace
+from integration.served import eventually
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace whose jobs are carried out."""
+    with Workspace.open(Settings(home=tmp_path_factory.mktemp("home"))) as opened:
+        background = Background(opened)
+        background.start()
+        yield opened
+        background.stop()
+
+
+def code(workspace: Workspace, folder: Path, **files: str) -> str:
+    """Registers a folder of scripts."""
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    return f"azureml:{workspace.assets.register_code(str(folder)).reference}"
+
+
+def carried_out(workspace: Workspace, job: Job) -> Job:
+    workspace.registry.jobs.enqueue(job)
+    workspace.job_queued.set()
+    eventually(lambda: workspace.jobs.get(job.name).status.is_finished, seconds=60)
+    return workspace.jobs.get(job.name)
+
+
+def command_job(name: str, step: dict[str, Any], **more: Any) -> Job:
+    return Job(name=name, type="command", command=command_of(CommandStep.model_validate(step)), **more)
+
+
+def parallel_job(name: str, step: dict[str, Any], **more: Any) -> Job:
+    read = ParallelStep.model_validate({"type": "parallel", **step})
+    return Job(
+        name=name,
+        deployment=deployment_of(read, name=name, cores=1),
+        input_data=scored_input(read),
+        append_row_to=collected_output(read),
+        **more,
+    )
+
+
+def test_a_command_gets_paths_and_values_and_its_outputs_lie_where_azure_has_them(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "it's data").mkdir()
+    (tmp_path / "it's data" / "rows.csv").write_text("a\n1\n2\n")
+    script = """
+        import argparse, os, pathlib
+        parser = argparse.ArgumentParser()
+        for name in ("--data", "--title", "--table", "--note", "--uri"):
+            parser.add_argument(name)
+        given = parser.parse_args()
+        rows = pathlib.Path(given.data, "rows.csv").read_text().split()[1:]
+        assert given.title == 'two words, "quoted" $HOME', given.title
+        assert given.uri.startswith("azureml://datastores/workspaceblobstore/paths/"), given.uri
+        for row in rows:
+            pathlib.Path(given.table, f"{row}.txt").write_text(row)
+        pathlib.Path(given.note).write_text(os.environ["AZUREML_RUN_ID"])
+    """
+    step = {
+        "command": 'python prepare.py --data ${{inputs.data}} --title "${{inputs.title}}" $[[--n ${{inputs.n}}]]'
+        " --table '${{outputs.table}}' --note ${{ outputs.note }} --uri ${{inputs.direct}}",
+        "inputs": {
+            "data": {"path": str(tmp_path / "it's data")},
+            "direct": {"path": "azureml://datastores/workspaceblobstore/paths/x/", "mode": "direct"},
+            "title": "t",
+        },
+        "code": code(workspace, tmp_path / "code", prepare=script),
+    }
+    job = command_job(
+        "prepare-1",
+        step,
+        inputs={
+            "data": Input(path=str(tmp_path / "it's data")),
+            "direct": Input(path="azureml://datastores/workspaceblobstore/paths/x/"),
+        },
+        literals={"title": 'two words, "quoted" $HOME'},
+        outputs={"table": Output(type="uri_folder"), "note": Output(type="uri_file")},
+    )
+    done = carried_out(workspace, job)
+    assert done.status is JobStatus.COMPLETED, done.error
+    assert [path for path, _ in workspace.jobs.outputs("prepare-1", "table")] == ["1.txt", "2.txt"]
+    with workspace.jobs.open_output("prepare-1", "note", "note") as file:
+        assert file.read() == b"prepare-1"
+    assert done.outputs["note"].uri is not None
+    assert done.outputs["note"].uri.endswith("/azureml/prepare-1/note/note")
+    assert "logs/user/std_log.txt" in [path for path, _ in workspace.jobs.logs("prepare-1")]
+    with pytest.raises(NotFoundError, match="several outputs: name one"):
+        workspace.jobs.outputs("prepare-1")
+
+
+def test_a_failed_command_says_why_in_the_record_of_its_job(workspace: Workspace) -> None:
+    done = carried_out(workspace, command_job("broken-1", {"command": "echo no such customer >&2; exit 3"}))
+    assert (done.status, done.reason) == (JobStatus.FAILED, Reason.COMMAND_FAILED)
+    assert done.error is not None
+    assert done.error.message == "The command ended with exit code 3. Its last words: no such customer"
+
+
+SCORE = """
+    import argparse, os, sys
+    from azureml_user.parallel_run import EntryScript
+
+    def init():
+        global given
+        parser = argparse.ArgumentParser()
+        for name in ("--lookup", "--factor", "--extra"):
+            parser.add_argument(name)
+        given, _ = parser.parse_known_args()
+        assert not [word for word in sys.argv if "threshold" in word or "percent" in word], sys.argv
+        EntryScript().logger.info("init() is called.")
+
+    def run(mini_batch):
+        EntryScript().logger.info(f"run() is called with number of rows: {len(mini_batch)}")
+        names = open(given.lookup).read().split()
+        with open(os.path.join(given.extra, os.path.basename(mini_batch[0])), "w") as file:
+            file.write(given.factor)
+        import pandas
+        texts = [open(path).read() for path in mini_batch]
+        return pandas.DataFrame({"name": names[0], "the number": texts})
+"""
+
+
+def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspace: Workspace, tmp_path: Path) -> None:
+    for folder in ("cut", "side"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        (tmp_path / "cut" / f"{number}.txt").write_text(str(number))
+    (tmp_path / "side" / "names.txt").write_text("Ada Bob")
+    data, lookup = ({"path": str(tmp_path / path)} for path in ("cut", "side/names.txt"))
+    step = {
+        "inputs": {"lookup": lookup, "data": data, "factor": "two words"},
+        "outputs": {"scored": {"type": "uri_file"}, "extra": {"type": "uri_folder"}},
+        "input_data": "${{inputs.data}}",
+        "mini_batch_size": "2",
+        "resources": {"instance_count": 2},
+        "task": {
+            "code": code(workspace, tmp_path / "code", score=SCORE),
+            "entry_script": "score.py",
+            "append_row_to": "${{outputs.scored}}",
+            "program_arguments": "--lookup ${{inputs.lookup}} --factor ${{inputs.factor}} --error_threshold 5"
+            " --allowed_failed_percent=10 --append_row_dataframe_header true --extra ${{outputs.extra}}",
+        },
+        "batchpoint": {"output_format": "azureml"},
+    }
+    job = parallel_job(
+        "score-1",
+        step,
+        inputs={"lookup": Input(**lookup), "data": Input(**data)},
+        literals={"factor": "two words"},
+        outputs={"scored": Output(type="uri_file"), "extra": Output(type="uri_folder")},
+    )
+    done = carried_out(workspace, job)
+    assert done.status is JobStatus.COMPLETED, done.error
+    assert done.receipt is not None
+    assert done.receipt.items == 4, "the side input is not cut"
+    lines = Path(done.outputs["scored"].uri or "").read_text().splitlines()
+    assert lines == ['name "the number"', "Ada 0", "Ada 1", "Ada 2", "Ada 3"]
+    assert sorted(path for path, _ in workspace.jobs.outputs("score-1", "extra")) == ["0.txt", "2.txt"]
+    with workspace.jobs.open_output("score-1", "0.txt", "extra") as file:
+        assert file.read() == b"two words"
+    logs = Path(done.folder or "", "logs/user/entry_script_log")
+    texts = [path.read_text() for path in logs.glob("node-*/process*.log.txt")]
+    assert texts
+    assert all(text.count("init() is called.") == 1 for text in texts)
+    assert sum(text.count("run() is called with number of rows: 2") for text in texts) == 2
+
+
+def test_a_parallel_step_that_collects_nothing_publishes_what_its_script_wrote(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    script = """
+        import os, sys
+        def run(mini_batch):
+            for path in mini_batch:
+                with open(os.path.join(sys.argv[1], os.path.basename(path)), "w") as file:
+                    file.write("done")
+            return mini_batch
+    """
+    step = {
+        "inputs": {"data": {"path": str(tmp_path / "a.txt")}},
+        "outputs": {"kept": {"type": "uri_folder"}},
+        "task": {
+            "code": code(workspace, tmp_path / "code", score=script),
+            "entry_script": "score.py",
+            "program_arguments": "${{outputs.kept}}",
+        },
+    }
+    job = parallel_job(
+        "keep-1",
+        step,
+        inputs={"data": Input(path=str(tmp_path / "a.txt"))},
+        outputs={"kept": Output(type="uri_folder", path=str(tmp_path / "final"))},
+    )
+    done = carried_out(workspace, job)
+    assert done.status is JobStatus.COMPLETED, done.error
+    assert [path.name for path in (tmp_path / "final").iterdir()] == ["a.txt"], "no errors file, no receipt"
+    assert sorted(done.outputs["score"].files) == ["errors.jsonl", "receipt.json"]
