@@ -433,10 +433,10 @@ def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         found = _at(value, key)
         if isinstance(found, str) and is_local(found):
             yield LocalPath(key, found, "document")
-        elif isinstance(found, Mapping) and "jobs" in found:
+        elif isinstance(found, Mapping) and {"jobs", "component"} & found.keys():
             yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
     yield from _paths(value, ("trigger", "path"))
-    if _at(value, ("create_job", "jobs")) is not None:
+    if {"jobs", "component"} & set(_names_in(value, ("create_job",))):
         return  # a pipeline in place, whose inputs and outputs were its own
     for name in ("inputs", "outputs"):
         for port in _names_in(value, ("create_job", name)):
