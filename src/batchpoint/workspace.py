@@ -62,7 +62,8 @@ class Workspace:
         job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, pipelines, job_queued)
+        jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
+        endpoints = Endpoints(registry, assets, places, pipelines, jobs, job_queued)
         return cls(
             settings=settings,
             registry=registry,
@@ -70,7 +71,7 @@ class Workspace:
             assets=assets,
             resources=Resources(registry),
             endpoints=endpoints,
-            jobs=Jobs(registry, places, job_queued, pipelines, pipeline_changed),
+            jobs=jobs,
             pipelines=pipelines,
             published_pipelines=PublishedPipelines(registry, assets, pipelines),
             schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),

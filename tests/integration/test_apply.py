@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from batchpoint.errors import InvalidEntityError
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, served
+from integration.served import FAKE_RUNNER, invoke, make_input, open_workspace, served
 
 SOLUTION = """\
 $schema: https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json
@@ -196,3 +197,19 @@ def test_every_fault_of_every_file_is_told_and_nothing_is_changed(client: Client
     assert "mini_bach_size' is not known here. Did you mean 'mini_batch_size'?" in str(refused.value)
     assert "'max_instances' is 'many'; a whole number is wanted" in str(refused.value)
     assert list(client.models.list()) == []
+
+
+def test_a_sweep_cancels_only_what_has_been_active_for_too_long(tmp_path: Path) -> None:
+    with open_workspace(tmp_path / "home") as workspace:
+        background = Background(workspace, runner_parent=FAKE_RUNNER)
+        secret, _ = workspace.tokens.create("admin-token", "admin")
+        with served(Context(workspace, background, "s1", shares_files=True), secret) as http:
+            job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+            with Client(str(http.base_url), secret) as client:
+                assert client.jobs.sweep(timedelta(hours=4)) == []
+                assert [one.name for one in client.jobs.sweep(timedelta(0), dry_run=True)] == [job.name]
+                assert not client.jobs.get(job.name).is_finished
+                client.jobs.sweep(timedelta(0))
+                swept = client.jobs.get(job.name)
+                assert swept.status.value == "canceled"
+                assert swept.entity.tags["batchpoint.swept"].endswith("over 0:00:00")

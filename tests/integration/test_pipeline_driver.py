@@ -19,7 +19,7 @@ from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.entities.assets import Data
 from batchpoint.entities.jobs import Input, Job, JobError, JobStatus, Output, Progress, Reason
-from batchpoint.entities.pipelines import Pipeline
+from batchpoint.entities.pipelines import Component, Pipeline
 from batchpoint.errors import ConflictError, InvalidEntityError, LeaseLostError, NotFoundError
 from batchpoint.registry.jobs import Jobs as RegistryJobs
 from batchpoint.registry.tables import assets_table
@@ -728,3 +728,46 @@ def test_the_next_step_starts_within_a_moment_of_the_end_of_the_one_before(works
     for loop in driver.loops:
         loop.stop()
     driver.stop()
+
+
+PREPARE = {
+    "name": "prepare_rows",
+    "type": "command",
+    "command": "python p.py ${{inputs.raw}} $[[ --n ${{inputs.n}} ]] ${{outputs.rows}}",
+    "inputs": {"raw": {"type": "uri_file"}, "n": {"type": "integer", "optional": True}},
+    "outputs": {"rows": {"type": "uri_folder"}},
+}
+
+
+@on_sqlite
+def test_a_registered_component_is_a_step_and_stays_what_it_was_when_the_pipeline_was_started(
+    workspace: Workspace, raw: Path
+) -> None:
+    workspace.assets.create_or_update("component", Component.model_validate(PREPARE))
+    step = {"component": "azureml:prepare_rows@latest", "inputs": {"raw": "${{parent.inputs.raw}}"}}
+    pipeline = diamond(raw, jobs={"a": {**step, "outputs": {"rows": "${{parent.outputs.result}}"}}})
+    job = workspace.pipelines.submit(pipeline)
+    later = {**PREPARE, "command": "echo ${{outputs.rows}}"}
+    workspace.assets.create_or_update("component", Component.model_validate(later))
+    driver_of(workspace).drive()
+    made = steps_of(workspace, job)["a"]
+    assert made.command is not None
+    assert made.command.command.split() == ["python", "p.py", "${{inputs.raw}}", "${{outputs.rows}}"]
+
+
+@on_sqlite
+def test_a_component_that_does_not_exist_is_told_with_the_nearest_name(workspace: Workspace, raw: Path) -> None:
+    workspace.assets.create_or_update("component", Component.model_validate(PREPARE))
+    jobs = {
+        "a": {"component": "azureml:prepare_row:1"},
+        "b": {"component": "azureml:prepare_rows:7"},
+        "c": command({"x": "${{parent.jobs.a.outputs.rows}}"}, out="${{parent.outputs.result}}"),
+        "d": {"type": "parallel", "component": "azureml:prepare_rows:1"},
+    }
+    with pytest.raises(InvalidEntityError) as raised:
+        workspace.pipelines.validate(diamond(raw, jobs=jobs))
+    assert {problem["place"]: problem["message"] for problem in raised.value.details["problems"]} == {
+        "jobs.a.component": "There is no component named prepare_row. Did you mean 'prepare_rows'?",
+        "jobs.b.component": "There is no component prepare_rows:7. The newest versions are 1.",
+        "jobs.d.type": "the step is of type parallel, and component prepare_rows is of type command.",
+    }

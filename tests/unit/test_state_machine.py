@@ -13,6 +13,7 @@ from batchpoint.scoring.mini_batches import ErrorInfo, InputFile, MiniBatch, Sli
 from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
 from batchpoint.scoring.state_machine import (
     CancelRequested,
+    ChampionDone,
     Commit,
     Event,
     Finish,
@@ -214,6 +215,19 @@ def test_a_part_that_takes_too_long_has_its_worker_killed_and_counts_as_an_attem
     assert (file, attempt, kind) == ("0-1.txt", 2, "MiniBatchTimeout")
     assert play.records[0].failures[0].error.traceback == "the stack"
     assert play.machine.counts.timeouts == 2
+
+
+def test_the_time_of_the_challenger_is_not_counted_as_the_champions() -> None:
+    made = machine(retry=RetrySpec(timeout=10, task_overhead_timeout=0, progress_update_timeout=15))
+    made.handle(RunStarted(), 0)
+    made.handle(WorkerReady(0), 0)
+    made.handle(MiniBatchPlanned(files(0)), 0)
+    made.handle(MiniBatchPlanned(files(1)), 0)
+    assert made.handle(ChampionDone(0, 1, within=100), 5) == []
+    assert made.handle(TimePassed(), 90) == []
+    made.handle(PartSucceeded(0, 1, "s", 0, 0, 1, 1), 95)
+    assert KillWorker(0) not in made.handle(TimePassed(), 104), "the next part has all of its time"
+    assert KillWorker(0) in made.handle(TimePassed(), 106)
 
 
 def test_the_time_limit_counts_for_the_part_being_run_and_not_for_those_in_stock() -> None:

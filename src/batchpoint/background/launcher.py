@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
@@ -36,10 +36,12 @@ from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
+    ChallengerSpec,
     InputSpec,
     ModelSpec,
     OutputSpec,
     RetrySpec,
+    SampleSpec,
     ScoringSpec,
     ScriptSpec,
     SplitSpec,
@@ -58,6 +60,8 @@ STAYS_WARM_SECONDS = 30 * 86400.0
 
 _PACKAGES_FOR_ROWS = ("pandas", "pyarrow")
 """What reading rows needs in the deployment's environment."""
+
+_IN_WORDS = {"paths": "paths of files", "dataframe": "rows as a DataFrame"}
 
 Format = Literal["csv", "jsonl", "parquet", "azureml"]
 
@@ -84,6 +88,18 @@ class Resolved:
     is_table: bool = False
     """Whether the input is a table as such, an MLTable or a query, and not files that hold one."""
     mltable: dict[str, Any] | None = None
+    challenger: Challenging | None = None
+    """What the challenger's deployment turned out to be, where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenging:
+    """A challenger's deployment on this machine."""
+
+    python: str
+    model: Model | None
+    model_path: Path | None
+    code_dir: Path | None
 
 
 def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
@@ -129,6 +145,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         logging_level=settings.logging_level,
         fork_server=str(fork_server_folder(resolved, script, instances * settings.max_concurrency_per_instance)),
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
+        sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
+        challenger=_challenger(job, resolved, script),
         retry_of=str(job_folder(resolved.home, job.retry_of)) if job.retry_of else None,
         mltable=resolved.mltable,
         fetched_inputs=resolved.step.fetched,
@@ -217,7 +235,7 @@ class Launcher:
         if spec.fork_server:
             self._describe_fork_server(Path(spec.fork_server), resolved.compute, spec.instances)
         spec.write(folder)
-        notices = list(interpreter.notices)
+        notices = list(dict.fromkeys(interpreter.notices))
         wanted = _deployment_of(job).resources.instance_count
         if wanted > spec.instances:
             notices.append(
@@ -260,10 +278,8 @@ class Launcher:
 
     def _resolve(self, job: Job, folder: Path) -> tuple[Interpreter, Resolved]:
         deployment = _deployment_of(job)
-        assets = self._workspace.assets
         model, model_path = self._model(deployment)
-        code = deployment.code_configuration
-        code_dir = assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
+        code_dir = self._code_dir(deployment)
         inputs = tuple(self._input_places(job))
         tabular, mltable = self._look_at_input(job, inputs)
         is_table = mltable is not None or _scored(job).query is not None
@@ -284,7 +300,21 @@ class Launcher:
             is_table=is_table,
             mltable=mltable,
         )
+        if job.challenger is not None:
+            challenger = self._challenging(job.challenger, _script(deployment, resolved))
+            resolved = replace(resolved, challenger=challenger)
         return interpreter, resolved
+
+    def _challenging(self, deployment: BatchDeployment, champion: ScriptSpec) -> Challenging:
+        model, model_path = self._model(deployment)
+        takes_rows = champion.takes == "dataframe"
+        interpreter = self._interpreter(deployment, model, model_path, tabular=takes_rows, is_table=takes_rows)
+        code_dir = self._code_dir(deployment)
+        return Challenging(python=interpreter.python, model=model, model_path=model_path, code_dir=code_dir)
+
+    def _code_dir(self, deployment: BatchDeployment) -> Path | None:
+        code, assets = deployment.code_configuration, self._workspace.assets
+        return assets.local_path(cast("Code", assets.resolve("code", code.code))) if code else None
 
     def _model(self, deployment: BatchDeployment) -> tuple[Model | None, Path | None]:
         if deployment.model is None:
@@ -434,6 +464,35 @@ def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
         code_dir=str(resolved.code_dir) if resolved.code_dir else None,
         arguments=filled_words(options.program_arguments, resolved.step.values),
         takes=takes,
+    )
+
+
+def _challenger(job: Job, resolved: Resolved, champion: ScriptSpec) -> ChallengerSpec | None:
+    """The challenger as the run needs it: it is given what the champion is given, paths or rows.
+
+    Raises:
+        InvalidEntityError: it could not take that.
+    """
+    deployment, found = job.challenger, resolved.challenger
+    if deployment is None or found is None:
+        return None
+    script = _script(deployment, replace(resolved, code_dir=found.code_dir))
+    declared = deployment.batchpoint.mini_batch_type
+    takes_rows = script.kind == "mlflow" and resolved.tabular_input
+    if champion.takes != script.takes and (declared != "auto" or takes_rows):
+        raise InvalidEntityError(
+            f"The challenger {deployment.name} takes {_IN_WORDS[script.takes]}, but the champion "
+            f"{job.deployment_name} takes {_IN_WORDS[champion.takes]}, and both are given the same. "
+            "Set batchpoint.mini_batch_type alike in both deployments."
+        )
+    variables = {**deployment.environment_variables, **deployment.settings.environment_variables}
+    return ChallengerSpec(
+        deployment=deployment.name,
+        python=found.python,
+        script=script.model_copy(update={"takes": champion.takes}),
+        model=_model(found.model, found.model_path) if found.model and found.model_path else None,
+        environment_variables=variables,
+        timeout=deployment.settings.retry_settings.timeout,
     )
 
 

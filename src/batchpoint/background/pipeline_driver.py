@@ -277,8 +277,8 @@ class PipelineDriver:
             except BatchpointError as refused:
                 reason = Reason.OUTPUT_FAILED
                 error = JobError(code=refused.code, message=f"An output could not be registered: {refused.message}")
-        words = f"{drive.told[0]}The pipeline {reason.status}.{f' {error.message}' if error else ''}\n"
-        _write(drive.folder / LOG, words)
+        verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
+        _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
         self._jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
         self._drop(drive)
         self._changes.notify()

@@ -82,23 +82,38 @@ def update_endpoint(
     state.show(state.client().endpoints.update(name, changes=changes).body())
 
 
+_JOB_OPTIONS = [
+    click.option("--challenger", metavar="NAME", help="Deployment that scores the same data, to be compared."),
+    click.option("-d", "--deployment-name", help="Deployment to ask; the default one when not given."),
+    click.option("--input", "input_path", help="What to score: local path or glob, URL, azureml:name:version, …"),
+    click.option("--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="What lies there."),
+    click.option("--input-query", metavar="SQL", help="Score the rows of this query; --input is the database."),
+    click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out."),
+    click.option("--recursive", is_flag=True, help="Explore sub-folders."),
+    click.option("-f", "--file", "--input-file", "file", metavar="FILE", help="YAML file with inputs and outputs."),
+    click.option(
+        "--inputs", "input_texts", multiple=True, metavar="FILE|NAME=VALUE", help="YAML file with inputs, or one."
+    ),
+    click.option(
+        "--outputs", "output_texts", multiple=True, metavar="FILE|NAME=PATH", help="YAML file, or one output."
+    ),
+    click.option("--output-path", help="Where to write: local folder, azureml://datastores/…, URL."),
+    click.option("-c", "--instance-count", type=click.IntRange(1), help="Instances for this job."),
+    click.option("-m", "--mini-batch-size", type=click.IntRange(1), help="Items of a mini-batch for this job."),
+]
+
+
+def job_options(command: Any) -> Any:
+    """What a job is asked with: the options that ``invoke`` and ``plan`` share."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
 @endpoint.command("invoke")
 @name_option
-@click.option("-d", "--deployment-name", help="Deployment to ask; the default one when not given.")
-@click.option("--input", "input_path", help="What to score: local path or glob, URL, azureml:name:version, …")
-@click.option("--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="What lies there.")
-@click.option("--input-query", metavar="SQL", help="Score the rows of this query; --input is the database.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Take only these files of a folder.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these files out.")
-@click.option("--recursive", is_flag=True, help="Explore sub-folders.")
-@click.option("-f", "--file", "--input-file", "file", metavar="FILE", help="YAML file with inputs and outputs.")
-@click.option(
-    "--inputs", "input_texts", multiple=True, metavar="FILE|NAME=VALUE", help="YAML file with inputs, or one."
-)
-@click.option("--outputs", "output_texts", multiple=True, metavar="FILE|NAME=PATH", help="YAML file, or one output.")
-@click.option("--output-path", help="Where to write: local folder, azureml://datastores/…, URL.")
-@click.option("-c", "--instance-count", type=click.IntRange(1), help="Instances for this job.")
-@click.option("-m", "--mini-batch-size", type=click.IntRange(1), help="Items of a mini-batch for this job.")
+@job_options
 @click.option("--job-name", help="Name of the job.")
 @click.option("--experiment-name", help="Recorded with the job.")
 @click.option("--idempotency-key", help="Repeating an invoke with the same key answers with the same job.")
@@ -111,26 +126,30 @@ def invoke(
     state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
     """Ask a deployment to score an input, or to run its pipeline. Prints the job; --stream follows it to its end."""
-    inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
-    inputs |= _files_or_pairs(given.pop("input_texts"), "inputs")
-    outputs |= _files_or_pairs(given.pop("output_texts"), "outputs")
-    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive", "input_query")}
-    if (input_path := given.pop("input_path")) is not None:
-        inputs = {"input": _input(input_path, **told)}
-    overrides = _assigned(assignments)
-    for key in ("instance_count", "mini_batch_size"):
-        if (number := given.pop(key)) is not None:
-            overrides[key] = number
+    request = asked_for(file, assignments, given)
     stream = given.pop("stream")
-    job = state.client().endpoints.invoke(
-        name, inputs=inputs, outputs=outputs, params_override=[overrides], tags=tags_of(tags), **given
-    )
+    job = state.client().endpoints.invoke(name, **request, tags=tags_of(tags), **given)
     if stream:
         from batchpoint.cli.printing import follow
 
         follow(job, state)
     if not stream or state.output or state.query:
         state.show(job.entity.body())
+
+
+@endpoint.command("promote")
+@name_option
+@click.option("-d", "--deployment", "deployment_name", required=True, help="Deployment that is to answer by default.")
+@click.option("--job", "job_name", metavar="NAME", help="Job whose comparison speaks for it.")
+@click.option(
+    "--if-agreement", type=click.FloatRange(0, 1), help="Share of the results that have to agree, such as 0.98."
+)
+@common
+def promote(state: State, name: str, deployment_name: str, job_name: str | None, if_agreement: float | None) -> None:
+    """Let a deployment answer by default, if the comparison of a job speaks for it."""
+    endpoints = state.client().endpoints
+    changed = endpoints.promote(name, deployment_name, job_name=job_name, if_agreement=if_agreement)
+    state.show(changed.body())
 
 
 @endpoint.command("list-jobs")
@@ -248,6 +267,22 @@ def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int
     """List the jobs of a deployment, the newest first."""
     jobs = state.client().deployments.list_jobs(name, endpoint_name, limit=limit)
     state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+
+
+def asked_for(file: str | None, assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """What the options of ``job_options`` mean to the client; they are taken out of ``given``."""
+    inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
+    inputs |= _files_or_pairs(given.pop("input_texts"), "inputs")
+    outputs |= _files_or_pairs(given.pop("output_texts"), "outputs")
+    told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive", "input_query")}
+    if (input_path := given.pop("input_path")) is not None:
+        inputs = {"input": _input(input_path, **told)}
+    overrides = _assigned(assignments)
+    for key in ("instance_count", "mini_batch_size"):
+        if (number := given.pop(key)) is not None:
+            overrides[key] = number
+    kept = {key: given.pop(key) for key in ("deployment_name", "challenger", "output_path")}
+    return {"inputs": inputs, "outputs": outputs, "params_override": [overrides], **kept}
 
 
 def _input(

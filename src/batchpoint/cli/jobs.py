@@ -204,6 +204,20 @@ def download(state: State, name: str, download_path: str | None, output_name: st
 @job.command()
 @name_option
 @common
+def compare(state: State, name: str) -> None:
+    """Show how the job's challenger compares with its champion; a table for people with -o table."""
+    comparison = state.client().jobs.get(name).comparison()
+    if state.output == "table" and state.query is None:
+        from batchpoint.cli.comparisons import comparison_lines
+
+        click.echo("\n".join(comparison_lines(comparison)))
+    else:
+        state.show(comparison.model_dump(mode="json", exclude_none=True))
+
+
+@job.command()
+@name_option
+@common
 def errors(state: State, name: str) -> None:
     """List the items that failed, with file, row and error."""
     columns = ("file", "row", "attempt", "exception", "message")

@@ -36,6 +36,7 @@ EXIT_CODES: dict[int, str] = {
     5: "The token is missing, refused, or does not allow this.",
     6: "No server answers, or something outside the script and the data failed.",
     7: "There are changes to apply (only with `apply --dry-run --exit-code`).",
+    8: "A plan whose upper estimate is later than `--finish-by`.",
     130: "Interrupted.",
 }
 """What the command ends with. ``docs/cli.md`` repeats this table."""
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Lazy] = {
     "datastore": Lazy("entities", "datastore", "Named places for bytes."),
     "compute": Lazy("entities", "compute", "Where jobs run."),
     "endpoint": Lazy("endpoints", "endpoint", "Batch endpoints; invoke them.", ("batch-endpoint",)),
+    "plan": Lazy("plan", "plan", "Tell what a job would take, from a sample."),
     "deployment": Lazy("endpoints", "deployment", "Deployments behind endpoints.", ("batch-deployment",)),
     "job": Lazy("jobs", "job", "Jobs: start, follow, cancel, download."),
     "pipeline": Lazy("pipelines", "pipeline", "Published pipelines: an address that starts a run."),

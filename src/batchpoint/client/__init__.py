@@ -20,7 +20,8 @@ from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, Entity, parse_reference
 from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
+from batchpoint.entities.forecasts import Forecast, PlanRequest
 from batchpoint.entities.jobs import Input, InvokeRequest, JobStatus, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
@@ -326,6 +327,7 @@ class Endpoints(Resources[BatchEndpoint]):
         input: InputLike | None = None,  # noqa: A002 - the name that Azure ML's SDK gives it
         inputs: Mapping[str, InputLike | LiteralValue] | None = None,
         deployment_name: str | None = None,
+        challenger: str | None = None,
         job_name: str | None = None,
         experiment_name: str | None = None,
         outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
@@ -344,6 +346,7 @@ class Endpoints(Resources[BatchEndpoint]):
             input: what to score: a local path or glob, URL, ``azureml://datastores/…``, ``azureml:name:version``.
             inputs: the same, by name, instead of ``input``; those of a pipeline deployment may be plain values too.
             deployment_name: None asks the default deployment.
+            challenger: a second deployment that scores the same data, to be compared: ``Job.comparison()``.
             job_name: None lets the server choose.
             experiment_name: recorded with the job.
             outputs: where to write, by output name; mostly ``{"score": "…"}``.
@@ -360,22 +363,19 @@ class Endpoints(Resources[BatchEndpoint]):
             InvalidEntityError: an argument is not understood, or a local path does not exist.
             NotFoundError: no such endpoint, deployment or input.
         """
-        given = [*([_mapping(overrides)] if overrides is not None else []), *params_override]
-        changes = read_overrides(given)
-        files = self._files()
-        data, literals = self._apart(endpoint_name, deployment_name, _one_way(input, inputs))
-        places = {**changes.outputs, **({"score": output_path} if output_path else {}), **(outputs or {})}
-        asked = {
-            "inputs": {key: _input(value, files, progress) for key, value in data.items()},
-            "literals": literals,
-            "outputs": {key: _output(value, files) for key, value in places.items()},
-            "deployment_name": deployment_name,
-            "job_name": job_name or changes.job_name,
-            "experiment_name": experiment_name or changes.experiment_name,
-            "description": description or changes.description,
-            "tags": {**changes.tags, **(tags or {})},
-            "overrides": changes.overrides,
-        }
+        asked = self._asked(
+            endpoint_name,
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+            job_name=job_name,
+            experiment_name=experiment_name,
+            description=description,
+            tags=tags,
+        )
         request = read_body(InvokeRequest, asked, name="invoke")
         body = self._connection.send(
             "POST",
@@ -384,6 +384,114 @@ class Endpoints(Resources[BatchEndpoint]):
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
+
+    def plan(
+        self,
+        endpoint_name: str,
+        *,
+        input: InputLike | None = None,  # noqa: A002 - the name that ``invoke`` gives it
+        inputs: Mapping[str, InputLike] | None = None,
+        deployment_name: str | None = None,
+        challenger: str | None = None,
+        outputs: Mapping[str, Output | str | Mapping[str, Any]] | None = None,
+        output_path: str | None = None,
+        overrides: Overrides | Mapping[str, Any] | None = None,
+        params_override: Iterable[Mapping[str, Any]] = (),
+        sample_rows: int | None = None,
+        finish_by: datetime | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[JobEntity], None] | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Forecast:
+        """Score a sample of what ``invoke`` would score, and tell what the whole would take. Publishes nothing.
+
+        Args:
+            endpoint_name: the endpoint.
+            input: what to score, as for ``invoke``; so are all that are not named here.
+            inputs: the same, by name.
+            deployment_name: None asks the default deployment.
+            challenger: a second deployment that would score the same data.
+            outputs: where it would be written; a place that is taken is refused, as by ``invoke``.
+            output_path: the same for the output ``score``.
+            overrides: settings of the deployment to change.
+            params_override: the same as a list of mappings.
+            sample_rows: items to score at most; None scores for about three seconds.
+            finish_by: until when the whole should be over: ``Forecast.deadline`` says whether it would.
+            timeout: seconds to wait for the forecast; None waits as long as it takes.
+            on_progress: called with the record of the job that scores the sample.
+            progress: called while local files are uploaded.
+
+        Raises:
+            TimeoutError: the sample was not scored in time.
+            BatchpointError: what ``invoke`` refuses, and what fails the sample: a script that cannot start.
+        """
+        asked = self._asked(
+            endpoint_name,
+            _one_way(input, inputs),
+            {**({"score": output_path} if output_path else {}), **(outputs or {})},
+            [*([_mapping(overrides)] if overrides is not None else []), *params_override],
+            progress,
+            deployment_name=deployment_name,
+            challenger=challenger,
+        )
+        request = read_body(PlanRequest, {**asked, "sample_rows": sample_rows, "finish_by": finish_by}, name="plan")
+        body = self._connection.send(
+            "POST",
+            address("endpoints", endpoint_name, "plan"),
+            body=request.model_dump(mode="json", exclude_none=True),
+        )
+        job = Job(self._connection, entity_of(JobEntity, body))
+        return job.wait(timeout, on_progress=on_progress).forecast()
+
+    def promote(
+        self,
+        endpoint_name: str,
+        deployment_name: str,
+        *,
+        job_name: str | None = None,
+        if_agreement: float | None = None,
+    ) -> BatchEndpoint:
+        """Let a deployment answer by default; which job spoke for it is kept in the endpoint's properties.
+
+        Args:
+            endpoint_name: the endpoint.
+            deployment_name: the deployment, mostly the challenger of a job.
+            job_name: the job whose comparison speaks for it; None takes the newest one when agreement is asked for.
+            if_agreement: the share of the champion's results that it has to agree with, such as 0.98.
+
+        Raises:
+            ConflictError: it agrees too little, has changed since, or the job compared something else.
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+        """
+        asked = PromoteRequest(deployment_name=deployment_name, job_name=job_name, if_agreement=if_agreement)
+        path = address("endpoints", endpoint_name, "promote")
+        body = self._connection.send("POST", path, body=asked.model_dump(mode="json", exclude_none=True))
+        return entity_of(BatchEndpoint, body)
+
+    def _asked(
+        self,
+        endpoint_name: str,
+        inputs: Mapping[str, InputLike],
+        outputs: Mapping[str, Any],
+        overrides: Iterable[Mapping[str, Any]],
+        progress: ByteProgress | None,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """The body of an invoke: local files made known to the server, overrides read in any spelling."""
+        changes = read_overrides(overrides)
+        files = self._files()
+        data, literals = self._apart(endpoint_name, named["deployment_name"], inputs)
+        return {
+            "inputs": {key: _input(value, files, progress) for key, value in data.items()},
+            "literals": literals,
+            "outputs": {key: _output(value, files) for key, value in {**changes.outputs, **outputs}.items()},
+            **named,
+            "job_name": named.get("job_name") or changes.job_name,
+            "experiment_name": named.get("experiment_name") or changes.experiment_name,
+            "description": named.get("description") or changes.description,
+            "tags": {**changes.tags, **(named.get("tags") or {})},
+            "overrides": changes.overrides,
+        }
 
     def _apart(
         self, endpoint_name: str, deployment_name: str | None, given: Mapping[str, Any]

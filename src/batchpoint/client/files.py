@@ -23,10 +23,12 @@ from batchpoint.entities.documents import (
     kind_by_schema,
     local_paths,
     model_of,
+    parallel_run_paths,
     read_assignment,
     read_document,
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
+from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.errors import InvalidEntityError
 
 
@@ -180,10 +182,24 @@ def _content_or_path(found: LocalPath, folder: Path) -> Any:
         return in_place(document, "job", lambda _: Path(path).parent).value
     if found.holds == "conda_file":
         return read_document(read_text(Path(path)), name=str(path)).value
+    if found.holds == "parallel_run_config":
+        return _parallel_run_config(Path(path))
     if found.holds == "pip_requirements":
         lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
         return [line for line in lines if line and not line.startswith("#")]
     return path
+
+
+def _parallel_run_config(path: Path) -> Any:
+    """What a file of SDK v1's ``ParallelRunConfig`` holds, with its paths, which are relative to it, made absolute."""
+    document = read_yaml(path)
+    if not isinstance(document.value.get(PARALLEL_RUN_CONFIG), Mapping):
+        raise InvalidEntityError(
+            f"{path} has no key '{PARALLEL_RUN_CONFIG}', as ParallelRunConfig.save_to_yaml writes."
+        )
+    for found in [*parallel_run_paths(document.value, ())]:
+        document = document.with_value(found.key, _content_or_path(found, path.parent))
+    return document.value[PARALLEL_RUN_CONFIG]
 
 
 def absolute(text: str, folder: Path) -> str:

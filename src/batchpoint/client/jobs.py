@@ -17,6 +17,8 @@ from batchpoint import __version__
 from batchpoint.client.connection import ByteProgress, Connection, address
 from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.client.predictions import Engine, read_table
+from batchpoint.entities.comparisons import Comparison
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
 from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
@@ -152,6 +154,22 @@ class Job:
                 print(line, file=out, flush=True)
         # The stream may end before the job does, when the server is stopped or killed: the wait goes on from there.
         return self.refresh().wait(raise_on_failure=raise_on_failure)
+
+    def comparison(self) -> Comparison:
+        """How the job's challenger compares with its champion, item by item.
+
+        Raises:
+            NotFoundError: the job has no challenger, or has not published a comparison.
+        """
+        return entity_of(Comparison, self._connection.get(address("jobs", self.name, "comparison")))
+
+    def forecast(self) -> Forecast:
+        """What the sample that the job scored says about the whole: see ``endpoints.plan``.
+
+        Raises:
+            NotFoundError: the job scored no sample, or is not finished.
+        """
+        return entity_of(Forecast, self._connection.get(address("jobs", self.name, "forecast")))
 
     def cancel(self) -> Job:
         """Ask the job to stop. What is committed stays."""

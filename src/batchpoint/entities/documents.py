@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.pipeline_deployments import CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Pipeline, PortName, StepName
 from batchpoint.entities.resources import RESOURCE_KINDS
@@ -103,6 +104,7 @@ _TYPES: dict[str, Kind] = {
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
+    PARALLEL_RUN_CONFIG: "deployment",
     "trigger": "schedule",
     "endpoint_name": "deployment",
     "conda_file": "environment",
@@ -251,6 +253,8 @@ class Document:
             key = _as_written(self.value, key)
             message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
             problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
+        order = {place: position for position, place in reversed([*enumerate(self.places.values())])}
+        problems.sort(key=lambda problem: order.get(problem["place"], -1))
         return _refusal(self.name, problems) if problems else error
 
 
@@ -335,8 +339,10 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "output", "conda_file", "pip_requirements", "component", "document"] = "path"
-    """An output is written to. The last four are files whose content is put in their place."""
+    holds: Literal[
+        "path", "output", "conda_file", "pip_requirements", "parallel_run_config", "component", "document"
+    ] = "path"
+    """An output is written to. The last five are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -389,6 +395,7 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
     yield from _environment_paths(value, ("environment",))
     yield from _component_paths(value, ("component",))
+    yield from parallel_run_paths(value, ())
     if isinstance(value.get("job_definition"), Mapping):
         yield from _pipeline_paths(value, ("job_definition",))
 
@@ -407,6 +414,7 @@ def _pipeline_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
         for found in _paths(value, (*at, "outputs", name, "path")):
             yield replace(found, holds="output")
     yield from _component_paths(value, (*at, "component"))
+    yield from parallel_run_paths(value, at)
     for name in _names_in(value, (*at, "jobs")):
         yield from _pipeline_paths(value, (*at, "jobs", name))
 
@@ -426,6 +434,19 @@ def _is_yaml(text: str) -> bool:
 def _names_in(value: Mapping[str, Any], at: Key) -> list[str]:
     found = _at(value, at)
     return list(found) if isinstance(found, Mapping) else []
+
+
+def parallel_run_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
+    """Those of ``parallel_run_config`` at a place: the file itself, or what stands in it."""
+    key = (*at, PARALLEL_RUN_CONFIG)
+    config = _at(value, key)
+    if isinstance(config, str):
+        yield LocalPath(key, config, "parallel_run_config")
+    elif isinstance(config, Mapping):
+        if config.get("source_directory") is None:
+            yield LocalPath((*key, "source_directory"), ".")
+        yield from _paths(value, (*key, "source_directory"))
+        yield from _environment_paths(value, (*key, "environment"))
 
 
 def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:

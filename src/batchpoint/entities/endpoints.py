@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
+from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_deployment
 
 
 class EndpointDefaults(Part):
@@ -40,6 +41,16 @@ class BatchEndpoint(Entity):
     @classmethod
     def _defaults_may_be_null(cls, value: object) -> object:
         return {} if value is None else value
+
+
+class PromoteRequest(Part):
+    """Which deployment is to answer by default, and what has to be true before."""
+
+    deployment_name: str
+    job_name: str | None = None
+    """The job whose comparison speaks for it; none takes the newest one that compared it with the present default."""
+    if_agreement: float | None = Field(default=None, ge=0, le=1)
+    """The share of the champion's results that the challenger has to agree with; none asks for no comparison."""
 
 
 class CodeConfiguration(Part):
@@ -184,12 +195,14 @@ class BatchDeployment(Entity):
     resources: ResourceConfiguration = Field(default_factory=ResourceConfiguration)
     settings: DeploymentSettings = Field(default_factory=DeploymentSettings)
     batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
+    parallel_run_config: ParallelRunConfig | None = Field(default=None, exclude=True)
+    """Other keys in the words of SDK v1. Read, and never kept."""
     provisioning_state: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _one_form(cls, value: object) -> object:
-        return _normal_deployment(value) if isinstance(value, Mapping) else value
+        return _normal_deployment(as_deployment(value)) if isinstance(value, Mapping) else value
 
     @field_validator("environment_variables", mode="before")
     @classmethod

@@ -180,6 +180,8 @@ class InvokeRequest(Part):
     """Inputs of a pipeline deployment that are no data. Also read from ``inputs``, in each of Azure's forms."""
     outputs: dict[str, Output] = Field(default_factory=dict)
     deployment_name: str | None = None
+    challenger: str | None = None
+    """A second deployment of the endpoint, which scores the same data to be compared with the first."""
     job_name: JobName | None = None
     experiment_name: str | None = None
     description: str | None = None
@@ -212,6 +214,13 @@ def literal_in(given: Any) -> LiteralValue | None:
         return None
     value = given.get("value", given.get("default"))
     return value if isinstance(value, bool | int | float | str) else None
+
+
+class Sampling(Part):
+    """That a job only scores a sample, to forecast what the whole would take."""
+
+    rows: int | None = None
+    finish_by: datetime | None = None
 
 
 class Progress(Part):
@@ -337,6 +346,10 @@ class Job(Entity):
     experiment_name: str | None = None
     deployment: BatchDeployment | None = None
     """The effective deployment: as it was at invoke, overrides applied, model and environment resolved to versions."""
+    challenger: BatchDeployment | None = None
+    """The deployment that is compared with it, as it was at invoke."""
+    sample: Sampling | None = None
+    """Set when the job only scores a sample, publishes nothing, and answers with a forecast."""
     command: Command | None = None
     """Of a job of type ``command``."""
     pipeline: dict[str, Any] | None = None

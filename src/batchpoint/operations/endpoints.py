@@ -6,20 +6,24 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import cast
 
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
-from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.comparisons import Comparison
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, PromoteRequest
+from batchpoint.entities.forecasts import PlanRequest
+from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
-from batchpoint.operations.jobs import SCORE
+from batchpoint.operations.jobs import SCORE, Jobs
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
+from batchpoint.operations.promotion import check_speaks_for, newest_comparing, promoted
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 
@@ -31,9 +35,16 @@ class Endpoints:
     """What a user may ask about endpoints and deployments."""
 
     def __init__(
-        self, registry: Registry, assets: Assets, places: Places, pipelines: Pipelines, job_queued: threading.Event
+        self,
+        registry: Registry,
+        assets: Assets,
+        places: Places,
+        pipelines: Pipelines,
+        jobs: Jobs,
+        job_queued: threading.Event,
     ) -> None:
         self._registry = registry
+        self._jobs = jobs
         self._assets = assets
         self._pipeline_deployments = PipelineDeployments(assets, pipelines)
         self._resolver = DeploymentResolver(registry, assets)
@@ -157,6 +168,36 @@ class Endpoints:
             )
         self._registry.deployments.delete(endpoint_name, name)
 
+    def promote(self, name: str, request: PromoteRequest, *, by: str | None = None) -> BatchEndpoint:
+        """Let a deployment answer by default, on the word of a comparison where one is asked for.
+
+        Who promoted what, when, in place of what and because of which job is kept in the property ``promotions`` of the
+        endpoint, the newest first. Nothing happens when it is the default already.
+
+        Raises:
+            NotFoundError: there is no such endpoint, deployment, job or comparison.
+            ConflictError: the job compared something else, the deployment has changed since, or they agree too little.
+        """
+        endpoint = self.get(name)
+        before = endpoint.defaults.deployment_name
+        wanted = self._registry.deployments.get(name, request.deployment_name)
+        if before == wanted.name:
+            return endpoint
+        comparison: Comparison | None = None
+        if request.job_name is not None or request.if_agreement is not None:
+            completed = self._registry.jobs.list(
+                endpoint=name, status=JobStatus.COMPLETED, archived="include", limit=1000
+            )
+            job = (
+                self._registry.jobs.get(request.job_name)
+                if request.job_name is not None
+                else newest_comparing(completed, wanted.name, before)
+            )
+            comparison = self._jobs.comparison(job.name)
+            check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement)
+        changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
+        return self._registry.endpoints.put(changed, by=by)
+
     def invoke(
         self,
         name: str,
@@ -187,6 +228,8 @@ class Endpoints:
                 return known
         declared = self.deployment_for(name, request.deployment_name)
         if isinstance(declared, PipelineDeployment):
+            if request.challenger is not None:
+                raise _only_models(declared, "compared with a challenger")
             return self._pipeline_deployments.invoke(
                 declared,
                 request,
@@ -208,6 +251,24 @@ class Endpoints:
             self._job_queued.set()
         return stored
 
+    def plan(self, name: str, request: PlanRequest, *, by: str | None = None) -> Job:
+        """Score a sample of what an invoke would score, to forecast the whole: ``jobs.forecast`` of the job has it.
+
+        The job is archived from the start, publishes nothing, and is told of all that an invoke is refused for.
+
+        Raises:
+            As ``invoke`` does.
+        """
+        named = request.model_copy(update={"job_name": request.job_name or f"plan-{uuid.uuid4()}"})
+        sampling = Sampling(rows=request.sample_rows, finish_by=request.finish_by)
+        declared = self.deployment_for(name, request.deployment_name)
+        if isinstance(declared, PipelineDeployment):
+            raise _only_models(declared, "sampled")
+        job = self._job(declared, named, by).model_copy(update={"sample": sampling, "archived": True})
+        stored, _ = self._registry.jobs.enqueue(job)
+        self._job_queued.set()
+        return stored
+
     def _job(self, declared: BatchDeployment, request: InvokeRequest, by: str | None) -> Job:
         if request.job_name is not None and self._registry.jobs.exists(request.job_name):
             message = f"A job named {request.job_name} exists already. Choose another name, or leave it out."
@@ -222,6 +283,7 @@ class Endpoints:
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
+        challenger = self._challenger(request, deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
         return Job(
@@ -234,6 +296,7 @@ class Endpoints:
             deployment_name=deployment.name,
             experiment_name=request.experiment_name,
             deployment=deployment,
+            challenger=challenger,
             inputs=source,
             outputs={SCORE: output},
             overrides=request.overrides,
@@ -247,6 +310,18 @@ class Endpoints:
         if wanted is None:
             raise missing_deployment(endpoint_name)
         return self._registry.deployments.get(endpoint_name, wanted)
+
+    def _challenger(self, request: InvokeRequest, champion: BatchDeployment) -> BatchDeployment | None:
+        if request.challenger is None:
+            return None
+        if request.challenger == champion.name:
+            message = f"Deployment {champion.name} cannot be its own challenger. Name another deployment."
+            raise InvalidEntityError(message)
+        challenger = self._registry.deployments.get(champion.endpoint_name, request.challenger)
+        if isinstance(challenger, PipelineDeployment):
+            raise _only_models(challenger, "a challenger")
+        self._check_at_hand(challenger)
+        return challenger
 
     def _check_at_hand(self, deployment: BatchDeployment) -> None:
         """Look whether model, code and environment are at hand."""
@@ -271,3 +346,8 @@ class Endpoints:
             name=deployment_name,
             endpoint=endpoint_name,
         )
+
+
+def _only_models(deployment: PipelineDeployment, what: str) -> InvalidEntityError:
+    message = f"Deployment {deployment.name} runs a pipeline, which cannot be {what}: only model deployments can."
+    return InvalidEntityError(message)

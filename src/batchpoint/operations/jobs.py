@@ -14,7 +14,9 @@ from typing import IO, Any
 import pyarrow.parquet
 from pydantic import ValidationError
 
+from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.pipelines import Pipelines
@@ -29,6 +31,10 @@ SCORE = "score"
 def collected_output(job: Job) -> str:
     """The name of the output that a scoring job's predictions, errors and receipt belong to."""
     return job.append_row_to or SCORE
+
+
+COMPARISON = "comparison.json"
+"""How the name of the published comparison ends, but for the number of a version."""
 
 
 class Jobs:
@@ -126,6 +132,7 @@ class Jobs:
             deployment_name=job.deployment_name,
             experiment_name=job.experiment_name,
             deployment=deployment,
+            challenger=job.challenger,
             notices=[*notices],
             inputs=job.inputs,
             input_data=job.input_data,
@@ -235,6 +242,35 @@ class Jobs:
         with kept.open("rb") as file:
             return _error_lines(file, kept.name, limit)
 
+    def comparison(self, name: str) -> Comparison:
+        """How the challenger of a job compares with its champion.
+
+        Raises:
+            NotFoundError: there is no such job, it has no challenger, or it has published no comparison.
+            DatastoreError: the store does not answer.
+        """
+        job = self._registry.jobs.get(name)
+        output = job.outputs.get(SCORE)
+        path = next((path for path in output.files if path.endswith(COMPARISON)), None) if output else None
+        if path is None:
+            why = f"it is {job.status}" if job.challenger else "it was invoked without a challenger"
+            raise NotFoundError(f"Job {name} has no comparison: {why}.", kind="comparison", name=name)
+        with self.open_output(name, path) as file:
+            return Comparison.model_validate_json(file.read())
+
+    def forecast(self, name: str) -> Forecast:
+        """What the sample of a job says about the whole.
+
+        Raises:
+            NotFoundError: there is no such job, it is none that scores a sample, or it is not finished.
+        """
+        job = self._registry.jobs.get(name)
+        file = Path(job.folder or "") / "forecast.json"
+        if job.sample is None or job.folder is None or not file.is_file():
+            why = f"it is {job.status}" if job.sample else "it scores its whole input"
+            raise NotFoundError(f"Job {name} has no forecast: {why}.", kind="forecast", name=name)
+        return Forecast.model_validate_json(file.read_bytes())
+
     def receipt(self, name: str) -> Receipt:
         """The reconciliation of a finished job, with all files as long as its run's folder is there.
 
@@ -323,6 +359,8 @@ def _with_progress(job: Job) -> Job:
 
 
 def _check_retryable(job: Job) -> None:
+    if job.sample is not None:
+        raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:

@@ -78,25 +78,10 @@ class StepJobs:
         pipeline = Pipeline.model_validate(parent.pipeline)
         step = expanded(pipeline.jobs[step_name])
         given = _bound_inputs(step, parent, earlier)
-        inputs = {name: self._found(value) for name, value in given.items() if isinstance(value, Input)}
-        literals = {name: value for name, value in given.items() if not isinstance(value, Input)}
-        name = job_name or step_job_name(parent.name, step_name)
-        outputs = _outputs(step, pipeline, parent, name)
-        job = Job(
-            name=name,
-            type=_TYPES[step.type],
-            display_name=step.display_name or step_name,
-            description=step.description,
-            tags=step.tags,
-            properties=step.properties,
-            created_by=parent.created_by,
-            experiment_name=parent.experiment_name,
-            parent_job_name=parent.name,
-            step_name=step_name,
-            inputs=inputs,
-            literals=literals,
-            outputs=outputs,
-        )
+        job = _draft(parent, step_name, step, job_name or step_job_name(parent.name, step_name))
+        job.inputs = {name: self._found(value) for name, value in given.items() if isinstance(value, Input)}
+        job.literals = {name: value for name, value in given.items() if not isinstance(value, Input)}
+        job.outputs = _outputs(step, pipeline, parent, job.name)
         job = _with_work(job, _closed(step, job, pipeline), pipeline)
         if step.is_deterministic is not False and not pipeline.settings.force_rerun:
             job = job.model_copy(update={"reuse_hash": self._reuse_hash(job, step, pipeline, given)})
@@ -291,6 +276,22 @@ _TYPES: dict[str, Literal["command", "scoring", "pipeline"]] = {
     "parallel": "scoring",
     "pipeline": "pipeline",
 }
+
+
+def _draft(parent: Job, step_name: str, step: Step, name: str) -> Job:
+    """The job without what it reads, writes and does."""
+    return Job(
+        name=name,
+        type=_TYPES[step.type],
+        display_name=step.display_name or step_name,
+        description=step.description,
+        tags=step.tags,
+        properties=step.properties,
+        created_by=parent.created_by,
+        experiment_name=parent.experiment_name,
+        parent_job_name=parent.name,
+        step_name=step_name,
+    )
 
 
 def _bound_inputs(step: Step, parent: Job, earlier: Mapping[str, Job]) -> dict[str, Input | LiteralValue]:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from batchpoint.entities.endpoints import (
     BatchDeployment,
     CodeConfiguration,
@@ -169,7 +171,7 @@ def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
     if not text:
         return _Size({} if is_table else {"mini_batch_size": 1}, {})
     size = size_in_bytes(text)
-    if size is None and is_table and text.isdecimal():
+    if size is None and is_table and text.isdecimal() and step.batchpoint.mini_batch_bytes is None:
         size = int(text)
     if size is not None:
         return _Size({}, {"split": "bytes", "mini_batch_bytes": size})
@@ -287,10 +289,14 @@ def _obeying(deployment: BatchDeployment, arguments: _Arguments) -> BatchDeploym
     options = body["batchpoint"] | arguments.options
     if arguments.script:
         options["program_arguments"] = [*arguments.script, *deployment.batchpoint.program_arguments]
-    changes = {
-        "settings": DeploymentSettings.model_validate(settings),
-        "batchpoint": ScoringOptions.model_validate(options),
-    }
+    try:
+        changes = {
+            "settings": DeploymentSettings.model_validate(settings),
+            "batchpoint": ScoringOptions.model_validate(options),
+        }
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        raise InvalidEntityError(f"program_arguments: {first['loc'][-1]}: {first['msg']}.") from None
     return deployment.model_copy(update=changes)
 
 

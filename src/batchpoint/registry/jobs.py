@@ -446,7 +446,7 @@ class Jobs:
             "status": str(reason.status if reason else JobStatus.QUEUED),
             "reason": str(reason) if reason else None,
             "cancel_requested": False,
-            "archived": False,
+            "archived": job.archived,
             "endpoint_name": job.endpoint_name,
             "deployment_name": job.deployment_name,
             "compute": job.compute_name,

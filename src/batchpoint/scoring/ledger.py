@@ -17,7 +17,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from batchpoint.scoring.challenge import Challenge, read_challenge
 from batchpoint.scoring.mini_batches import ErrorInfo
+from batchpoint.scoring.model_outcomes import ModelOutcomes, read_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Part:
     """Names of the columns of the rows, keys first; equal for all parts of a well-behaved script."""
     missing: tuple[int, ...] | None = ()
     """Positions within the mini-batch of the items without a result; None when only their number is known."""
+    models: ModelOutcomes | None = None
+    """Which models scored it, where each key has its own."""
+    challenge: Challenge | None = None
+    """What the challenger made of the same items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,22 @@ class Record:
     parts: tuple[Part, ...] = ()
     failures: tuple[FailedItem, ...] = ()
     files: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """For each input file that it touches: items, ok, failed."""
+    """For each input file that it touches: items, ok, failed. The others were skipped."""
+
+    @property
+    def skipped(self) -> int:
+        """Items left out on purpose, neither ok nor failed."""
+        return sum(part.models.skipped_items for part in self.parts if part.models is not None)
 
 
 def as_seen_from_elsewhere(record: Record, folder: str) -> Record:
     """The record as seen from another run's folder: the segments of ``folder`` by their full path."""
     parts = tuple(
-        replace(part, segment=part.segment if part.segment.startswith("/") else f"{folder}/segments/{part.segment}")
+        replace(
+            part,
+            segment=part.segment if part.segment.startswith("/") else f"{folder}/segments/{part.segment}",
+            challenge=part.challenge.located(folder) if part.challenge else None,
+        )
         for part in record.parts
     )
     return replace(record, parts=parts)
@@ -179,7 +194,7 @@ class Ledger:
         """In the writing thread. What could not be written whole is cut off again, so that later groups can be read."""
         line = _encode(group)
         try:
-            self._sync_segments({part.segment for record in group for part in record.parts})
+            self._sync_segments({name for record in group for part in record.parts for name in _segments_of(part)})
             left = memoryview(line)
             while left:
                 left = left[os.write(self._file, left) :]
@@ -200,6 +215,12 @@ class Ledger:
             os.fdatasync(file)
         if is_new:
             _sync_folder(self._segments)
+
+
+def _segments_of(part: Part) -> Iterator[str]:
+    yield part.segment
+    if part.challenge is not None:
+        yield from (rows.segment for rows in part.challenge.all_rows())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -247,7 +268,10 @@ def _to_list(record: Record) -> list[Any]:
         [f.item, f.file, f.row, f.attempt, errors.setdefault(f.error, len(errors)), f.key] for f in record.failures
     ]
     parts = [
-        [p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing]
+        [
+            *(p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing),
+            *([p.models and p.models.kept(), p.challenge and p.challenge.as_json()] if p.models or p.challenge else ()),
+        ]
         for p in record.parts
     ]
     texts = [[error.type, error.message, error.traceback] for error in errors]
@@ -273,6 +297,12 @@ def _from_list(values: list[Any]) -> Record:
 
 
 def _part(*values: Any) -> Part:
-    *numbers, columns, missing = values
-    part = Part(*numbers)
-    return replace(part, columns=tuple(columns), missing=None if missing is None else tuple(missing))
+    columns, missing = values[8:10]
+    models, challenge = values[10:] or (None, None)
+    return replace(
+        Part(*values[:8]),
+        columns=tuple(columns),
+        missing=None if missing is None else tuple(missing),
+        models=read_outcomes(models),
+        challenge=read_challenge(challenge) if challenge else None,
+    )

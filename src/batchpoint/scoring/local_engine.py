@@ -23,10 +23,13 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from batchpoint.errors import EnvironmentBuildError
+from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
-from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch, TableSchema
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
+from batchpoint.scoring.model_outcomes import read_outcomes
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
+    ChampionDone,
     Event,
     PartFailed,
     PartSucceeded,
@@ -64,6 +67,9 @@ class Engine(Protocol):
 
     def describe(self, worker: int) -> tuple[str, str]:
         """Node and process name of a worker, for the logs."""
+
+    def peak_memory(self) -> int | None:
+        """Bytes that the largest of the living workers has held at once, shared ones too; None when nobody tells."""
 
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = ...) -> int:
         """End all workers: within ``grace`` seconds, or until there is a hurry, by their ``shutdown()``, then by force.
@@ -107,7 +113,8 @@ class LocalEngine:
         """
         self._spec = spec
         self._folder = folder
-        for name in ("segments", "stacks", "user_output", "logs"):
+        challengers = ("user_output-challenger",) if spec.challenger else ()
+        for name in ("segments", "stacks", "user_output", "logs", *challengers):
             (folder / name).mkdir(exist_ok=True)
         self._generation = _next_generation(folder / "segments")
         self._slots = spec.instances * spec.processes_per_instance
@@ -211,6 +218,11 @@ class LocalEngine:
     def describe(self, worker: int) -> tuple[str, str]:
         """See ``Engine``."""
         return self._names.get(worker, ("node-0", "process"))
+
+    def peak_memory(self) -> int | None:
+        """See ``Engine``."""
+        found = [_peak_of(state.pid) for state in self._processes.values() if state.pid is not None]
+        return max((peak for peak in found if peak is not None), default=None)
 
     def close(self, *, grace: float, is_hurried: Callable[[], bool] = lambda: False) -> int:
         """See ``Engine``. The fork server, if it stays, is told what to have ready for the next run."""
@@ -321,7 +333,7 @@ class LocalEngine:
         encoding: str = "arrow" if spec.output.table or spec.output.format == "parquet" else spec.output.format
         if spec.output.action == "summary_only":
             encoding = "none"
-        return {
+        setup = {
             "op": "setup",
             "job": spec.job,
             "instances": spec.instances,
@@ -331,6 +343,7 @@ class LocalEngine:
             "arguments": spec.script.arguments,
             "takes": spec.script.takes,
             "environment_variables": spec.environment_variables,
+            "model_map": {**spec.model_map.model_dump(), "keys": spec.split.partition_keys} if spec.model_map else None,
             "model": {"directory": model.directory, "path": model.path} if model else None,
             "node": state.node,
             "process": state.process,
@@ -354,6 +367,7 @@ class LocalEngine:
             "gpus": self._gpus,
             "gpu": self._gpus[slot] if slot < len(self._gpus) else "",
         }
+        return {**setup, "challenger": challenger_setup(spec, setup)}
 
     def _send(self, state: _Process, message: dict[str, Any]) -> None:
         self._put(state, message)
@@ -408,8 +422,12 @@ class LocalEngine:
                     encoding=message["encoding"],
                     columns=tuple(message["columns"]),
                     seconds=message["seconds"],
+                    models=read_outcomes(message.get("models")),
+                    challenge=read_challenge(message["challenge"]) if "challenge" in message else None,
                 )
             )
+        elif kind == "champion_done":
+            self._events.append(ChampionDone(number, message["id"], message["within"]))
         elif kind == "failed":
             error = ErrorInfo(**message["error"])
             self._events.append(
@@ -528,14 +546,30 @@ def _connected(folder: Path) -> socket.socket | None:
     return server
 
 
+def _peak_of(pid: int) -> int | None:
+    """Peak of the resident memory of a process, where the kernel tells (Linux)."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024 if found else None
+    return None
+
+
 def _next_generation(segments: Path) -> int:
     """A resumed run never appends to the segments of its former life."""
     return 1 + max((int(path.name.split("-")[0]) for path in segments.glob("*.rows")), default=0)
 
 
+def _span(span: KeySpan) -> dict[str, Any]:
+    model = span.model
+    place = {"model": model.name, "path": model.path, "type": model.type} if model else {"model": None}
+    return {"key": dict(span.key), "rows": span.rows, **place}
+
+
 def _content(mini_batch: MiniBatch) -> dict[str, Any]:
     """A mini-batch as the worker gets it."""
+    spans = {"spans": [_span(span) for span in mini_batch.spans]} if mini_batch.spans else {}
     return {
+        **spans,
         "mini_batch": mini_batch.index,
         "unit": mini_batch.unit,
         "partition": dict(mini_batch.partition),
@@ -549,6 +583,7 @@ def _content(mini_batch: MiniBatch) -> dict[str, Any]:
                 "length": piece.length,
                 "first_row": piece.first_row,
                 "rows": piece.rows,
+                "numbers": piece.numbers,
             }
             for piece in mini_batch.slices
         ],

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from batchpoint.entities.jobs import FileReceipt, Receipt
 from batchpoint.errors import OutputError
+from batchpoint.scoring.comparison_file import write_comparison
 from batchpoint.scoring.errors_file import write_errors
 from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, read_tables, write_predictions
@@ -124,6 +125,7 @@ def _stage_and_place(
     write_errors(records, staging / destination.errors, spec.output.errors_format)
     receipt = make_receipt(spec.job, plan.unit, records, planned=planned, skipped=plan.skipped, rows_written=rows)
     write_synced(staging / destination.receipt, f"{receipt.model_dump_json(indent=2)}\n".encode())
+    notices = _compare(spec, run_folder, records, plan, staging, destination)
     renamed = link_files(run_folder / "user_output", staging)
     files = files_under(staging)
     others = publish_outputs(spec.job, spec.staged_outputs, run_folder, stores)
@@ -138,11 +140,30 @@ def _stage_and_place(
     }
     if spec.output.table is not None:
         score["table"] = spec.output.table.name
-    notices = [
+    notices += [
         f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
         for name in renamed
     ]
     return Published(receipt=receipt, outputs={**others, spec.output.name: score}, notices=notices)
+
+
+def _compare(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Sequence[Record],
+    plan: PlanSummary,
+    staging: Path,
+    destination: Destination,
+) -> list[str]:
+    """Write what the challenger predicted and how it compares. Its failure is told, and costs no prediction."""
+    if spec.challenger is None:
+        return []
+    try:
+        segments = run_folder / "segments"
+        name = destination.receipt
+        return write_comparison(spec, records, segments, staging, receipt_name=name, unit=plan.unit).notices
+    except Exception as error:  # noqa: BLE001 -- results of any shape: the champion's are published whatever they are
+        return [f"The challenger could not be compared: {type(error).__name__}: {error}"]
 
 
 def _write_rows(spec: ScoringSpec, run_folder: Path, records: Sequence[Record], target: Path) -> int:

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -37,17 +37,17 @@ from batchpoint.errors import (
     OutputError,
     ScoringScriptError,
 )
-from batchpoint.scoring import job_logs
+from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.command_runner import CommandRun
 from batchpoint.scoring.command_spec import is_command
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
-from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.query_input import as_files, with_table
-from batchpoint.scoring.spec import ScoringSpec
+from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
 from batchpoint.scoring.state_machine import (
     TIMED_OUT,
     WORKER_LOST,
@@ -177,7 +177,7 @@ def _guarded(folder: Path, storage_options: Mapping[str, Mapping[str, Any]], sto
     """Whatever goes wrong, a run that is over says so: this is the rim of the process."""
     try:
         if not is_command(folder):
-            return Run(folder, storage_options, stop).carry_out()
+            return _run_of(folder)(folder, storage_options, stop).carry_out()
         reason = CommandRun(folder, storage_options, stop).carry_out()
         if reason is None:
             raise StoppedError
@@ -195,6 +195,15 @@ def _guarded(folder: Path, storage_options: Mapping[str, Mapping[str, Any]], sto
         job_error = JobError(code=code, message=message, exception=type(error).__name__, traceback=details)
         job_logs.write_outcome(folder, reason=reason, error=job_error)
         return reason
+
+
+def _run_of(folder: Path) -> type[Run]:
+    """What carries out the run: all of it, or a sample."""
+    if ScoringSpec.read(folder).sample is None:
+        return Run
+    from batchpoint.scoring.sample_run import SampleRun  # noqa: PLC0415 -- it is made of what stands here
+
+    return SampleRun
 
 
 def _reason_of(error: Exception) -> Reason:
@@ -218,11 +227,21 @@ class Planner:
 
     AHEAD = 256
 
-    def __init__(self, spec: ScoringSpec, storage_options: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-        """Begin to plan."""
+    def __init__(
+        self,
+        spec: ScoringSpec,
+        storage_options: Mapping[str, Mapping[str, Any]],
+        folder: Path,
+        *,
+        narrow: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Begin to plan; ``narrow`` makes of the plan the one that is carried out."""
+        self._narrow = narrow
         self.plan: Any = None
         self.items_of: dict[str, int] = {}
         """Items of each input file, as planned: what the receipt is checked against."""
+        self.spans: dict[int, tuple[KeySpan, ...]] = {}
+        """The keys of each mini-batch of a model map."""
         self._spec, self._options, self._folder = spec, storage_options, folder
         self._stopped = threading.Event()
         self._found: deque[MiniBatch | BaseException | None] = deque()
@@ -252,7 +271,8 @@ class Planner:
             from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
 
             spec = as_files(self._spec, self._folder, self._options)
-            self.plan = mini_batches.plan(spec, Stores(self._options), self._folder)
+            whole = mini_batches.plan(spec, Stores(self._options), self._folder)
+            self.plan = self._narrow(whole) if self._narrow is not None else whole
             for mini_batch in self.plan:
                 self._count(mini_batch)
                 if not self._put(mini_batch):
@@ -267,6 +287,8 @@ class Planner:
             for file in mini_batch.files:
                 self.items_of[file.name] = self.items_of.get(file.name, 0) + 1
         else:
+            if mini_batch.spans:
+                self.spans[mini_batch.index] = mini_batch.spans
             for piece in mini_batch.slices:
                 self.items_of[piece.file.name] = self.items_of.get(piece.file.name, 0) + piece.rows
 
@@ -291,7 +313,7 @@ class Run:
         self._ledger = Ledger.open(folder)
         self._machine = StateMachine(
             retry=spec.retry,
-            thresholds=spec.thresholds,
+            thresholds=self._allowed(spec),
             instances=spec.instances,
             processes_per_instance=spec.processes_per_instance,
             needs_results=spec.output.action == "append_row",
@@ -310,7 +332,7 @@ class Run:
         self._write_progress("starting")
         self._make_ready()
         engine: Engine = LocalEngine(self._spec, self._folder)
-        planner = Planner(self._spec, self._options, self._folder)
+        planner = self._planner()
         grace = 0.0
         try:
             finish = self._score_all(engine, planner)
@@ -328,6 +350,12 @@ class Run:
             return self._publish(planner, _shutdown_notices(cut_short, grace))
         self._keep_errors()
         return self._end(finish.reason, self._job_error(finish), planner=planner)
+
+    def _allowed(self, spec: ScoringSpec) -> ThresholdSpec:
+        return spec.thresholds
+
+    def _planner(self) -> Planner:
+        return Planner(self._spec, self._options, self._folder)
 
     def _is_canceled(self) -> bool:
         return (self._folder / "cancel").exists()
@@ -480,7 +508,7 @@ class Run:
         now, counts = monotonic(), self._machine.counts
         self._wrote_progress_at = now
         plan = planner.plan if planner else None
-        done = counts.ok + counts.failed
+        done = counts.ok + counts.failed + counts.skipped
         rate = self._rate.of(now, done)
         fraction = _fraction(counts.planned_items, done, plan, planned_all=counts.planned_all)
         left = None
@@ -569,8 +597,19 @@ class Run:
         (self._folder / RESERVE).unlink(missing_ok=True)
         self._logs.result(reason, self._machine.counts, error)
         self._write_progress("finished", planner)
+        report = None
+        if self._spec.model_map is not None and planner is not None:
+            report = models_report.NAME
+            reports = models_report.key_reports(planner.spans, self._ledger.in_order())
+            models_report.write_models_report(self._folder, reports)
         job_logs.write_outcome(
-            self._folder, reason=reason, error=error, receipt=receipt, outputs=outputs, notices=notices
+            self._folder,
+            reason=reason,
+            error=error,
+            receipt=receipt,
+            outputs=outputs,
+            notices=notices,
+            models_report=report,
         )
         return reason
 
@@ -644,13 +683,14 @@ def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
     if spec.retry_of is None:
         return None
     earlier = earlier_runs(spec)
-    ours = folder / "user_output"
-    theirs = next((old / "user_output" for old in earlier if (old / "user_output").is_dir()), None)
-    if theirs is not None and not ours.exists():
-        partial = folder / "user_output.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(theirs, partial)
-        partial.rename(ours)
+    for name in ("user_output", "step_outputs"):
+        ours = folder / name
+        theirs = next((old / name for old in earlier if (old / name).is_dir()), None)
+        if theirs is not None and not ours.exists():
+            partial = folder / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(theirs, partial)
+            partial.rename(ours)
     records: dict[int, Any] = {}
     for old in reversed(earlier):
         records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}

@@ -5,6 +5,7 @@ Secrets are not in it: the runner gets the storage options of datastores with cr
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,9 +64,9 @@ class TableShape(SpecPart):
 class ScriptSpec(SpecPart):
     """What scores: a person's script, or the one supplied for MLflow models."""
 
-    kind: Literal["script", "mlflow"]
+    kind: Literal["script", "mlflow", "model_map"]
     path: str | None = None
-    """Absolute path of the script; None for ``mlflow``."""
+    """Absolute path of the script; None for those that are supplied."""
     code_dir: str | None = None
     """Folder put on the script's ``sys.path``."""
     arguments: list[str] = Field(default_factory=list)
@@ -83,6 +84,46 @@ class ModelSpec(SpecPart):
     """``AZUREML_MODEL_DIR``: the folder that holds the registered file or folder under its own name."""
     path: str
     """``MODEL_PATH``: the registered file or folder itself."""
+
+
+class ModelMapSpec(SpecPart):
+    """A model for each key: which, and what is done with what they answer."""
+
+    models_file: str = "models.jsonl"
+    """File of the run's folder with a line for each known key: ``key``, ``model``, ``path`` and ``type``."""
+    on_missing: Literal["fail", "skip", "default"] = "fail"
+    default: dict[str, str] | None = None
+    """``path``, ``type`` and ``name`` of the model for keys that have none, with ``on_missing`` ``default``."""
+    cached_models: int = 64
+    """Models that a worker keeps in memory."""
+    features: list[str] | None = None
+    labels: dict[str, Any] = Field(default_factory=dict)
+    """The text of a prediction → what is written instead."""
+    prediction_column: str = "prediction"
+
+
+class ChallengerSpec(SpecPart):
+    """A second deployment that scores each mini-batch after the first one, to be compared with it."""
+
+    deployment: str
+    python: str
+    """Interpreter of its environment."""
+    script: ScriptSpec
+    model: ModelSpec | None = None
+    environment_variables: dict[str, str] = Field(default_factory=dict)
+    timeout: float = 30
+    """Seconds that one of its ``run()`` may take."""
+
+
+class SampleSpec(SpecPart):
+    """That only a sample is scored, and nothing published: see ``scoring/sample.py``."""
+
+    rows: int | None = None
+    """Items to score at most."""
+    seconds: float = 3.0
+    """Time that the sample should take each worker, about."""
+    finish_by: datetime | None = None
+    """Until when the whole should be done: the forecast says whether it would."""
 
 
 class RetrySpec(SpecPart):
@@ -176,6 +217,8 @@ class ScoringSpec(SpecPart):
     """Interpreter of the deployment's environment."""
     script: ScriptSpec
     model: ModelSpec | None = None
+    model_map: ModelMapSpec | None = None
+    """A model for each key, with a ``script`` of kind ``model_map``."""
     environment_variables: dict[str, str] = Field(default_factory=dict)
     input: InputSpec
     split: SplitSpec
@@ -190,6 +233,8 @@ class ScoringSpec(SpecPart):
     """Folder of the warm fork server that may serve this run; None starts one for this run alone."""
     fork_server_idle_seconds: float = 0
     """Seconds that the fork server stays after its last run."""
+    challenger: ChallengerSpec | None = None
+    sample: SampleSpec | None = None
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None

@@ -17,8 +17,10 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from batchpoint.entities.jobs import Reason
+from batchpoint.scoring.challenge import Challenge
 from batchpoint.scoring.ledger import FailedItem, Part, Record
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.model_outcomes import ModelOutcomes
 from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
 
 MISSING_RESULT = "MissingResult"
@@ -106,6 +108,20 @@ class PartSucceeded:
     encoding: str = "csv"
     columns: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    models: ModelOutcomes | None = None
+    """Which models scored it, where each key has its own; the items that these failed or left out have no row."""
+    challenge: Challenge | None = None
+    """What the challenger made of the part, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionDone:
+    """``run()`` returned, and the challenger is asked now: its time is not the champion's."""
+
+    worker: int
+    id: int
+    within: float
+    """Seconds after which ``PartSucceeded`` follows at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +170,7 @@ Event = (
     | WorkerReady
     | WorkerInitFailed
     | PartSucceeded
+    | ChampionDone
     | PartFailed
     | WorkerKilled
     | WorkerLost
@@ -225,6 +242,8 @@ class Counts:
     planned_all: bool = False
     ok: int = 0
     failed: int = 0
+    skipped: int = 0
+    """Items that the model map leaves out."""
     missing: int = 0
     """Those of ``failed`` that only lack a result."""
     mini_batches_planned: int = 0
@@ -301,6 +320,8 @@ class _Worker:
     tasks: deque[_Task] = field(default_factory=deque)
     """In the order given; the first is the one being run."""
     head_since: float = 0.0
+    challenger_until: float = 0.0
+    """Until when the part being run is the challenger's, who has limits of its own."""
 
 
 class StateMachine:
@@ -359,6 +380,7 @@ class StateMachine:
             WorkerReady: self._on_ready,
             WorkerInitFailed: self._on_init_failed,
             PartSucceeded: self._on_succeeded,
+            ChampionDone: self._on_champion_done,
             PartFailed: self._on_failed,
             WorkerKilled: self._on_killed,
             WorkerLost: self._on_lost,
@@ -368,6 +390,7 @@ class StateMachine:
         for record in self._committed.values():
             self._count_verdicts(record.mini_batch, record.ok, record.failures)
             self._count_done(record)
+            self.counts.skipped += record.skipped
 
     # ── what the runner asks ──
 
@@ -594,14 +617,26 @@ class StateMachine:
             encoding=event.encoding,
             columns=event.columns,
             missing=event.missing if ok < task.items else (),
+            models=replace(event.models, failed=()) if event.models is not None else None,
+            challenge=event.challenge,
         )
         entry.parts.append(part)
         entry.left -= task.items
-        failures = _missing_results(task, part) if ok < task.items else []
+        if event.models is not None:
+            failures = _failed_by_models(task, event.models)
+            self.counts.skipped += event.models.skipped_items
+        else:
+            failures = _missing_results(task, part) if ok < task.items else []
+            self.counts.missing += len(failures)
         entry.failures.extend(failures)
-        self.counts.missing += len(failures)
         self._count_verdicts(entry.mini_batch.index, ok, failures, count_missing=False)
         self._commit_if_whole(entry)
+
+    def _on_champion_done(self, event: ChampionDone, now: float) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is not None and worker.tasks and worker.tasks[0].id == event.id:
+            worker.challenger_until = now + event.within
+            self._progress_at = max(self._progress_at, worker.challenger_until)
 
     def _on_failed(self, event: PartFailed, now: float) -> None:
         task = self._head_done(event.worker, event.id, now)
@@ -622,7 +657,7 @@ class StateMachine:
             return None
         seconds = now - worker.head_since
         self._mean_seconds = seconds if self._mean_seconds is None else 0.8 * self._mean_seconds + 0.2 * seconds
-        worker.head_since = now
+        worker.head_since, worker.challenger_until = now, 0.0
         return worker.tasks.popleft()
 
     def _attempt_failed(
@@ -798,7 +833,8 @@ class StateMachine:
 
     def _on_time(self, _event: TimePassed, now: float) -> None:
         for number, worker in self._workers.items():
-            if worker.tasks and not worker.is_being_killed and now - worker.head_since >= self._time_limit:
+            is_late = now - worker.head_since >= self._time_limit and now >= worker.challenger_until
+            if worker.tasks and not worker.is_being_killed and is_late:
                 worker.is_being_killed = True
                 self._out.append(KillWorker(number))
         if not self._open and self._ever_ready:
@@ -862,11 +898,17 @@ def _place(mini_batch: MiniBatch, item: int) -> tuple[str | None, int | None]:
     """File of an item, and its row within the file when items are rows."""
     if mini_batch.unreadable is not None or mini_batch.unit == "files":
         return mini_batch.files[item].name, None
+    return next(_places(mini_batch, item, item + 1))
+
+
+def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str, int]]:
+    """File and row of each of the items ``start`` to ``stop``, which are rows."""
+    begin = 0
     for piece in mini_batch.slices:
-        if item < piece.rows:
-            return piece.file.name, piece.first_row + item
-        item -= piece.rows
-    raise IndexError(f"mini-batch {mini_batch.index} has no item {item}")
+        first, last = max(start - begin, 0), min(stop - begin, piece.rows)
+        if first < last:
+            yield from ((piece.file.name, row) for row in piece.row_numbers(first, last))
+        begin += piece.rows
 
 
 def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
@@ -885,6 +927,15 @@ def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
     return [FailedItem(-1, only, None, attempt=attempt, error=error)] * short
 
 
+def _failed_by_models(task: _Task, models: ModelOutcomes) -> list[FailedItem]:
+    mini_batch, attempt = task.open.mini_batch, task.attempts + 1
+    return [
+        FailedItem(span.start + at, *place, attempt=attempt, error=span.error, key=span.key)
+        for span in models.failed
+        for at, place in enumerate(_places(mini_batch, span.start, span.stop))
+    ]
+
+
 def _record(entry: _Open) -> Record:
     mini_batch, failures = entry.mini_batch, entry.failures
     parts = entry.parts
@@ -895,7 +946,7 @@ def _record(entry: _Open) -> Record:
     return Record(
         mini_batch=mini_batch.index,
         items=items,
-        ok=items - len(failures),
+        ok=items - len(failures) - sum(part.models.skipped_items for part in parts if part.models is not None),
         failed=len(failures),
         parts=tuple(parts),
         failures=tuple(failures),
@@ -913,9 +964,11 @@ def _by_file(entry: _Open) -> dict[str, tuple[int, int, int]]:
     else:
         for piece in mini_batch.slices:
             items[piece.file.name] = items.get(piece.file.name, 0) + piece.rows
-    if not entry.failures:
+    skipped = [span for part in entry.parts if part.models is not None for span in part.models.skipped]
+    if not entry.failures and not skipped:
         return {name: (number, number, 0) for name, number in items.items()}
     failed = dict.fromkeys(items, 0)
+    left_out = dict.fromkeys(items, 0)
     nameless = 0
     for failure in entry.failures:
         if failure.item < 0 and failure.file is None:
@@ -926,4 +979,7 @@ def _by_file(entry: _Open) -> dict[str, tuple[int, int, int]]:
         taken = min(nameless, items[name] - failed[name])
         failed[name] += taken
         nameless -= taken
-    return {name: (number, number - failed[name], failed[name]) for name, number in items.items()}
+    for span in skipped:
+        for name, _ in _places(mini_batch, span.start, span.stop):
+            left_out[name] += 1
+    return {name: (number, number - failed[name] - left_out[name], failed[name]) for name, number in items.items()}

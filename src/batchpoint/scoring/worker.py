@@ -101,11 +101,18 @@ class Worker:
         self._traces = 0
         self._run: Callable[..., Any] | None = None
         self._takes_context = False
+        self._map: Any = None
         self._shutdown: Callable[[], Any] | None = None
         self._schema = setup.get("schema")
         self._writer: Any = None
         self._slices: Any = None
+        self._values: Any = None
         self._last_inherited = next(reversed(sys.modules), None)
+        self._challenger: Any = None
+        if setup.get("companion_of"):
+            load_sibling("challenger").settle(setup["companion_of"])
+        elif setup.get("challenger"):
+            self._challenger = load_sibling("challenger").Challenger(setup, sys.modules[__name__], connection)
 
     def serve(self) -> None:
         """Prepare, then score part after part."""
@@ -118,6 +125,8 @@ class Worker:
                 self._send(self._score(message))
             elif message["op"] == "schema":
                 self._schema = message["schema"]
+                if self._challenger is not None:
+                    self._challenger.schema(message)
             elif message["op"] == "stop":
                 self._stop()
                 return
@@ -126,12 +135,10 @@ class Worker:
         """Import the script and call ``init()``; tell the driver how that went."""
         began = time.perf_counter()
         try:
-            script = load_script(self._setup)
-            self._run, self._takes_context = run_function(script)
-            self._shutdown = getattr(script, "shutdown", None)
-            init = getattr(script, "init", None)
-            if init is not None:
-                init()
+            if self._setup["kind"] == "model_map":
+                self._map = load_sibling("model_map").ModelMap(self._setup["model_map"], load_sibling)
+            else:
+                self._load_script()
         except BaseException as error:  # noqa: BLE001 -- SystemExit in a script is its failure, not our end
             self._send({"event": "init_failed", "error": self._describe(error, "init")})
             return False
@@ -139,32 +146,62 @@ class Worker:
         self._send({"event": "ready", "pid": os.getpid(), "modules": third_party_modules(self._last_inherited)})
         return True
 
+    def _load_script(self) -> None:
+        script = load_script(self._setup)
+        self._run, self._takes_context = run_function(script)
+        self._shutdown = getattr(script, "shutdown", None)
+        init = getattr(script, "init", None)
+        if init is not None:
+            init()
+
     def _score(self, message: Message) -> dict[str, Any]:
         """Read, run and write one part. The answer for the driver."""
         marks = [time.perf_counter()]
         part: dict[str, Any] = {}
         try:
-            items = self._read(message)
-            part = self._part(message, items if message["unit"] == "rows" else None)
+            items, part = self._take(message)
+            copy = b"" if self._challenger is None else self._challenger.copy_of(items, part)
             marks.append(time.perf_counter())
-            result = self._call_run(items, MiniBatchContext(message["mini_batch"], message.get("partition") or {}))
+            result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
             if self._writer is None:
                 results = load_sibling("results")
                 self._writer = results.SegmentWriter(
                     self._setup["segment"], self._setup["encoding"], self._setup["output"]
                 )
+                if self._setup.get("values"):
+                    values = load_sibling("challenger").VALUES
+                    self._values = results.SegmentWriter(self._setup["values"], "arrow", values)
             answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
             answer["key"] = self._key(part.get("frame"))
-            if self._slices is not None and isinstance(error, self._slices.UnreadableRowsError):
+            if self._slices is not None and isinstance(error, self._slices.csv_records.UnreadableRowsError):
                 answer["item"] = error.item
         else:
             answer["event"] = "succeeded"
+            if models is not None:
+                answer["models"] = models
         answer["id"] = message["id"]
         answer["seconds"] = _durations(marks)
+        if self._challenger is not None and answer["event"] == "succeeded":
+            answer["challenge"] = self._challenge(message, copy, part, result, answer["seconds"]["run"])
         return answer
+
+    def _challenge(self, message: Message, copy: bytes, part: dict[str, Any], result: Any, seconds: float) -> Any:
+        """Ask the challenger too. The driver is told first: from here on the time is not the champion's."""
+        if self._challenger.is_on:
+            self._send({"event": "champion_done", "id": message["id"], "within": self._challenger.patience})
+        return self._challenger.answer(message, copy, part, result, seconds)
+
+    def _take(self, message: Message) -> tuple[Any, dict[str, Any]]:
+        """What ``run()`` receives, and what has to be known of it; a challenger is handed both by the champion."""
+        if "bytes" in message:
+            payload = self._lines.read(message["bytes"])
+            items, part = load_sibling("challenger").received(payload, message["start"], message["stop"])
+            return items, part
+        items = self._read(message)
+        return items, self._part(message, items if message["unit"] == "rows" else None)
 
     def _read(self, message: Message) -> Any:
         """What ``run()`` receives: a list of absolute paths, or a DataFrame with a fresh index."""
@@ -177,7 +214,10 @@ class Worker:
 
     def _append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
         try:
-            return dict(self._writer.append(result, part))
+            answer = dict(self._writer.append(result, part))
+            if self._values is not None:
+                answer["values"] = self._values.append(result, part)
+            return answer
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"The result rows could not be written: {error}") from error
@@ -213,6 +253,16 @@ class Worker:
             )
         return frame[names].copy()
 
+    def _results_of(self, items: Any, message: Message, part: dict[str, Any]) -> tuple[Any, Any]:
+        """What ``run()`` returned; with a model map, what the models of the keys did, and what became of each key."""
+        if self._map is None:
+            context = MiniBatchContext(message["mini_batch"], message.get("partition") or {})
+            return self._call_run(items, context), None
+        scored = self._map.score(items, message["spans"], message["start"], message["stop"])
+        if scored.positions is not None:
+            part["positions"] = scored.positions
+        return scored.result, scored.told
+
     def _call_run(self, items: Any, context: MiniBatchContext) -> Any:
         if self._run is None:
             raise ScriptError("The scoring script has no function run(mini_batch).")
@@ -230,11 +280,15 @@ class Worker:
 
     def _stop(self) -> None:
         """Call ``shutdown()``. Its failure is logged; the results are complete by then."""
+        if self._challenger is not None:
+            self._challenger.stop()
         if self._shutdown is not None:
             try:
                 self._shutdown()
             except BaseException as error:  # noqa: BLE001 -- the results are complete: a failure here is only told
                 self._describe(error, "shutdown")
+        if self._challenger is not None:
+            self._challenger.farewell()
         self._log.write("stopped")
         self._send({"event": "stopped", "modules": third_party_modules(self._last_inherited)})
 
@@ -501,14 +555,20 @@ def third_party_modules(after: str | None) -> list[str]:
     return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
-def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, int, int]]:
-    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows."""
+def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, Any, int]]:
+    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows.
+
+    Gathered rows have the list of their numbers in place of the first.
+    """
     runs = []
     begin = 0
     for piece in slices:
         first, last = max(start, begin), min(stop, begin + piece["rows"])
         if first < last:
-            runs.append((piece["name"], piece["first_row"] + first - begin, last - first))
+            place: Any = piece["first_row"] + first - begin
+            if piece.get("numbers"):
+                place = load_sibling("slices").row_numbers(piece, first - begin, last - begin)
+            runs.append((piece["name"], place, last - first))
         begin += piece["rows"]
     return runs
 

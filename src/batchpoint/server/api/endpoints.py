@@ -8,7 +8,8 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import model_of, read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, deployment_change
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
+from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.errors import InvalidEntityError
@@ -78,6 +79,22 @@ def invoke(
     check_invoke_paths(shared, request)
     job = shared.workspace.endpoints.invoke(name, request, idempotency_key=idempotency_key, by=caller.name)
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/{name}/plan", name="endpoints.plan", status_code=202, **described(body=PlanRequest, result=Job))
+def plan(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
+    """Score a sample of what an invoke would score. When the job is completed, its ``forecast`` tells of the whole."""
+    request = read_body(PlanRequest, body)
+    check_invoke_paths(shared, request)
+    job = shared.workspace.endpoints.plan(name, request, by=caller.name)
+    return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
+
+
+@router.post("/{name}/promote", name="endpoints.promote", **described(body=PromoteRequest, result=BatchEndpoint))
+def promote(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
+    """Let a deployment answer by default, if the comparison of a job speaks for it."""
+    asked = read_body(PromoteRequest, body)
+    return answer(addressed(request, work.endpoints.promote(name, asked, by=caller.name)))
 
 
 @router.get("/{name}/jobs", name="endpoints.jobs")

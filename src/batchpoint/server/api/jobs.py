@@ -11,7 +11,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
 
 from batchpoint.entities.base import Part
+from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.documents import model_of, read_body
+from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
@@ -211,6 +213,18 @@ def open_output(name: str, path: str, _: Reader, work: Work, output: str | None 
 def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> JSONResponse:
     """The items that failed."""
     return answer({"value": list(work.jobs.errors(name, limit)), "next": None})
+
+
+@router.get("/{name}/forecast", name="jobs.forecast", **described(result=Forecast))
+def forecast(name: str, _: Reader, work: Work) -> JSONResponse:
+    """What the sample that a job scored says about the whole."""
+    return answer(work.jobs.forecast(name))
+
+
+@router.get("/{name}/comparison", name="jobs.comparison", **described(result=Comparison))
+def comparison(name: str, _: Reader, work: Work) -> JSONResponse:
+    """How the challenger compares with the champion, item by item."""
+    return answer(work.jobs.comparison(name))
 
 
 @router.get("/{name}/receipt", name="jobs.receipt", **described(result=Receipt))
