@@ -190,6 +190,11 @@ def test_a_file_that_is_still_being_written_starts_its_job_once_and_whole(desk: 
     assert (run["cause"], run["outcome"], run["files"]) == ("files", "started", 1)
     assert desk.output(run["job_name"]) == ["slow.txt,8"]
 
+    refused = desk.shipped.run("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
+    assert refused.returncode == 4
+    assert "Disable it first" in refused.stderr
+    assert not desk.do("schedule", "disable", "-n", "arrivals")["is_enabled"]
+
     (landing / "next.txt").write_text("a\nb\n")
     job = desk.do("schedule", "trigger", "-n", "arrivals")
     assert desk.output(job["name"]) == ["next.txt,2"]
@@ -197,11 +202,6 @@ def test_a_file_that_is_still_being_written_starts_its_job_once_and_whole(desk: 
     assert again.returncode == 4
     assert "There are no new files" in again.stderr
     assert len(desk.runs("arrivals")) == 2
-
-    refused = desk.shipped.run("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
-    assert refused.returncode == 4
-    assert "Disable it first" in refused.stderr
-    assert not desk.do("schedule", "disable", "-n", "arrivals")["is_enabled"]
     assert desk.do("schedule", "list") == []
     assert [one["name"] for one in desk.do("schedule", "list", "--disabled-only")] == ["arrivals"]
     desk.shipped.ok("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
