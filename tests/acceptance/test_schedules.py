@@ -59,7 +59,7 @@ trigger:
   path: azureml://datastores/workspaceblobstore/paths/landing
   include: ["*.txt"]
   poll_seconds: 0.3
-  settle_seconds: 1.2
+  settle_seconds: 2.5
 create_job:
   type: invoke
   endpoint_name: counting
