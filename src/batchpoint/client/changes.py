@@ -18,15 +18,18 @@ from typing import Any, Literal, cast
 
 from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
+from batchpoint.entities.components import definition
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 ORDER: tuple[Kind, ...] = (
-    "datastore", "compute", "environment", "data", "model", "code", "endpoint", "deployment", "schedule",
+    "datastore", "compute", "environment", "data", "model", "code", "component", "endpoint", "deployment", "schedule",
 )  # fmt: skip
 """Of things that do not need each other. What refers to something always comes after it."""
 
@@ -35,6 +38,9 @@ BUILT_IN = {("compute", "local"), ("datastore", "workspaceblobstore")}
 
 CREDENTIALS_MARK = "batchpoint.credentials"
 """Property of a datastore: a salted hash of the credentials that were applied, which the server never shows."""
+
+COMPONENT_MARK = "batchpoint.definition"
+"""Property of a component: a hash of what was declared, which the server keeps in another form."""
 
 _SET_BY_SERVER = frozenset(
     {
@@ -129,7 +135,7 @@ class Removal:
 
 def name_of(entity: Entity) -> str:
     """What a thing is called among those of its kind."""
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, BatchDeployment | PipelineDeployment):
         return f"{entity.endpoint_name}/{entity.name}"
     if isinstance(entity, Asset) and entity.version:
         return entity.reference
@@ -157,9 +163,30 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
         if plan.deployment_name:
             name = f"{plan.endpoint_name}/{plan.deployment_name}"
             yield Wanted("deployment", Reference(name), "create_job.deployment_name")
+    if isinstance(entity, PipelineDeployment):
+        yield Wanted("endpoint", Reference(entity.endpoint_name), "endpoint_name")
+        yield Wanted("compute", Reference(entity.compute_name), "settings.default_compute")
+        if isinstance(entity.component, str):
+            yield Wanted("component", asset_reference(entity.component), "component")
+    if isinstance(entity, Component):
+        yield from _wanted_inside(entity.given(), "")
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
+
+
+def _wanted_inside(value: Mapping[str, Any], prefix: str) -> Iterator[Wanted]:
+    """What a component, a step or a task refers to, steps and components in place included."""
+    kinds: tuple[Kind, ...] = ("environment", "component", "model")
+    for kind in kinds:
+        given = value.get(kind)
+        if isinstance(given, str) and given.startswith("azureml:"):
+            yield Wanted(kind, asset_reference(given), f"{prefix}{kind}")
+    for key in ("task", "component"):
+        if isinstance(value.get(key), Mapping):
+            yield from _wanted_inside(value[key], f"{prefix}{key}.")
+    for name, step in (value.get("jobs") or {}).items():
+        yield from _wanted_inside(step, f"{prefix}jobs.{name}.")
 
 
 def asset_reference(text: str) -> Reference:
@@ -261,8 +288,12 @@ class _Planner:
         """What is to be done about one; None when it cannot be done."""
         for each in wanted(declaration):
             self._check(declaration, each)
+        if isinstance(declaration.expected, Component):
+            declaration = self._marked(declaration, declaration.expected)
         if isinstance(declaration.expected, Asset):
             return self._asset(declaration, declaration.expected)
+        if isinstance(declaration.expected, PipelineDeployment):
+            return self._pipeline_deployment(declaration, declaration.expected)
         if isinstance(declaration.expected, BatchDeployment):
             return self._deployment(declaration)
         if isinstance(declaration.expected, BatchEndpoint):
@@ -339,6 +370,26 @@ class _Planner:
             held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
         send = declaration.entity.model_copy(update={key: held[key] for key in held if key in ("model", "environment")})
         return self._compared(declaration, expected.model_copy(update=held), send)
+
+    def _pipeline_deployment(self, declaration: Declaration, expected: PipelineDeployment) -> Change:
+        reference = asset_reference(cast("str", expected.component))
+        version = reference.version or self._version("component", reference)
+        held = {"component": f"azureml:{reference.name}:{version}"}
+        send = declaration.entity.model_copy(update=held)
+        return self._compared(declaration, expected.model_copy(update=held), send)
+
+    def _marked(self, declaration: Declaration, expected: Component) -> Declaration:
+        """The component with a mark that changes with what is declared, and with the versions that it refers to."""
+        versions = [
+            [each.key, each.reference.name, self._version(each.kind, each.reference)] for each in wanted(declaration)
+        ]
+        text = json.dumps([definition(expected), versions], sort_keys=True)
+        mark = {COMPONENT_MARK: hashlib.sha256(text.encode()).hexdigest()[:32]}
+
+        def marked(entity: Entity) -> Entity:
+            return entity.model_copy(update={"properties": {**entity.properties, **mark}})
+
+        return replace(declaration, entity=marked(declaration.entity), expected=marked(expected))
 
     def _endpoint(self, declaration: Declaration) -> Change:
         bare = declaration.entity.model_copy(update={"defaults": EndpointDefaults()})
@@ -437,6 +488,9 @@ def differences(
     before: Entity, after: Entity, *, only: frozenset[str] | None = None, ignoring: frozenset[str] = frozenset()
 ) -> tuple[FieldChange, ...]:
     """The keys in which two entities of a kind differ, but for what the server sets."""
+    if isinstance(after, Component):
+        comparable = _MAY_CHANGE | {"properties"}
+        only = comparable if only is None else comparable & only
     old, new = _leaves(before, only, ignoring), _leaves(after, only, ignoring)
     if isinstance(after, Model) and after.flavors is None:  # filled in by the server
         old = {key: value for key, value in old.items() if not key.startswith("flavors.")}
@@ -524,7 +578,7 @@ def _removal(declaration: Declaration, stored: Stored, endpoints: set[str]) -> R
         return Removal("archive" if left else "gone", kind, name)
     if stored.named.get((kind, name)) is None:
         return Removal("gone", kind, name)
-    covered = isinstance(entity, BatchDeployment) and entity.endpoint_name in endpoints
+    covered = isinstance(entity, BatchDeployment | PipelineDeployment) and entity.endpoint_name in endpoints
     return Removal("with its endpoint" if covered else "delete", kind, name)
 
 

@@ -20,6 +20,8 @@ from batchpoint.entities.documents import (
     read_documents,
 )
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import Component
 from batchpoint.errors import InvalidEntityError
 
 _FOR_ONE = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>[^:=]+):(?P<assignment>.+)$", re.DOTALL)
@@ -83,6 +85,8 @@ def placed(declaration: Declaration, files: LocalFiles) -> Declaration:
         if isinstance(entity, Model | Data | Code) and is_local(entity.path):
             address = files.expected_address(declaration.kind, entity.path)
             return replace(declaration, expected=entity.model_copy(update={"path": address}))
+        if isinstance(entity, Component):
+            return replace(declaration, expected=_expected_component(entity, files))
         if isinstance(entity, BatchDeployment) and (code := entity.code_configuration) and _is_folder(code.code):
             reference = files.expected_code(code.code)
             held = code.model_copy(update={"code": reference})
@@ -97,14 +101,14 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
     skipped: list[str] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            found += [_Written(each, path, each.kind()) for each in read_documents(read_text(path), name=str(path))]
+            found += [_Written(each, path, _kind_of(each)) for each in read_documents(read_text(path), name=str(path))]
             continue
         in_folder = [_read(each, document) for each in _yaml_files(path) for document in _documents(each)]
         pointed = _pointed_to(in_folder)
         for each in in_folder:
             if any(each.path.absolute().is_relative_to(folder) for folder in pointed):
                 continue
-            if each.kind is None:
+            if each.kind in (None, "job"):  # a job is started, and not declared
                 skipped.append(str(each.path))
             else:
                 found.append(each)
@@ -114,6 +118,16 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
             f"{tried} declares nothing. Give YAML files with '$schema' or 'type', or their folder."
         )
     return found, skipped
+
+
+def _kind_of(document: Document) -> Kind:
+    kind = document.kind()
+    if kind == "job":
+        raise InvalidEntityError(
+            f"{document.name} is a job, which is started and does not stay. Start it with 'batchpoint job create "
+            f"--file {document.name}'; a pipeline that stays is a component."
+        )
+    return kind
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -181,6 +195,8 @@ def _declarations(written: _Written, assignments: Sequence[str]) -> list[Declara
     place = str(written.path)
     if isinstance(entity, BatchDeployment):
         return _taken_out(entity, place)
+    if isinstance(entity, PipelineDeployment):
+        return _pipeline_taken_out(entity, place)
     return [Declaration(written.kind, entity, place, entity)]
 
 
@@ -203,7 +219,34 @@ def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
     return [*found, Declaration("deployment", deployment, place, deployment)]
 
 
-def _reference_to(asset: Model | Environment) -> str:
+def _pipeline_taken_out(deployment: PipelineDeployment, place: str) -> list[Declaration]:
+    """The component that a pipeline deployment declares in place, and the deployment that refers to it."""
+    component = deployment.component
+    if component is None:
+        raise InvalidEntityError(
+            f"{place}: job_definition names a job of one server. Declare the component that it ran instead."
+        )
+    if isinstance(component, str):
+        return [Declaration("deployment", deployment, place, deployment)]
+    deployment = deployment.model_copy(update={"component": _reference_to(component)})
+    return [
+        Declaration("component", component, place, component, in_place=True),
+        Declaration("deployment", deployment, place, deployment),
+    ]
+
+
+def _expected_component(component: Component, files: LocalFiles) -> Component:
+    """The component with the content of this machine by the names that it will have."""
+    document = Document(value=component.given(), name=f"component {component.name}")
+    for found in local_paths("component", document.value):
+        if found.holds == "path":
+            is_code = found.key[-1] == "code"
+            known = files.expected_code(found.path) if is_code else files.expected_address("model", found.path)
+            document = document.with_value(found.key, known)
+    return Component.model_validate(document.value)
+
+
+def _reference_to(asset: Model | Environment | Component) -> str:
     return f"azureml:{asset.reference}" if asset.version else f"azureml:{asset.name}"
 
 
