@@ -379,6 +379,18 @@ def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
             yield LocalPath(key, found)
 
 
+def _model_map_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    for name in ("folder", "mapping"):
+        key = ("batchpoint", "model_map", name)
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found) and ("/" in found or "@" not in found):
+            yield LocalPath(key, found)
+    default = _at(value, ("batchpoint", "model_map", "default_model"))
+    if isinstance(default, str) and looks_like_a_path(default):
+        yield LocalPath(("batchpoint", "model_map", "default_model"), default)
+    yield from _paths(value, ("batchpoint", "model_map", "default_model", "path"))
+
+
 def _environment_paths(value: Mapping[str, Any], prefix: Key) -> Iterator[LocalPath]:
     names: tuple[Literal["conda_file"], Literal["pip_requirements"]] = ("conda_file", "pip_requirements")
     for name in names:
@@ -393,6 +405,7 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     if isinstance(model, str) and looks_like_a_path(model):
         yield LocalPath(("model",), model)
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
+    yield from _model_map_paths(value)
     yield from _environment_paths(value, ("environment",))
     yield from _component_paths(value, ("component",))
     yield from parallel_run_paths(value, ())
