@@ -213,3 +213,51 @@ def test_a_sweep_cancels_only_what_has_been_active_for_too_long(tmp_path: Path) 
                 swept = client.jobs.get(job.name)
                 assert swept.status.value == "canceled"
                 assert swept.entity.tags["batchpoint.swept"].endswith("over 0:00:00")
+
+
+COMPONENT = """\
+$schema: https://azuremlschemas.azureedge.net/latest/pipelineComponent.schema.json
+type: pipeline
+name: counting
+inputs:
+  raw: {type: uri_folder}
+outputs:
+  counts: {type: uri_folder}
+jobs:
+  count:
+    command: wc ${{inputs.raw}}/* > ${{outputs.counts}}/n
+    code: code
+    environment: {conda_file: conda.yml}
+    inputs: {raw: "${{parent.inputs.raw}}"}
+    outputs: {counts: "${{parent.outputs.counts}}"}
+"""
+
+PIPELINE_DEPLOYMENT = """\
+name: counts
+endpoint_name: shop
+type: pipeline
+component: azureml:counting@default
+"""
+
+
+@EITHER
+def test_components_and_pipeline_deployments_are_applied_and_a_new_version_reaches_the_deployment(
+    client: Client, solution: Path
+) -> None:
+    (solution / "component.yml").write_text(COMPONENT)
+    (solution / "counts.yml").write_text(PIPELINE_DEPLOYMENT)
+    (solution / "pipeline.yml").write_text("type: pipeline\njobs: {one: {command: ls}}\n")
+    client.apply(solution)
+    assert client.deployments.get("counts", "shop").body()["component"] == "azureml:counting:1"
+
+    assert said(client.apply(solution)) == []
+    (solution / "component.yml").write_text(COMPONENT.replace("wc ", "wc -l "))
+    assert said(client.apply(solution)) == [
+        ("done", "component counting:2", ["properties.batchpoint.definition"]),
+        ("done", "deployment shop/counts", ["component"]),
+    ]
+    assert said(client.apply(solution)) == []
+    (solution / "code" / "score.py").write_text("def run(mini_batch):\n    return []\n")
+    assert "component counting:3" in [name for _, name, _ in said(client.apply(solution, dry_run=True))]
+    with pytest.raises(InvalidEntityError, match="is a job, which is started and does not stay"):
+        client.apply(solution / "pipeline.yml")

@@ -204,14 +204,12 @@ class PipelineResolver:
         if (reference := asset_reference(code)) is not None:
             found = cast("Code", self._assets.resolve("code", reference))
             return self._assets.local_path(found), f"azureml:{found.reference}"
-        folder = Path(code.removeprefix("file://").removeprefix("file:")).expanduser()
-        if "://" in code or not folder.is_absolute():
-            raise InvalidEntityError(f"{code!r} is no absolute path of a folder, and no azureml:<code>:<version>.")
+        folder = self._assets.local_path(Code(name="code", path=code))  # fetched where it was uploaded
         if not folder.is_dir():
             raise InvalidEntityError(f"{folder} is no folder. Give the folder that the script lies in.")
         if not self._register:
             return folder, code
-        return folder, f"azureml:{self._assets.register_code(str(folder), by=self._by).reference}"
+        return folder, f"azureml:{self._assets.register_code(code, by=self._by).reference}"
 
     def _environment(self, given: str | Environment) -> str | Environment:
         if isinstance(given, Environment):
