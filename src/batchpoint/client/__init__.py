@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load, with_secrets
 from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
@@ -27,7 +27,7 @@ from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Component, InputPort, Pipeline
-from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.resources import Compute, Datastore, DatastoreCredentials
 from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
@@ -305,6 +305,11 @@ class Datastores(Resources[Datastore]):
     def files(self, name: str, prefix: str = "") -> Iterator[dict[str, Any]]:
         """``path`` and ``size`` of the files below a prefix."""
         return self._connection.pages(address("datastores", name, "files"), prefix=prefix)
+
+    def holds_credentials(self, name: str, credentials: DatastoreCredentials) -> bool:
+        """Whether these are the credentials that it has; the server compares them and shows none."""
+        path = address("datastores", name, "credentials", "compare")
+        return bool(self._connection.send("POST", path, body=with_secrets(credentials))["same"])
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""

@@ -454,12 +454,16 @@ def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         found = _at(value, key)
         if isinstance(found, str) and is_local(found):
             yield LocalPath(key, found, "document")
+        elif isinstance(found, Mapping) and {"jobs", "component"} & found.keys():
+            yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
     yield from _paths(value, ("trigger", "path"))
+    if {"jobs", "component"} & set(_names_in(value, ("create_job",))):
+        return  # a pipeline in place, whose inputs and outputs were its own
     for name in ("inputs", "outputs"):
-        for port in _at(value, ("create_job", name)) or ():
-            for found in _paths(value, ("create_job", name, port, "path")):
-                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
-                    yield found
+        for port in _names_in(value, ("create_job", name)):
+            for place in _paths(value, ("create_job", name, port, "path")):
+                if not place.path.startswith("{{") and ("@" not in place.path or "/" in place.path):
+                    yield place
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
