@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from many_models import ROWS_PER_KEY, make_models, make_readings
 from memory import MARK, PeakMemory
 from peers import peers_for
-from workloads import BAD_ROW, HERE, MODELS, Workload, workloads
+from workloads import BAD_ROW, HERE, MODELS, Workload, make_once, workloads
 
 Measured = dict[str, dict[str, float]]
 """For each system: ``seconds`` (median), ``best``, ``megabytes`` (peak of its processes), ``worker_megabytes``."""
@@ -52,6 +54,9 @@ def main() -> None:
                 systems |= ours(server, workload, data, bad_row=workload.name == "w1-250k")
             results[workload.name] = measure(systems, given.rounds)
             checks += report(workload, results[workload.name], given.workers)
+        if not given.only or "w2" in given.only.split(","):
+            results["w2"], found = many_models(data, given)
+            checks += found
     finally:
         if server is not None:
             server.stop()
@@ -118,6 +123,34 @@ def ours(server: object, workload: Workload, data: Path, *, bad_row: bool) -> Sy
         workers = server.workers
         systems["score"] = (lambda: score_without_server(path, model, output, workers=workers, mark=alone), alone)
     return systems
+
+
+def many_models(data: Path, given: argparse.Namespace) -> tuple[Measured, list[dict[str, object]]]:
+    """W2: a model for each sensor. Every system is a process of its own, cold, from its start to its end."""
+    models = 500 if given.quick else 5_000
+    path = make_once(data / f"sensors-{models}.csv", lambda target: make_readings(target, models))
+    folder = make_once(data / f"sensor-models-{models}", lambda target: make_models(target, models))
+    systems: Systems = {}
+    for name in ("naive", "fast", *(() if given.floors_only else ("map", "script"))):
+        command = [sys.executable, str(HERE / "many_models.py"), name, "--input", str(path), "--models", str(folder)]
+        command += ["--output", str(data / f"w2-{name}"), "--workers", str(given.workers)]
+        mark = f"w2-{name}-{os.getpid()}"
+        environment = os.environ | {MARK: mark}
+        systems[name] = (partial(run_process, command, environment), mark)
+    measured = measure(systems, given.rounds)
+    title = f"W2: {models:,} models, {models * ROWS_PER_KEY:,} readings that take turns"
+    report(Workload("w2", title, "sensors", models, lambda _: path, (), "fast"), measured, given.workers)
+    targets = {"map": ("fast", 1.3), "script": ("naive", 1.15)}
+    return measured, [
+        check(f"{title}, {name}: times {base}", measured[name]["seconds"] / measured[base]["seconds"], target)
+        for name, (base, target) in targets.items()
+        if name in measured
+    ]
+
+
+def run_process(command: list[str], environment: dict[str, str]) -> None:
+    """Run one system to its end."""
+    subprocess.run(command, check=True, env=environment)
 
 
 def measure(systems: Systems, rounds: int) -> Measured:

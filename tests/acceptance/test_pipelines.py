@@ -114,7 +114,7 @@ COUNTS = "file,prediction\none.csv,6\ntwo.csv,3\n"
 
 PYTHON = """
 import sys
-from batchpoint import Client, CommandStep, Input, ParallelStep, Pipeline, load
+from batchpoint import Client, Pipeline, load
 
 with Client() as client:
     pipeline = Pipeline(
@@ -156,6 +156,13 @@ def curl(shipped: Shipped, method: str, path: str, body: Any = None) -> Any:
     if body is not None:
         command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
+def curl_text(shipped: Shipped, path: str) -> str:
+    """The bytes that the server of this home answers to curl, as text."""
+    server = shipped.server()
+    command = ["curl", "-sS", f"{server['url']}/api/v1{path}", "-H", f"Authorization: Bearer {server['token']}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def counts_of(shipped: Shipped, job: str, folder: Path) -> str:
@@ -252,9 +259,6 @@ def test_a_pipeline_deployment_is_invoked_with_data_and_a_literal(shipped: Shipp
     shipped.ok("endpoint", "create", "-n", "counts")
     shipped.ok("deployment", "create", "-f", "deployment.yml", "--set-default", cwd=folder)
 
-    by_command = shipped.json(
-        "endpoint", "invoke", "-n", "counts", "--inputs", "raw=raw", "--inputs", "times=3", cwd=folder
-    )
     (folder / "invoke.yml").write_text(
         "inputs:\n  raw: {type: uri_folder, path: raw}\n  times: {type: integer, default: 3}\n"
     )
@@ -262,11 +266,24 @@ def test_a_pipeline_deployment_is_invoked_with_data_and_a_literal(shipped: Shipp
     by_curl = curl(shipped, "POST", "/endpoints/counts/invoke", {
         "inputs": {"raw": {"path": str(folder / "raw")}, "times": "3"}, "deployment_name": "counting",
     })  # fmt: skip
+    asked = [
+        "endpoint",
+        "invoke",
+        "-n",
+        "counts",
+        "--inputs",
+        "raw=raw",
+        "--inputs",
+        "times=3",
+        "--job-name",
+        "by-options",
+    ]
+    shipped.ok(*asked, "--stream", cwd=folder)
 
-    for job in (by_command, by_file, by_curl):
-        done = shipped.wait(job["name"])
+    for job in (by_file["name"], by_curl["name"], "by-options"):
+        done = curl(shipped, "GET", f"/jobs/{job}/wait?seconds=60")
         assert (done["status"], done["deployment_name"], done["type"]) == ("completed", "counting", "pipeline")
-        assert counts_of(shipped, job["name"], folder) == COUNTS
+        assert curl_text(shipped, f"/jobs/{job}/outputs/counts.csv") == COUNTS
     refused = shipped.run(
         "endpoint", "invoke", "-n", "counts", "--inputs", "raw=raw", "--inputs", "tines=3", cwd=folder
     )

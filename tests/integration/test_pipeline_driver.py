@@ -756,6 +756,31 @@ def test_a_registered_component_is_a_step_and_stays_what_it_was_when_the_pipelin
 
 
 @on_sqlite
+def test_what_a_component_takes_when_nothing_is_given_is_settled_when_the_pipeline_is_started(
+    workspace: Workspace, raw: Path
+) -> None:
+    workspace.assets.create_or_update("data", Data(name="taxi", type="uri_file", path=str(raw)))
+    port = {"type": "uri_file", "path": "azureml:taxi@latest", "mode": "direct"}
+    step = {**PREPARE, "inputs": {"raw": port, "n": {"type": "integer", "default": 4}}}
+    jobs = {"a": {"component": step, "outputs": {"rows": "${{parent.outputs.rows}}"}}}
+    whole = {"name": "whole", "type": "pipeline", "outputs": {"rows": {"type": "uri_folder"}}, "jobs": jobs}
+    whole["inputs"] = {"other": {"type": "uri_file", "path": "azureml:taxi@latest"}}
+    job = workspace.pipelines.submit(Pipeline.model_validate({"component": whole}))
+    assert job.inputs["other"].path == "azureml:taxi:1"
+    raw.write_text("a\n3\n")
+    workspace.assets.create_or_update("data", Data(name="taxi", type="uri_file", path=str(raw)))
+    driver_of(workspace).drive()
+    made = steps_of(workspace, job)["a"]
+    first = workspace.assets.get("data", "taxi", "1")
+    assert (made.inputs["raw"].path, made.literals) == (first.model_dump()["path"], {"n": 4})
+    assert made.command is not None
+    assert made.command.direct_inputs == ["raw"]
+    missing = {**whole, "inputs": {"other": {"type": "uri_file", "path": "azureml:bus@latest"}}}
+    with pytest.raises(InvalidEntityError, match=r"inputs\.other: There is no data named bus"):
+        workspace.pipelines.validate(Pipeline.model_validate({"component": missing}))
+
+
+@on_sqlite
 def test_a_component_that_does_not_exist_is_told_with_the_nearest_name(workspace: Workspace, raw: Path) -> None:
     workspace.assets.create_or_update("component", Component.model_validate(PREPARE))
     jobs = {

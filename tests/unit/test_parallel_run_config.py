@@ -172,4 +172,4 @@ def test_a_step_of_a_pipeline_names_the_file(tmp_path: Path) -> None:
     assert isinstance(score, ParallelStep)
     assert score.task is not None
     assert score.task.code == str(tmp_path / "scripts")
-    assert score.mini_batch_size == "10"
+    assert (score.mini_batch_size, score.input_data) == ("10", "${{inputs.data}}")

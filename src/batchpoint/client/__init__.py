@@ -29,6 +29,7 @@ from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, 
 from batchpoint.entities.pipelines import Component, InputPort, Pipeline
 from batchpoint.entities.resources import Compute, Datastore, DatastoreCredentials
 from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
 
@@ -642,6 +643,28 @@ class Deployments:
         """The jobs of a deployment, the newest first."""
         for item in self._connection.pages(f"{self._path(endpoint_name, name)}/jobs", limit=limit):
             yield Job(self._connection, entity_of(JobEntity, item))
+
+    def models(
+        self,
+        name: str,
+        endpoint_name: str,
+        *,
+        failing: bool = False,
+        order: Literal["key", "failed", "rows", "seconds", "last_seen"] = "key",
+        limit: int | None = None,
+    ) -> Iterator[ScoredModel]:
+        """The board of a deployment with a model map: what each key's model did, over all jobs.
+
+        Args:
+            name: the deployment.
+            endpoint_name: its endpoint.
+            failing: whether only those come of which something failed or was skipped the last time.
+            order: what comes first: the greatest number, or the latest time.
+            limit: how many at most.
+        """
+        query = {"failing": True if failing else None, "order": order}
+        for item in self._connection.pages(f"{self._path(endpoint_name, name)}/models", limit=limit, **query):
+            yield entity_of(ScoredModel, item)
 
     @staticmethod
     def _path(endpoint_name: str, name: str) -> str:

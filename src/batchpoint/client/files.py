@@ -178,7 +178,10 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds in ("conda_file", "document"):
+    if found.holds == "document":
+        document = read_document(read_text(Path(path)), name=str(path))
+        return in_place(document, "job", lambda _: Path(path).parent).value
+    if found.holds == "conda_file":
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "parallel_run_config":
         return _parallel_run_config(Path(path))
@@ -241,7 +244,7 @@ class LocalFiles:
         return document.value
 
     def _placed(self, kind: Kind, found: LocalPath, said: str, progress: ByteProgress | None) -> Any:
-        if kind == "schedule" and found.holds == "path":
+        if kind == "schedule" and found.holds == "path" and "job" not in found.key:
             return absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
         if kind == "datastore":
             return absolute(found.path, Path.cwd()) if self._shares_files else found.path

@@ -192,6 +192,9 @@ def as_step(value: Mapping[str, Any], *, is_component: bool = False) -> dict[str
     keys = config.step_keys({"said": None} if says_where else given.get("outputs") or {})
     if is_component:
         del keys["compute"]
+    inputs = given.get("inputs")
+    if isinstance(inputs, Mapping) and len(inputs) == 1:  # SDK v1 cuts every input that is no side input
+        keys["input_data"] = f"${{{{inputs.{next(iter(inputs))}}}}}"
     if isinstance(task, Mapping) and task.get("program_arguments"):
         arguments = f"{keys['task']['program_arguments']} {task['program_arguments']}"
         given["task"] = {**task, "program_arguments": arguments}

@@ -17,6 +17,7 @@ from batchpoint.entities.bindings import binding_of
 from batchpoint.entities.components import (
     DATA_TYPES,
     STEP_KINDS,
+    as_steps,
     expanded,
     given_value,
     input_port,
@@ -84,9 +85,9 @@ class PipelineResolver:
             self._look(place, self._registry.resources.get, "datastore", datastore.removeprefix("azureml:"))
         for name, output in pipeline.outputs.items():
             self._look(f"outputs.{name}", self._output, output.path)
+        declared = as_steps(pipeline.model_copy(update=changes)).inputs
         changes["inputs"] = {
-            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given
-            for name, given in pipeline.inputs.items()
+            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given for name, given in declared.items()
         }
         changes["jobs"] = self._steps(pipeline.jobs, "jobs")
         return pipeline.model_copy(update=changes)
@@ -118,7 +119,7 @@ class PipelineResolver:
         if step.compute is not None:
             instances = 1 if isinstance(whole, PipelineStep) else whole.resources.instance_count
             self._look(f"{at}.compute", self._compute, step.compute, instances)
-        changes["inputs"] = {name: self._input(step, name, f"{at}.inputs.{name}") for name in step.inputs}
+        changes["inputs"] = {name: self._input(whole, name, f"{at}.inputs.{name}") for name in whole.inputs}
         for name, output in step.outputs.items():
             self._look(f"{at}.outputs.{name}", self._output, output_path(output))
         step = step.model_copy(update=changes)

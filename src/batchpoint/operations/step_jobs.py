@@ -340,9 +340,9 @@ def _closed(step: Step, job: Job, pipeline: Pipeline) -> Step:
     given = {*job.inputs, *job.literals}
     inputs: dict[str, LiteralValue | DataBinding] = {**job.literals}
     for name, data in job.inputs.items():
-        before = step.inputs[name]
-        mode = before.mode if isinstance(before, DataBinding) else None
-        inputs[name] = DataBinding(type=data.type, path=data.path, mode=mode)
+        before, port = step.inputs[name], input_port(step, name)
+        own = before.mode if isinstance(before, DataBinding) else None
+        inputs[name] = DataBinding(type=data.type, path=data.path, mode=own or (port.mode if port else None))
     outputs: dict[str, str | OutputBinding] = {
         name: OutputBinding(type=output.type, path=output.path) for name, output in job.outputs.items()
     }

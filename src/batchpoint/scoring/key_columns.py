@@ -66,7 +66,7 @@ def coded(column: Any) -> Coded:
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode(null_encoding="encode")
     if encoded.indices.null_count:
         encoded = encoded.cast(encoded.type.value_type).dictionary_encode(null_encoding="encode")
-    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
+    return _positions(encoded.indices), encoded.dictionary.to_pylist()
 
 
 def constant(value: Any, rows: int) -> Coded:
@@ -83,11 +83,17 @@ def combined(columns: Sequence[Coded], typed: Sequence[Callable[[Any], Any]]) ->
     for (found, values), make in zip(columns[1:], typed[1:], strict=True):
         made = [make(value) for value in values]
         encoded = pa.array(codes * len(values) + found).dictionary_encode()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        codes = _positions(encoded.indices)
         tuples = [(*tuples[at // len(values)], made[at % len(values)]) for at in encoded.dictionary.to_pylist()]
     known: dict[tuple[Any, ...], int] = {}
     kept = [known.setdefault(values, len(known)) for values in tuples]
     return (codes if len(known) == len(tuples) else np.array(kept)[codes]), list(known)
+
+
+def _positions(indices: Any) -> Any:
+    """Arrow integers without nulls as int64; Arrow's own way to numpy imports pandas, which takes a second."""
+    width = np.dtype(f"i{indices.type.bit_width // 8}")
+    return np.frombuffer(indices.buffers()[1], width)[indices.offset :][: len(indices)].astype(np.int64)
 
 
 def _read(records: Records, columns: Sequence[str], keys: Sequence[str], delimiter: str) -> list[list[Any]]:

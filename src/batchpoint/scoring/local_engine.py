@@ -27,6 +27,7 @@ from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
+from batchpoint.scoring.preloading import modules_for
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     ChampionDone,
@@ -262,6 +263,9 @@ class LocalEngine:
         self._selector.register(server, selectors.EVENT_READ, None)
         if self._spec.script.kind == "mlflow" and self._spec.model is not None:
             self._tell_server({"op": "preload_model", "path": self._spec.model.path})
+        if self._spec.model_map is not None:
+            modules = modules_for(self._folder / self._spec.model_map.models_file)
+            self._tell_server({"op": "preload", "modules": modules})
 
     def _start_server(self, folder: Path) -> socket.socket:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}
@@ -354,6 +358,7 @@ class LocalEngine:
                 "row_keys": spec.output.row_keys,
                 "key_columns": spec.output.key_columns,
                 "passthrough": spec.output.passthrough,
+                "rename": spec.output.rename,
                 "format": spec.output.format,
             },
             "csv": spec.csv.model_dump(),
