@@ -18,9 +18,9 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## From nothing to 250,000 taxi fares with a receipt, in a folder of its own (.demo)
+demo: ## The taxi lab: a pipeline from nothing to 246,414 fares, in a folder of its own (.demo); ARGS=--force runs every step
 	@.ci/setup demo
-	@sh examples/nyc-taxi-fares/demo.sh
+	@sh examples/nyc-taxi-lab/demo.sh $(ARGS)
 
 .PHONY: test
 test: lint ## Lint, then every test but the torture

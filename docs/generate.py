@@ -21,7 +21,17 @@ from pydantic.fields import FieldInfo
 from batchpoint import client
 from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
 from batchpoint.client.jobs import Job
-from batchpoint.entities import assets, base, endpoints, jobs, resources
+from batchpoint.entities import (
+    assets,
+    base,
+    endpoints,
+    jobs,
+    pipeline_deployments,
+    pipelines,
+    resources,
+    schedules,
+    triggers,
+)
 
 HERE = Path(__file__).parent
 
@@ -62,7 +72,8 @@ PYTHON = """\
 
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
-`environments`, `codes`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`, `tokens`.
+`environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
+`pipelines`, `schedules`, `tokens`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -73,6 +84,19 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
     ("Datastore", resources.Datastore),
     ("Batch endpoint", endpoints.BatchEndpoint),
     ("Batch deployment", endpoints.BatchDeployment),
+    ("Pipeline deployment", pipeline_deployments.PipelineDeployment),
+    ("Component", pipelines.Component),
+    ("Pipeline", pipelines.Pipeline),
+    ("Command step", pipelines.CommandStep),
+    ("Parallel step", pipelines.ParallelStep),
+    ("Pipeline step", pipelines.PipelineStep),
+    ("Command by itself", pipeline_deployments.CommandJob),
+    ("Schedule", schedules.Schedule),
+    ("Schedule: trigger by a cron expression", triggers.CronTrigger),
+    ("Schedule: trigger by recurrence", triggers.RecurrenceTrigger),
+    ("Schedule: trigger for new files", triggers.FileTrigger),
+    ("Schedule: create_job, an invoke", schedules.ScheduledInvoke),
+    ("Schedule: create_job, another job", schedules.ScheduledJob),
     ("Invoke: one input", jobs.Input),
     ("Invoke: one output", jobs.Output),
     ("Invoke: overrides (`--set`)", jobs.Overrides),
@@ -80,7 +104,7 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 
 PYTHON_CLASSES: list[type] = [
     client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
-    client.Deployments, client.Jobs, client.Tokens, Job,
+    client.Deployments, client.Jobs, client.Pipelines, client.Schedules, client.Tokens, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}
@@ -166,16 +190,22 @@ def _keys(model: type[BaseModel]) -> Iterator[str]:
     yield from _rows(model, "")
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def _rows(model: type[BaseModel], prefix: str, given: object = None) -> Iterator[str]:
+    """The keys of a model; ``given`` is what the model that it stands in has for it when nothing is said."""
     said = _said_of_fields(model)
     for name, field in model.model_fields.items():
         meaning = said.get(name, "")
         if (not prefix and name in _COMMON) or _is_of_the_server(name, meaning):
             continue
         inner = _part_of(field.annotation)
-        yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |"
+        value = getattr(given, name) if isinstance(given, model) else _value(field)
+        default = "required" if field.is_required() else _default(value)
+        yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {default} | {meaning} |"
+        if inner is endpoints.ScoringOptions and model is not endpoints.BatchDeployment:
+            continue  # they are told once
         if inner is not None and not issubclass(inner, base.Entity):
-            yield from _rows(inner, f"{prefix}{name}.")
+            of_each = "<name>." if typing.get_origin(field.annotation) is dict else ""
+            yield from _rows(inner, f"{prefix}{field.alias or name}.{of_each}", value)
 
 
 def _is_of_the_server(name: str, meaning: str) -> bool:
@@ -216,10 +246,12 @@ def _type(annotation: Any) -> str:
     return names.get(annotation, "text")
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)  # type: ignore[call-overload]  # no factory here looks at other fields
+def _value(field: FieldInfo) -> object:
+    """What a field holds when nothing is given."""
+    return None if field.is_required() else field.get_default(call_default_factory=True)  # type: ignore[call-overload]  # no factory here looks at other fields
+
+
+def _default(value: object) -> str:
     if value is None or isinstance(value, BaseModel):
         return ""
     if value in ([], {}):

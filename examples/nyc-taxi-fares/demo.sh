@@ -1,5 +1,5 @@
 #!/bin/sh
-# From nothing to 250,000 taxi fares. Run by `make demo`; a second run reuses the data, the model and what is registered.
+# From nothing to 250,000 taxi fares, with `batchpoint` on the PATH; a second run reuses the data, the model and what is registered.
 set -eu
 cd "$(dirname "$0")"
 

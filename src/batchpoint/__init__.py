@@ -30,10 +30,26 @@ if TYPE_CHECKING:
     from batchpoint.entities.jobs import Overrides as Overrides
     from batchpoint.entities.jobs import Progress as Progress
     from batchpoint.entities.jobs import Receipt as Receipt
+    from batchpoint.entities.pipeline_deployments import CommandJob as CommandJob
+    from batchpoint.entities.pipeline_deployments import PipelineDeployment as PipelineDeployment
+    from batchpoint.entities.pipelines import CommandStep as CommandStep
+    from batchpoint.entities.pipelines import Component as Component
+    from batchpoint.entities.pipelines import ParallelStep as ParallelStep
+    from batchpoint.entities.pipelines import ParallelTask as ParallelTask
+    from batchpoint.entities.pipelines import Pipeline as Pipeline
+    from batchpoint.entities.pipelines import PipelineSettings as PipelineSettings
+    from batchpoint.entities.pipelines import PipelineStep as PipelineStep
     from batchpoint.entities.resources import Compute as Compute
     from batchpoint.entities.resources import Datastore as Datastore
     from batchpoint.entities.schedules import Schedule as Schedule
+    from batchpoint.entities.schedules import ScheduledInvoke as ScheduledInvoke
+    from batchpoint.entities.schedules import ScheduledJob as ScheduledJob
+    from batchpoint.entities.schedules import ScheduleOptions as ScheduleOptions
     from batchpoint.entities.schedules import ScheduleRun as ScheduleRun
+    from batchpoint.entities.triggers import CronTrigger as CronTrigger
+    from batchpoint.entities.triggers import FileTrigger as FileTrigger
+    from batchpoint.entities.triggers import RecurrencePattern as RecurrencePattern
+    from batchpoint.entities.triggers import RecurrenceTrigger as RecurrenceTrigger
     from batchpoint.settings import Settings as Settings
 
 _PUBLIC = {
@@ -46,8 +62,15 @@ _PUBLIC = {
         "ScoringOptions",
     ),
     "batchpoint.entities.jobs": ("Input", "JobStatus", "Output", "Overrides", "Progress", "Receipt"),
+    "batchpoint.entities.pipeline_deployments": ("CommandJob", "PipelineDeployment"),
+    "batchpoint.entities.pipelines": (
+        "CommandStep", "Component", "ParallelStep", "ParallelTask", "Pipeline", "PipelineSettings", "PipelineStep",
+    ),
     "batchpoint.entities.resources": ("Compute", "Datastore"),
-    "batchpoint.entities.schedules": ("Schedule", "ScheduleRun"),
+    "batchpoint.entities.schedules": (
+        "Schedule", "ScheduleOptions", "ScheduleRun", "ScheduledInvoke", "ScheduledJob",
+    ),
+    "batchpoint.entities.triggers": ("CronTrigger", "FileTrigger", "RecurrencePattern", "RecurrenceTrigger"),
     "batchpoint.settings": ("Settings",),
 }  # fmt: skip
 

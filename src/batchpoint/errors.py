@@ -119,6 +119,12 @@ class CommandFailedError(ScoringError):
     code = "command_failed"
 
 
+class StepFailedError(ScoringError):
+    """A step of the pipeline failed or was canceled."""
+
+    code = "step_failed"
+
+
 class OutputError(ScoringError):
     """The output could not be written, or something already lies where it should go."""
 

@@ -27,7 +27,8 @@ class Settings:
     port: int = 0
     """Port that the server listens on; 0 lets the system choose."""
     idle_shutdown_seconds: int = 1800
-    """A server that a client started ends itself after so many seconds without a request or a job."""
+    """A server that a client started ends itself after so many seconds without a request or a job, unless a schedule is
+    to fire."""
     max_request_bytes: int = 2**30
     """Largest request body, in bytes, that the server takes."""
     default_compute_instances: int = 1

@@ -36,8 +36,8 @@ class Workspace:
     endpoints: Endpoints
     jobs: Jobs
     pipelines: Pipelines
-    schedules: Schedules
     published_pipelines: PublishedPipelines
+    schedules: Schedules
     tokens: Tokens
     job_queued: threading.Event = field(repr=False)
     """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
@@ -73,8 +73,8 @@ class Workspace:
             endpoints=endpoints,
             jobs=jobs,
             pipelines=pipelines,
-            schedules=Schedules(registry, endpoints, assets, places, schedule_changed),
             published_pipelines=PublishedPipelines(registry, assets, pipelines),
+            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

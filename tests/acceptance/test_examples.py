@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from batchpoint import Client
 from shipped import Shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,8 @@ def invoke(shipped: Shipped, example: Path, endpoint: str, *options: str) -> Pat
     """Deploy the example, score its data to the end, and download the output."""
     shipped.ok("endpoint", "create", "--file", "endpoint.yml", cwd=example)
     shipped.ok("deployment", "create", "--file", "deployment.yml", "--set-default", cwd=example)
+    applied = shipped.ok("apply", "--file", ".", "--dry-run", cwd=example)
+    assert "0 changes" in applied, "what the commands made is what the files declare"
     asked = ["--name", endpoint, "--input", "made/data", "--job-name", "job", "--stream", *options]
     shipped.ok("endpoint", "invoke", *asked, cwd=example)
     shipped.ok("job", "download", "--name", "job", "--download-path", "output", cwd=example)
@@ -93,32 +97,121 @@ def test_a_script_writes_its_own_parquet_files(shipped: Shipped, tmp_path: Path)
     assert [pq.read_metadata(path).num_rows for path in written] == [500] * 8
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(290)
-def test_the_demo_ends_well_and_a_second_one_reuses_what_exists(shipped: Shipped, tmp_path: Path) -> None:
-    example = copy_of("nyc-taxi-fares", tmp_path)
-    commands = tmp_path / "bin"
+def test_one_command_provisions_a_scheduled_script_and_a_second_one_creates_nothing(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    example = copy_of("provisioning", tmp_path)
+    command = ("provision", "--config", "batchconfiguration.json")
+
+    made = shipped.json(*command, cwd=example)
+    assert {item["state"] for item in made["items"] if item["kind"] != "workspace"} == {"created"}
+    kinds = [item["kind"] for item in made["items"]]
+    assert kinds == ["workspace", *["datastore"] * 2, "file", "compute", *["data"] * 2, "pipeline", "schedule"]
+    with Client(shipped.server()["url"], shipped.server()["token"]) as client:
+        before = provisioned(client)
+        found = shipped.ok(*command, cwd=example).splitlines()
+        assert {line.split()[0] for line in found[:-2]} == {"exists"}
+        assert found[-2:] == [f"REST endpoint: {made['endpoint']}", "Schedule: simple_pipeline_sched, every 1 hour(s)"]
+        assert provisioned(client) == before, "ids, versions and times of change are the same"
+
+        (scheduled,) = client.jobs.list(schedule="simple_pipeline_sched")
+        scheduled.wait(60)
+        (result,) = (shipped.home / "containers" / "result").rglob("Results.txt")
+        assert [line.split(": ")[0] for line in result.read_text().splitlines()] == ["Read", "Written"]
+
+        (example / "code" / "batch.py").rename(example / "code" / "other.py")
+        failed = shipped.run(*command, cwd=example)
+        assert (failed.returncode, "batch.py does not exist" in failed.stderr) == (2, True)
+
+        shipped.ok(*command, "--delete", "--yes", cwd=example)
+        assert [*client.schedules.list(), *client.data.list()] == []
+        assert [each.name for each in (*client.computes.list(), *client.datastores.list())] == [
+            "local",
+            "workspaceblobstore",
+        ]
+    logs = [json.loads(path.read_text()) for path in sorted((example / "Logs" / "BatchScoringLogs").iterdir())]
+    assert [set(map(type, log["steps"].values())) for log in logs] == [{float}, {float}, {str}]
+    assert set(logs[2]["steps"].values()) == {"Incomplete"}
+    overview = rows_of(example / "Logs" / "Overview.csv")
+    assert [row["type"] for row in overview] == ["BatchScoring"] * 3
+    assert all((example / row["path"]).is_file() and float(row["seconds"]) >= 0 for row in overview)
+
+
+def provisioned(client: Client) -> list[dict[str, Any]]:
+    doors = (client.computes, client.datastores, client.data, client.components, client.codes, client.pipelines)
+    found = [entity.body() for door in doors for entity in door.list()]
+    (schedule,) = client.schedules.list()
+    return [*found, {**schedule.body(), "next_run_at": None}]
+
+
+def on_the_path(folder: Path, shipped: Shipped) -> dict[str, str]:
+    """The environment of somebody whose PATH finds ``batchpoint`` and ``python``, with the home that demos use."""
+    commands = folder / "bin"
     commands.mkdir()
     for name, module in (("batchpoint", "-m batchpoint"), ("python", "")):
         script = commands / name
         script.write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         script.chmod(0o755)
-    # The demo keeps its home beside the examples; the fixture ends what was started for it.
-    shipped.home = tmp_path / ".demo" / "home"
-    environment = {**shipped.environment(), "PATH": f"{commands}:{os.environ['PATH']}"}
+    # A demo keeps its home beside the examples; the fixture ends what was started for it.
+    shipped.home = folder / ".demo" / "home"
+    return {**shipped.environment(), "PATH": f"{commands}:{os.environ['PATH']}"}
 
-    def demo() -> str:
-        done = subprocess.run(
-            ["sh", "demo.sh"], cwd=example, env=environment, capture_output=True, text=True, timeout=140, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    first = demo()
+def demo(example: Path, environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        ["sh", "demo.sh", *arguments], cwd=example, env=environment, capture_output=True, text=True, timeout=140,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(290)
+def test_taxi_fares_end_well_and_a_second_run_reuses_what_exists(shipped: Shipped, tmp_path: Path) -> None:
+    example = copy_of("nyc-taxi-fares", tmp_path)
+    environment = on_the_path(tmp_path, shipped)
+    first = demo(example, environment)
     assert "python train.py" in first
     assert "250,000 predictions for 250,000 trips, in input order" in first
-    second = demo()
+    second = demo(example, environment)
     assert "python train.py" not in second
     assert "python simulate_trips.py" not in second
     assert "250,000 predictions for 250,000 trips, in input order" in second
     assert len(shipped.json("model", "list", "--name", "taxi-fares")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(290)
+def test_the_lab_loses_no_row_reuses_its_steps_and_gives_the_same_bytes_when_forced(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    copy_of("nyc-taxi-fares", tmp_path)
+    example = copy_of("nyc-taxi-lab", tmp_path)
+    environment = on_the_path(tmp_path, shipped)
+
+    def run(*arguments: str) -> tuple[str, dict[str, str | None], bytes]:
+        """What the demo prints, which job each step was reused from, and the fares."""
+        before = set((tmp_path / ".demo" / "taxi-lab").glob("*/**/nyc-taxi-fares.csv"))
+        printed = demo(example, environment, *arguments)
+        (fares,) = set((tmp_path / ".demo" / "taxi-lab").glob("*/**/nyc-taxi-fares.csv")) - before
+        newest = shipped.json("job", "list")[0]["name"]
+        steps = shipped.json("job", "list", "--parent-job-name", newest)
+        return printed, {step["step_name"]: step.get("reused_job_name") for step in steps}, fares.read_bytes()
+
+    printed, reused, fares = run()
+    assert "11,734 trips x 21 = 246,414 predictions, each with a customer id of its own" in printed
+    assert "together 246,414 rows: the logs add up" in printed
+    logs = [line.split(":")[0].strip() for line in printed.splitlines() if "mini-batches," in line]
+    assert logs == [f"node-{node}/process00{process}.log.txt" for node in (0, 1) for process in (0, 1)]
+    assert reused == {"process_data": None, "inference": None}
+
+    printed, reused, again = run()
+    assert "python train.py" not in printed
+    assert None not in reused.values()
+    assert again == fares
+
+    printed, reused, forced = run("--force")
+    assert "together 246,414 rows: the logs add up" in printed
+    assert reused == {"process_data": None, "inference": None}
+    assert forced == fares

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from batchpoint.background.service import Background
 from batchpoint.server.context import Context
 from batchpoint.server.failed_attempts import FAILURES_ALLOWED
+from batchpoint.server.process import _end_if_idle
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
 
@@ -304,3 +307,80 @@ def test_a_file_is_not_written_where_a_folder_is(client: httpx.Client, path: str
     client.put("/api/v1/datastores/workspaceblobstore/files/folder/file", content=b"x")
     answered = client.put(f"/api/v1/datastores/workspaceblobstore/files/{path}", content=b"x")
     assert answered.status_code == 422, answered.text
+
+
+def nightly(path: Path, **changes: Any) -> dict[str, Any]:
+    trigger = {"type": "cron", "expression": "30 2 * * *", "time_zone": "Europe/Berlin"}
+    create_job = {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": str(path)}}}
+    return {"trigger": trigger, "create_job": create_job, **changes}
+
+
+def test_a_schedule_is_put_shown_triggered_disabled_and_deleted(client: httpx.Client, tmp_path: Path) -> None:
+    body = nightly(make_input(tmp_path / "in", "complete"))
+    put = client.put("/api/v1/schedules/nightly", json=body)
+    assert put.status_code == 200, put.text
+    assert put.json()["is_enabled"] is True
+    patched = client.patch("/api/v1/schedules/nightly", json={"description": "by night", "trigger": {"end_time": None}})
+    assert (patched.json()["description"], patched.json()["next_run_at"]) == ("by night", put.json()["next_run_at"])
+    times = client.get("/api/v1/schedules/nightly/upcoming", params={"count": 3}).json()["value"]
+    assert len(times) == 3
+    assert times[0]["fire_time"] == put.json()["next_run_at"]
+    fired = client.post("/api/v1/schedules/nightly/trigger")
+    assert (fired.status_code, fired.json()["outcome"]) == (202, "started")
+    job = client.get(fired.headers["Location"]).json()
+    assert (job["schedule_name"], job["created_by"]) == ("nightly", "admin-token")
+    listed = client.get("/api/v1/jobs", params={"schedule": "nightly"}).json()["value"]
+    assert [one["name"] for one in listed] == [job["name"]]
+    runs = client.get("/api/v1/schedules/nightly/runs", params={"outcome": "started"}).json()["value"]
+    assert [(run["cause"], run["job_name"]) for run in runs] == [("manual", job["name"])]
+    assert client.delete("/api/v1/schedules/nightly").json()["error"]["code"] == "conflict"
+    assert client.post("/api/v1/schedules/nightly/disable").json()["is_enabled"] is False
+    assert client.get("/api/v1/schedules", params={"enabled": True}).json()["value"] == []
+    assert client.post("/api/v1/schedules/nightly/enable").json()["is_enabled"] is True
+    assert client.delete("/api/v1/schedules/nightly", params={"force": True}).status_code == 204
+    assert client.get("/api/v1/schedules/nightly").status_code == 404
+
+
+def test_a_schedule_that_could_not_work_is_refused_with_key_and_reason(client: httpx.Client, tmp_path: Path) -> None:
+    path = make_input(tmp_path / "in", "complete")
+    for changes, told in (
+        ({"trigger": {"type": "cron", "expression": "0 25 * * *"}}, "the hour 25 is not within 0 to 23"),
+        ({"trigger": {"type": "cron", "expression": "0 0 30 2 *"}}, "would never fire"),
+        ({"trigger": {"type": "crn"}}, "Did you mean 'cron'?"),
+        ({"create_job": {"endpoint_name": "nope"}}, "no batch endpoint named nope"),
+        ({"batchpoint": {"overlp": "skip"}}, "Did you mean 'overlap'?"),
+    ):
+        answered = client.put("/api/v1/schedules/nightly", json=nightly(path, **changes))
+        assert answered.status_code in (404, 422), answered.text
+        assert told in answered.json()["error"]["message"]
+    assert client.get("/api/v1/schedules").json()["value"] == []
+
+
+def test_a_server_for_others_takes_no_local_paths_in_schedules(context: Context, tmp_path: Path) -> None:
+    path = make_input(tmp_path / "in", "complete")
+    context.shares_files = False
+    watching = {"trigger": {"type": "file", "path": str(tmp_path)}, "create_job": {"endpoint_name": "churn"}}
+    step = {"command": "cat secret", "code": "/etc"}
+    pipeline = nightly(path, create_job={"job": {"type": "pipeline", "jobs": {"read": step}}})
+    with client_of(context, "operator") as client:
+        for body in (nightly(path), watching, pipeline):
+            answered = client.put("/api/v1/schedules/nightly", json=body)
+            assert "this server listens to others" in answered.json()["error"]["message"]
+    with client_of(context, "reader") as client:
+        assert client.put("/api/v1/schedules/nightly", json=nightly(path)).status_code == 403
+        assert client.post("/api/v1/schedules/nightly/trigger").status_code == 403
+
+
+def test_a_server_does_not_end_itself_while_a_schedule_is_to_fire(context: Context, tmp_path: Path) -> None:
+    workspace = context.workspace
+    unused = replace(
+        context, workspace=replace(workspace, settings=replace(workspace.settings, idle_shutdown_seconds=0))
+    )
+    server = uvicorn.Server(uvicorn.Config(lambda: None))
+    with client_of(context, "admin") as client:
+        client.put("/api/v1/schedules/nightly", json=nightly(make_input(tmp_path / "in", "complete")))
+        _end_if_idle(server, unused)
+        assert not server.should_exit
+        client.post("/api/v1/schedules/nightly/disable")
+    _end_if_idle(server, unused)
+    assert server.should_exit

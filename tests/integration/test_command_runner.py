@@ -253,6 +253,25 @@ def test_an_output_is_never_written_over_what_lies_there_and_that_is_said_before
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named_before_the_command_is_run(make: Make, tmp_path: Path) -> None:
+    staged = StagedOutput(
+        name="table", path=str(tmp_path / "run/step_outputs/table"), folder=Location(url="https://example.org/table/")
+    )
+    folder = make(f"touch {tmp_path}/ran", staged_outputs=[staged])
+    assert runner.run(folder) is Reason.OUTPUT_FAILED
+    assert "The output table cannot be written to https://example.org/table/" in outcome(folder)["error"]["message"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_output_in_another_store_has_the_same_files(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "run/step_outputs/table"
+    staged = StagedOutput(name="table", path=str(path), folder=Location(url="memory://published/table/"))
+    folder = make(f"mkdir {path}/k=1 && echo 1 > {path}/k=1/part", staged_outputs=[staged])
+    assert runner.run(folder) is Reason.COMPLETED, outcome(folder)
+    with Stores().open_read("memory://published/table/k=1/part") as file:
+        assert file.read() == b"1\n"
+
+
 def test_an_output_may_be_overwritten_when_that_was_said(make: Make, tmp_path: Path) -> None:
     (tmp_path / "out/words").mkdir(parents=True)
     (tmp_path / "out/words/words.txt").write_text("old")

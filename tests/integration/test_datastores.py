@@ -139,3 +139,21 @@ def test_each_type_has_its_address() -> None:
     assert storage_options(blob) == {"account_name": "acc", "anon": False}
     with pytest.raises(InvalidEntityError, match="not supported here"):
         storage_options(Datastore(name="h", type="hdfs"))
+
+
+def test_a_fingerprint_changes_with_what_lies_there_and_with_nothing_else(datastore: Datastore, stores: Stores) -> None:
+    name = datastore.name
+    folder = datastore_url(datastore, "seen")
+    stores.write_bytes(f"{folder}/a.csv", b"1", name)
+    stores.write_bytes(f"{folder}/sub/b.csv", b"2", name)
+    before, file_before = stores.fingerprint(folder, name), stores.fingerprint(f"{folder}/a.csv", name)
+    assert before is not None
+    assert (stores.fingerprint(folder, name), stores.fingerprint(f"{folder}/a.csv", name)) == (before, file_before)
+    stores.write_bytes(f"{folder}/sub/b.csv", b"22", name)
+    changed = stores.fingerprint(folder, name)
+    assert changed != before
+    assert stores.fingerprint(f"{folder}/a.csv", name) == file_before
+    stores.write_bytes(f"{folder}/c.csv", b"", name)
+    assert stores.fingerprint(folder, name) not in {before, changed}
+    with pytest.raises((InputError, DatastoreError)):
+        stores.fingerprint(datastore_url(datastore, "nothing.csv"), name)

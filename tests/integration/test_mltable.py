@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from batchpoint.errors import InputError
-from batchpoint.scoring import slices
+from batchpoint.scoring import csv_records, slices
 from batchpoint.scoring.mini_batches import MiniBatch, plan
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.spec import InputSpec, Location, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
@@ -124,7 +124,7 @@ def test_columns_of_csv_are_converted_and_a_value_that_does_not_fit_fails_its_ro
     assert frame["when"].tolist() == [pd.Timestamp("2024-01-31"), pd.Timestamp("2024-02-01")]
     assert (str(frame["n"].dtype), str(frame["flag"].dtype)) == ("float64", "bool")
     (tmp_path / "a.csv").write_text("zip,when,flag,n\n1,2024-01-31,true,1\n2,2024-02-01,false,much\n")
-    with pytest.raises(slices.UnreadableRowsError, match=r"row 1: column 'n' holds 'much'"):
+    with pytest.raises(csv_records.UnreadableRowsError, match=r"row 1: column 'n' holds 'much'"):
         frames_of(tmp_path, table, SplitSpec(by="bytes"))
 
 

@@ -15,6 +15,7 @@ from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job, JobStatus, Reason
+from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.schedules import RunOutcome, Schedule
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
 from batchpoint.operations.schedules import MOST_WAITING
@@ -76,6 +77,26 @@ def step(workspace: Workspace) -> None:
     scheduler = Scheduler(workspace)
     while scheduler.step():
         pass
+
+
+def step_together(*servers: Workspace) -> None:
+    """Let the schedulers of several servers do all that is due, at the same time."""
+    together = threading.Barrier(len(servers))
+    failures: list[Exception] = []
+
+    def work(mine: Workspace) -> None:
+        try:
+            together.wait()
+            step(mine)
+        except Exception as failure:  # noqa: BLE001 -- told by the assertion below
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def pass_time(workspace: Workspace, clock: Clock, until: datetime, every: timedelta = timedelta(minutes=5)) -> None:
@@ -168,22 +189,7 @@ def test_two_schedulers_on_one_database_make_one_job_for_each_time(
     with opened(tmp_path / "home", database_url, clock) as other:
         for _ in range(8):
             clock.move(60)
-            together = threading.Barrier(2)
-            failures: list[BaseException] = []
-
-            def work(mine: Workspace, together: threading.Barrier = together) -> None:
-                try:
-                    together.wait()
-                    step(mine)
-                except BaseException as failure:  # noqa: BLE001 -- told by the assertion below
-                    failures.append(failure)
-
-            threads = [threading.Thread(target=work, args=(each,)) for each in (workspace, other)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert failures == []
+            step_together(workspace, other)
     for number in range(3):
         fired = [run.fire_at for run in workspace.schedules.runs(f"often-{number}")]
         made = workspace.jobs.list(schedule=f"often-{number}")
@@ -481,11 +487,7 @@ def test_two_servers_that_watch_one_folder_take_each_file_once(
         for number in range(6):
             (folder / f"{number}.csv").write_text("a\n1\n")
             clock.move(10)
-            threads = [threading.Thread(target=step, args=(each,)) for each in (workspace, other)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            step_together(workspace, other)
     assert sorted(name for names in taken(workspace) for name in names) == [f"{number}.csv" for number in range(6)]
 
 
@@ -555,3 +557,67 @@ def test_a_data_asset_may_be_what_a_schedule_scores(workspace: Workspace, clock:
     pass_time(workspace, clock, utc(28, 2))
     assert job_of(workspace).status is JobStatus.QUEUED
     assert job_of(workspace).properties["input_asset"] == "azureml:rows:1"
+
+
+PIPELINE = {
+    "type": "pipeline",
+    "inputs": {
+        "since": "never",
+        "rows": {"type": "uri_file", "path": "azureml://datastores/workspaceblobstore/paths/x"},
+    },
+    "jobs": {
+        "count": {
+            "command": "echo ${{inputs.since}} ${{inputs.rows}}",
+            "environment": {"name": "plain", "conda_file": {"dependencies": ["python"]}},
+            "inputs": {"since": "${{parent.inputs.since}}", "rows": "${{parent.inputs.rows}}"},
+        }
+    },
+    "tags": {"team": "risk"},
+}
+
+
+def rows(workspace: Workspace) -> None:
+    (workspace.settings.home / "datastores" / "workspaceblobstore" / "x").write_text("1")
+
+
+def test_a_pipeline_in_place_is_started_with_the_window_of_its_time(workspace: Workspace, clock: Clock) -> None:
+    rows(workspace)
+    daily(workspace, job={"type": "pipeline", "job": PIPELINE, "inputs": {"since": "{{window_start}}"}})
+    pass_time(workspace, clock, utc(28, 2))
+    made = job_of(workspace)
+    assert (made.type, made.name, made.schedule_name) == ("pipeline", "nightly-20260328T013000Z", "nightly")
+    assert made.literals == {"since": "2026-03-27T01:30:00Z"}
+    assert made.tags == {"team": "risk", "schedule": "nightly"}
+    assert [job.name for job in workspace.jobs.list(schedule="nightly")] == [made.name]
+
+
+def test_the_job_of_a_pipeline_is_done_again_with_other_inputs_and_settings(workspace: Workspace, clock: Clock) -> None:
+    rows(workspace)
+    earlier = workspace.pipelines.submit(Pipeline.model_validate({**PIPELINE, "name": "earlier"}))
+    job = {
+        "job": f"azureml:{earlier.name}",
+        "inputs": {"since": "{{fire_time:%d.%m.}}"},
+        "settings": {"force_rerun": True},
+    }
+    daily(workspace, job=job)
+    pass_time(workspace, clock, utc(28, 2))
+    made = job_of(workspace)
+    assert made.literals == {"since": "28.03."}
+    assert made.pipeline is not None
+    assert made.pipeline["settings"]["force_rerun"] is True
+    with pytest.raises(InvalidEntityError, match=r"has no input 'sinse'\. Did you mean 'since'"):
+        daily(workspace, job={**job, "inputs": {"sinse": "x"}}, name="other")
+    with pytest.raises(InvalidEntityError, match="but it is of type pipeline"):
+        daily(workspace, job={**job, "type": "scoring"}, name="other")
+    assert [one.name for one in workspace.schedules.list()] == ["nightly"]
+
+
+def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Clock) -> None:
+    job = {"type": "pipeline", "job": PIPELINE, "inputs": {"rows": {"path": "{{files}}"}}}
+    schedule(workspace, {"type": "file", "path": LANDING, "poll_seconds": 10, "settle_seconds": 15}, job=job)
+    folder = workspace.settings.home / "datastores" / "workspaceblobstore" / "landing"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_text("1")
+    look(workspace, clock, 5)
+    assert taken(workspace) == [["a"], ["b"], ["c"]]

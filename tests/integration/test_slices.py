@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import slices, tabular
+from batchpoint.scoring import csv_records, slices, tabular
 from batchpoint.scoring.mini_batches import InputFile
 from batchpoint.scoring.tabular import Format
 
@@ -69,7 +69,9 @@ def test_a_value_that_does_not_fit_the_signature_is_named_and_its_neighbours_can
     path = tmp_path / "a.csv"
     path.write_text("n\n1\nabc\n3\n")
     schema = {"columns": ["n"], "types": ["double"], "strict": ["n"]}
-    with pytest.raises(slices.UnreadableRowsError, match=r"a\.csv, row 1: column 'n' holds 'abc', which is not double"):
+    with pytest.raises(
+        csv_records.UnreadableRowsError, match=r"a\.csv, row 1: column 'n' holds 'abc', which is not double"
+    ):
         read(path, schema)
     assert read(path, schema, part=(0, 1))["n"].tolist() == [1.0]
     assert read(path, schema, part=(2, 3))["n"].tolist() == [3.0]
@@ -78,7 +80,7 @@ def test_a_value_that_does_not_fit_the_signature_is_named_and_its_neighbours_can
 def test_a_ragged_row_is_named_with_the_fields_expected_and_found(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b,c\n1,2,3\n4,5\n6,7,8\n")
-    with pytest.raises(slices.UnreadableRowsError, match=r"a\.csv, row 1: expected 3 fields, found 2"):
+    with pytest.raises(csv_records.UnreadableRowsError, match=r"a\.csv, row 1: expected 3 fields, found 2"):
         read(path)
     assert read(path, part=(2, 3))["c"].tolist() == [8]
 
@@ -86,7 +88,7 @@ def test_a_ragged_row_is_named_with_the_fields_expected_and_found(tmp_path: Path
 def test_a_row_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"t\nab\n\xff\xfe\ncd\n")
-    with pytest.raises(slices.UnreadableRowsError, match="row 1: not UTF-8"):
+    with pytest.raises(csv_records.UnreadableRowsError, match="row 1: not UTF-8"):
         read(path)
     assert read(path, part=(0, 1))["t"].tolist() == ["ab"]
 
@@ -94,7 +96,7 @@ def test_a_row_that_is_not_utf8_fails_alone(tmp_path: Path) -> None:
 def test_a_quote_that_is_never_closed_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n')
-    with pytest.raises(slices.UnreadableRowsError, match="row 1: a quote is never closed"):
+    with pytest.raises(csv_records.UnreadableRowsError, match="row 1: a quote is never closed"):
         read(path)
 
 
@@ -114,7 +116,7 @@ def test_a_compressed_file_is_cut_like_any_other(tmp_path: Path) -> None:
 def test_a_damaged_archive_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b"n\n" + bytes(range(48, 58)) * 1000)[:-20])
-    with pytest.raises(slices.UnreadableRowsError, match="cannot be decompressed"):
+    with pytest.raises(csv_records.UnreadableRowsError, match="cannot be decompressed"):
         read(path)
 
 
@@ -140,7 +142,7 @@ def test_jsonl_and_json_are_read_by_rows(tmp_path: Path) -> None:
 def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"n": 1}\n{"n": \n{"n": 3}\n')
-    with pytest.raises(slices.UnreadableRowsError, match=r"a\.jsonl, row 1: not valid JSON"):
+    with pytest.raises(csv_records.UnreadableRowsError, match=r"a\.jsonl, row 1: not valid JSON"):
         read(path)
     assert read(path, part=(2, 3))["n"].tolist() == [3]
 
@@ -161,12 +163,12 @@ def test_without_pyarrow_pandas_reads_the_same(tmp_path: Path, monkeypatch: pyte
     other = read(path)
     assert other.astype(object).equals(whole.astype(object))
     assert [dtype.kind for dtype in other.dtypes[1:]] == ["i", "b", "f"]
-    with pytest.raises(slices.UnreadableRowsError, match="column 't' holds 'None'"):
+    with pytest.raises(csv_records.UnreadableRowsError, match="column 't' holds 'None'"):
         read(path, {"columns": ["t", "n", "b", "x"], "types": ["double", "int64", "bool", "double"], "strict": ["t"]})
 
 
 def test_the_worker_side_imports_only_the_standard_library_at_its_top() -> None:
-    for name in ("slices", "mlflow_script"):
+    for name in ("slices", "csv_records", "mlflow_script"):
         path = Path(slices.__file__).with_name(f"{name}.py")
         code = f"import runpy; runpy.run_path({str(path)!r})"
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import Input, Job, JobStatus, Output, Reason
 from batchpoint.entities.pipelines import CommandStep, ParallelStep
+from batchpoint.entities.resources import Compute
 from batchpoint.errors import NotFoundError
 from batchpoint.operations.steps import collected_output, command_of, deployment_of, scored_input
+from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
-from integration.served import eventually
+from integration.served import eventually, served
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def test_a_failed_command_says_why_in_the_record_of_its_job(workspace: Workspace
 
 
 SCORE = """
-    import argparse, os, sys
+    import argparse, os, sys, time
     from azureml_user.parallel_run import EntryScript
 
     def init():
@@ -130,6 +134,7 @@ SCORE = """
         EntryScript().logger.info("init() is called.")
 
     def run(mini_batch):
+        time.sleep(0.3)  # long enough for each worker to get its part
         EntryScript().logger.info(f"run() is called with number of rows: {len(mini_batch)}")
         names = open(given.lookup).read().split()
         with open(os.path.join(given.extra, os.path.basename(mini_batch[0])), "w") as file:
@@ -141,9 +146,10 @@ SCORE = """
 
 
 def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.resources.create_or_update("compute", Compute(name="cluster", max_instances=2))
     for folder in ("cut", "side"):
         (tmp_path / folder).mkdir()
-    for number in range(4):
+    for number in range(8):
         (tmp_path / "cut" / f"{number}.txt").write_text(str(number))
     (tmp_path / "side" / "names.txt").write_text("Ada Bob")
     data, lookup = ({"path": str(tmp_path / path)} for path in ("cut", "side/names.txt"))
@@ -152,7 +158,9 @@ def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspac
         "outputs": {"scored": {"type": "uri_file"}, "extra": {"type": "uri_folder"}},
         "input_data": "${{inputs.data}}",
         "mini_batch_size": "2",
+        "compute": "azureml:cluster",
         "resources": {"instance_count": 2},
+        "max_concurrency_per_instance": 2,
         "task": {
             "code": code(workspace, tmp_path / "code", score=SCORE),
             "entry_script": "score.py",
@@ -172,17 +180,22 @@ def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspac
     done = carried_out(workspace, job)
     assert done.status is JobStatus.COMPLETED, done.error
     assert done.receipt is not None
-    assert done.receipt.items == 4, "the side input is not cut"
+    assert done.receipt.items == 8, "the side input is not cut"
     lines = Path(done.outputs["scored"].uri or "").read_text().splitlines()
-    assert lines == ['name "the number"', "Ada 0", "Ada 1", "Ada 2", "Ada 3"]
-    assert sorted(path for path, _ in workspace.jobs.outputs("score-1", "extra")) == ["0.txt", "2.txt"]
+    assert lines == ['name "the number"', *(f"Ada {number}" for number in range(8))]
+    assert sorted(path for path, _ in workspace.jobs.outputs("score-1", "extra")) == [
+        "0.txt",
+        "2.txt",
+        "4.txt",
+        "6.txt",
+    ]
     with workspace.jobs.open_output("score-1", "0.txt", "extra") as file:
         assert file.read() == b"two words"
     logs = Path(done.folder or "", "logs/user/entry_script_log")
     texts = [path.read_text() for path in logs.glob("node-*/process*.log.txt")]
-    assert texts
+    assert len(texts) == 4, "2 instances with 2 processes each"
     assert all(text.count("init() is called.") == 1 for text in texts)
-    assert sum(text.count("run() is called with number of rows: 2") for text in texts) == 2
+    assert sum(text.count("run() is called with number of rows: 2") for text in texts) == 4
 
 
 def test_a_parallel_step_that_collects_nothing_publishes_what_its_script_wrote(
@@ -216,3 +229,26 @@ def test_a_parallel_step_that_collects_nothing_publishes_what_its_script_wrote(
     assert done.status is JobStatus.COMPLETED, done.error
     assert [path.name for path in (tmp_path / "final").iterdir()] == ["a.txt"], "no errors file, no receipt"
     assert sorted(done.outputs["score"].files) == ["errors.jsonl", "receipt.json"]
+
+
+def test_the_client_downloads_each_output_into_a_folder_of_its_name(workspace: Workspace, tmp_path: Path) -> None:
+    command = "echo 1 > ${{outputs.table}}/a.txt; mkdir ${{outputs.table}}/k; echo 2 > ${{outputs.table}}/k/b.txt"
+    outputs = {"table": Output(type="uri_folder"), "note": Output(type="uri_file")}
+    job = command_job("two-outputs", {"command": f"{command}; echo 3 > ${{{{outputs.note}}}}"}, outputs=outputs)
+    assert carried_out(workspace, job).status is JobStatus.COMPLETED
+    secret, _ = workspace.tokens.create("t", "admin")
+    context = Context(workspace, Background(workspace), server_id="s", shares_files=True)
+    with served(context, secret) as http, ExitStack() as closing:
+        client = closing.enter_context(Client(str(http.base_url), secret))
+        found = client.jobs.get("two-outputs")
+        everything = found.download(tmp_path / "all")
+        one = found.download(tmp_path / "one", output_name="table")
+        with pytest.raises(NotFoundError, match="has no output nothing"):
+            found.download(tmp_path / "none", output_name="nothing")
+    context.background.dispatcher.stop()
+
+    def files(folder: Path) -> list[str]:
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    assert files(everything) == ["note/note", "table/a.txt", "table/k/b.txt"]
+    assert files(one) == ["a.txt", "k/b.txt"]

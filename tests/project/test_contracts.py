@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
-STANDARD_LIBRARY_ONLY = ["worker.py", "fork_server.py", "slices.py", "results.py", "mlflow_script.py"]
+STANDARD_LIBRARY_ONLY = ["worker.py", "fork_server.py", "slices.py", "csv_records.py", "results.py", "mlflow_script.py"]
 """Run under the interpreter of a deployment's environment, where only what the deployment asked for is installed."""
 
 

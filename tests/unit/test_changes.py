@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from batchpoint.client.changes import (
-    CREDENTIALS_MARK,
     Change,
     Declaration,
     Stored,
@@ -19,6 +18,7 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import ENTITY_KINDS, Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 LOCAL = Compute(name="local", type="local")
@@ -38,7 +38,7 @@ def stored(*entities: Entity, **versions: list[Any]) -> Stored:
     code = ENTITY_KINDS["code"].model_validate({"name": "abc", "version": "1", "path": "x"})
     found = Stored(named={("compute", "local"): LOCAL}, versions={("code", "abc"): [code]})
     for entity in entities:
-        kind: Kind = {BatchEndpoint: "endpoint", Compute: "compute", Datastore: "datastore"}.get(
+        kind: Kind = {BatchEndpoint: "endpoint", Compute: "compute", Datastore: "datastore", Schedule: "schedule"}.get(
             type(entity), "deployment"
         )
         name = f"{entity.endpoint_name}/{entity.name}" if isinstance(entity, BatchDeployment) else entity.name
@@ -194,18 +194,17 @@ def test_a_compute_of_another_size_is_refused_and_instances_are_changed() -> Non
         changes_of([declared("compute", name="cpu", size="large")], stored(held))
 
 
-def test_changed_credentials_are_noticed_though_they_are_never_shown() -> None:
-    def store(secret: str) -> Declaration:
-        return declared("datastore", name="b", type="s3", bucket="b", credentials={"secret_access_key": secret})
+def test_changed_credentials_are_told_and_those_that_no_file_declares_stay() -> None:
+    given = {"name": "b", "type": "s3", "bucket": "b"}
+    declaration = declared("datastore", **given, credentials={"secret_access_key": "new"})
+    known = stored(Datastore.model_validate({**given, "has_credentials": True}))
 
-    sent = changes_of([store("one")], stored())[0].send
-    held = sent.model_copy(update={"credentials": None, "has_credentials": True})
-
-    assert "one" not in held.properties[CREDENTIALS_MARK].split("$")
-    assert [each.action for each in changes_of([store("one")], stored(held))] == ["unchanged"]
-    assert said(changes_of([store("two")], stored(held))) == [
+    assert said(changes_of([declaration], known)) == [
         ("update", "datastore b", {"credentials": ("others", "as declared")})
     ]
+    assert said(changes_of([declared("datastore", **given)], known)) == [("unchanged", "datastore b", {})]
+    known.same_credentials.add("b")
+    assert said(changes_of([declaration], known)) == [("unchanged", "datastore b", {})]
 
 
 def test_removal_goes_the_other_way_and_passes_over_what_is_gone_or_built_in() -> None:
@@ -225,3 +224,28 @@ def test_removal_goes_the_other_way_and_passes_over_what_is_gone_or_built_in() -
         ("gone", "gpu"),
         ("built in", "local"),
     ]
+
+
+def nightly(**changes: Any) -> dict[str, Any]:
+    trigger = {"type": "recurrence", "frequency": "day", "interval": 1, "schedule": {"hours": [4], "minutes": [0]}}
+    create_job = {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": "azureml:d:1"}}}
+    return {"name": "nightly", "trigger": trigger, "create_job": create_job, **changes}
+
+
+def test_a_schedule_comes_last_and_stays_disabled_where_somebody_disabled_it() -> None:
+    churn = declared("endpoint", name="churn")
+    both = changes_of([declared("schedule", **nightly()), deployment(), churn], stored())
+    assert [each.action for each in both] == ["create", "create", "update", "create"]
+    assert (both[2].kind, both[3].kind) == ("endpoint", "schedule")
+    kept = Schedule.model_validate(nightly(is_enabled=False, anchored_at="2026-01-01T00:00:00Z"))
+    endpoint = BatchEndpoint(name="churn")
+    same = changes_of([declared("schedule", **nightly())], stored(kept, endpoint))
+    assert said(same) == [("unchanged", "schedule nightly", {})]
+    on = changes_of([declared("schedule", **nightly(is_enabled=True))], stored(kept, endpoint))
+    assert said(on) == [("update", "schedule nightly", {"is_enabled": (False, True)})]
+    other = nightly(batchpoint={"overlap": "skip"})
+    assert said(changes_of([declared("schedule", **other)], stored(kept, endpoint))) == [
+        ("update", "schedule nightly", {"batchpoint.overlap": ("allow", "skip")})
+    ]
+    with pytest.raises(InvalidEntityError, match=r"create_job\.endpoint_name of schedule nightly names endpoint churn"):
+        changes_of([declared("schedule", **nightly())], stored())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import slices, tabular
+from batchpoint.scoring import csv_records, slices, tabular
 from batchpoint.scoring.mini_batches import InputFile
 
 CSV = CsvOptions()
@@ -102,7 +102,7 @@ def test_large_blocks_counted_with_numpy_agree_with_the_tokenizer(
     ):
         file = written(str(tmp_path), text)
         data = text.encode()
-        assert sum(piece["rows"] for piece in cut(file, size=97)) == len(slices.record_bounds(data, ",")) - 1
+        assert sum(piece["rows"] for piece in cut(file, size=97)) == len(csv_records.record_bounds(data, ",")) - 1
 
 
 def test_a_quote_that_never_ends_is_reported_instead_of_filling_the_memory(
@@ -110,7 +110,7 @@ def test_a_quote_that_never_ends_is_reported_instead_of_filling_the_memory(
 ) -> None:
     monkeypatch.setattr(tabular, "LONGEST_RECORD", 1000)
     file = written(str(tmp_path), 'a,b\n1,"2\n' + "3,4\n" * 2000)
-    with pytest.raises(slices.UnreadableRowsError, match="is a quote missing"):
+    with pytest.raises(csv_records.UnreadableRowsError, match="is a quote missing"):
         cut(file, size=100)
 
 
@@ -129,4 +129,4 @@ def test_a_quote_that_never_ends_is_reported_instead_of_filling_the_memory(
 )
 def test_types_are_guessed_from_the_first_rows(texts: list[str], expected: str) -> None:
     head = "".join(f"{text},x\n" for text in texts).encode()
-    assert slices.sample_types(head, ["a", "b"], ",", [""])[0] == (expected, "string")
+    assert csv_records.sample_types(head, ["a", "b"], ",", [""])[0] == (expected, "string")

@@ -63,3 +63,17 @@ def test_a_failing_step_is_reported_and_tried_again_until_it_works() -> None:
         assert steps.acquire(timeout=5)
     assert loop.health().is_well
     loop.stop()
+
+
+def test_a_loop_waits_no_longer_than_until_something_is_due() -> None:
+    steps = threading.Semaphore(0)
+
+    def step() -> bool:
+        steps.release()
+        return False
+
+    loop = Loop("test", step, interval=3600, until_due=lambda: 0.001)
+    loop.start()
+    for _ in range(3):
+        assert steps.acquire(timeout=5)
+    assert loop.stop()

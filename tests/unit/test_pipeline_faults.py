@@ -93,7 +93,7 @@ def test_a_sound_pipeline_has_no_fault() -> None:
         (
             {"jobs.prepare.inputs.raw": "${{parent.outputs.scores}}"},
             "jobs.prepare.inputs.raw",
-            "${{parent.outputs.scores}} is an output. Bind the input to ${{parent.inputs.…}} or to the output of a step.",
+            "${{parent.outputs.scores}} is an output. Bind it to ${{parent.inputs.…}} or to the output of a step.",
         ),
         (
             {"jobs.prepare.inputs.raw": {"type": "uri_folder", "path": "${{parent.inputs.raw}}"}},

@@ -30,7 +30,9 @@ def cron(expression: str, zone: str = "UTC", **others: datetime) -> CronTrigger:
     return CronTrigger(expression=expression, time_zone=zone, **others)
 
 
-def every(interval: int, frequency: str, zone: str = "UTC", start: datetime | None = None, **pattern: list[object]):  # type: ignore[no-untyped-def]
+def every(
+    interval: int, frequency: str, zone: str = "UTC", start: datetime | None = None, **pattern: list[object]
+) -> RecurrenceTrigger:
     made = {"frequency": frequency, "interval": interval, "time_zone": zone, "start_time": start, "schedule": pattern}
     return RecurrenceTrigger.model_validate(made)
 

@@ -10,6 +10,7 @@ always give the same bytes, so a step that is run again changes no key.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def multiply(trips: pa.Table, copies: int, seed: int) -> pa.Table:
 def write_partitions(table: pa.Table, folder: Path) -> None:
     """Ten folders ``partition_id=0`` to ``partition_id=9`` of one parquet file each, and the MLTable file."""
     bounds = np.linspace(0, table.num_rows, PARTITIONS + 1).astype(int)
-    for partition, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for partition, (first, end) in enumerate(itertools.pairwise(bounds)):
         target = folder / f"partition_id={partition}"
         target.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.slice(first, end - first), target / "part-0.parquet")

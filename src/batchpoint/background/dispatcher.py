@@ -33,9 +33,11 @@ from batchpoint.errors import (
     InputError,
     LeaseLostError,
     NotFoundError,
+    PlatformError,
     ScoringScriptError,
 )
 from batchpoint.registry.jobs import ClaimedJob
+from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -266,6 +268,9 @@ class Dispatcher:
         committed = _size(run.folder / "ledger.jsonl")
         run.deaths = 1 if committed > run.ledger_bytes else run.deaths + 1
         if run.deaths >= DEATHS_ALLOWED:
+            if run.job.command is not None:
+                with suppress(PlatformError):  # what does not even end when it is killed is left to the system
+                    end_what_is_left(run.folder)
             message = (
                 f"The runner of the job died {run.deaths} times without any progress in between. "
                 f"Its own words are at the end of {run.folder / 'logs' / 'runner.log'}."

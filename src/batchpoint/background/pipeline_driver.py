@@ -64,6 +64,8 @@ class _Drive:
     before: Mapping[str, Job]
     """The jobs of the steps of the pipeline job that this one resumes."""
     ended: dict[str, Job] = field(default_factory=dict)
+    asked_to_cancel: set[str] = field(default_factory=set)
+    """The steps' jobs that were told."""
     told: tuple[str, Progress | None] = ("", None)
     """Log and progress as they were last passed on."""
     told_at: float = 0.0
@@ -178,8 +180,9 @@ class PipelineDriver:
             if step.status.is_finished and step.step_name not in drive.ended:
                 self._end_step(drive, step)
         self._tell(drive, steps)
+        told = False
         if cancel:
-            self._cancel_steps([step.name for step in steps if not step.status.is_finished])
+            told = self._cancel_steps(drive, [step.name for step in steps if not step.status.is_finished])
             ready = []
         else:
             lenient = drive.pipeline.settings.continue_on_step_failure
@@ -189,7 +192,7 @@ class PipelineDriver:
         if not ready and all(status.is_finished for status in statuses.values()):
             self._finish(drive, statuses, cancel=cancel)
             return True
-        return bool(ready)
+        return bool(ready) or told
 
     def _end_step(self, drive: _Drive, step: StepJob) -> None:
         job = self._jobs.get(step.name)
@@ -197,13 +200,18 @@ class PipelineDriver:
             self._step_jobs.remember_outputs(job)
         drive.ended[step.step_name] = job
 
-    def _cancel_steps(self, names: Sequence[str]) -> None:
-        for name in names:
+    def _cancel_steps(self, drive: _Drive, names: Sequence[str]) -> bool:
+        """Tell those steps that were not told yet; whether there were any."""
+        new = [name for name in names if name not in drive.asked_to_cancel]
+        for name in new:
             with suppress(ConflictError):  # it ended just now
                 if not self._jobs.request_cancel(name).status.is_finished:
                     self._hurry(name)
-        if names:
+            drive.asked_to_cancel.add(name)
+        if new:
             self._workspace.job_queued.set()
+            self._changes.notify()
+        return bool(new)
 
     def _start(self, drive: _Drive, name: str) -> None:
         earlier = {each: drive.ended[each] for each in dependencies(drive.steps[name])}
@@ -262,15 +270,15 @@ class PipelineDriver:
         reason = Reason.STEP_FAILED if error else Reason.COMPLETED
         if cancel and (never_started or has_failed(statuses.values())):
             reason, error = Reason.CANCELED_BY_USER, None
-        outputs = _outputs(drive)
+        outputs = _outputs(drive, lie_there=reason is Reason.COMPLETED)
         if reason is Reason.COMPLETED:
             try:
                 self._register(drive, outputs)
             except BatchpointError as refused:
                 reason = Reason.OUTPUT_FAILED
                 error = JobError(code=refused.code, message=f"An output could not be registered: {refused.message}")
-        words = f"{drive.told[0]}The pipeline {reason.status}.{f' {error.message}' if error else ''}\n"
-        _write(drive.folder / LOG, words)
+        verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
+        _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
         self._jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
         self._drop(drive)
         self._changes.notify()
@@ -286,14 +294,22 @@ class PipelineDriver:
     def _register_output(self, output: Output, job: Job) -> None:
         if output.asset_name is None:
             return
-        place, version = output_place(output), output.asset_version
-        facts: dict[str, Any] = {"name": output.asset_name, "version": version, "path": place, "type": output.type}
-        facts["properties"] = {"job": job.name}
+        facts: dict[str, Any] = {"name": output.asset_name, "version": output.asset_version, "type": output.type}
+        facts |= {"path": self._address(output), "properties": {"job": job.name}}
         assets = self._workspace.assets
         if output.type in {"mlflow_model", "custom_model", "triton_model"}:
             assets.register_unless_known("model", Model.model_validate(facts), by=job.created_by)
         else:
             assets.register_unless_known("data", Data.model_validate(facts), by=job.created_by)
+
+    def _address(self, output: Output) -> str:
+        """Where an output lies, by its datastore where it has one: what lies in a datastore is registered there, what
+        lies on this machine alone would be copied."""
+        found = output_place(output)
+        root = self._workspace.places.resolve(output.path).url.rstrip("/") if output.path else ""
+        if not output.path or not f"{found}/".startswith(f"{root}/"):
+            return found
+        return output.path.rstrip("/") + found.removeprefix(root)
 
 
 def _failed(drive: _Drive, name: str, reason: Reason | None, error: JobError) -> NewStep:
@@ -311,8 +327,13 @@ def _failed(drive: _Drive, name: str, reason: Reason | None, error: JobError) ->
     return NewStep(job.model_copy(update={"error": error}), reason or Reason.INTERNAL_ERROR)
 
 
-def _outputs(drive: _Drive) -> dict[str, dict[str, Any]]:
-    """Where the outputs of the pipeline lie, as far as the steps that write them have completed."""
+def _outputs(drive: _Drive, *, lie_there: bool) -> dict[str, dict[str, Any]]:
+    """Where the outputs of the pipeline lie, as far as the steps that write them have completed.
+
+    With ``lie_there`` their own place is that one too: the outputs of a reused step lie elsewhere. A pipeline that is
+    to be resumed keeps its own places.
+    """
+    facts = {"uri", "folder", "files", "table"} | ({"path"} if lie_there else set())
     found: dict[str, dict[str, Any]] = {}
     for step_name, job in drive.ended.items():
         if job.status != JobStatus.COMPLETED:
@@ -320,7 +341,7 @@ def _outputs(drive: _Drive) -> dict[str, dict[str, Any]]:
         for name, given in drive.steps[step_name].outputs.items():
             bound = binding_of(output_path(given))
             if bound is not None and bound.kind == "parent_output":
-                found[bound.name] = job.outputs[name].model_dump(include={"uri", "folder", "files", "table"})
+                found[bound.name] = job.outputs[name].model_dump(include=facts)
     return found
 
 

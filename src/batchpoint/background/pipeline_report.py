@@ -35,6 +35,7 @@ def progress_of(planned: int, steps: Sequence[StepJob]) -> Progress:
     return Progress(
         unit="rows" if any(each.unit == "rows" for each in known) else "files",
         phase="finished" if is_over else "running",
+        planned_all=is_over,
         fraction=round((done + sum(each or 0.0 for each in running)) / planned, 4) if planned else None,
         steps_planned=planned,
         steps_done=done,

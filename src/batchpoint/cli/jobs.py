@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,8 +87,8 @@ def show(state: State, name: str) -> None:
 @job.command("list")
 @click.option("--status", help="queued, preparing, running, finalizing, completed, failed or canceled.")
 @click.option("-e", "--endpoint-name", "endpoint", help="Jobs of this endpoint.")
-@click.option("--schedule", help="Jobs of this schedule.")
 @click.option("-p", "--parent-job-name", "parent", help="The steps of this pipeline job.")
+@click.option("--schedule", help="Jobs of this schedule.")
 @archived_options
 @limit_option
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -95,8 +97,8 @@ def list_(
     state: State,
     status: str | None,
     endpoint: str | None,
-    schedule: str | None,
     parent: str | None,
+    schedule: str | None,
     archived_only: bool,
     include_archived: bool,
     limit: int | None,
@@ -106,8 +108,8 @@ def list_(
     found = state.client().jobs.list(
         status=status,
         endpoint=endpoint,
-        schedule=schedule,
         parent=parent,
+        schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )
@@ -301,3 +303,22 @@ def _step(name: str, job: JobEntity) -> dict[str, Any]:
         "seconds": None if seconds is None else round(seconds, 1),
         "rows": job.receipt.output_rows if job.receipt else None,
     }
+
+
+@job.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 90s, 30m, 4h or 2d.")
+@click.option("--dry-run", is_flag=True, help="Show which jobs these are, and leave them alone.")
+@common
+def sweep(state: State, older_than: str, dry_run: bool) -> None:
+    """Cancel every unfinished job that was started longer ago; they get the tag batchpoint.swept."""
+    swept = state.client().jobs.sweep(_age(older_than), dry_run=dry_run)
+    state.show([one.entity.body() for one in swept], columns=JOB_COLUMNS)
+    state.note(f"{len(swept)} {'would be' if dry_run else 'were'} canceled.")
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"{text!r}: write a number and s, m, h or d, as 4h.", param_hint="--older-than")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    return timedelta(**{units[found[2]]: float(found[1])})

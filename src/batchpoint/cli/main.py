@@ -66,6 +66,7 @@ class Lazy(NamedTuple):
 COMMANDS: dict[str, Lazy] = {
     "apply": Lazy("apply", "apply", "Bring about everything that files declare."),
     "delete": Lazy("apply", "delete", "Remove everything that files declare."),
+    "provision": Lazy("provision", "provision", "Create a whole solution from one configuration."),
     "model": Lazy("entities", "model", "Trained models."),
     "data": Lazy("entities", "data", "Data to score."),
     "environment": Lazy("entities", "environment", "Packages that scoring scripts run with."),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, cast
@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load, with_secrets
 from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
@@ -22,12 +22,12 @@ from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import Kind, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
 from batchpoint.entities.forecasts import Forecast, PlanRequest
-from batchpoint.entities.jobs import Input, InvokeRequest, LiteralValue, Output, Overrides, literal_in
+from batchpoint.entities.jobs import Input, InvokeRequest, JobStatus, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Component, InputPort, Pipeline
-from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.resources import Compute, Datastore, DatastoreCredentials
 from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
@@ -82,9 +82,9 @@ class Client:
         self.datastores = Datastores(connection, self.files, "datastores", Datastore)
         self.endpoints = Endpoints(connection, self.files, "endpoints", BatchEndpoint)
         self.deployments = Deployments(connection, self.files)
-        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.jobs = Jobs(connection, self.files)
         self.pipelines = Pipelines(connection, self.files)
+        self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
 
     def __enter__(self) -> Self:
@@ -164,8 +164,8 @@ class Client:
             "datastore": self.datastores,
             "endpoint": self.endpoints,
             "deployment": self.deployments,
-            "schedule": self.schedules,
             "job": self.jobs,
+            "schedule": self.schedules,
         }
         return doors[kind]
 
@@ -305,6 +305,11 @@ class Datastores(Resources[Datastore]):
     def files(self, name: str, prefix: str = "") -> Iterator[dict[str, Any]]:
         """``path`` and ``size`` of the files below a prefix."""
         return self._connection.pages(address("datastores", name, "files"), prefix=prefix)
+
+    def holds_credentials(self, name: str, credentials: DatastoreCredentials) -> bool:
+        """Whether these are the credentials that it has; the server compares them and shows none."""
+        path = address("datastores", name, "credentials", "compare")
+        return bool(self._connection.send("POST", path, body=with_secrets(credentials))["same"])
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
@@ -724,15 +729,13 @@ class Jobs:
         *,
         status: str | None = None,
         endpoint: str | None = None,
-        schedule: str | None = None,
         parent: str | None = None,
+        schedule: str | None = None,
         archived: Archived = "exclude",
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
-        query = {
-            "status": status, "endpoint": endpoint, "schedule": schedule, "parent": parent, "archived": archived
-        }  # fmt: skip
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "schedule": schedule, "archived": archived}
         for item in self._connection.pages("/jobs", limit=limit, **query):
             yield Job(self._connection, entity_of(JobEntity, item))
 
@@ -744,6 +747,20 @@ class Jobs:
     def cancel(self, name: str) -> Job:
         """Ask a job to stop."""
         return self.get(name).cancel()
+
+    def sweep(self, older_than: timedelta, *, dry_run: bool = False) -> Sequence[Job]:
+        """Cancel every unfinished job that was started longer ago (or queued, if it never was); answers with them.
+
+        Each gets the tag ``batchpoint.swept``, which says why it was canceled.
+        """
+        latest = datetime.now(UTC) - older_than
+        active = [job for status in JobStatus if not status.is_finished for job in self.list(status=status.value)]
+        swept = [job for job in active if (job.entity.started_at or job.entity.queued_at or latest) < latest]
+        for job in [] if dry_run else swept:
+            since = job.entity.started_at or job.entity.queued_at
+            self.update(job.name, changes={"tags": {"batchpoint.swept": f"active since {since}, over {older_than}"}})
+            job.cancel()
+        return swept
 
     def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
         """``Job.retry_failed``."""

@@ -26,6 +26,8 @@ from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.resources import Datastore
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import BatchpointError, NotFoundError
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ State = Literal["planned", "done", "unchanged", "failed", "not reached"]
 Step = Change | Removal
 
 _LEFT_OUT = frozenset(
-    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state"}
-)
+    {"schema_address", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
+     "anchored_at", "next_run_at"}
+)  # fmt: skip
 """Set by the server, and not sent to it."""
 
 
@@ -139,6 +142,14 @@ def _stored(client: Client, declarations: Sequence[Declaration]) -> Stored:
             stored.versions[kind, name] = list(client.door(kind).list(name, archived="include"))
         else:
             stored.named[kind, name] = _found(client, kind, name)
+    datastores = [each.entity for each in declarations if isinstance(each.entity, Datastore)]
+    stored.same_credentials = {
+        one.name
+        for one in datastores
+        if one.credentials is not None
+        and stored.named["datastore", one.name] is not None
+        and client.datastores.holds_credentials(one.name, one.credentials)
+    }
     return stored
 
 
@@ -161,7 +172,8 @@ def _change(client: Client, change: Change) -> None:
         after = change.fields[0].after
         client.endpoints.update(entity.name, changes={"defaults": {"deployment_name": after}})
     else:
-        door.create_or_update(_whole(entity))
+        # A schedule is replaced as a whole, but for whether it is enabled, which stays as somebody may have left it.
+        door.create_or_update(entity if isinstance(entity, Schedule) else _whole(entity))
 
 
 def _change_asset(door: Any, change: Change, asset: Asset) -> None:
@@ -194,6 +206,8 @@ def _remove(client: Client, removal: Removal) -> None:
         elif removal.kind == "deployment" and removal.action == "delete":
             endpoint, _, deployment = removal.name.partition("/")
             client.deployments.delete(deployment, endpoint)
+        elif removal.kind == "schedule" and removal.action == "delete":
+            client.schedules.delete(removal.name, force=True)
         elif removal.action == "delete":
             client.door(removal.kind).delete(removal.name)
     except NotFoundError:

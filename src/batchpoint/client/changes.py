@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
@@ -18,29 +17,42 @@ from typing import Any, Literal, cast
 
 from batchpoint.entities.assets import Model
 from batchpoint.entities.base import Asset, Entity, Reference, parse_reference
+from batchpoint.entities.components import definition
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.pipeline_deployments import AnyDeployment
+from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 ORDER: tuple[Kind, ...] = (
-    "datastore", "compute", "environment", "data", "model", "code", "endpoint", "deployment",
+    "datastore", "compute", "environment", "data", "model", "code", "component", "endpoint", "deployment", "schedule",
 )  # fmt: skip
 """Of things that do not need each other. What refers to something always comes after it."""
 
 BUILT_IN = {("compute", "local"), ("datastore", "workspaceblobstore")}
 """Exist from the start and are never removed."""
 
-CREDENTIALS_MARK = "batchpoint.credentials"
-"""Property of a datastore: a salted hash of the credentials that were applied, which the server never shows."""
+CONTENT_MARK = "batchpoint.applied"
+"""Tag of a component: a hash of what was declared; what is stored of it holds all that it refers to."""
 
 _SET_BY_SERVER = frozenset(
     {
         "$schema", "created_at", "modified_at", "created_by", "scoring_uri", "openapi_uri", "provisioning_state",
-        "has_credentials", "is_default", "archived", "content_hash", "version", "name",
+        "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
+_REFERENCE_KEYS: dict[str, Kind] = {
+    "model": "model",
+    "environment": "environment",
+    "code": "code",
+    "component": "component",
+    "compute": "compute",
+    "default_compute": "compute",
+}
+_NO_REFERENCES = frozenset({"inputs", "outputs", "tags", "properties", "environment_variables", "batchpoint"})
 _MAY_CHANGE = frozenset({"description", "tags"})
 """Of an asset; all else of it is its version's for good."""
 
@@ -85,6 +97,8 @@ class Stored:
     named: dict[tuple[Kind, str], Entity | None] = field(default_factory=dict)
     versions: dict[tuple[Kind, str], list[Asset]] = field(default_factory=dict)
     """The newest first, archived ones among them."""
+    same_credentials: set[str] = field(default_factory=set)
+    """Datastores that have the credentials which are declared for them."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ class Removal:
 
 def name_of(entity: Entity) -> str:
     """What a thing is called among those of its kind."""
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, AnyDeployment):
         return f"{entity.endpoint_name}/{entity.name}"
     if isinstance(entity, Asset) and entity.version:
         return entity.reference
@@ -138,21 +152,34 @@ def name_of(entity: Entity) -> str:
 def wanted(declaration: Declaration) -> Iterator[Wanted]:
     """What a declaration refers to, except for what lies on this machine."""
     entity = declaration.expected
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, AnyDeployment):
         yield Wanted("endpoint", Reference(entity.endpoint_name), "endpoint_name")
         yield Wanted("compute", Reference(entity.compute_name), "compute")
-        code = entity.code_configuration.code if entity.code_configuration else None
-        assets: tuple[tuple[Kind, str, object], ...] = (
-            ("model", "model", entity.model),
-            ("environment", "environment", entity.environment),
-            ("code", "code_configuration.code", code),
-        )
-        for kind, key, given in assets:
-            if isinstance(given, str):
-                yield Wanted(kind, asset_reference(given), key)
+    if isinstance(entity, AnyDeployment | Component):
+        for kind, key, text in _references_in(entity.body()):
+            if kind != "compute":
+                yield Wanted(kind, asset_reference(text), key)
+            elif isinstance(entity, Component):
+                yield Wanted(kind, Reference(text.removeprefix("azureml:")), key)
+    if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
+        plan = entity.create_job
+        yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
+        if plan.deployment_name:
+            name = f"{plan.endpoint_name}/{plan.deployment_name}"
+            yield Wanted("deployment", Reference(name), "create_job.deployment_name")
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
+
+
+def _references_in(body: Mapping[str, Any], at: str = "") -> Iterator[tuple[Kind, str, str]]:
+    """Kind, key and text of each reference of a deployment, a component, and whatever steps are in it."""
+    for key, value in body.items():
+        kind = _REFERENCE_KEYS.get(key)
+        if isinstance(value, str) and kind and "${{" not in value and "://" not in value:
+            yield kind, f"{at}{key}", value
+        elif isinstance(value, Mapping) and key not in _NO_REFERENCES:
+            yield from _references_in(value, f"{at}{key}.")
 
 
 def asset_reference(text: str) -> Reference:
@@ -212,8 +239,11 @@ def changes_of(declarations: Sequence[Declaration], stored: Stored) -> list[Chan
         ConflictError: what is declared cannot become so: a version with other content, a compute of another size.
     """
     planner = _Planner(declarations, stored)
-    changes = [planner.change(each) for each in in_order(declarations)]
+    ordered = in_order(declarations)
+    changes = [planner.change(each) for each in ordered if each.kind != "schedule"]
     changes += planner.defaults()
+    # A schedule may ask the default deployment, which has to be one by then.
+    changes += [planner.change(each) for each in ordered if each.kind == "schedule"]
     _refuse(planner.dangling)
     if planner.conflicts:
         raise ConflictError(_joined(planner.conflicts))
@@ -224,15 +254,6 @@ def removals_of(declarations: Sequence[Declaration], stored: Stored) -> list[Rem
     """What is to be done to be rid of all that is declared, in an order in which it can be done."""
     endpoints = {each.name for each in declarations if each.kind == "endpoint"}
     return [_removal(each, stored, endpoints) for each in reversed(in_order(declarations))]
-
-
-def credentials_mark(datastore: Datastore, salt: str | None = None) -> str:
-    """A salted hash of a datastore's credentials, made slow so that it tells nothing to those who may read it."""
-    salt = salt or secrets.token_hex(8)
-    shown = datastore.credentials.model_dump(exclude_none=True) if datastore.credentials else {}
-    plain = {key: each.get_secret_value() if hasattr(each, "get_secret_value") else each for key, each in shown.items()}
-    digest = hashlib.scrypt(json.dumps(plain, sort_keys=True).encode(), salt=salt.encode(), n=2**14, r=8, p=1)
-    return f"{salt}${digest.hex()[:32]}"
 
 
 class _Planner:
@@ -251,12 +272,18 @@ class _Planner:
         """What is to be done about one; None when it cannot be done."""
         for each in wanted(declaration):
             self._check(declaration, each)
+        if isinstance(declaration.expected, Component):
+            declaration = self._marked(declaration, declaration.expected)
         if isinstance(declaration.expected, Asset):
             return self._asset(declaration, declaration.expected)
-        if isinstance(declaration.expected, BatchDeployment):
-            return self._deployment(declaration)
+        if isinstance(declaration.expected, AnyDeployment):
+            return self._deployment(declaration, declaration.expected)
         if isinstance(declaration.expected, BatchEndpoint):
             return self._endpoint(declaration)
+        if isinstance(declaration.expected, Schedule):
+            said = "is_enabled" in declaration.entity.model_fields_set
+            ignored = frozenset[str]() if said else frozenset({"is_enabled"})
+            return self._compared(declaration, declaration.expected, declaration.entity, ignoring=ignored)
         return self._resource(declaration)
 
     def defaults(self) -> Iterator[Change]:
@@ -310,21 +337,37 @@ class _Planner:
         kind, name = declaration.kind, declaration.entity.name
         self._new.setdefault((kind, name), []).append(version)
         self._of_declaration[kind, declaration.name] = version
-        fields = differences(newest, declaration.expected) if newest else ()
+        fields: tuple[FieldChange, ...] = ()
+        if newest is not None:
+            content = _content_changes(newest, cast("Asset", declaration.expected))
+            fields = (*content, *_others(newest, declaration))
         send = declaration.entity.model_copy(update={"version": version})
         return Change("create", kind, f"{name}:{version}", send, fields, newest.reference if newest else None)
 
-    def _deployment(self, declaration: Declaration) -> Change:
-        expected = cast("BatchDeployment", declaration.expected)
-        held: dict[str, object] = {"compute": f"azureml:{expected.compute_name}"}
+    def _deployment(self, declaration: Declaration, expected: AnyDeployment) -> Change:
+        held: dict[str, Any] = {}
         for each in wanted(declaration):
             if each.kind in ASSET_KINDS:
-                version = each.reference.version or self._version(each.kind, each.reference)
-                held[each.key] = f"azureml:{each.reference.name}:{version}"
-        if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
-            held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
-        send = declaration.entity.model_copy(update={key: held[key] for key in held if key in ("model", "environment")})
+                held[each.key] = self._pinned(each)
+        own = ("model", "environment", "component")
+        send = declaration.entity.model_copy(update={key: value for key, value in held.items() if key in own})
+        if isinstance(expected, BatchDeployment):
+            held["compute"] = f"azureml:{expected.compute_name}"
+            if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
+                held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
         return self._compared(declaration, expected.model_copy(update=held), send)
+
+    def _pinned(self, each: Wanted) -> str:
+        """The reference with the version that it means."""
+        return f"azureml:{each.reference.name}:{each.reference.version or self._version(each.kind, each.reference)}"
+
+    def _marked(self, declaration: Declaration, component: Component) -> Declaration:
+        """The component with the hash of what it is declared to be: itself and the versions that it refers to."""
+        pinned = {each.key: self._pinned(each) for each in wanted(declaration) if each.kind in ASSET_KINDS}
+        content = json.dumps([definition(component), pinned], sort_keys=True)
+        tag = {CONTENT_MARK: hashlib.sha256(content.encode()).hexdigest()[:32]}
+        entity = declaration.entity.model_copy(update={"tags": {**declaration.entity.tags, **tag}})
+        return replace(declaration, entity=entity, expected=component.model_copy(update={"tags": entity.tags}))
 
     def _endpoint(self, declaration: Declaration) -> Change:
         bare = declaration.entity.model_copy(update={"defaults": EndpointDefaults()})
@@ -354,26 +397,13 @@ class _Planner:
         return replace(change, send=entity.model_copy(update=kept))
 
     def _datastore(self, declaration: Declaration, entity: Datastore, before: Datastore | None) -> Change:
-        """Secrets are not shown, so they are compared by the mark that the last apply has left."""
-        mark = before.properties.get(CREDENTIALS_MARK) if before else None
-        bare = before.properties if before else {}
-        seen = {key: value for key, value in bare.items() if key != CREDENTIALS_MARK}
+        """Secrets are compared by the server, which shows none. Those that no file declares stay as they are."""
         hidden = entity.model_copy(update={"credentials": None})
-        old = before.model_copy(update={"properties": seen}) if before else None
-        change = _change(declaration, old, hidden, entity)
-        if entity.credentials is None:
-            kept = {**entity.properties, **({CREDENTIALS_MARK: mark} if mark else {})}
-            return replace(change, send=entity.model_copy(update={"properties": kept}))
-        new_mark = credentials_mark(entity, mark.split("$")[0] if mark else None)
-        send = entity.model_copy(update={"properties": {**entity.properties, CREDENTIALS_MARK: new_mark}})
-        known = before is not None and before.has_credentials and mark == new_mark
-        if before is None or known:
-            return replace(change, send=send)
-        fields = (
-            *change.fields,
-            FieldChange("credentials", "others" if before.has_credentials else None, "as declared"),
-        )
-        return replace(change, action="update", fields=fields, send=send)
+        change = _change(declaration, before, hidden, entity)
+        if before is None or entity.credentials is None or entity.name in self._stored.same_credentials:
+            return change
+        secret = FieldChange("credentials", "others" if before.has_credentials else None, "as declared")
+        return replace(change, action="update", fields=(*change.fields, secret))
 
     def _compared(
         self, declaration: Declaration, expected: Entity, send: Entity, *, ignoring: frozenset[str] = frozenset()
@@ -383,7 +413,7 @@ class _Planner:
 
     def _check(self, declaration: Declaration, each: Wanted) -> None:
         if each.kind == "code" and declaration.expected is not declaration.entity:
-            return  # a folder of this machine, which is registered together with its deployment
+            return  # a folder of this machine, which is registered together with what it belongs to
         if each.kind in ASSET_KINDS:
             there, name = self._version(each.kind, each.reference) is not None, str(each.reference)
         else:
@@ -445,6 +475,9 @@ def _change(
 
 
 def _content_changes(before: Asset, after: Asset) -> tuple[FieldChange, ...]:
+    if isinstance(after, Component):
+        old, new = before.tags.get(CONTENT_MARK), after.tags[CONTENT_MARK]
+        return () if old == new else (FieldChange("content", old, new),)
     return differences(before, after, ignoring=_MAY_CHANGE)
 
 
@@ -478,6 +511,12 @@ def _one_form(path: str) -> str:
     return short.rstrip("/")
 
 
+def _others(before: Asset, declaration: Declaration) -> tuple[FieldChange, ...]:
+    """What differs beside the content; the mark of a component is the content."""
+    found = differences(before, declaration.expected, only=_MAY_CHANGE)
+    return tuple(each for each in found if each.key != f"tags.{CONTENT_MARK}")
+
+
 def _other_content(declaration: Declaration, stored: Asset, fields: Sequence[FieldChange]) -> str:
     said = ", ".join(each.key for each in fields)
     return (
@@ -494,7 +533,8 @@ def _needed(declaration: Declaration, declarations: Sequence[Declaration]) -> li
             if other.kind != each.kind or other is declaration:
                 continue
             version = other.entity.version if isinstance(other.entity, Asset) else None
-            if other.entity.name == each.reference.name and each.reference.version in (None, version):
+            name = other.entity.name if isinstance(other.entity, Asset) else other.name
+            if name == each.reference.name and each.reference.version in (None, version):
                 found.append(position)
     return found
 
@@ -509,7 +549,7 @@ def _removal(declaration: Declaration, stored: Stored, endpoints: set[str]) -> R
         return Removal("archive" if left else "gone", kind, name)
     if stored.named.get((kind, name)) is None:
         return Removal("gone", kind, name)
-    covered = isinstance(entity, BatchDeployment) and entity.endpoint_name in endpoints
+    covered = isinstance(entity, AnyDeployment) and entity.endpoint_name in endpoints
     return Removal("with its endpoint" if covered else "delete", kind, name)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from batchpoint.client.changes import Declaration, asset_reference, without_repetition
 from batchpoint.client.files import LocalFiles, absolute, from_document, read_text
 from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.base import Asset
+from batchpoint.entities.components import as_component
 from batchpoint.entities.documents import (
     Document,
     Kind,
@@ -20,6 +22,8 @@ from batchpoint.entities.documents import (
     read_documents,
 )
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import ANONYMOUS, Component
 from batchpoint.errors import InvalidEntityError
 
 _FOR_ONE = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>[^:=]+):(?P<assignment>.+)$", re.DOTALL)
@@ -87,9 +91,21 @@ def placed(declaration: Declaration, files: LocalFiles) -> Declaration:
             reference = files.expected_code(code.code)
             held = code.model_copy(update={"code": reference})
             return replace(declaration, expected=entity.model_copy(update={"code_configuration": held}))
+        if isinstance(entity, Component):
+            return _placed_component(declaration, entity, files)
     except InvalidEntityError as fault:
         raise InvalidEntityError(f"{declaration.place}: {declaration.kind} {declaration.name}: {fault}") from None
     return declaration
+
+
+def _placed_component(declaration: Declaration, component: Component, files: LocalFiles) -> Declaration:
+    document = Document(value=component.given(), name=declaration.place)
+    found = [each for each in local_paths("component", document.value) if each.holds == "path"]
+    for each in found:
+        is_code = each.key[-1] == "code"
+        address = files.expected_code(each.path) if is_code else files.expected_address("model", each.path)
+        document = document.with_value(each.key, address)
+    return replace(declaration, expected=document.entity("component")) if found else declaration
 
 
 def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
@@ -97,14 +113,14 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
     skipped: list[str] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            found += [_Written(each, path, each.kind()) for each in read_documents(read_text(path), name=str(path))]
+            found += [_Written(each, path, _kind_of_file(each)) for each in _documents(path)]
             continue
         in_folder = [_read(each, document) for each in _yaml_files(path) for document in _documents(each)]
         pointed = _pointed_to(in_folder)
         for each in in_folder:
             if any(each.path.absolute().is_relative_to(folder) for folder in pointed):
                 continue
-            if each.kind is None:
+            if each.kind in (None, "job"):  # a job is started, not declared
                 skipped.append(str(each.path))
             else:
                 found.append(each)
@@ -114,6 +130,13 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
             f"{tried} declares nothing. Give YAML files with '$schema' or 'type', or their folder."
         )
     return found, skipped
+
+
+def _kind_of_file(document: Document) -> Kind:
+    if (kind := document.kind()) == "job":
+        message = f"{document.name} is a job, which is started and not applied: 'batchpoint job create --file' does it."
+        raise InvalidEntityError(message)
+    return kind
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -181,6 +204,8 @@ def _declarations(written: _Written, assignments: Sequence[str]) -> list[Declara
     place = str(written.path)
     if isinstance(entity, BatchDeployment):
         return _taken_out(entity, place)
+    if isinstance(entity, PipelineDeployment):
+        return _pipeline_taken_out(entity, place)
     return [Declaration(written.kind, entity, place, entity)]
 
 
@@ -203,7 +228,33 @@ def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
     return [*found, Declaration("deployment", deployment, place, deployment)]
 
 
-def _reference_to(asset: Model | Environment) -> str:
+def _pipeline_taken_out(deployment: PipelineDeployment, place: str) -> list[Declaration]:
+    """The component of a pipeline deployment, and the deployment that refers to it."""
+    name, component, settings = (
+        f"{deployment.endpoint_name}-{deployment.name}",
+        deployment.component,
+        deployment.settings,
+    )
+    if isinstance(deployment.job_definition, str):
+        message = f"{place}: a job_definition that names a job cannot be compared. Give the component or the pipeline."
+        raise InvalidEntityError(message)
+    if deployment.job_definition is not None:
+        component = as_component(deployment.job_definition, name)
+        own = settings.model_dump(exclude_unset=True)
+        settings = deployment.job_definition.settings.model_copy(update=own)
+    if not isinstance(component, Component):
+        return [Declaration("deployment", deployment, place, deployment)]
+    if component.name == ANONYMOUS:
+        component = component.model_copy(update={"name": name})
+    changes = {"component": _reference_to(component), "job_definition": None, "settings": settings}
+    referring = deployment.model_copy(update=changes)
+    return [
+        Declaration("component", component, place, component, in_place=True),
+        Declaration("deployment", referring, place, referring),
+    ]
+
+
+def _reference_to(asset: Asset) -> str:
     return f"azureml:{asset.reference}" if asset.version else f"azureml:{asset.name}"
 
 

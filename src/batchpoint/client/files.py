@@ -23,10 +23,13 @@ from batchpoint.entities.documents import (
     kind_by_schema,
     local_paths,
     model_of,
+    parallel_run_paths,
     read_assignment,
     read_document,
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
+from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
+from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError
 
 
@@ -175,12 +178,29 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds in ("conda_file", "document"):
+    if found.holds == "document":
+        document = read_document(read_text(Path(path)), name=str(path))
+        return in_place(document, "job", lambda _: Path(path).parent).value
+    if found.holds == "conda_file":
         return read_document(read_text(Path(path)), name=str(path)).value
+    if found.holds == "parallel_run_config":
+        return _parallel_run_config(Path(path))
     if found.holds == "pip_requirements":
         lines = (line.split(" #", 1)[0].strip() for line in read_text(Path(path)).splitlines())
         return [line for line in lines if line and not line.startswith("#")]
     return path
+
+
+def _parallel_run_config(path: Path) -> Any:
+    """What a file of SDK v1's ``ParallelRunConfig`` holds, with its paths, which are relative to it, made absolute."""
+    document = read_yaml(path)
+    if not isinstance(document.value.get(PARALLEL_RUN_CONFIG), Mapping):
+        raise InvalidEntityError(
+            f"{path} has no key '{PARALLEL_RUN_CONFIG}', as ParallelRunConfig.save_to_yaml writes."
+        )
+    for found in [*parallel_run_paths(document.value, ())]:
+        document = document.with_value(found.key, _content_or_path(found, path.parent))
+    return document.value[PARALLEL_RUN_CONFIG]
 
 
 def absolute(text: str, folder: Path) -> str:
@@ -210,20 +230,27 @@ class LocalFiles:
         document = Document(value=_with_secrets(entity), name=f"{kind} {entity.name or ''}".rstrip())
         if any(found.holds == "component" for found in local_paths(kind, document.value)):
             document = in_place(document, kind, lambda _: Path.cwd())
+        problems = []
         for found in local_paths(kind, document.value):
-            if kind == "datastore":
-                given: Any = absolute(found.path, Path.cwd()) if self._shares_files else found.path
-            elif found.holds == "path" and kind == "schedule":
-                given = absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
-            elif found.holds == "path":
-                said = f"{document.name}: {'.'.join(map(str, found.key))}"
-                given = self.place(found.path, said=said, progress=progress)
-            elif found.holds == "output":
-                given = self.output_path(found.path)
-            else:
-                given = _content_or_path(found, Path.cwd())
-            document = document.with_value(found.key, given)
+            said = ".".join(map(str, found.key))
+            try:
+                document = document.with_value(found.key, self._placed(kind, found, said, progress))
+            except InvalidEntityError as fault:
+                message = fault.message.removeprefix(f"{said}: ")
+                problems.append({"place": document.name, "key": said, "message": f"{said}: {message}"})
+        if problems:
+            message = "\n  ".join(f"{problem['place']}: {problem['message']}" for problem in problems)
+            raise InvalidEntityError(message, problems=problems)
         return document.value
+
+    def _placed(self, kind: Kind, found: LocalPath, said: str, progress: ByteProgress | None) -> Any:
+        if kind == "schedule" and found.holds == "path" and "job" not in found.key:
+            return absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
+        if kind == "datastore":
+            return absolute(found.path, Path.cwd()) if self._shares_files else found.path
+        if found.holds == "path":
+            return self.place(found.path, said=said, progress=progress)
+        return self.output_path(found.path) if found.holds == "output" else _content_or_path(found, Path.cwd())
 
     def place(self, path: str | Path, *, said: str = "input", progress: ByteProgress | None = None) -> str:
         """What to tell the server for a path: unchanged when it is none of this machine.
@@ -309,12 +336,16 @@ def _with_secrets(entity: Entity) -> dict[str, Any]:
     body = entity.given()
     credentials = getattr(entity, "credentials", None)
     if credentials is not None:
-        shown = credentials.model_dump(exclude_none=True)
-        body["credentials"] = {
-            key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
-            for key, value in shown.items()
-        }
+        body["credentials"] = with_secrets(credentials)
     return body
+
+
+def with_secrets(credentials: DatastoreCredentials) -> dict[str, str]:
+    """Credentials in clear, for the body of a request and nothing else."""
+    shown = credentials.model_dump(exclude_none=True)
+    return {
+        key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in shown.items()
+    }
 
 
 def _files_of(local: str) -> list[tuple[str, Path]]:

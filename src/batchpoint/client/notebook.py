@@ -39,6 +39,8 @@ def job_html(job: JobEntity) -> str:
 
 def fraction_of(progress: Progress) -> float:
     """The done part between 0 and 1."""
+    if progress.steps_planned:
+        return ((progress.steps_done or 0) + (progress.steps_failed or 0)) / progress.steps_planned
     if progress.fraction is not None:
         return min(1.0, max(0.0, progress.fraction))
     done = progress.ok + progress.failed + progress.skipped
@@ -46,7 +48,13 @@ def fraction_of(progress: Progress) -> float:
 
 
 def progress_line(progress: Progress) -> str:
-    """Progress in one line of text: ``12,000 of 250,000 rows (5 %), 8,100 rows/s, 0:29 left, 3 failed``."""
+    """Progress in one line of text: ``12,000 of 250,000 rows (5 %), 8,100 rows/s, 0:29 left, 3 failed``.
+
+    Of a pipeline: ``1 of 3 steps, 1 failed``.
+    """
+    if progress.steps_planned is not None:
+        failed = f", {progress.steps_failed} failed" if progress.steps_failed else ""
+        return f"{progress.phase}: {progress.steps_done or 0} of {progress.steps_planned} steps{failed}"
     done = progress.ok + progress.failed + progress.skipped
     total = f"{progress.planned_items:,}{'' if progress.planned_all else '+'}"
     parts = [f"{progress.phase}: {done:,} of {total} {progress.unit} ({fraction_of(progress):.0%})"]

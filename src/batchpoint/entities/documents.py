@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.pipeline_deployments import CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Pipeline, PortName, StepName
 from batchpoint.entities.resources import RESOURCE_KINDS
@@ -26,8 +27,8 @@ from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
 Kind = Literal[
-    "model", "data", "environment", "code", "component", "compute", "datastore", "endpoint", "deployment", "job",
-    "schedule",
+    "model", "data", "environment", "code", "component",
+    "compute", "datastore", "endpoint", "deployment", "schedule", "job",
 ]  # fmt: skip
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
@@ -40,8 +41,8 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "datastore": RESOURCE_KINDS["datastore"],
     "endpoint": BatchEndpoint,
     "deployment": BatchDeployment,
-    "schedule": Schedule,
     "job": Pipeline,
+    "schedule": Schedule,
 }
 """Every kind of entity that a person declares."""
 
@@ -103,6 +104,7 @@ _TYPES: dict[str, Kind] = {
 }
 
 _TELLING_KEYS: dict[str, Kind] = {
+    PARALLEL_RUN_CONFIG: "deployment",
     "trigger": "schedule",
     "endpoint_name": "deployment",
     "conda_file": "environment",
@@ -248,8 +250,11 @@ class Document:
             key = tuple(int(step) if step.isdigit() else step for step in str(known.get("key", "")).split("."))
             if key[:2] == ("jobs", "command") and "jobs" not in self.value:
                 key = key[2:]  # a command by itself was made the one step of a pipeline
+            key = _as_written(self.value, key)
             message = known["message"] if _dotted(key) in known["message"] else f"{_dotted(key)}: {known['message']}"
             problems.append({**known, "key": _dotted(key), "place": _place(self, key), "message": message})
+        order = {place: position for position, place in reversed([*enumerate(self.places.values())])}
+        problems.sort(key=lambda problem: order.get(problem["place"], -1))
         return _refusal(self.name, problems) if problems else error
 
 
@@ -291,7 +296,8 @@ def read_body(model: type[AnyPart], body: Any, *, name: str = "body") -> AnyPart
 
 def model_of(kind: Kind, value: Any) -> type[Entity]:
     """The class that a document of this kind is read as; of some kinds its ``type`` tells."""
-    given = str(value.get("type", "")).lower() if isinstance(value, Mapping) else ""
+    known = value if isinstance(value, Mapping) else {}
+    given = str(known.get("type") or ("command" if "command" in known else "")).lower()
     return _OF_TYPE.get((kind, given), ENTITY_KINDS[kind])
 
 
@@ -333,8 +339,10 @@ class LocalPath:
 
     key: Key
     path: str
-    holds: Literal["path", "output", "conda_file", "pip_requirements", "component", "document"] = "path"
-    """An output is written to. The last four are files whose content is put in their place."""
+    holds: Literal[
+        "path", "output", "conda_file", "pip_requirements", "parallel_run_config", "component", "document"
+    ] = "path"
+    """An output is written to. The last five are files whose content is put in their place."""
 
 
 def is_local(text: str) -> bool:
@@ -352,10 +360,10 @@ def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
         return list(_environment_paths(value, ()))
     if kind == "deployment":
         return list(_deployment_paths(value))
-    if kind == "schedule":
-        return list(_schedule_paths(value))
     if kind in ("component", "job"):
         return list(_pipeline_paths(value, ()))
+    if kind == "schedule":
+        return list(_schedule_paths(value))
     return []
 
 
@@ -387,6 +395,7 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
     yield from _environment_paths(value, ("environment",))
     yield from _component_paths(value, ("component",))
+    yield from parallel_run_paths(value, ())
     if isinstance(value.get("job_definition"), Mapping):
         yield from _pipeline_paths(value, ("job_definition",))
 
@@ -405,6 +414,7 @@ def _pipeline_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
         for found in _paths(value, (*at, "outputs", name, "path")):
             yield replace(found, holds="output")
     yield from _component_paths(value, (*at, "component"))
+    yield from parallel_run_paths(value, at)
     for name in _names_in(value, (*at, "jobs")):
         yield from _pipeline_paths(value, (*at, "jobs", name))
 
@@ -426,17 +436,34 @@ def _names_in(value: Mapping[str, Any], at: Key) -> list[str]:
     return list(found) if isinstance(found, Mapping) else []
 
 
+def parallel_run_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
+    """Those of ``parallel_run_config`` at a place: the file itself, or what stands in it."""
+    key = (*at, PARALLEL_RUN_CONFIG)
+    config = _at(value, key)
+    if isinstance(config, str):
+        yield LocalPath(key, config, "parallel_run_config")
+    elif isinstance(config, Mapping):
+        if config.get("source_directory") is None:
+            yield LocalPath((*key, "source_directory"), ".")
+        yield from _paths(value, (*key, "source_directory"))
+        yield from _environment_paths(value, (*key, "environment"))
+
+
 def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     for key in (("create_job",), ("create_job", "job")):
         found = _at(value, key)
         if isinstance(found, str) and is_local(found):
             yield LocalPath(key, found, "document")
+        elif isinstance(found, Mapping) and {"jobs", "component"} & found.keys():
+            yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
     yield from _paths(value, ("trigger", "path"))
+    if {"jobs", "component"} & set(_names_in(value, ("create_job",))):
+        return  # a pipeline in place, whose inputs and outputs were its own
     for name in ("inputs", "outputs"):
-        for port in _at(value, ("create_job", name)) or ():
-            for found in _paths(value, ("create_job", name, port, "path")):
-                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
-                    yield found
+        for port in _names_in(value, ("create_job", name)):
+            for place in _paths(value, ("create_job", name, port, "path")):
+                if not place.path.startswith("{{") and ("@" not in place.path or "/" in place.path):
+                    yield place
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
@@ -606,6 +633,19 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
         else:
             left = str(step)
     return tuple(key), left
+
+
+def _as_written(value: Any, key: Key) -> Key:
+    """A key of a pipeline whose components are taken apart, as the key that its document has."""
+    found: list[str | int] = []
+    for step in key:
+        inner = value.get("component") if isinstance(value, Mapping) else None
+        if isinstance(inner, Mapping) and step not in value and step in inner:
+            found.append("component")
+            value = inner
+        found.append(step)
+        value = _at(value, (step,))
+    return tuple(found)
 
 
 def _refusal(name: str, problems: list[dict[str, Any]]) -> InvalidEntityError:

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
+from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_deployment
 
 
 class EndpointDefaults(Part):
@@ -194,12 +195,14 @@ class BatchDeployment(Entity):
     resources: ResourceConfiguration = Field(default_factory=ResourceConfiguration)
     settings: DeploymentSettings = Field(default_factory=DeploymentSettings)
     batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
+    parallel_run_config: ParallelRunConfig | None = Field(default=None, exclude=True)
+    """Other keys in the words of SDK v1. Read, and never kept."""
     provisioning_state: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _one_form(cls, value: object) -> object:
-        return _normal_deployment(value) if isinstance(value, Mapping) else value
+        return _normal_deployment(as_deployment(value)) if isinstance(value, Mapping) else value
 
     @field_validator("environment_variables", mode="before")
     @classmethod

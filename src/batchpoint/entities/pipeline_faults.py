@@ -71,6 +71,24 @@ def faults_of(pipeline: Pipeline) -> list[Fault]:
     return [*_input_faults(pipeline), *_scope_faults(scope)]
 
 
+def faults_of_component(component: Component) -> list[Fault]:
+    """The same for a pipeline component, whatever it will be given."""
+    given = {
+        name: port if port.optional else port.model_copy(update=_anything(port))
+        for name, port in component.inputs.items()
+    }
+    outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()}
+    found = faults_of(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs))
+    return [fault for fault in found if not fault.place.startswith("inputs.")]
+
+
+def _anything(port: InputPort) -> dict[str, Any]:
+    if port.type in DATA_TYPES:
+        return {"path": port.path or "given"}
+    samples: dict[str, LiteralValue] = {"string": "", "integer": 0, "number": 0.0, "boolean": False}
+    return {"default": samples[port.type] if port.default is None else port.default}
+
+
 def refuse(name: str, faults: Iterable[Fault]) -> None:
     """Raise what was found, if anything was.
 
@@ -147,7 +165,7 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
     elif bound.kind == "step_output":
         yield from _edge_faults(scope, step_name, bound, port, given)
     else:
-        yield f"{bound} is an output. Bind the input to ${{{{parent.inputs.…}}}} or to the output of a step."
+        yield f"{bound} is an output. Bind it to ${{{{parent.inputs.…}}}} or to the output of a step."
 
 
 def _plain_faults(given: LiteralValue | DataBinding, port: InputPort | None) -> Iterator[str]:
@@ -165,6 +183,8 @@ def _edge_faults(
     source = scope.jobs.get(bound.step)
     if source is None:
         yield f"{bound} names no step. {_known(bound.step, set(scope.jobs) - {step_name}, 'steps')}"
+    elif isinstance(source.component, str):
+        return  # it could not be found, and nobody knows what it puts out
     elif bound.name not in source.outputs:
         yield f"step {bound.step} has no output '{bound.name}'. {_known(bound.name, source.outputs, 'outputs')}"
     else:

@@ -21,6 +21,7 @@ from batchpoint.entities.endpoints import (
     ScoringOptions,
 )
 from batchpoint.entities.jobs import InputType, JobStatus, LiteralValue, OutputType
+from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_step
 
 StepName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]{0,254}$")]
 """Lower letters, digits and underscores; the first is no digit. Source: Azure ML's names of pipeline nodes."""
@@ -175,6 +176,13 @@ class ParallelStep(_Step):
     identity: dict[str, Any] | None = None
     task: ParallelTask | None = None
     batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
+    parallel_run_config: ParallelRunConfig | None = Field(default=None, exclude=True)
+    """Other keys in the words of SDK v1. Read, and never kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_words_of_today(cls, value: object) -> object:
+        return as_step(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _type_is_written(self) -> ParallelStep:
@@ -255,7 +263,14 @@ class Component(Asset):
     logging_level: LoggingLevel = "info"
     task: ParallelTask | None = None
     batchpoint: ScoringOptions = Field(default_factory=ScoringOptions)
+    parallel_run_config: ParallelRunConfig | None = Field(default=None, exclude=True)
+    """Other keys in the words of SDK v1. Read, and never kept."""
     jobs: dict[StepName, Step] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_words_of_today(cls, value: object) -> object:
+        return as_step(value, is_component=True) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> Component:

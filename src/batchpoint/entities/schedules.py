@@ -55,7 +55,7 @@ class ScheduledInvoke(InvokeRequest):
 class ScheduledJob(Part):
     """A job like another one, or as it is written here. Every text in it may hold placeholders."""
 
-    type: Literal["pipeline", "command", "scoring"] | None = None
+    type: Literal["pipeline", "scoring"] | None = None
     """None: that of the job which ``job`` names."""
     job: str | dict[str, Any]
     """``azureml:<job>``, the job to do again; or a job's YAML in place."""
@@ -87,7 +87,8 @@ CreateJob = Annotated[
 ]
 
 
-def _path(given: Any) -> str | None:
+def path_of(given: Any) -> str | None:
+    """The path of an input, in whichever form; None for one that has none."""
     return given.path if isinstance(given, Input) else given.get("path") if isinstance(given, Mapping) else None
 
 
@@ -98,8 +99,8 @@ class ScheduleOptions(Part):
     """Times that passed while no server ran: left out; made up for by one job whose window covers them all; or by one
     job each (the latest 100)."""
     overlap: Literal["allow", "queue", "skip"] = "allow"
-    """When an earlier job of the schedule is not finished: start another one; let one time wait for its end; or leave
-    the time out. New files always wait unless ``allow``."""
+    """When an earlier job of the schedule is not finished: start another one; let the time wait for its turn; or leave
+    it out. New files always wait unless ``allow``."""
     late_seconds: float = Field(default=300.0, ge=0)
     """A time counts as missed when nothing could be started for so long."""
 
@@ -125,7 +126,7 @@ class Schedule(Entity):
         """``azureml:<job>`` alone, and a pipeline that is written in place without a key of its own."""
         if isinstance(value, str):
             return {"job": value}
-        if isinstance(value, Mapping) and "jobs" in value and "job" not in value:
+        if isinstance(value, Mapping) and "job" not in value and {"jobs", "component"} & value.keys():
             return {"type": value.get("type", "pipeline"), "job": dict(value)}
         return value
 
@@ -133,7 +134,7 @@ class Schedule(Entity):
     def _reads_what_it_fires_for(self) -> Schedule:
         """New files go to the input whose path is ``{{files}}``; an invoke without inputs takes them as its one."""
         inputs = self.create_job.inputs
-        takers = [name for name, given in inputs.items() if _path(given) == FILES]
+        takers = [name for name, given in inputs.items() if path_of(given) == FILES]
         if not isinstance(self.trigger, FileTrigger):
             if takers:
                 message = f"{FILES} is known only with a trigger of type 'file'"
@@ -159,8 +160,9 @@ class Schedule(Entity):
 
     @property
     def anchor(self) -> datetime:
-        """When its trigger was given."""
-        return self.anchored_at or datetime.now(UTC)
+        """When its trigger was given: known of every schedule that is stored."""
+        assert self.anchored_at is not None, "the server says when the trigger was given"
+        return self.anchored_at
 
     def next_time(self, after: datetime) -> datetime | None:
         """When it fires first after ``after``; for files, when they are looked for."""

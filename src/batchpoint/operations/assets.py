@@ -21,7 +21,7 @@ from batchpoint.content import NEVER_CODE, hash_content, upload_path, walk
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
 from batchpoint.entities.components import definition
-from batchpoint.entities.pipeline_faults import refuse
+from batchpoint.entities.pipeline_faults import faults_of_component, refuse
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
 from batchpoint.errors import DatastoreError, InvalidEntityError
@@ -218,7 +218,8 @@ class Assets:
         if isinstance(asset, Component):
             resolver = PipelineResolver(self._registry, self, self._places, by=by, register=True)
             component = resolver.resolve_component(asset)
-            refuse(f"Component {asset.name}", resolver.faults)
+            faults = [*resolver.faults, *(faults_of_component(component) if component.type == "pipeline" else ())]
+            refuse(f"Component {asset.name}", faults)
             return component, _hash_text(json.dumps(definition(component), sort_keys=True))
         if isinstance(asset, Environment):
             asset = _with_requirements(asset)

@@ -46,7 +46,7 @@ class PipelineDeployments:
         if isinstance(source, Pipeline):
             settings = source.settings.model_copy(update=settings.model_dump(exclude_unset=True))
         assert source is not None, "the entity has one of the two"
-        component = registered_pipeline(self._assets, source, name, by=by)
+        component = registered_pipeline(self._assets, self._pipelines, source, name, by=by)
         return deployment.model_copy(
             update={
                 "component": f"azureml:{component.reference}",
@@ -118,7 +118,7 @@ class PublishedPipelines:
         if request.job is not None:
             source = self._pipelines.from_job(request.job.removeprefix("azureml:"))
         assert source is not None, "the entity has one of the three"
-        component = registered_pipeline(self._assets, source, request.name, by=by)
+        component = registered_pipeline(self._assets, self._pipelines, source, request.name, by=by)
         own = source.settings if isinstance(source, Pipeline) else PipelineSettings()
         published = PublishedPipeline(
             name=request.name,
@@ -185,7 +185,7 @@ class PublishedPipelines:
 
 
 def registered_pipeline(
-    assets: Assets, source: str | Component | Pipeline, name: str, *, by: str | None = None
+    assets: Assets, pipelines: Pipelines, source: str | Component | Pipeline, name: str, *, by: str | None = None
 ) -> Component:
     """The registered pipeline component that ``source`` is, refers to, or becomes under ``name``.
 
@@ -196,7 +196,7 @@ def registered_pipeline(
     if isinstance(source, str):
         component = cast("Component", assets.resolve("component", source))
     else:
-        declared = source if isinstance(source, Component) else as_component(source, name)
+        declared = source if isinstance(source, Component) else as_component(pipelines.with_inputs(source), name)
         component = cast("Component", assets.register_unless_known("component", declared, by=by))
     if component.type != "pipeline":
         raise InvalidEntityError(

@@ -17,6 +17,7 @@ from batchpoint.entities.bindings import binding_of
 from batchpoint.entities.components import (
     DATA_TYPES,
     STEP_KINDS,
+    as_steps,
     expanded,
     given_value,
     input_port,
@@ -84,9 +85,9 @@ class PipelineResolver:
             self._look(place, self._registry.resources.get, "datastore", datastore.removeprefix("azureml:"))
         for name, output in pipeline.outputs.items():
             self._look(f"outputs.{name}", self._output, output.path)
+        declared = as_steps(pipeline.model_copy(update=changes)).inputs
         changes["inputs"] = {
-            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given
-            for name, given in pipeline.inputs.items()
+            name: self._look(f"inputs.{name}", self._pipeline_input, given) or given for name, given in declared.items()
         }
         changes["jobs"] = self._steps(pipeline.jobs, "jobs")
         return pipeline.model_copy(update=changes)
@@ -118,7 +119,7 @@ class PipelineResolver:
         if step.compute is not None:
             instances = 1 if isinstance(whole, PipelineStep) else whole.resources.instance_count
             self._look(f"{at}.compute", self._compute, step.compute, instances)
-        changes["inputs"] = {name: self._input(step, name, f"{at}.inputs.{name}") for name in step.inputs}
+        changes["inputs"] = {name: self._input(whole, name, f"{at}.inputs.{name}") for name in whole.inputs}
         for name, output in step.outputs.items():
             self._look(f"{at}.outputs.{name}", self._output, output_path(output))
         step = step.model_copy(update=changes)
@@ -204,6 +205,11 @@ class PipelineResolver:
         if (reference := asset_reference(code)) is not None:
             found = cast("Code", self._assets.resolve("code", reference))
             return self._assets.local_path(found), f"azureml:{found.reference}"
+        if code.startswith("azureml://"):  # uploaded by a client whose files this machine does not share
+            if not self._register:
+                return self._assets.local_path(Code(name="code", version="1", path=code)), code
+            registered = self._assets.register_code(code, by=self._by)
+            return self._assets.local_path(registered), f"azureml:{registered.reference}"
         folder = Path(code.removeprefix("file://").removeprefix("file:")).expanduser()
         if "://" in code or not folder.is_absolute():
             raise InvalidEntityError(f"{code!r} is no absolute path of a folder, and no azureml:<code>:<version>.")

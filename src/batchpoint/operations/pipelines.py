@@ -100,16 +100,7 @@ class Pipelines:
                 "published_pipeline": published_pipeline,
             }
         )
-        try:
-            stored, _ = self._registry.jobs.enqueue(job, idempotency_key=idempotency_key, request_hash=request_hash)
-        except AlreadyExistsError:
-            # The same request may have come in twice at once, and the other one's job has the name by now.
-            again = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
-            if again is None:
-                raise
-            return again
-        self._wake.set()
-        return stored
+        return self._enqueue(job, idempotency_key, request_hash)
 
     def from_job(self, name: str) -> Pipeline:
         """The pipeline that a job ran, to be started again or deployed: as it was resolved then, without its name.
@@ -174,6 +165,18 @@ class Pipelines:
             raise ConflictError(f"Job {job.name} completed: there is nothing to resume. Start the pipeline again.")
         again = resumed(job, job_name or _new_name(), by)
         stored, _ = self._registry.jobs.enqueue(again)
+        self._wake.set()
+        return stored
+
+    def _enqueue(self, job: Job, idempotency_key: str | None, request_hash: str) -> Job:
+        try:
+            stored, _ = self._registry.jobs.enqueue(job, idempotency_key=idempotency_key, request_hash=request_hash)
+        except AlreadyExistsError:
+            # The same request may have come in twice at once, and the other one's job has the name by now.
+            again = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
+            if again is None:
+                raise
+            return again
         self._wake.set()
         return stored
 

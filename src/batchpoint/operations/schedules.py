@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from batchpoint.entities.base import Part
-from batchpoint.entities.jobs import Input, InvokeRequest, Job
+from batchpoint.entities.documents import read_body
+from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import Pipeline, PipelineSettings
 from batchpoint.entities.schedules import (
     FILES,
-    DueTime,
     RunOutcome,
     Schedule,
     ScheduledInvoke,
@@ -21,11 +23,13 @@ from batchpoint.entities.schedules import (
     ScheduleRun,
     Tick,
     filled,
+    path_of,
 )
 from batchpoint.entities.triggers import CronTrigger, FileTrigger, TimeTrigger, fire_times
 from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.endpoints import Endpoints
+from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
@@ -63,12 +67,14 @@ class Schedules:
         self,
         registry: Registry,
         endpoints: Endpoints,
+        pipelines: Pipelines,
         assets: Assets,
         places: Places,
         schedule_changed: threading.Event,
     ) -> None:
         self._registry = registry
         self._endpoints = endpoints
+        self._pipelines = pipelines
         self._assets = assets
         self._places = places
         self._schedule_changed = schedule_changed
@@ -159,14 +165,11 @@ class Schedules:
             BatchpointError: the job could not be started; the run says so too.
         """
         schedule = self.get(name)
-        now = self._registry.now()
         if isinstance(schedule.trigger, FileTrigger):
-            run: ScheduleRun | None = self._take_files_now(schedule, schedule.trigger)
+            run = self._take_files_now(schedule, schedule.trigger)
         else:
-            due = DueTime(now, schedule.window_start(now), RunOutcome.PENDING)
-            run = self._registry.schedules.record(name, "manual", due)
-        if run is None:
-            raise ConflictError(f"Schedule {name} was triggered in this very moment already. Trigger it again.")
+            window_start = schedule.window_start(self._registry.now())
+            run = self._registry.schedules.record_manual(name, window_start)
         try:
             job = self._submit(schedule, run, by=by)
         except BatchpointError as error:
@@ -228,7 +231,7 @@ class Schedules:
         assert isinstance(trigger, FileTrigger)
         following = self._registry.now() + timedelta(seconds=trigger.poll_seconds)
         try:
-            seen = self._seen(trigger)
+            seen, most = self._seen(trigger), self._most_files(schedule)
         except BatchpointError as error:
             self._registry.schedules.record_failure(schedule.name, error.message)
             self._registry.schedules.look_again(schedule.name, until, following)
@@ -242,7 +245,7 @@ class Schedules:
             until=until,
             settle_seconds=trigger.settle_seconds,
             next_look_at=following,
-            most=MOST_FILES,
+            most=most,
         )
 
     def _find(self, name: str) -> Schedule | None:
@@ -253,36 +256,61 @@ class Schedules:
 
     def _check_job(self, schedule: Schedule, at: datetime) -> None:
         """Look whether what the job refers to is there, as far as that does not depend on the time."""
+        tick = Tick(schedule.name, at, schedule.window_start(at), at, "job", schedule.trigger)
         plan = schedule.create_job
-        if isinstance(plan, ScheduledJob):
-            self._check_job_to_repeat(plan)
-        else:
+        if isinstance(plan, ScheduledInvoke):
             endpoint = self._endpoints.get(plan.endpoint_name)
             self._endpoints.deployment_for(endpoint.name, plan.deployment_name)
-        tick = Tick(schedule.name, at, schedule.window_start(at), at, "job", schedule.trigger)
-        places = [given for given in plan.inputs.values() if isinstance(given, Input) and given.path != FILES]
-        for given in places:
-            for path in (given.path, *given.paths):
-                if path == filled(path, tick) and asset_reference(path) is not None:
-                    self._assets.resolve("data", path)
-                elif asset_reference(str(filled(path, tick))) is None:
-                    self._places.resolve(filled(path, tick))
-        for output in plan.outputs.values():
-            place = output.get("path") if isinstance(output, dict) else output.path
-            if place is not None:
-                self._places.resolve(filled(place, tick))
+        elif self._repeats_an_invoke(plan):
+            self._repeated(plan, {"inputs": {}})
+        else:
+            self._check_pipeline(schedule, plan, tick)
+        for path in _paths_of(plan):
+            now = filled(path, tick)
+            if path == now and asset_reference(path) is not None:
+                self._assets.resolve("data", path)
+            elif asset_reference(now) is None:
+                self._places.resolve(now)
 
-    def _check_job_to_repeat(self, plan: ScheduledJob) -> None:
+    def _check_pipeline(self, schedule: Schedule, plan: ScheduledJob, tick: Tick) -> None:
+        """Raise what is wrong with a pipeline, but for data of another time, which need not be there yet."""
+        files = Input(path=schedule.trigger.path) if isinstance(schedule.trigger, FileTrigger) else None
+        given = _with_files(_filled_in(plan, tick), files).inputs
+        of_another_time = {f"inputs.{name}" for name, port in plan.inputs.items() if given[name] != port}
+        pipeline = self._pipeline(plan.model_copy(update={"inputs": given}))
+        try:
+            self._pipelines.validate(pipeline)
+        except InvalidEntityError as refused:
+            problems = [each for each in refused.details["problems"] if each["place"] not in of_another_time]
+            if problems:
+                lines = [f"{each['place']}: {each['message']}" for each in problems]
+                message = "\n  ".join([f"The pipeline of schedule {schedule.name} is not valid:", *lines])
+                raise InvalidEntityError(message, problems=problems) from None
+
+    def _repeats_an_invoke(self, plan: ScheduledJob) -> bool:
+        """Whether ``plan`` names the job of a model deployment, and no pipeline.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidEntityError: the job is not of the type that the plan says, or a step of a pipeline.
+        """
         if plan.job_name is None:
-            raise InvalidEntityError(_NO_PIPELINES)
+            return False
         job = self._registry.jobs.get(plan.job_name)
-        if job.type != "scoring" or job.endpoint_name is None:
-            raise InvalidEntityError(_NO_PIPELINES)
-        if plan.type not in (None, "scoring"):
+        if plan.type not in (None, job.type):
             message = f"create_job says that job {job.name} is of type {plan.type}, but it is of type {job.type}."
             raise InvalidEntityError(message)
-        if plan.settings:
-            raise InvalidEntityError(f"'settings' are those of a pipeline, and {job.name} is a job of an endpoint.")
+        if job.type == "scoring" and job.endpoint_name is not None and job.parent_job_name is None:
+            if plan.settings:
+                message = (
+                    f"'settings' are those of a pipeline, and {job.name} is a job of endpoint {job.endpoint_name}."
+                )
+                raise InvalidEntityError(message)
+            return True
+        if job.type != "pipeline":
+            message = f"Job {job.name} is a step of a pipeline. Name the job of an endpoint, or of the whole pipeline."
+            raise InvalidEntityError(message)
+        return False
 
     def _is_started(self, run: ScheduleRun) -> bool:
         """Whether a job was made for a run already; if so that is written down."""
@@ -320,15 +348,21 @@ class Schedules:
         """The job of a run. The one place where a schedule makes jobs."""
         job_name = self._job_name(run)
         tick = Tick(schedule.name, run.fire_at, run.window_start, run.window_end, job_name, schedule.trigger)
-        plan = _filled_in(schedule.create_job, tick)
         files = self._taken(schedule, run) if isinstance(schedule.trigger, FileTrigger) else None
-        inputs = {key: files if files and _is_files(given) else given for key, given in plan.inputs.items()}
-        given = {
-            "inputs": inputs,
-            "job_name": job_name,
-            "experiment_name": plan.experiment_name or schedule.name,
-            "tags": {"schedule": schedule.name, **plan.tags},
-        }
+        plan = _with_files(_filled_in(schedule.create_job, tick), files)
+        experiment_name = plan.experiment_name or schedule.name
+        tags = {"schedule": schedule.name, **plan.tags}
+        if isinstance(plan, ScheduledJob) and not self._repeats_an_invoke(plan):
+            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
+            pipeline = self._pipeline(plan)
+            return self._pipelines.submit(
+                pipeline.model_copy(update={**named, "tags": {**pipeline.tags, **tags}}),
+                idempotency_key=run.idempotency_key,
+                schedule_name=schedule.name,
+                trigger_time=run.fire_at,
+                by=by,
+            )
+        given = {"inputs": plan.inputs, "job_name": job_name, "experiment_name": experiment_name, "tags": tags}
         if isinstance(plan, ScheduledInvoke):
             endpoint_name, request = plan.endpoint_name, plan.request().model_copy(update=given)
         else:
@@ -339,7 +373,6 @@ class Schedules:
 
     def _repeated(self, plan: ScheduledJob, given: dict[str, Any]) -> tuple[str, InvokeRequest]:
         """An earlier job of an endpoint as an invoke; it writes to a place of its own."""
-        self._check_job_to_repeat(plan)
         job = self._registry.jobs.get(plan.job_name or "")
         request = InvokeRequest(
             deployment_name=job.deployment_name,
@@ -349,6 +382,26 @@ class Schedules:
         )
         inputs = {**job.inputs, **{key: _as_input(value) for key, value in given["inputs"].items()}}
         return job.endpoint_name or "", request.model_copy(update={**given, "inputs": inputs})
+
+    def _pipeline(self, plan: ScheduledJob) -> Pipeline:
+        """The pipeline that is to be run, with the inputs, outputs and settings of the schedule.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidEntityError: it is no pipeline, or has no such input or output.
+        """
+        if plan.job_name is not None:
+            pipeline = self._pipelines.from_job(plan.job_name)
+        else:
+            pipeline = read_body(Pipeline, plan.job, name="create_job.job")
+        data = {name: _as_input(given) for name, given in plan.inputs.items() if isinstance(given, dict | Input)}
+        return self._pipelines.with_inputs(
+            pipeline,
+            inputs=data,
+            literals={name: given for name, given in plan.inputs.items() if name not in data},
+            outputs={name: read_body(Output, _mapping(given), name=name) for name, given in plan.outputs.items()},
+            settings=read_body(PipelineSettings, plan.settings, name="settings") if plan.settings else None,
+        )
 
     def _job_name(self, run: ScheduleRun) -> str:
         """``<schedule>-YYYYMMDDThhmmssZ``, as on Azure ML; with the run's number where that is taken."""
@@ -388,6 +441,14 @@ class Schedules:
                 found.append(SeenFile(file.path, file.fingerprint))
         return found
 
+    def _most_files(self, schedule: Schedule) -> int:
+        """How many files one job may be for: an input of a pipeline is one file."""
+        plan = schedule.create_job
+        if isinstance(plan, ScheduledInvoke):
+            asked = self._endpoints.deployment_for(plan.endpoint_name, plan.deployment_name)
+            return 1 if isinstance(asked, PipelineDeployment) else MOST_FILES
+        return MOST_FILES if self._repeats_an_invoke(plan) else 1
+
     def _take_files_now(self, schedule: Schedule, trigger: FileTrigger) -> ScheduleRun:
         self._registry.schedules.free_failed_files(schedule.name)
         run = self._registry.schedules.take_files(
@@ -396,7 +457,7 @@ class Schedules:
             until=None,
             settle_seconds=0,
             next_look_at=None,
-            most=MOST_FILES,
+            most=self._most_files(schedule),
             cause="manual",
         )
         if run is None:
@@ -414,10 +475,18 @@ class Schedules:
         return Input(path=paths[0], paths=paths[1:])
 
 
-_NO_PIPELINES = (
-    "create_job can be an invoke of an endpoint ({type: invoke, endpoint_name: …}), or azureml:<job> of an endpoint's "
-    "job; pipelines cannot be scheduled."
-)
+def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:
+    """The places that a plan reads and writes, new files apart."""
+    ports = [*plan.inputs.values(), *plan.outputs.values()]
+    parts = [port if isinstance(port, Input | Output) else _mapping(port) for port in ports]
+    parts = [part for part in parts if not (isinstance(part, Input) and part.query)]  # a database, asked when it is due
+    paths = [part.get("path") if isinstance(part, dict) else part.path for part in parts]
+    more = [path for part in parts if isinstance(part, Input) for path in part.paths]
+    return [path for path in [*paths, *more] if isinstance(path, str) and path != FILES]
+
+
+def _mapping(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {}
 
 
 def _filled_in(plan: ScheduledInvoke | ScheduledJob, tick: Tick) -> ScheduledInvoke | ScheduledJob:
@@ -428,9 +497,12 @@ def _filled_in(plan: ScheduledInvoke | ScheduledJob, tick: Tick) -> ScheduledInv
         raise InvalidEntityError(message) from None
 
 
-def _is_files(given: Any) -> bool:
-    path = given.path if isinstance(given, Input) else given.get("path") if isinstance(given, dict) else None
-    return bool(path == FILES)
+def _with_files(plan: ScheduledInvoke | ScheduledJob, files: Input | None) -> ScheduledInvoke | ScheduledJob:
+    """The plan with the new files in the inputs that ask for them."""
+    if files is None:
+        return plan
+    inputs = {name: files if path_of(given) == FILES else given for name, given in plan.inputs.items()}
+    return plan.model_copy(update={"inputs": inputs})
 
 
 def _as_input(given: Any) -> Input:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from batchpoint.entities.assets import Code, Environment
 from batchpoint.entities.bindings import binding_of, substituted, without_unset
-from batchpoint.entities.components import expanded, output_path, output_type
+from batchpoint.entities.components import expanded, input_port, output_path, output_type
 from batchpoint.entities.jobs import Input, Job, JobStatus, LiteralValue, Output, Reason
 from batchpoint.entities.pipelines import (
     CommandStep,
@@ -78,29 +78,16 @@ class StepJobs:
         pipeline = Pipeline.model_validate(parent.pipeline)
         step = expanded(pipeline.jobs[step_name])
         given = _bound_inputs(step, parent, earlier)
-        inputs = {name: self._found(value) for name, value in given.items() if isinstance(value, Input)}
-        literals = {name: value for name, value in given.items() if not isinstance(value, Input)}
-        name = job_name or step_job_name(parent.name, step_name)
-        outputs = _outputs(step, pipeline, parent, name)
-        job = Job(
-            name=name,
-            type=_TYPES[step.type],
-            display_name=step.display_name or step_name,
-            description=step.description,
-            tags=step.tags,
-            properties=step.properties,
-            created_by=parent.created_by,
-            experiment_name=parent.experiment_name,
-            parent_job_name=parent.name,
-            step_name=step_name,
-            inputs=inputs,
-            literals=literals,
-            outputs=outputs,
-        )
+        job = _draft(parent, step_name, step, job_name or step_job_name(parent.name, step_name))
+        job.inputs = {name: self._found(value) for name, value in given.items() if isinstance(value, Input)}
+        job.literals = {name: value for name, value in given.items() if not isinstance(value, Input)}
+        job.outputs = _outputs(step, pipeline, parent, job.name)
         job = _with_work(job, _closed(step, job, pipeline), pipeline)
+        if step.is_deterministic is not False and not pipeline.settings.force_rerun:
+            job = job.model_copy(update={"reuse_hash": self._reuse_hash(job, step, pipeline, given)})
         if before is not None and (again := self._resumed(job, before)) is not None:
             return again
-        return self._reused(job, step, pipeline, given)
+        return self._reused(job)
 
     def remember_outputs(self, job: Job) -> None:
         """Note what the outputs of a completed job look like now, so that a change of them is noticed later."""
@@ -131,14 +118,9 @@ class StepJobs:
             return StepJob(job.model_copy(update={"retry_of": before.name, "outputs": outputs}), None)
         return None
 
-    def _reused(self, job: Job, step: Step, pipeline: Pipeline, given: Mapping[str, Input | LiteralValue]) -> StepJob:
+    def _reused(self, job: Job) -> StepJob:
         """The job, or what an earlier one with the same work has put out already."""
-        deterministic = step.is_deterministic is not False and not pipeline.settings.force_rerun
-        digest = self._reuse_hash(job, step, pipeline, given) if deterministic else None
-        if digest is None:
-            return StepJob(job, None)
-        job = job.model_copy(update={"reuse_hash": digest})
-        for candidate in self._registry.jobs.find_reusable(digest):
+        for candidate in self._registry.jobs.find_reusable(job.reuse_hash) if job.reuse_hash else ():
             if FINGERPRINT in candidate.properties and self._is_untouched(candidate):
                 return self._taken_over(job, candidate)
         return StepJob(job, None)
@@ -154,6 +136,7 @@ class StepJobs:
         changes = {
             "outputs": outputs,
             "receipt": source.receipt,
+            "progress": source.progress,
             "folder": source.folder,
             "reuse_hash": source.reuse_hash,
             "reused_job_name": source.reused_job_name or source.name,
@@ -295,6 +278,22 @@ _TYPES: dict[str, Literal["command", "scoring", "pipeline"]] = {
 }
 
 
+def _draft(parent: Job, step_name: str, step: Step, name: str) -> Job:
+    """The job without what it reads, writes and does."""
+    return Job(
+        name=name,
+        type=_TYPES[step.type],
+        display_name=step.display_name or step_name,
+        description=step.description,
+        tags=step.tags,
+        properties=step.properties,
+        created_by=parent.created_by,
+        experiment_name=parent.experiment_name,
+        parent_job_name=parent.name,
+        step_name=step_name,
+    )
+
+
 def _bound_inputs(step: Step, parent: Job, earlier: Mapping[str, Job]) -> dict[str, Input | LiteralValue]:
     """What a step is given, bindings replaced by what they stand for; without what was not given to the pipeline."""
     found: dict[str, Input | LiteralValue] = {}
@@ -309,6 +308,8 @@ def _bound_inputs(step: Step, parent: Job, earlier: Mapping[str, Job]) -> dict[s
             found[name] = parent.inputs[bound.name]
         elif bound.name in parent.literals:
             found[name] = parent.literals[bound.name]
+        elif (port := input_port(step, name)) is not None and port.default is not None:
+            found[name] = port.default
     return found
 
 
@@ -339,9 +340,9 @@ def _closed(step: Step, job: Job, pipeline: Pipeline) -> Step:
     given = {*job.inputs, *job.literals}
     inputs: dict[str, LiteralValue | DataBinding] = {**job.literals}
     for name, data in job.inputs.items():
-        before = step.inputs[name]
-        mode = before.mode if isinstance(before, DataBinding) else None
-        inputs[name] = DataBinding(type=data.type, path=data.path, mode=mode)
+        before, port = step.inputs[name], input_port(step, name)
+        own = before.mode if isinstance(before, DataBinding) else None
+        inputs[name] = DataBinding(type=data.type, path=data.path, mode=own or (port.mode if port else None))
     outputs: dict[str, str | OutputBinding] = {
         name: OutputBinding(type=output.type, path=output.path) for name, output in job.outputs.items()
     }

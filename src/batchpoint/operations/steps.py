@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from batchpoint.entities.endpoints import (
     BatchDeployment,
     CodeConfiguration,
@@ -57,19 +59,10 @@ def deployment_of(step: ParallelStep, *, name: str, cores: int, input_type: Inpu
     if task is None:
         raise InvalidEntityError(f"Step {name} of type parallel has no task. Give it one, or a component.")
     arguments = _read_arguments(task, step.inputs)
-    sizes = _mini_batch_size(step, name, is_table=input_type == "mltable")
-    settings = DeploymentSettings(
-        max_concurrency_per_instance=step.max_concurrency_per_instance or max(1, cores),
-        error_threshold=step.error_threshold,
-        retry_settings=step.retry_settings,
-        logging_level=step.logging_level,
-        output_action="append_row" if task.append_row_to else "summary_only",
-        output_file_name=_rows_file(step),
-        **sizes.settings,
+    settings, options = _settings_and_options(
+        step, task, _mini_batch_size(step, name, is_table=input_type == "mltable")
     )
-    options = step.batchpoint.model_dump(exclude_unset=True) | sizes.options
-    if "mini_batch_error_threshold" in step.model_fields_set:
-        options["mini_batch_error_threshold"] = step.mini_batch_error_threshold
+    settings = settings.model_copy(update={"max_concurrency_per_instance": step.max_concurrency_per_instance or cores})
     deployment = BatchDeployment(
         name=_deployment_name(name),
         endpoint_name="pipeline",
@@ -82,7 +75,7 @@ def deployment_of(step: ParallelStep, *, name: str, cores: int, input_type: Inpu
         compute=step.compute,
         resources=step.resources,
         settings=settings,
-        batchpoint=ScoringOptions.model_validate(options),
+        batchpoint=options,
     )
     return _obeying(deployment, arguments)
 
@@ -169,7 +162,7 @@ def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
     if not text:
         return _Size({} if is_table else {"mini_batch_size": 1}, {})
     size = size_in_bytes(text)
-    if size is None and is_table and text.isdecimal():
+    if size is None and is_table and text.isdecimal() and step.batchpoint.mini_batch_bytes is None:
         size = int(text)
     if size is not None:
         return _Size({}, {"split": "bytes", "mini_batch_bytes": size})
@@ -179,6 +172,23 @@ def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
             "size, such as 100kb or 10mb."
         )
     return _Size({"mini_batch_size": int(text)}, {})
+
+
+def _settings_and_options(
+    step: ParallelStep, task: ParallelTask, sizes: _Size
+) -> tuple[DeploymentSettings, ScoringOptions]:
+    settings = DeploymentSettings(
+        error_threshold=step.error_threshold,
+        retry_settings=step.retry_settings,
+        logging_level=step.logging_level,
+        output_action="append_row" if task.append_row_to else "summary_only",
+        output_file_name=_rows_file(step),
+        **sizes.settings,
+    )
+    options = step.batchpoint.model_dump(exclude_unset=True) | sizes.options
+    if "mini_batch_error_threshold" in step.model_fields_set:
+        options["mini_batch_error_threshold"] = step.mini_batch_error_threshold
+    return settings, ScoringOptions.model_validate(options)
 
 
 def _rows_file(step: ParallelStep) -> str:
@@ -287,10 +297,14 @@ def _obeying(deployment: BatchDeployment, arguments: _Arguments) -> BatchDeploym
     options = body["batchpoint"] | arguments.options
     if arguments.script:
         options["program_arguments"] = [*arguments.script, *deployment.batchpoint.program_arguments]
-    changes = {
-        "settings": DeploymentSettings.model_validate(settings),
-        "batchpoint": ScoringOptions.model_validate(options),
-    }
+    try:
+        changes = {
+            "settings": DeploymentSettings.model_validate(settings),
+            "batchpoint": ScoringOptions.model_validate(options),
+        }
+    except ValidationError as refused:
+        first = refused.errors()[0]
+        raise InvalidEntityError(f"program_arguments: {first['loc'][-1]}: {first['msg']}.") from None
     return deployment.model_copy(update=changes)
 
 

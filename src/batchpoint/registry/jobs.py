@@ -455,6 +455,7 @@ class Jobs:
             "request_hash": request_hash,
             "queued_at": now,
             "finished_at": now if reason else None,
+            "progress": job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None,
             "body": _body(job),
         }
         row = connection.execute(jobs.insert().values(values).returning(jobs)).one()

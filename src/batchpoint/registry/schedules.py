@@ -229,15 +229,15 @@ class Schedules:
             connection.execute(update(runs).where(runs.c.id == row.id).values(claimed_until=self._claim()))
             return _run(row)
 
-    def record(self, name: str, cause: Cause, due: DueTime) -> ScheduleRun | None:
-        """Write down one time that a schedule fired, claimed by the caller; None when it is written down already.
+    def record_manual(self, name: str, window_start: datetime) -> ScheduleRun:
+        """Write down that somebody asked for a run now, claimed by the caller.
 
         Raises:
             NotFoundError: there is no such schedule.
         """
         with self._database.write() as connection:
             _row(connection, name, lock=True)
-            return self._record(connection, name, cause, due)
+            return self._record_now(connection, name, "manual", window_start=window_start)
 
     def record_failure(self, name: str, message: str) -> None:
         """Write down that files could not be looked for; once for as long as it fails in the same way."""
@@ -247,10 +247,8 @@ class Schedules:
             last = connection.execute(newest).first()
             if last is not None and (last.outcome, last.message) == (str(RunOutcome.FAILED), message[:1024]):
                 return
-            now = self._now()
-            run = self._record(connection, name, "files", DueTime(now, now, RunOutcome.PENDING, message))
-            if run is not None:
-                self._end(connection, run.id, RunOutcome.FAILED, {"message": message[:1024]})
+            run = self._record_now(connection, name, "files")
+            self._end(connection, run.id, RunOutcome.FAILED, {"message": message[:1024]})
 
     def finish(
         self, run: ScheduleRun, outcome: RunOutcome, *, job_name: str | None = None, message: str | None = None
@@ -306,17 +304,25 @@ class Schedules:
         }
         return _run(connection.execute(runs.insert().values(values).returning(runs)).one())
 
-    def _run_over(self, connection: Connection, name: str, paths: Sequence[str], cause: Cause) -> ScheduleRun | None:
-        now = self._now()
-        run = self._record(connection, name, cause, DueTime(now, now, RunOutcome.PENDING))
-        if run is None:  # two looks in one moment of the clock: the files stay new
-            return None
+    def _run_over(self, connection: Connection, name: str, paths: Sequence[str], cause: Cause) -> ScheduleRun:
+        run = self._record_now(connection, name, cause)
         for start in range(0, len(paths), 500):
             mine = (files.c.schedule_name == name, files.c.path.in_(paths[start : start + 500]))
             connection.execute(update(files).where(*mine).values(run_id=run.id))
-        details = {"window_start": now.isoformat(), "files": len(paths)}
+        details = {"window_start": run.window_start.isoformat(), "files": len(paths)}
         connection.execute(update(runs).where(runs.c.id == run.id).values(details=details))
         return run.model_copy(update={"files": len(paths)})
+
+    def _record_now(
+        self, connection: Connection, name: str, cause: Cause, *, window_start: datetime | None = None
+    ) -> ScheduleRun:
+        """A run of this moment; of two in one moment of the clock, the second counts as a microsecond later."""
+        newest = select(func.max(runs.c.fire_at)).where(runs.c.schedule_name == name, runs.c.cause == cause)
+        last = connection.execute(newest).scalar()
+        at = self._now() if last is None else max(self._now(), last + timedelta(microseconds=1))
+        run = self._record(connection, name, cause, DueTime(at, window_start or at, RunOutcome.PENDING))
+        assert run is not None, "the schedule's row is locked, and the time is free"
+        return run
 
     def _note_file(self, connection: Connection, name: str, file: SeenFile, now: datetime, *, new: bool) -> None:
         values = {"fingerprint": file.fingerprint, "seen_at": now, "run_id": None}

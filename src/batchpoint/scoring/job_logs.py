@@ -232,6 +232,7 @@ def write_outcome(
     receipt: Receipt | None = None,
     outputs: Mapping[str, Any] | None = None,
     notices: list[str] | None = None,
+    models_report: str | None = None,
 ) -> None:
     """Write ``outcome.json`` at once and for good: the run is over."""
     outcome = {
@@ -241,6 +242,8 @@ def write_outcome(
         "outputs": dict(outputs or {}),
         "notices": notices or [],
     }
+    if models_report is not None:
+        outcome["models_report"] = models_report
     _replace(folder / "outcome.json", json.dumps(outcome), durable=True)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from batchpoint.scoring.challenge import Challenge, read_challenge
 from batchpoint.scoring.mini_batches import ErrorInfo
+from batchpoint.scoring.model_outcomes import ModelOutcomes, read_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Part:
     """Names of the columns of the rows, keys first; equal for all parts of a well-behaved script."""
     missing: tuple[int, ...] | None = ()
     """Positions within the mini-batch of the items without a result; None when only their number is known."""
+    models: ModelOutcomes | None = None
+    """Which models scored it, where each key has its own."""
     challenge: Challenge | None = None
     """What the challenger made of the same items."""
 
@@ -73,7 +76,12 @@ class Record:
     parts: tuple[Part, ...] = ()
     failures: tuple[FailedItem, ...] = ()
     files: dict[str, tuple[int, int, int]] = field(default_factory=dict)
-    """For each input file that it touches: items, ok, failed."""
+    """For each input file that it touches: items, ok, failed. The others were skipped."""
+
+    @property
+    def skipped(self) -> int:
+        """Items left out on purpose, neither ok nor failed."""
+        return sum(part.models.skipped_items for part in self.parts if part.models is not None)
 
 
 def as_seen_from_elsewhere(record: Record, folder: str) -> Record:
@@ -262,7 +270,7 @@ def _to_list(record: Record) -> list[Any]:
     parts = [
         [
             *(p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing),
-            *([p.challenge.as_json()] if p.challenge else ()),
+            *([p.models and p.models.kept(), p.challenge and p.challenge.as_json()] if p.models or p.challenge else ()),
         ]
         for p in record.parts
     ]
@@ -289,7 +297,12 @@ def _from_list(values: list[Any]) -> Record:
 
 
 def _part(*values: Any) -> Part:
-    columns, missing, challenges = values[8], values[9], values[10:]
-    challenge = read_challenge(challenges[0]) if challenges else None
-    missing = None if missing is None else tuple(missing)
-    return replace(Part(*values[:8]), columns=tuple(columns), missing=missing, challenge=challenge)
+    columns, missing = values[8:10]
+    models, challenge = values[10:] or (None, None)
+    return replace(
+        Part(*values[:8]),
+        columns=tuple(columns),
+        missing=None if missing is None else tuple(missing),
+        models=read_outcomes(models),
+        challenge=read_challenge(challenge) if challenge else None,
+    )

@@ -25,7 +25,8 @@ from typing import Any, Protocol
 from batchpoint.errors import EnvironmentBuildError
 from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
-from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch, TableSchema
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
+from batchpoint.scoring.model_outcomes import read_outcomes
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     ChampionDone,
@@ -342,6 +343,7 @@ class LocalEngine:
             "arguments": spec.script.arguments,
             "takes": spec.script.takes,
             "environment_variables": spec.environment_variables,
+            "model_map": {**spec.model_map.model_dump(), "keys": spec.split.partition_keys} if spec.model_map else None,
             "model": {"directory": model.directory, "path": model.path} if model else None,
             "node": state.node,
             "process": state.process,
@@ -420,6 +422,7 @@ class LocalEngine:
                     encoding=message["encoding"],
                     columns=tuple(message["columns"]),
                     seconds=message["seconds"],
+                    models=read_outcomes(message.get("models")),
                     challenge=read_challenge(message["challenge"]) if "challenge" in message else None,
                 )
             )
@@ -556,9 +559,17 @@ def _next_generation(segments: Path) -> int:
     return 1 + max((int(path.name.split("-")[0]) for path in segments.glob("*.rows")), default=0)
 
 
+def _span(span: KeySpan) -> dict[str, Any]:
+    model = span.model
+    place = {"model": model.name, "path": model.path, "type": model.type} if model else {"model": None}
+    return {"key": dict(span.key), "rows": span.rows, **place}
+
+
 def _content(mini_batch: MiniBatch) -> dict[str, Any]:
     """A mini-batch as the worker gets it."""
+    spans = {"spans": [_span(span) for span in mini_batch.spans]} if mini_batch.spans else {}
     return {
+        **spans,
         "mini_batch": mini_batch.index,
         "unit": mini_batch.unit,
         "partition": dict(mini_batch.partition),
@@ -572,6 +583,7 @@ def _content(mini_batch: MiniBatch) -> dict[str, Any]:
                 "length": piece.length,
                 "first_row": piece.first_row,
                 "rows": piece.rows,
+                "numbers": piece.numbers,
             }
             for piece in mini_batch.slices
         ],

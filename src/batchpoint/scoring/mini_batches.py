@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -15,8 +15,11 @@ from typing import Any, Literal
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import BatchpointError, InputError
 from batchpoint.scoring import mltable, tabular
-from batchpoint.scoring.partitions import Partitioner, joined
-from batchpoint.scoring.slices import SAMPLE_ROWS, UnreadableRowsError, is_number
+from batchpoint.scoring.csv_records import SAMPLE_ROWS, UnreadableRowsError, is_number
+from batchpoint.scoring.model_index import KeyModel, ModelIndex
+from batchpoint.scoring.packing import packed
+from batchpoint.scoring.partitions import BLOCK, Partitioner, Values
+from batchpoint.scoring.slices import row_numbers
 from batchpoint.scoring.spec import ScoringSpec, SplitSpec, TableShape
 from batchpoint.scoring.tabular import Format, Head
 from batchpoint.storage.datastores import Stores
@@ -50,6 +53,23 @@ class Slice:
     first_row: int
     """Index, within the file's data rows, of the first row of the slice; counted from 0."""
     rows: int
+    numbers: str | None = None
+    """Path of the numbers that gathered rows have in the file, eight bytes each; ``first_row`` counts in it then."""
+
+    def row_numbers(self, first: int, last: int) -> Sequence[int]:
+        """The numbers in the file of the slice's rows ``first`` to ``last``, counted from 0."""
+        return row_numbers({"first_row": self.first_row, "numbers": self.numbers}, first, last)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpan:
+    """The rows of one key within a mini-batch of a model map, and the model that scores them."""
+
+    key: tuple[tuple[str, str], ...]
+    """Names and values, as text."""
+    model: KeyModel | None
+    """None where the map has no model for the key."""
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,8 @@ class MiniBatch:
     """Its items when the unit is files."""
     slices: tuple[Slice, ...] = ()
     """Its items, in order, when the unit is rows."""
+    spans: tuple[KeySpan, ...] = ()
+    """The keys of its rows, in order, when each has a model of its own."""
     partition: tuple[tuple[str, Any], ...] = ()
     """The partition keys and their values, which all its items share."""
     unreadable: ErrorInfo | None = None
@@ -368,7 +390,10 @@ def _plan_rows(
     later = _chained(first, tables)
     if result.schema is not None:
         _check_keys(result.schema, spec)
-    result.mini_batches = (_rows_by_key if spec.split.partition_keys else _of_rows)(result, later, spec)
+    if spec.split.partition_keys:
+        result.mini_batches = _rows_by_key(result, later, spec, folder)
+    else:
+        result.mini_batches = _of_rows(result, later, spec)
 
 
 def _chained(
@@ -507,31 +532,62 @@ def _check_keys(schema: TableSchema, spec: ScoringSpec) -> None:
         raise InputError(message)
 
 
-def _rows_by_key(result: Plan, tables: Iterator[_Table | _Unreadable], spec: ScoringSpec) -> Iterator[MiniBatch]:
-    """A mini-batch for each combination of keys, in the order of their first rows; then what could not be read."""
+def _rows_by_key(
+    result: Plan, tables: Iterator[_Table | _Unreadable], spec: ScoringSpec, folder: Path
+) -> Iterator[MiniBatch]:
+    """Mini-batches of the rows of each key, in the order of the keys' first rows; then what could not be read."""
     keys, shape = spec.split.partition_keys, spec.table or TableShape()
     schema = result.schema
     types = dict(zip(schema.columns, schema.types, strict=True)) if schema else {}
-    partitioner = Partitioner(keys, types, spec.csv)
-    groups: dict[tuple[Any, ...], list[Slice]] = {}
+    partitioner = Partitioner(keys, types, spec.csv, folder, BLOCK if spec.model_map else None)
     unreadable: list[tuple[InputFile, ErrorInfo]] = []
     window = _Window(shape.skip, shape.take)
     for table in tables:
         result.planned_bytes += table.file.size
         made = _made_of_name(table.file.name, shape) or {}
-        for piece in window.of(_pieces(result, table, spec, LARGEST_SLICE), spec):
+        for piece in window.of(_pieces(result, table, spec, BLOCK), spec):
             if isinstance(piece, ErrorInfo):
                 unreadable.append((table.file, piece))
             elif isinstance(table, _Table):
-                for values, run in partitioner.runs(piece, table.head.columns, made):
-                    joined(groups.setdefault(values, []), run)
+                partitioner.add(piece, table.head.columns, made, table.head.offset)
+    partitioner.close()
     index = 0
-    for values, runs in groups.items():
-        yield MiniBatch(index, "rows", slices=tuple(runs), partition=tuple(zip(keys, values, strict=True)))
+    for mini_batch in (_packed if spec.model_map else _one_for_each_key)(partitioner.groups, spec, folder):
+        yield replace(mini_batch, index=index)
         index += 1
     for file, error in unreadable:
         yield MiniBatch(index, "rows", files=(file,), unreadable=error)
         index += 1
+
+
+def _one_for_each_key(groups: dict[Values, list[Slice]], spec: ScoringSpec, _folder: Path) -> Iterator[MiniBatch]:
+    keys = spec.split.partition_keys
+    for values, runs in groups.items():
+        yield MiniBatch(0, "rows", slices=tuple(runs), partition=tuple(zip(keys, values, strict=True)))
+
+
+def _packed(groups: dict[Values, list[Slice]], spec: ScoringSpec, folder: Path) -> Iterator[MiniBatch]:
+    """Many keys in a mini-batch. What a key has beyond ``BLOCK`` bytes follows in mini-batches of its own."""
+    assert spec.model_map is not None
+    index = ModelIndex.read(folder, spec.model_map, spec.split.partition_keys)
+    pieces = [(values, runs) for values, all_runs in groups.items() for runs in _bounded(all_runs)]
+    sizes = [sum(run.length for run in runs) for _, runs in pieces]
+    for together in packed(sizes):
+        chosen = pieces[together.start : together.stop]
+        spans = [KeySpan(*index.of(values), sum(run.rows for run in runs)) for values, runs in chosen]
+        yield MiniBatch(0, "rows", slices=tuple(run for _, runs in chosen for run in runs), spans=tuple(spans))
+
+
+def _bounded(runs: list[Slice]) -> Iterator[list[Slice]]:
+    part: list[Slice] = []
+    size = 0
+    for run in runs:
+        if part and size + run.length > BLOCK:
+            yield part
+            part, size = [], 0
+        part.append(run)
+        size += run.length
+    yield part
 
 
 @dataclass

@@ -92,9 +92,14 @@ def run(mini_batch: Any) -> Any:
     if _model is None:
         raise RuntimeError("init() has not been called")
     if isinstance(mini_batch, pd.DataFrame):
-        return _as_frame(_model.predict(_rows_for(mini_batch, _model)), mini_batch.index)
-    frames = [_as_frame(_model.predict(image_for(path, _model.signature)), None) for path in mini_batch]
+        return predict_rows(mini_batch, _model)
+    frames = [as_frame(_model.predict(image_for(path, _model.signature)), None) for path in mini_batch]
     return pd.concat(frames, ignore_index=True)
+
+
+def predict_rows(frame: Any, model: LoadedModel) -> Any:
+    """What a model predicts for the rows of a DataFrame, as ``run()`` returns it."""
+    return as_frame(model.predict(_rows_for(frame, model)), frame.index)
 
 
 def enforce(frame: Any, signature: Sequence[dict[str, Any]]) -> Any:
@@ -356,7 +361,7 @@ def _converted(values: Any, wanted: str) -> Any:
 # ------------------------------------------------------------------------------------------------------------- results
 
 
-def _as_frame(result: Any, index: Any) -> Any:
+def as_frame(result: Any, index: Any) -> Any:
     """What ``predict`` returned as a DataFrame whose rows are those of the input."""
     import numpy as np  # noqa: PLC0415 -- the user's own
     import pandas as pd  # noqa: PLC0415 -- the same

@@ -34,6 +34,7 @@ def make_receipt(
         mini-batch was committed twice or contradicts its own parts, or when rows were lost or written twice.
     """
     items, ok, failed, parts_rows = Counter[str](), Counter[str](), Counter[str](), 0
+    reasons: dict[str, str] = {}
     consistent = True
     seen: set[int] = set()
     for record in records:
@@ -44,9 +45,20 @@ def make_receipt(
             items[file] += file_items
             ok[file] += file_ok
             failed[file] += file_failed
+        reasons.update(dict.fromkeys(record.files, _why_skipped(record) or "") if record.skipped else {})
     names = list(dict.fromkeys([*planned, *items]))
-    files = [FileReceipt(file=name, items=planned.get(name, 0), ok=ok[name], failed=failed[name]) for name in names]
-    consistent &= all(file.items == items[file.file] == file.ok + file.failed for file in files)
+    files = [
+        FileReceipt(
+            file=name,
+            items=planned.get(name, 0),
+            ok=ok[name],
+            failed=failed[name],
+            skipped=(rows := items[name] - ok[name] - failed[name]),
+            reason=reasons.get(name) if rows else None,
+        )
+        for name in names
+    ]
+    consistent &= all(file.items == items[file.file] and file.skipped >= 0 for file in files)
     left_out = sum(max(file.skipped, file.items) for file in skipped)
     return Receipt(
         job=job,
@@ -54,17 +66,21 @@ def make_receipt(
         items=sum(planned.values()) + left_out,
         ok=ok.total(),
         failed=failed.total(),
-        skipped=left_out,
+        skipped=left_out + sum(file.skipped for file in files),
         output_rows=rows_written,
         balanced=consistent and rows_written == parts_rows,
         files=[*files, *skipped],
     )
 
 
+def _why_skipped(record: Record) -> str | None:
+    return next((span.reason for part in record.parts if part.models for span in part.models.skipped), None)
+
+
 def _adds_up(record: Record) -> bool:
     by_file = [sum(counts) for counts in zip(*record.files.values(), strict=True)] or [0, 0, 0]
     return (
-        record.items == record.ok + record.failed
+        record.items == record.ok + record.failed + record.skipped
         and by_file == [record.items, record.ok, record.failed]
         and sum(part.ok for part in record.parts) == record.ok
     )

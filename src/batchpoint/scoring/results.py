@@ -70,7 +70,8 @@ class SegmentWriter:
 
         Args:
             result: What ``run()`` returned.
-            part: ``unit``, ``start``, ``stop``; ``names`` (files) or ``keys`` and ``frame`` (rows). ``frame`` is what
+            part: ``unit``, ``start``, ``stop``; ``names`` (files) or ``keys`` and ``frame`` (rows);
+                ``positions`` of the items that have a result, where that is known.  ``frame`` is what
                 ``run()`` was given, best as a shallow copy made before the call, so that columns which the script
                 added or dropped in place are not mistaken for input.
 
@@ -212,6 +213,8 @@ def _positions(result: Any, rows: int, part: dict[str, Any]) -> list[int] | Lite
     A table that kept the input's index tells by itself. An index 0, 1, 2… of fewer rows than were given tells nothing:
     ``head()`` and a new aggregate look alike. Neither does any other result of another length than the input.
     """
+    if "positions" in part:
+        return list(part["positions"])
     items = part["stop"] - part["start"]
     by_length: Literal["same", "unknown"] = "same" if rows == items else "unknown"
     kind = _kind(result)
@@ -241,10 +244,15 @@ def _file_keys(part: dict[str, Any], rows: int, positions: list[int] | str) -> d
     if positions == "unknown":
         return {"file": [None] * rows, "row": [None] * rows}
     files = list(chain.from_iterable(repeat(name, count) for name, _, count in part["keys"]))
-    numbers = list(chain.from_iterable(range(first, first + count) for _, first, count in part["keys"]))
+    numbers = list(chain.from_iterable(_row_numbers(first, count) for _, first, count in part["keys"]))
     if isinstance(positions, list):
         return {"file": [files[at] for at in positions], "row": [numbers[at] for at in positions]}
     return {"file": files, "row": numbers}
+
+
+def _row_numbers(first: Any, count: int) -> Any:
+    """Rows that follow each other are told by the first; others by a list of their numbers."""
+    return range(first, first + count) if isinstance(first, int) else first
 
 
 def _input_column(frame: Any, name: str, role: str) -> Any:

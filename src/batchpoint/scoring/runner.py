@@ -37,13 +37,13 @@ from batchpoint.errors import (
     OutputError,
     ScoringScriptError,
 )
-from batchpoint.scoring import job_logs
+from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.command_runner import CommandRun
 from batchpoint.scoring.command_spec import is_command
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
-from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.query_input import as_files, with_table
@@ -240,6 +240,8 @@ class Planner:
         self.plan: Any = None
         self.items_of: dict[str, int] = {}
         """Items of each input file, as planned: what the receipt is checked against."""
+        self.spans: dict[int, tuple[KeySpan, ...]] = {}
+        """The keys of each mini-batch of a model map."""
         self._spec, self._options, self._folder = spec, storage_options, folder
         self._stopped = threading.Event()
         self._found: deque[MiniBatch | BaseException | None] = deque()
@@ -285,6 +287,8 @@ class Planner:
             for file in mini_batch.files:
                 self.items_of[file.name] = self.items_of.get(file.name, 0) + 1
         else:
+            if mini_batch.spans:
+                self.spans[mini_batch.index] = mini_batch.spans
             for piece in mini_batch.slices:
                 self.items_of[piece.file.name] = self.items_of.get(piece.file.name, 0) + piece.rows
 
@@ -504,7 +508,7 @@ class Run:
         now, counts = monotonic(), self._machine.counts
         self._wrote_progress_at = now
         plan = planner.plan if planner else None
-        done = counts.ok + counts.failed
+        done = counts.ok + counts.failed + counts.skipped
         rate = self._rate.of(now, done)
         fraction = _fraction(counts.planned_items, done, plan, planned_all=counts.planned_all)
         left = None
@@ -593,8 +597,19 @@ class Run:
         (self._folder / RESERVE).unlink(missing_ok=True)
         self._logs.result(reason, self._machine.counts, error)
         self._write_progress("finished", planner)
+        report = None
+        if self._spec.model_map is not None and planner is not None:
+            report = models_report.NAME
+            reports = models_report.key_reports(planner.spans, self._ledger.in_order())
+            models_report.write_models_report(self._folder, reports)
         job_logs.write_outcome(
-            self._folder, reason=reason, error=error, receipt=receipt, outputs=outputs, notices=notices
+            self._folder,
+            reason=reason,
+            error=error,
+            receipt=receipt,
+            outputs=outputs,
+            notices=notices,
+            models_report=report,
         )
         return reason
 
@@ -668,13 +683,14 @@ def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
     if spec.retry_of is None:
         return None
     earlier = earlier_runs(spec)
-    ours = folder / "user_output"
-    theirs = next((old / "user_output" for old in earlier if (old / "user_output").is_dir()), None)
-    if theirs is not None and not ours.exists():
-        partial = folder / "user_output.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(theirs, partial)
-        partial.rename(ours)
+    for name in ("user_output", "step_outputs"):
+        ours = folder / name
+        theirs = next((old / name for old in earlier if (old / name).is_dir()), None)
+        if theirs is not None and not ours.exists():
+            partial = folder / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(theirs, partial)
+            partial.rename(ours)
     records: dict[int, Any] = {}
     for old in reversed(earlier):
         records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}

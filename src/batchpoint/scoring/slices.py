@@ -1,48 +1,39 @@
-"""Slices → rows: what a worker reads of tabular files, and where one csv record ends and the next begins.
+"""Slices → rows: what a worker reads of tabular files.
 
 Runs under the interpreter of the deployment's environment: only the standard library is imported at the top. pandas is
 needed to read rows; pyarrow is used when it is there, because it reads csv several times faster.
-
-What a csv record is, here and for planning: records end at ``\\n``, ``\\r\\n`` or a lone ``\\r`` outside quotes; a
-quote opens only at the start of a field (RFC 4180; the readers of pyarrow, pandas and the ``csv`` module agree); a line
-without any character is not a record. Files are UTF-8 by the time they are planned.
 """
 
 from __future__ import annotations
 
+import array
 import csv as csv_module
+import importlib.util
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-NUMBER_NULLS = ("", "NaN", "nan", "NA", "N/A", "null", "NULL")
-"""Texts that mean "missing" in a column of numbers or truth values, whatever ``csv.null_values`` says."""
-
-HEAD_BYTES = 1 << 18
-"""How much of a file is looked at to guess the types of its columns."""
-SAMPLE_ROWS = 1000
-LONGEST_RECORD = 1 << 26
-"""A csv record of more bytes than this is taken for a quote that never ends."""
-
-BOM = b"\xef\xbb\xbf"
-
-_TRUE = ("true", "True", "TRUE", "1")
-_FALSE = ("false", "False", "FALSE", "0")
-_TRUTH = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|Inf|nan|NaN)")
+from typing import TYPE_CHECKING, Any
 
 
-class UnreadableRowsError(ValueError):
-    """Rows could not be read. The message names file, row and, where it can, column and value."""
+def _beside(name: str) -> Any:
+    """The module of that file beside this one, by its path: a worker's interpreter knows nothing of batchpoint."""
+    full = f"batchpoint_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[full] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[full]
 
-    def __init__(self, message: str, item: int | None = None) -> None:
-        super().__init__(message)
-        self.item = item
-        """Position within the mini-batch of the one row that is at fault, where it is known."""
+
+if TYPE_CHECKING or __name__ == "batchpoint.scoring.slices":
+    from batchpoint.scoring import csv_records
+else:
+    csv_records = _beside("csv_records")
 
 
 def read_rows(
@@ -55,7 +46,8 @@ def read_rows(
     """The rows ``start`` to ``stop`` of a mini-batch as a ``pandas.DataFrame`` with a fresh index.
 
     Args:
-        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows.
+        slices: the mini-batch's slices as the driver sends them: name, path, format, offset, length, first_row, rows,
+            and numbers where rows were gathered.
         start: first row, counted over all slices.
         stop: one past the last row.
         csv: the fields of ``CsvOptions``. ``encoding`` was dealt with when the file was planned.
@@ -66,7 +58,7 @@ def read_rows(
     Only the wanted rows are parsed, so a bad row fails the ranges that hold it and no other.
 
     Raises:
-        UnreadableRowsError: a row is ragged, not UTF-8, not JSON, or a value does not fit the signature.
+        csv_records.UnreadableRowsError: a row is ragged, not UTF-8, not JSON, or a value does not fit the signature.
     """
     import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
@@ -75,7 +67,7 @@ def read_rows(
         if group[0][0]["format"] == "csv":
             try:
                 frames.append(_read_csv(group, csv, schema))
-            except UnreadableRowsError as error:
+            except csv_records.UnreadableRowsError as error:
                 if error.item is not None:
                     error.item += start + sum(map(len, frames))
                 raise
@@ -104,101 +96,50 @@ def read_texts(
     return read_rows(slices, start, stop, csv, as_text)[list(names)]
 
 
-def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
-    """The delimiter of a csv file: as set, except that a ``.tsv`` is cut at tabs unless something else was set."""
-    delimiter = str(csv.get("delimiter") or ",")
-    return "\t" if delimiter == "," and ".tsv" in Path(name.lower()).suffixes[-2:] else delimiter
-
-
-def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-    """Names of a csv file's columns, and the offset at which its data begins.
-
-    Empty and repeated names become ``Unnamed: 3`` and ``name.1``, as in pandas. No names means an empty file.
-
-    Raises:
-        UnreadableRowsError: the header is not UTF-8, or names fewer columns than were given for the file.
-    """
-    with Path(path).open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        while True:
-            begin = len(BOM) if head.startswith(BOM) else 0
-            found = next(_records(head[begin:], delimiter), None)
-            more = file.read(HEAD_BYTES) if found is None or begin + found[1] == len(head) else b""
-            if not more:
-                break
-            head += more
-            if len(head) > LONGEST_RECORD:
-                raise UnreadableRowsError(f"The first line of {path} does not end within {LONGEST_RECORD} bytes.")
-    if found is None:
-        return (), begin
-    try:
-        fields = fields_of(head[begin + found[0] : begin + found[1]], delimiter)
-    except UnicodeDecodeError as error:
-        raise UnreadableRowsError(f"The first line is not UTF-8 ({error}). Set csv.encoding.") from None
-    if csv.get("header", True):
-        return _unique_names(fields), begin + found[1]
-    names = csv.get("column_names")
-    return (tuple(names) if names else tuple(str(i) for i in range(len(fields)))), begin
-
-
-def record_bounds(data: bytes, delimiter: str) -> list[tuple[int, int]]:
-    """Start and end (line ending included) of each record of ``data``, which begins at the start of a record."""
-    return list(_records(data, delimiter))
-
-
-def fields_of(record: bytes, delimiter: str) -> list[str]:
-    """The texts of one csv record. Raises ``UnicodeDecodeError`` or ``csv.Error`` when it is not one."""
-    text = record.decode().rstrip("\r\n") if b'"' not in record else record.decode()
-    return next(csv_module.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-
-
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
     """Start and end of each line of ``data`` (jsonl) that is not blank."""
     return list(_lines(data))
 
 
-def sample_types(
-    head: bytes,
-    columns: Sequence[str],
-    delimiter: str,
-    null_values: Sequence[str],
-    rows: int = SAMPLE_ROWS,
-    *,
-    is_whole: bool = False,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Guess the types of csv columns from the first ``rows`` rows: int64, double, bool or string, as Arrow names them.
+def row_numbers(piece: Mapping[str, Any], first: int, last: int) -> Sequence[int]:
+    """The numbers that rows of a slice have in their file as the user knows it, counted from 0.
 
-    A column that is missing throughout is ``double``; one that holds only texts such as ``NA`` which are missing for
-    numbers but not for text is ``string``, so that no text is lost. Dates stay text, as with ``pandas.read_csv``. The
-    last record may be cut in two, and is not looked at, unless ``is_whole`` says that there is nothing after it.
-
-    Returns:
-        The types, and the names of the columns in which no value at all is a number or a truth value.
+    Those of a slice with ``numbers`` stand in that file, because its rows were gathered from several places.
     """
-    values: list[set[str]] = [set() for _ in columns]
-    for number, (begin, end) in enumerate(_records(head, delimiter)):
-        if number == rows or (end == len(head) and number > 0 and not is_whole):
-            break
-        try:
-            fields = fields_of(head[begin:end], delimiter)
-        except (UnicodeDecodeError, csv_module.Error):
-            continue
-        for seen, text in zip(values, fields, strict=False):
-            seen.add(text)
-    nulls = set(null_values)
-    present = [{text.strip() for text in seen} - set(NUMBER_NULLS) - nulls for seen in values]
-    types = tuple(_type_of(seen, texts, nulls) for seen, texts in zip(values, present, strict=True))
-    only_text = [
-        name
-        for name, texts in zip(columns, present, strict=True)
-        if texts and not any(_NUMBER.fullmatch(text) or text in _TRUTH for text in texts)
-    ]
-    return types, tuple(only_text)
+    begin, count = piece["first_row"] + first, last - first
+    if not piece.get("numbers"):
+        return range(begin, begin + count)
+    found = array.array("q")
+    with Path(piece["numbers"]).open("rb") as file:
+        file.seek(begin * found.itemsize)
+        found.fromfile(file, count)
+    return found
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is written as a number."""
-    return _NUMBER.fullmatch(text) is not None
+def row_number(piece: Mapping[str, Any], position: int) -> int:
+    """The number of one row of a slice."""
+    return row_numbers(piece, position, position + 1)[0]
+
+
+def parquet_rows(path: str, first: int, last: int) -> Any:
+    """Rows of a parquet file as an Arrow table. Raises what pyarrow raises."""
+    import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
+    from pyarrow import parquet  # noqa: PLC0415 -- the same
+
+    if _Memory.parquet_path != path:
+        _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
+    tables = []
+    passed = 0
+    for group in range(_Memory.parquet.metadata.num_row_groups):
+        rows = _Memory.parquet.metadata.row_group(group).num_rows
+        if passed < last and passed + rows > first:
+            if _Memory.group_key != (path, group):
+                _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                _Memory.group_key = (path, group)
+            begin = max(first - passed, 0)
+            tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
+        passed += rows
+    return pa.concat_tables(tables)
 
 
 def read_json_array(path: str) -> list[Any]:
@@ -206,19 +147,19 @@ def read_json_array(path: str) -> list[Any]:
     ``dataframe_records`` or ``dataframe_split``, as MLflow's scoring server takes them.
 
     Raises:
-        UnreadableRowsError: the file is not json, or is neither of these.
+        csv_records.UnreadableRowsError: the file is not json, or is neither of these.
     """
     try:
         value = json.loads(Path(path).read_bytes())
     except ValueError as error:
-        raise UnreadableRowsError(f"{Path(path).name} is not valid JSON: {error}.") from None
+        raise csv_records.UnreadableRowsError(f"{Path(path).name} is not valid JSON: {error}.") from None
     if isinstance(value, dict) and len(value) == 1:
         value = next((value[name] for name in ("dataframe_records", "dataframe_split") if name in value), value)
     if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if not isinstance(value, list):
         message = f"{Path(path).name} holds a JSON {type(value).__name__}; an array of objects is needed."
-        raise UnreadableRowsError(message)
+        raise csv_records.UnreadableRowsError(message)
     return value
 
 
@@ -243,7 +184,9 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
     group_key: object = None
     for piece in pieces:
         is_csv = piece[0]["format"] == "csv"
-        key = (_header(piece[0], csv), delimiter_of(piece[0]["name"], csv)) if is_csv else piece[0]["format"]
+        key = (
+            (_header(piece[0], csv), csv_records.delimiter_of(piece[0]["name"], csv)) if is_csv else piece[0]["format"]
+        )
         if group and key != group_key:
             yield group
             group = []
@@ -269,12 +212,12 @@ class _Memory:
 
 
 def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
-    delimiter = delimiter_of(piece["name"], csv)
+    delimiter = csv_records.delimiter_of(piece["name"], csv)
     key = (piece["path"], delimiter, csv.get("header", True), tuple(csv.get("column_names") or ()))
     if key not in _Memory.headers:
         if len(_Memory.headers) > 4096:
             _Memory.headers.clear()
-        _Memory.headers[key] = header_of(piece["path"], delimiter, csv)[0]
+        _Memory.headers[key] = csv_records.header_of(piece["path"], delimiter, csv)[0]
     return _Memory.headers[key]
 
 
@@ -285,7 +228,7 @@ def _bytes_of(piece: Mapping[str, Any]) -> bytes:
             file.seek(piece["offset"])
             data = file.read(piece["length"])
         if len(data) != piece["length"]:
-            raise UnreadableRowsError(f"{piece['name']} has become shorter since it was planned.")
+            raise csv_records.UnreadableRowsError(f"{piece['name']} has become shorter since it was planned.")
         _Memory.slice_key, _Memory.data, _Memory.bounds = key, data, None
     return _Memory.data
 
@@ -295,29 +238,12 @@ def _cut(piece: Mapping[str, Any], first: int, last: int, delimiter: str | None)
     data = _bytes_of(piece)
     if first > 0 or last < piece["rows"]:
         if _Memory.bounds is None:
-            _Memory.bounds = list(_lines(data) if delimiter is None else _records(data, delimiter))
+            _Memory.bounds = line_bounds(data) if delimiter is None else csv_records.record_bounds(data, delimiter)
         data = data[_Memory.bounds[first][0] : _Memory.bounds[last - 1][1]]
     return data if data.endswith((b"\n", b"\r")) else data + b"\n"
 
 
 # ------------------------------------------------------------------------------------------------------------- records
-
-
-def _records(data: bytes, delimiter: str) -> Iterator[tuple[int, int]]:
-    begin = 0
-    if b'"' in data:
-        mark = re.escape(delimiter.encode())
-        opens = rb"(?:(?<=[\r\n])|(?<=" + mark + rb")|\A)"
-        tokens = re.compile(opens + rb'"[^"]*(?:""[^"]*)*(?:"|\Z)|\r\n|\n|\r')
-        ends = (match.end() for match in tokens.finditer(data) if data[match.start()] != 34)
-    else:
-        ends = (match.end() for match in re.finditer(rb"\r\n|\n|\r", data))
-    for end in ends:
-        if end - begin > 2 or data[begin:end].strip(b"\r\n"):
-            yield begin, end
-        begin = end
-    if begin < len(data):
-        yield begin, len(data)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, int]]:
@@ -326,28 +252,6 @@ def _lines(data: bytes) -> Iterator[tuple[int, int]]:
         if data[begin : match.end()].strip():
             yield begin, match.end()
         begin = match.end()
-
-
-def _unique_names(fields: list[str]) -> tuple[str, ...]:
-    names: list[str] = []
-    for position, field in enumerate(fields):
-        name = base = field or f"Unnamed: {position}"
-        count = 0
-        while name in names:
-            count += 1
-            name = f"{base}.{count}"
-        names.append(name)
-    return tuple(names)
-
-
-def _type_of(values: set[str], present: set[str], null_values: set[str]) -> str:
-    if not present:
-        return "double" if values <= (null_values | {"", "NaN", "nan"}) else "string"
-    if all(_INTEGER.fullmatch(text) for text in present):
-        return "int64"
-    if all(_NUMBER.fullmatch(text) for text in present):
-        return "double"
-    return "bool" if present <= _TRUTH else "string"
 
 
 # ------------------------------------------------------------------------------------------------- what an MLTable says
@@ -370,7 +274,9 @@ def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> A
     columns = [name for name in (frame.columns if keep is None else keep) if name not in drop]
     missing = [name for name in columns if name not in frame]
     if missing:
-        raise UnreadableRowsError(f"The columns {', '.join(missing)}, which the MLTable keeps, are missing.")
+        raise csv_records.UnreadableRowsError(
+            f"The columns {', '.join(missing)}, which the MLTable keeps, are missing."
+        )
     return frame[columns]
 
 
@@ -379,7 +285,7 @@ def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> A
 
 def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Any:
     first = group[0][0]
-    columns, delimiter = _header(first, csv), delimiter_of(first["name"], csv)
+    columns, delimiter = _header(first, csv), csv_records.delimiter_of(first["name"], csv)
     data = b"".join(_cut(*piece, delimiter) for piece in group)
     types, strict = _types(first, columns, delimiter, csv, schema)
     rows = sum(last - begin for _, begin, last in group)
@@ -391,14 +297,15 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
     except _BadValueError as error:
         name, row = _place(group, error.row)
         message = f"{name}, row {row}: column {error.column!r} holds {error.value!r}, which is not {error.type}."
-        raise UnreadableRowsError(message, item=error.row) from None
+        raise csv_records.UnreadableRowsError(message, item=error.row) from None
     except ValueError as error:  # ArrowInvalid and pandas' ParserError are both ValueErrors
         _explain(group, columns, delimiter)
-        raise UnreadableRowsError(f"{first['name']}, from row {first['first_row'] + group[0][1]}: {error}") from None
+        message = f"{first['name']}, from row {row_number(first, group[0][1])}: {error}"
+        raise csv_records.UnreadableRowsError(message) from None
     if len(frame) != rows:
         _explain(group, columns, delimiter)
         message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
-        raise UnreadableRowsError(message)
+        raise csv_records.UnreadableRowsError(message)
     return frame
 
 
@@ -411,12 +318,12 @@ def _types(
 ) -> tuple[dict[str, str], frozenset[str]]:
     pinned = dict(zip(schema["columns"], schema["types"], strict=True)) if schema else {}
     if any(name not in pinned for name in columns):
-        offset = header_of(piece["path"], delimiter, csv)[1]
+        offset = csv_records.header_of(piece["path"], delimiter, csv)[1]
         with Path(piece["path"]).open("rb") as file:
             file.seek(offset)
-            head = file.read(HEAD_BYTES)
+            head = file.read(csv_records.HEAD_BYTES)
             is_whole = not file.read(1)
-        guessed, _ = sample_types(head, columns, delimiter, csv.get("null_values", [""]), is_whole=is_whole)
+        guessed, _ = csv_records.sample_types(head, columns, delimiter, csv.get("null_values", [""]), is_whole=is_whole)
         pinned = {**dict(zip(columns, guessed, strict=True)), **pinned}
     strict = frozenset((schema or {}).get("strict") or ())
     return {name: pinned[name] for name in columns}, strict
@@ -482,8 +389,8 @@ def _arrow_table(
             null_values=nulls,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
-            true_values=_TRUE,
-            false_values=_FALSE,
+            true_values=csv_records.TRUE,
+            false_values=csv_records.FALSE,
         ),
     )
 
@@ -498,7 +405,7 @@ def _converted(texts: Any, kind: Any, name: str, *, strict: bool) -> Any:
     if pa.types.is_binary(kind):
         return texts.cast(kind)
     trimmed = compute.utf8_trim_whitespace(texts)
-    missing = compute.is_in(trimmed, value_set=pa.array(NUMBER_NULLS))
+    missing = compute.is_in(trimmed, value_set=pa.array(csv_records.NUMBER_NULLS))
     present = compute.if_else(missing, pa.scalar(None, pa.string()), trimmed)
     for candidate in [kind] if strict or not pa.types.is_integer(kind) else [kind, pa.float64()]:
         try:
@@ -545,14 +452,14 @@ def _parse_with_pandas(
         io.BytesIO(data), header=None, names=list(columns), index_col=False, sep=delimiter, dtype=str,
         keep_default_na=False, na_values=nulls, encoding="utf-8", on_bad_lines="error",
     )  # fmt: skip
-    bounds = record_bounds(data, delimiter)
-    if any(len(fields_of(data[a:b], delimiter)) != len(columns) for a, b in bounds):
+    bounds = csv_records.record_bounds(data, delimiter)
+    if any(len(csv_records.fields_of(data[a:b], delimiter)) != len(columns) for a, b in bounds):
         raise ValueError("rows have different numbers of fields")
     for name in columns:
         if types[name] == "string":
             continue
         texts = frame[name].str.strip()
-        present = texts.mask(texts.isin(NUMBER_NULLS))
+        present = texts.mask(texts.isin(csv_records.NUMBER_NULLS))
         try:
             frame[name] = _pandas_column(present, types[name])
         except (ValueError, KeyError):
@@ -566,7 +473,7 @@ def _pandas_column(present: Any, kind: str) -> Any:
     import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
     if kind == "bool":
-        known = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
+        known = {**dict.fromkeys(csv_records.TRUE, True), **dict.fromkeys(csv_records.FALSE, False)}
         if not present.dropna().isin(known).all():
             raise ValueError(kind)
         mapped = present.map(known)
@@ -593,29 +500,30 @@ def _place(group: list[Piece], row: int) -> tuple[str, int]:
     """File and row, counted from 0, of a row of what was parsed."""
     for piece, first, last in group:
         if row < last - first:
-            return piece["name"], piece["first_row"] + first + row
+            return piece["name"], row_number(piece, first + row)
         row -= last - first
-    return group[-1][0]["name"], group[-1][0]["first_row"] + group[-1][2]
+    return group[-1][0]["name"], row_number(group[-1][0], group[-1][2] - 1)
 
 
 def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None:
     """Raise for the first row that is ragged, not UTF-8, or has a quote that never ends."""
     for piece, first, last in group:
         data = _cut(piece, first, last, delimiter)
-        for row, (begin, end) in enumerate(_records(data, delimiter), piece["first_row"] + first):
+        numbers = row_numbers(piece, first, last)
+        for row, (begin, end) in zip(numbers, csv_records.record_bounds(data, delimiter), strict=False):
             try:
-                fields = fields_of(data[begin:end], delimiter)
+                fields = csv_records.fields_of(data[begin:end], delimiter)
             except UnicodeDecodeError as error:
                 message = f"{piece['name']}, row {row}: not UTF-8 ({error.reason}). Set csv.encoding."
-                raise UnreadableRowsError(message) from None
+                raise csv_records.UnreadableRowsError(message) from None
             except csv_module.Error as error:
-                raise UnreadableRowsError(f"{piece['name']}, row {row}: {error}.") from None
+                raise csv_records.UnreadableRowsError(f"{piece['name']}, row {row}: {error}.") from None
             if data[begin:end].count(b'"') % 2 and _is_open(data[begin:end], delimiter):
                 message = f"{piece['name']}, row {row}: a quote is never closed."
-                raise UnreadableRowsError(message)
+                raise csv_records.UnreadableRowsError(message)
             if len(fields) != len(columns):
                 message = f"{piece['name']}, row {row}: expected {len(columns)} fields, found {len(fields)}."
-                raise UnreadableRowsError(message)
+                raise csv_records.UnreadableRowsError(message)
 
 
 def _is_open(record: bytes, delimiter: str) -> bool:
@@ -641,8 +549,9 @@ def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping
         rows = _json_lines(piece, first, last)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            message = f"{piece['name']}, row {piece['first_row'] + first + number}: expected an object, found {row!r}."
-            raise UnreadableRowsError(message)
+            place = f"{piece['name']}, row {row_number(piece, first + number)}"
+            message = f"{place}: expected an object, found {row!r}."
+            raise csv_records.UnreadableRowsError(message)
     return _json_frame(rows, schema)
 
 
@@ -655,11 +564,11 @@ def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:
         rows = []
     if len(rows) == len(lines):
         return rows
-    for number, line in enumerate(lines, piece["first_row"] + first):
+    for number, line in zip(row_numbers(piece, first, last), lines, strict=False):
         try:
             json.loads(line)
         except ValueError as error:
-            raise UnreadableRowsError(f"{piece['name']}, row {number}: not valid JSON: {error}.") from None
+            raise csv_records.UnreadableRowsError(f"{piece['name']}, row {number}: not valid JSON: {error}.") from None
     return [json.loads(line) for line in lines]
 
 
@@ -679,25 +588,11 @@ def _json_frame(rows: list[Any], schema: Mapping[str, Any] | None) -> Any:
 def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
-        from pyarrow import parquet  # noqa: PLC0415 -- the same
     except ImportError:
         message = "Reading parquet needs pyarrow in the deployment's environment. Add it to its packages."
-        raise UnreadableRowsError(message) from None
-    path = piece["path"]
+        raise csv_records.UnreadableRowsError(message) from None
     try:
-        if _Memory.parquet_path != path:
-            _Memory.parquet_path, _Memory.parquet, _Memory.group_key = path, parquet.ParquetFile(path), None
-        tables = []
-        passed = 0
-        for group in range(_Memory.parquet.metadata.num_row_groups):
-            rows = _Memory.parquet.metadata.row_group(group).num_rows
-            if passed < last and passed + rows > first:
-                if _Memory.group_key != (path, group):
-                    _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
-                    _Memory.group_key = (path, group)
-                begin = max(first - passed, 0)
-                tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
-            passed += rows
+        table = parquet_rows(piece["path"], first, last)
     except (pa.ArrowException, OSError) as error:
-        raise UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
-    return pa.concat_tables(tables).to_pandas(use_threads=False, ignore_metadata=True)
+        raise csv_records.UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
+    return table.to_pandas(use_threads=False, ignore_metadata=True)

@@ -64,9 +64,9 @@ class TableShape(SpecPart):
 class ScriptSpec(SpecPart):
     """What scores: a person's script, or the one supplied for MLflow models."""
 
-    kind: Literal["script", "mlflow"]
+    kind: Literal["script", "mlflow", "model_map"]
     path: str | None = None
-    """Absolute path of the script; None for ``mlflow``."""
+    """Absolute path of the script; None for those that are supplied."""
     code_dir: str | None = None
     """Folder put on the script's ``sys.path``."""
     arguments: list[str] = Field(default_factory=list)
@@ -84,6 +84,22 @@ class ModelSpec(SpecPart):
     """``AZUREML_MODEL_DIR``: the folder that holds the registered file or folder under its own name."""
     path: str
     """``MODEL_PATH``: the registered file or folder itself."""
+
+
+class ModelMapSpec(SpecPart):
+    """A model for each key: which, and what is done with what they answer."""
+
+    models_file: str = "models.jsonl"
+    """File of the run's folder with a line for each known key: ``key``, ``model``, ``path`` and ``type``."""
+    on_missing: Literal["fail", "skip", "default"] = "fail"
+    default: dict[str, str] | None = None
+    """``path``, ``type`` and ``name`` of the model for keys that have none, with ``on_missing`` ``default``."""
+    cached_models: int = 64
+    """Models that a worker keeps in memory."""
+    features: list[str] | None = None
+    labels: dict[str, Any] = Field(default_factory=dict)
+    """The text of a prediction → what is written instead."""
+    prediction_column: str = "prediction"
 
 
 class ChallengerSpec(SpecPart):
@@ -201,6 +217,8 @@ class ScoringSpec(SpecPart):
     """Interpreter of the deployment's environment."""
     script: ScriptSpec
     model: ModelSpec | None = None
+    model_map: ModelMapSpec | None = None
+    """A model for each key, with a ``script`` of kind ``model_map``."""
     environment_variables: dict[str, str] = Field(default_factory=dict)
     input: InputSpec
     split: SplitSpec

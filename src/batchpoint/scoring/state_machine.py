@@ -20,6 +20,7 @@ from batchpoint.entities.jobs import Reason
 from batchpoint.scoring.challenge import Challenge
 from batchpoint.scoring.ledger import FailedItem, Part, Record
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
+from batchpoint.scoring.model_outcomes import ModelOutcomes
 from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
 
 MISSING_RESULT = "MissingResult"
@@ -107,6 +108,8 @@ class PartSucceeded:
     encoding: str = "csv"
     columns: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    models: ModelOutcomes | None = None
+    """Which models scored it, where each key has its own; the items that these failed or left out have no row."""
     challenge: Challenge | None = None
     """What the challenger made of the part, where there is one."""
 
@@ -239,6 +242,8 @@ class Counts:
     planned_all: bool = False
     ok: int = 0
     failed: int = 0
+    skipped: int = 0
+    """Items that the model map leaves out."""
     missing: int = 0
     """Those of ``failed`` that only lack a result."""
     mini_batches_planned: int = 0
@@ -385,6 +390,7 @@ class StateMachine:
         for record in self._committed.values():
             self._count_verdicts(record.mini_batch, record.ok, record.failures)
             self._count_done(record)
+            self.counts.skipped += record.skipped
 
     # ── what the runner asks ──
 
@@ -611,13 +617,18 @@ class StateMachine:
             encoding=event.encoding,
             columns=event.columns,
             missing=event.missing if ok < task.items else (),
+            models=replace(event.models, failed=()) if event.models is not None else None,
             challenge=event.challenge,
         )
         entry.parts.append(part)
         entry.left -= task.items
-        failures = _missing_results(task, part) if ok < task.items else []
+        if event.models is not None:
+            failures = _failed_by_models(task, event.models)
+            self.counts.skipped += event.models.skipped_items
+        else:
+            failures = _missing_results(task, part) if ok < task.items else []
+            self.counts.missing += len(failures)
         entry.failures.extend(failures)
-        self.counts.missing += len(failures)
         self._count_verdicts(entry.mini_batch.index, ok, failures, count_missing=False)
         self._commit_if_whole(entry)
 
@@ -887,11 +898,17 @@ def _place(mini_batch: MiniBatch, item: int) -> tuple[str | None, int | None]:
     """File of an item, and its row within the file when items are rows."""
     if mini_batch.unreadable is not None or mini_batch.unit == "files":
         return mini_batch.files[item].name, None
+    return next(_places(mini_batch, item, item + 1))
+
+
+def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str, int]]:
+    """File and row of each of the items ``start`` to ``stop``, which are rows."""
+    begin = 0
     for piece in mini_batch.slices:
-        if item < piece.rows:
-            return piece.file.name, piece.first_row + item
-        item -= piece.rows
-    raise IndexError(f"mini-batch {mini_batch.index} has no item {item}")
+        first, last = max(start - begin, 0), min(stop - begin, piece.rows)
+        if first < last:
+            yield from ((piece.file.name, row) for row in piece.row_numbers(first, last))
+        begin += piece.rows
 
 
 def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
@@ -910,6 +927,15 @@ def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
     return [FailedItem(-1, only, None, attempt=attempt, error=error)] * short
 
 
+def _failed_by_models(task: _Task, models: ModelOutcomes) -> list[FailedItem]:
+    mini_batch, attempt = task.open.mini_batch, task.attempts + 1
+    return [
+        FailedItem(span.start + at, *place, attempt=attempt, error=span.error, key=span.key)
+        for span in models.failed
+        for at, place in enumerate(_places(mini_batch, span.start, span.stop))
+    ]
+
+
 def _record(entry: _Open) -> Record:
     mini_batch, failures = entry.mini_batch, entry.failures
     parts = entry.parts
@@ -920,7 +946,7 @@ def _record(entry: _Open) -> Record:
     return Record(
         mini_batch=mini_batch.index,
         items=items,
-        ok=items - len(failures),
+        ok=items - len(failures) - sum(part.models.skipped_items for part in parts if part.models is not None),
         failed=len(failures),
         parts=tuple(parts),
         failures=tuple(failures),
@@ -938,9 +964,11 @@ def _by_file(entry: _Open) -> dict[str, tuple[int, int, int]]:
     else:
         for piece in mini_batch.slices:
             items[piece.file.name] = items.get(piece.file.name, 0) + piece.rows
-    if not entry.failures:
+    skipped = [span for part in entry.parts if part.models is not None for span in part.models.skipped]
+    if not entry.failures and not skipped:
         return {name: (number, number, 0) for name, number in items.items()}
     failed = dict.fromkeys(items, 0)
+    left_out = dict.fromkeys(items, 0)
     nameless = 0
     for failure in entry.failures:
         if failure.item < 0 and failure.file is None:
@@ -951,4 +979,7 @@ def _by_file(entry: _Open) -> dict[str, tuple[int, int, int]]:
         taken = min(nameless, items[name] - failed[name])
         failed[name] += taken
         nameless -= taken
-    return {name: (number, number - failed[name], failed[name]) for name, number in items.items()}
+    for span in skipped:
+        for name, _ in _places(mini_batch, span.start, span.stop):
+            left_out[name] += 1
+    return {name: (number, number - failed[name] - left_out[name], failed[name]) for name, number in items.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from batchpoint.errors import InputError, OutputError
+from batchpoint.errors import DatastoreError, InputError, OutputError
 from batchpoint.scoring.publication import (
     PlaceTakenError,
     Stores,
@@ -75,14 +75,18 @@ def make_room(outputs: Sequence[StagedOutput], *, clean: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def check_places(job: str, outputs: Sequence[StagedOutput], run_folder: Path, stores: Stores) -> None:
-    """Check before anything is run that each output's place is free, or may be replaced.
+def check_places(job: str, outputs: Sequence[StagedOutput], run_folder: Path, stores: datastores.Stores) -> None:
+    """Check before anything is run that each output's place can be written, and is free or may be replaced.
 
     Raises:
-        OutputError: naming what lies there and which option helps.
+        OutputError: naming what lies there and which option helps, or why it cannot be written.
     """
     for output in outputs:
         check_free(_publishing(job, output), stores, run_folder / MARKERS / output.name)
+        try:
+            stores.check_writable(output.folder.url, output.folder.datastore)
+        except DatastoreError as refusal:
+            raise _refused(output, refusal) from refusal
 
 
 def publish_outputs(
@@ -102,12 +106,17 @@ def publish_outputs(
                 f"The output {output.name} was not written: ${{{{outputs.{output.name}}}}} stands for the path of a "
                 "file, and none was made there. Write it, or declare the output as uri_folder."
             )
-    try:
-        return {output.name: _publish(job, output, run_folder, stores) for output in outputs}
-    except OSError as error:
-        raise OutputError(
-            f"The outputs could not be written: {error}. Make room there, or make it writable."
-        ) from error
+    published = {}
+    for output in outputs:
+        try:
+            published[output.name] = _publish(job, output, run_folder, stores)
+        except (OSError, DatastoreError) as refusal:
+            raise _refused(output, refusal) from refusal
+    return published
+
+
+def _refused(output: StagedOutput, refusal: Exception) -> OutputError:
+    return OutputError(f"The output {output.name} cannot be written to {output.folder.url}: {refusal}")
 
 
 def _publish(job: str, output: StagedOutput, run_folder: Path, stores: Stores) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, cast
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import slices
-from batchpoint.scoring.slices import BOM, HEAD_BYTES, LONGEST_RECORD, UnreadableRowsError
+from batchpoint.scoring import csv_records, slices
+from batchpoint.scoring.csv_records import BOM, HEAD_BYTES, LONGEST_RECORD, UnreadableRowsError
 
 if TYPE_CHECKING:
     from batchpoint.scoring.mini_batches import InputFile
@@ -97,7 +97,7 @@ def prepared(file: InputFile, kind: Format, csv: CsvOptions, folder: Path) -> In
     return replace(file, path=str(target), size=target.stat().st_size)
 
 
-def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = slices.SAMPLE_ROWS) -> Head:
+def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = csv_records.SAMPLE_ROWS) -> Head:
     """Columns and types of a prepared file. No columns means an empty file.
 
     The types of csv columns are guessed from ``sample`` rows; where they are not needed, none is read.
@@ -108,17 +108,17 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = slices
     if kind == "parquet":
         return _parquet_head(file)
     if kind == "json":
-        return _rows_head(slices.read_json_array(file.path)[: slices.SAMPLE_ROWS])
+        return _rows_head(slices.read_json_array(file.path)[: csv_records.SAMPLE_ROWS])
     if kind == "jsonl":
         return _json_lines_head(file)
     options = csv.model_dump()
-    delimiter = slices.delimiter_of(file.name, options)
-    columns, offset = slices.header_of(file.path, delimiter, options)
+    delimiter = csv_records.delimiter_of(file.name, options)
+    columns, offset = csv_records.header_of(file.path, delimiter, options)
     with Path(file.path).open("rb") as handle:
         handle.seek(offset)
         head = handle.read(HEAD_BYTES) if sample else b""
         is_whole = bool(sample) and not handle.read(1)
-    types, texts = slices.sample_types(head, columns, delimiter, csv.null_values, sample, is_whole=is_whole)
+    types, texts = csv_records.sample_types(head, columns, delimiter, csv.null_values, sample, is_whole=is_whole)
     return Head(columns, types, frozenset(texts), offset)
 
 
@@ -140,7 +140,7 @@ def cut(
         for first in range(0, total, step):
             yield Cut(0, file.size, first, min(step, total - first))
     else:
-        delimiter = slices.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
+        delimiter = csv_records.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
         first = 0
         for offset, block, length, total in _blocks(file, head.offset, size or _ROWS_BLOCK, delimiter):
             cuts = _within(block[:length], rows, first, delimiter) if rows else [(0, length, total)]
@@ -160,7 +160,7 @@ def row_bytes(
     with Path(file.path).open("rb") as handle:
         handle.seek(place[0])
         data = handle.read(place[1])
-    delimiter = slices.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
+    delimiter = csv_records.delimiter_of(file.name, csv.model_dump()) if kind == "csv" else None
     bounds = _bounds(data, delimiter)
     return bounds[rows[0]][0], bounds[rows[1] - 1][1]
 
@@ -244,12 +244,12 @@ def _whole_records(data: bytes, delimiter: str | None) -> tuple[int, int]:
 
 def _slowly(data: bytes, delimiter: str) -> tuple[int, int]:
     """The same by the tokenizer. The last record may go on in the next block, and so may a ``\r\n`` cut in two."""
-    bounds = slices.record_bounds(data, delimiter)
+    bounds = csv_records.record_bounds(data, delimiter)
     return (bounds[-1][0], len(bounds) - 1) if bounds else (0, 0)
 
 
 def _bounds(data: bytes, delimiter: str | None) -> list[tuple[int, int]]:
-    return slices.line_bounds(data) if delimiter is None else slices.record_bounds(data, delimiter)
+    return slices.line_bounds(data) if delimiter is None else csv_records.record_bounds(data, delimiter)
 
 
 def _line_feeds(data: bytes, end: int, *, spaces: bool) -> tuple[int, bool]:
@@ -305,7 +305,7 @@ def _json_lines_head(file: InputFile) -> Head:
 
     with Path(file.path).open("rb") as handle:
         start = handle.read(HEAD_BYTES).removeprefix(BOM)
-    lines = [line for line in start.split(b"\n")[:-1] or [start] if line.strip()][: slices.SAMPLE_ROWS]
+    lines = [line for line in start.split(b"\n")[:-1] or [start] if line.strip()][: csv_records.SAMPLE_ROWS]
     rows = []
     for line in lines:
         try:

@@ -101,6 +101,7 @@ class Worker:
         self._traces = 0
         self._run: Callable[..., Any] | None = None
         self._takes_context = False
+        self._map: Any = None
         self._shutdown: Callable[[], Any] | None = None
         self._schema = setup.get("schema")
         self._writer: Any = None
@@ -134,18 +135,24 @@ class Worker:
         """Import the script and call ``init()``; tell the driver how that went."""
         began = time.perf_counter()
         try:
-            script = load_script(self._setup)
-            self._run, self._takes_context = run_function(script)
-            self._shutdown = getattr(script, "shutdown", None)
-            init = getattr(script, "init", None)
-            if init is not None:
-                init()
+            if self._setup["kind"] == "model_map":
+                self._map = load_sibling("model_map").ModelMap(self._setup["model_map"], load_sibling)
+            else:
+                self._load_script()
         except BaseException as error:  # noqa: BLE001 -- SystemExit in a script is its failure, not our end
             self._send({"event": "init_failed", "error": self._describe(error, "init")})
             return False
         self._log.write(f"ready after {time.perf_counter() - began:.3f} s")
         self._send({"event": "ready", "pid": os.getpid(), "modules": third_party_modules(self._last_inherited)})
         return True
+
+    def _load_script(self) -> None:
+        script = load_script(self._setup)
+        self._run, self._takes_context = run_function(script)
+        self._shutdown = getattr(script, "shutdown", None)
+        init = getattr(script, "init", None)
+        if init is not None:
+            init()
 
     def _score(self, message: Message) -> dict[str, Any]:
         """Read, run and write one part. The answer for the driver."""
@@ -155,7 +162,7 @@ class Worker:
             items, part = self._take(message)
             copy = b"" if self._challenger is None else self._challenger.copy_of(items, part)
             marks.append(time.perf_counter())
-            result = self._call_run(items, MiniBatchContext(message["mini_batch"], message.get("partition") or {}))
+            result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
             if self._writer is None:
                 results = load_sibling("results")
@@ -169,10 +176,12 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
             answer["key"] = self._key(part.get("frame"))
-            if self._slices is not None and isinstance(error, self._slices.UnreadableRowsError):
+            if self._slices is not None and isinstance(error, self._slices.csv_records.UnreadableRowsError):
                 answer["item"] = error.item
         else:
             answer["event"] = "succeeded"
+            if models is not None:
+                answer["models"] = models
         answer["id"] = message["id"]
         answer["seconds"] = _durations(marks)
         if self._challenger is not None and answer["event"] == "succeeded":
@@ -243,6 +252,16 @@ class Worker:
                 message["slices"], message["start"], message["stop"], self._setup["csv"], self._schema, names
             )
         return frame[names].copy()
+
+    def _results_of(self, items: Any, message: Message, part: dict[str, Any]) -> tuple[Any, Any]:
+        """What ``run()`` returned; with a model map, what the models of the keys did, and what became of each key."""
+        if self._map is None:
+            context = MiniBatchContext(message["mini_batch"], message.get("partition") or {})
+            return self._call_run(items, context), None
+        scored = self._map.score(items, message["spans"], message["start"], message["stop"])
+        if scored.positions is not None:
+            part["positions"] = scored.positions
+        return scored.result, scored.told
 
     def _call_run(self, items: Any, context: MiniBatchContext) -> Any:
         if self._run is None:
@@ -536,14 +555,20 @@ def third_party_modules(after: str | None) -> list[str]:
     return [name for name, file in files.items() if "site-packages" in file or "dist-packages" in file]
 
 
-def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, int, int]]:
-    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows."""
+def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str, Any, int]]:
+    """The rows ``start`` to ``stop`` of a mini-batch as runs of one file: name, first row in the file, rows.
+
+    Gathered rows have the list of their numbers in place of the first.
+    """
     runs = []
     begin = 0
     for piece in slices:
         first, last = max(start, begin), min(stop, begin + piece["rows"])
         if first < last:
-            runs.append((piece["name"], piece["first_row"] + first - begin, last - first))
+            place: Any = piece["first_row"] + first - begin
+            if piece.get("numbers"):
+                place = load_sibling("slices").row_numbers(piece, first - begin, last - begin)
+            runs.append((piece["name"], place, last - first))
         begin += piece["rows"]
     return runs
 

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,9 +28,6 @@ EXTRAS = {
 """For each protocol that a plain install cannot open: the package it needs, and the extra that brings it."""
 
 _CHUNK = 1 << 20
-
-_TELLING_FACTS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
-"""What stores call the size of a file, the time of its last change, and its content's tag. The size comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +123,13 @@ class Stores:
             InputError: nothing is there.
             DatastoreError: the store does not answer.
         """
-        if (path := self.local_path(url)) is not None:
-            self.check_readable(url)
-            with _reported(url):
-                return _hash_lines(_local_facts(path))
-        with self._access(url, datastore) as (system, inner):
-            found = system.find(inner, detail=True) if system.isdir(inner) else {inner: system.info(inner)}
-            facts = [(name, [entry.get(key) for key in _TELLING_FACTS]) for name, entry in sorted(found.items())]
-        if any(all(fact is None for fact in told[1:]) for _, told in facts):
+        if self.is_folder(url, datastore):
+            found = [f"{file.path} {file.fingerprint}" for file in self.list(url, datastore, recursive=True)]
+        else:
+            found = [self._fingerprint_of_file(url, datastore)]
+        if any(told.endswith("-") for told in found):  # a size alone says too little
             return None
-        return _hash_lines(f"{name} {told}" for name, told in facts)
+        return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()
 
     @contextmanager
     def open_read(self, url: str, datastore: str | None = None) -> Iterator[IO[bytes]]:
@@ -229,6 +223,15 @@ class Stores:
         with self._access(probe, datastore) as (system, inner):
             system.pipe_file(inner, b"batchpoint")
             system.rm_file(inner)
+
+    def _fingerprint_of_file(self, url: str, datastore: str | None) -> str:
+        if (path := self.local_path(url)) is not None:
+            self.check_readable(url)
+            found = path.stat()
+            return f"{found.st_size}-{found.st_mtime_ns}"
+        with self._access(url, datastore) as (system, inner):
+            entry = system.info(inner)
+        return _fingerprint(entry, int(entry.get("size") or 0))
 
     @contextmanager
     def _access(self, url: str, datastore: str | None) -> Iterator[tuple[Any, str]]:
@@ -382,17 +385,6 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
         # Each cloud's client has exceptions of its own: network, credentials, signatures.
         message = f"{url} did not answer{_of(datastore)}: {type(error).__name__}: {error}"
         raise DatastoreError(message, url=url) from error
-
-
-def _local_facts(path: Path) -> Iterator[str]:
-    files = [path] if path.is_file() else sorted(Path(entry) for _, entry, _ in _scan(str(path), "", recursive=True))
-    for file in files:
-        found = file.stat()
-        yield f"{file.relative_to(path)} {found.st_size} {found.st_mtime_ns}"
-
-
-def _hash_lines(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:

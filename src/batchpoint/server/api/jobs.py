@@ -56,16 +56,16 @@ def list_jobs(
     page: Paged,
     status: JobStatus | None = None,
     endpoint: str | None = None,
-    schedule: str | None = None,
     parent: str | None = None,
+    schedule: str | None = None,
     archived: Archived = "exclude",
 ) -> JSONResponse:
     """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
     found = work.jobs.list(
         status=status,
         endpoint=endpoint,
-        schedule=schedule,
         parent=parent,
+        schedule=schedule,
         archived=archived,
         limit=page.reach,
         offset=page.offset,

@@ -149,10 +149,11 @@ def check_schedule_paths(context: Context, schedule: Schedule) -> None:
         inputs = {name: given for name, given in plan.inputs.items() if given.path != FILES}
         check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
         return
-    for given in (*plan.inputs.values(), *plan.outputs.values()):
-        path = given.get("path") if isinstance(given, dict) else None
-        if isinstance(path, str) and path != FILES and is_local(path) and not _is_reference(path):
-            refuse_local(context, [path])
+    ports = [*plan.inputs.values(), *plan.outputs.values()]
+    found = [port["path"] for port in ports if isinstance(port, dict) and isinstance(port.get("path"), str)]
+    refuse_local(context, [path for path in found if path != FILES and is_local(path) and not _is_reference(path)])
+    if isinstance(plan.job, dict):
+        refuse_local(context, [local.path for local in local_paths("job", plan.job) if "\n" not in local.path])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:

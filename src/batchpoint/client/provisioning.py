@@ -1,0 +1,350 @@
+"""Provision: containers with data, a compute, a published pipeline of one script and its schedule, found or created.
+
+Every step looks before it makes, so that a second run makes nothing. How long each step took is written down as it is
+done; a run that is ended in the middle leaves the steps that it did not do as ``Incomplete``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from batchpoint.content import NEVER_CODE, hash_content
+from batchpoint.entities.assets import Data
+from batchpoint.entities.base import Entity
+from batchpoint.entities.pipelines import CommandStep, DataBinding, OutputBinding, Pipeline, PipelineSettings
+from batchpoint.entities.provisioning import Provisioning
+from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule, ScheduledJob
+from batchpoint.entities.triggers import RecurrenceTrigger
+from batchpoint.errors import InvalidEntityError, NotFoundError
+
+if TYPE_CHECKING:
+    from batchpoint.client import Client
+    from batchpoint.entities.pipeline_deployments import PublishedPipeline
+
+E = TypeVar("E", bound=Entity)
+
+INPUT, OUTPUT = "inputdata", "outputdata"
+"""The datastores over the two containers; their data references are called the same with ``ref`` behind."""
+
+STEPS = ("Context", "Workspace", "Containers", "FileUpload", "Compute", "DataReferences", "Pipeline", "Schedule")
+
+CANCEL_SECONDS = 60.0
+"""How long teardown waits for runs that it cancels."""
+
+
+class Item(NamedTuple):
+    """One thing that was looked for."""
+
+    state: Literal["exists", "created", "updated", "deleted", "gone"]
+    kind: str
+    name: str
+    note: str = ""
+
+
+Told = Callable[[Item], None]
+
+
+class CreationLog:
+    """How long each step took, as a JSON file that is true at any time, and a line in ``Overview.csv`` at the end."""
+
+    def __init__(self, folder: Path, info: Mapping[str, Any]) -> None:
+        now = datetime.now(UTC)
+        self._overview = folder / "Overview.csv"
+        self.path = folder / "BatchScoringLogs" / f"{now:%Y-%m-%dT%H%M%S.%fZ}.log"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._started = time.monotonic()
+        self._info = dict(info)
+        self._steps: dict[str, float | str] = dict.fromkeys(STEPS, "Incomplete")
+        self._write()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Note how long the block took, once it has ended well."""
+        started = time.monotonic()
+        yield
+        self._steps[name] = round(time.monotonic() - started, 3)
+        self._write()
+
+    def add(self, **info: Any) -> None:
+        """More that is to be known about the run."""
+        self._info |= info
+        self._write()
+
+    def end(self) -> None:
+        """Write the line of the overview."""
+        self._write()
+        is_new = not self._overview.exists()
+        with self._overview.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["type", "path", "seconds"])
+            writer.writerow(["BatchScoring", self.path, self._seconds()])
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+    def _write(self) -> None:
+        body = {"type": "BatchScoring", "total_runtime": self._seconds(), "info": self._info, "steps": self._steps}
+        draft = self.path.with_suffix(".partial")
+        draft.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+        draft.replace(self.path)
+
+
+class Provisioner:
+    """Carries out one configuration on one server."""
+
+    def __init__(self, client: Client, configuration: Provisioning, home: Path, told: Told) -> None:
+        self._client = client
+        self._given = configuration
+        self._root = configuration.container_root or str(home / "containers")
+        self._told = told
+
+    def provision(self, log: CreationLog) -> tuple[PublishedPipeline, Schedule]:
+        """Find or create everything, in order; answers with the published pipeline and its schedule.
+
+        Raises:
+            InvalidEntityError: the script or a data file does not exist; nothing was made then.
+            BatchpointError: whatever the server refused; what was made until then stays, and is found by the next run.
+        """
+        with log.step("Context"):
+            script, files = self._local_files()
+        with log.step("Workspace"):
+            server = self._client.server()
+            log.add(server=self._client.url, version=server.get("version"))
+            self._say("exists", "workspace", self._given.workspace or str(server.get("id")), self._client.url)
+        with log.step("Containers"):
+            for name, container in ((INPUT, self._given.source_container), (OUTPUT, self._given.result_container)):
+                self._container(name, container)
+        with log.step("FileUpload"):
+            for file in files:
+                self._upload(file)
+        with log.step("Compute"):
+            self._compute()
+        with log.step("DataReferences"):
+            references = [self._reference(name) for name in (INPUT, OUTPUT)]
+        with log.step("Pipeline"):
+            published = self._publish(self._pipeline(script, references[0]), script.parent)
+        with log.step("Schedule"):
+            schedule = self._schedule(published)
+        log.add(pipeline=published.endpoint, schedule=schedule.name)
+        return published, schedule
+
+    def remove(self) -> None:
+        """Take away what ``provision`` makes, once its runs were canceled. Files of the containers stay."""
+        client, given = self._client, self._given
+        self._cancel_runs()
+        self._gone("schedule", given.schedule_name, lambda: client.schedules.delete(given.schedule_name, force=True))
+        self._gone("pipeline", given.pipeline_name, self._disable, "disabled")
+        for name in (f"{INPUT}ref", f"{OUTPUT}ref"):
+            self._gone("data", name, partial(self._archive, name), "archived")
+        self._gone("compute", given.batch_compute_name, lambda: client.computes.delete(given.batch_compute_name))
+        for name in (INPUT, OUTPUT):
+            self._gone("datastore", name, partial(client.datastores.delete, name), "its files stay")
+
+    def _local_files(self) -> tuple[Path, list[Path]]:
+        script = Path(self._given.batch_script_folder, self._given.batch_script).absolute()
+        files = [Path(self._given.data_folder, name).absolute() for name in self._given.files]
+        missing = [f"{path} does not exist." for path in (script, *files) if not path.is_file()]
+        if missing:
+            raise InvalidEntityError("\n  ".join(["Nothing was made:", *missing]))
+        return script, files
+
+    def _container(self, name: str, container: str) -> None:
+        path = f"{self._root.rstrip('/')}/{container}"
+        known = _found(lambda: self._client.datastores.get(name))
+        if known is not None:
+            differs = "" if known.path == path else f"at {known.path}, not {path}"
+            self._say("exists", "datastore", name, differs)
+            return
+        self._client.datastores.create_or_update(Datastore(name=name, type="local", path=path))
+        self._say("created", "datastore", name, path)
+        if name == INPUT:
+            return
+        with TemporaryDirectory() as folder:
+            # A folder that nothing was written to is not there yet, and could not be referred to.
+            mark = Path(folder, ".container")
+            mark.write_text(f"{name}\n")
+            self._client.datastores.upload(name, mark, mark.name)
+
+    def _upload(self, file: Path) -> None:
+        there = {each["path"]: each["size"] for each in self._client.datastores.files(INPUT)}
+        state: Literal["exists", "created", "updated"] = "created"
+        if file.name in there:
+            state = "exists" if self._is_same(file, there[file.name]) else "updated"
+        if state != "exists":
+            self._client.datastores.upload(INPUT, file, file.name)
+        self._say(state, "file", file.name)
+
+    def _is_same(self, file: Path, size: int) -> bool:
+        """Whether the container's file of that name has the same bytes; those of another size are not fetched."""
+        if file.stat().st_size != size:
+            return False
+        with TemporaryDirectory() as folder:
+            stored = self._client.datastores.download(INPUT, file.name, Path(folder, file.name))
+            return hash_content(stored) == hash_content(file)
+
+    def _compute(self) -> None:
+        given = self._given
+        known = _found(lambda: self._client.computes.get(given.batch_compute_name))
+        if known is None:
+            compute = Compute(
+                name=given.batch_compute_name,
+                size=given.batch_vm_size,
+                min_instances=given.batch_vm_min,
+                max_instances=given.batch_vm_max,
+            )
+            self._client.computes.create_or_update(compute)
+            self._say("created", "compute", compute.name)
+            return
+        asked = (given.batch_vm_size, given.batch_vm_min, given.batch_vm_max)
+        has = (known.size, known.min_instances, known.max_instances)
+        differs = "" if asked == has else f"{_said(has)}, not {_said(asked)}: these count at creation only"
+        self._say("exists", "compute", known.name, differs)
+
+    def _reference(self, datastore: str) -> Data:
+        name, path = f"{datastore}ref", f"azureml://datastores/{datastore}/paths/"
+        versions = self._client.data.list(name, archived="include")
+        known = next((each for each in versions if each.path.rstrip("/") == path.rstrip("/")), None)
+        if known is not None:
+            if known.archived:
+                self._client.data.restore(name, known.version)
+            self._say("updated" if known.archived else "exists", "data", known.reference)
+            return known
+        stored = self._client.data.create_or_update(Data(name=name, type="uri_folder", path=path))
+        self._say("created", "data", stored.reference)
+        return stored
+
+    def _pipeline(self, script: Path, reference: Data) -> Pipeline:
+        """One command for the whole input, or one for each device and sensor."""
+        pairs: list[tuple[int, ...]] = [
+            (device, sensor) for device in self._given.device_ids for sensor in self._given.sensors
+        ]
+        steps = {f"device_{pair[0]}_sensor_{pair[1]}" if pair else "batch": pair for pair in pairs or [()]}
+        return Pipeline(
+            experiment_name=self._given.experiment,
+            settings=PipelineSettings(
+                default_compute=f"azureml:{self._given.batch_compute_name}", default_datastore=f"azureml:{OUTPUT}"
+            ),
+            jobs={name: self._step(script, reference, extra) for name, extra in (steps or {"batch": ()}).items()},
+        )
+
+    def _step(self, script: Path, reference: Data, extra: tuple[int, ...]) -> CommandStep:
+        """The script gets input file, input folder, output file and output folder; that folder it makes itself."""
+        given = self._given
+        result_folder = f"${{{{outputs.result}}}}/{given.result_container}"
+        arguments = [given.files[0], "${{inputs.source}}", given.result_file, result_folder, *map(str, extra)]
+        quoted = " ".join(f'"{each}"' for each in arguments)
+        return CommandStep(
+            command=f'python "{script.name}" {quoted}',
+            code=str(script.parent),
+            inputs={"source": DataBinding(type="uri_folder", path=f"azureml:{reference.reference}")},
+            outputs={"result": OutputBinding()},
+            is_deterministic=False,  # each run is to look at the files anew
+        )
+
+    def _publish(self, pipeline: Pipeline, code: Path) -> PublishedPipeline:
+        """The pipeline under its name; its version is a hash of what it was made from: the same is not made again."""
+        name = self._given.pipeline_name
+        body = json.dumps(pipeline.body(), sort_keys=True).replace(str(code), hash_content(code, NEVER_CODE))
+        version = hashlib.sha256(body.encode()).hexdigest()[:12]
+        known = _found(lambda: self._client.pipelines.get(name))
+        if known is not None and known.version == version:
+            if known.status == "Active":
+                self._say("exists", "pipeline", name)
+                return known
+            self._say("updated", "pipeline", name, "enabled")
+            return self._client.pipelines.enable(name)
+        published = self._client.pipelines.publish(
+            name, pipeline, version=version, experiment_name=self._given.experiment
+        )
+        self._say("updated" if known else "created", "pipeline", name)
+        return published
+
+    def _schedule(self, published: PublishedPipeline) -> Schedule:
+        """Without a start time, so that the first run is made at once."""
+        given = self._given
+        trigger = RecurrenceTrigger(type="recurrence", frequency=given.frequency, interval=given.schedule_interval)
+        job = {
+            "type": "pipeline",
+            "component": published.component,
+            "settings": published.settings.model_dump(mode="json", exclude_none=True),
+        }
+        plan = ScheduledJob(type="pipeline", job=job, experiment_name=given.experiment)
+        known = _found(lambda: self._client.schedules.get(given.schedule_name))
+        if known is not None and _is_alike(known, trigger, plan):
+            self._say("exists", "schedule", known.name)
+            return known
+        stored = self._client.schedules.create_or_update(
+            Schedule(name=given.schedule_name, trigger=trigger, create_job=plan, is_enabled=True)
+        )
+        self._say("updated" if known else "created", "schedule", stored.name)
+        return stored
+
+    def _cancel_runs(self) -> None:
+        given = self._given
+        runs: list[Any] = []
+        with suppress(NotFoundError):
+            runs += [self._client.jobs.get(run["Id"]) for run in self._client.pipelines.runs(given.pipeline_name)]
+        runs += self._client.jobs.list(schedule=given.schedule_name)
+        for job in runs:
+            if not job.is_finished:
+                job.cancel()
+                job.wait(CANCEL_SECONDS, raise_on_failure=False)
+                self._say("deleted", "run", job.name, "canceled")
+
+    def _disable(self) -> None:
+        if self._client.pipelines.get(self._given.pipeline_name).status != "Active":
+            raise NotFoundError("It is disabled already.")
+        self._client.pipelines.disable(self._given.pipeline_name)
+
+    def _archive(self, name: str) -> None:
+        self._client.data.get(name)  # there is none when all are archived
+        self._client.data.archive(name)
+
+    def _gone(self, kind: str, name: str, deed: Callable[[], object], note: str = "") -> None:
+        try:
+            deed()
+        except NotFoundError:
+            self._say("gone", kind, name)
+        else:
+            self._say("deleted", kind, name, note)
+
+    def _say(
+        self, state: Literal["exists", "created", "updated", "deleted", "gone"], kind: str, name: str, note: str = ""
+    ) -> None:
+        self._told(Item(state, kind, name, note))
+
+
+def _found(get: Callable[[], E]) -> E | None:
+    try:
+        return get()
+    except NotFoundError:
+        return None
+
+
+def _is_alike(known: Schedule, trigger: RecurrenceTrigger, plan: ScheduledJob) -> bool:
+    at, job = known.trigger, known.create_job
+    return (
+        isinstance(at, RecurrenceTrigger)
+        and (at.frequency, at.interval) == (trigger.frequency, trigger.interval)
+        and isinstance(job, ScheduledJob)
+        and job.job == plan.job
+        and job.experiment_name == plan.experiment_name
+        and known.is_enabled
+    )
+
+
+def _said(compute: tuple[str | None, int, int]) -> str:
+    size, least, most = compute
+    return f"{size or 'no size'} with {least} to {most} instances"

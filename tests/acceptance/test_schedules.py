@@ -1,0 +1,207 @@
+"""Schedules by the shipped commands: on a moved clock across a change to summer time, and for new files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchpoint.client import Client
+from shipped import Shipped
+
+SCRIPT = """
+from pathlib import Path
+
+def init():
+    pass
+
+def run(mini_batch):
+    return [len(Path(path).read_text().splitlines()) for path in mini_batch]
+"""
+
+DEPLOYMENT = """
+name: lines
+endpoint_name: counting
+code_configuration:
+  code: code
+  scoring_script: score.py
+"""
+
+NIGHTLY = """
+$schema: https://azuremlschemas.azureedge.net/latest/schedule.schema.json
+name: nightly
+trigger:
+  type: cron
+  expression: "30 2 * * *"
+  time_zone: W. Europe Standard Time
+create_job:
+  type: invoke
+  endpoint_name: counting
+  inputs:
+    day:
+      path: in
+  tags:
+    from: "{{window_start}}"
+    to: "{{window_end}}"
+"""
+
+ARRIVALS = """
+name: arrivals
+trigger:
+  type: file
+  path: azureml://datastores/workspaceblobstore/paths/landing
+  include: ["*.txt"]
+  poll_seconds: 0.3
+  settle_seconds: 2.5
+create_job:
+  type: invoke
+  endpoint_name: counting
+"""
+
+
+def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
+    """What is found, once there is something."""
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return result
+
+
+class Desk:
+    """A working folder and the commands."""
+
+    def __init__(self, shipped: Shipped, folder: Path) -> None:
+        self.shipped, self.folder = shipped, folder
+        self.clock = folder / "clock"
+
+    def deploy(self) -> None:
+        (self.folder / "code").mkdir()
+        (self.folder / "code" / "score.py").write_text(SCRIPT)
+        (self.folder / "in").mkdir()
+        (self.folder / "in" / "a.txt").write_text("1\n2\n")
+        (self.folder / "deployment.yml").write_text(DEPLOYMENT)
+        self.do("endpoint", "create", "-n", "counting")
+        self.do("deployment", "create", "-f", "deployment.yml", "--set-default")
+
+    def do(self, *arguments: str) -> Any:
+        return json.loads(self.shipped.ok(*arguments, "-o", "json", cwd=self.folder) or "null")
+
+    def schedule(self, text: str) -> Any:
+        (self.folder / "schedule.yml").write_text(text)
+        return self.do("schedule", "create", "-f", "schedule.yml")
+
+    def move_clock(self, to: str) -> None:
+        partial = self.clock.with_suffix(".partial")
+        partial.write_text(to)
+        partial.replace(self.clock)
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """What became of each time, the oldest first."""
+        server = self.shipped.server()
+        with Client(server["url"], server["token"]) as client:
+            found = [run.model_dump(mode="json", exclude_none=True) for run in client.schedules.runs(name)]
+        return found[::-1]
+
+    def acted_on(self, name: str, times: int = 1) -> list[dict[str, Any]]:
+        """What became of each time, once there are so many and none is being started."""
+
+        def found() -> list[dict[str, Any]]:
+            runs = self.runs(name)
+            return runs if len(runs) >= times and all(run["outcome"] != "pending" for run in runs) else []
+
+        made: list[dict[str, Any]] = eventually(found)
+        return made
+
+    def output(self, job: str) -> list[str]:
+        assert self.shipped.wait(job)["status"] == "completed"
+        return sorted((self.shipped.output(job) / "predictions.csv").read_text().splitlines()[1:])
+
+
+@pytest.fixture
+def desk(shipped: Shipped, tmp_path: Path) -> Desk:
+    (tmp_path / "work").mkdir()
+    return Desk(shipped, tmp_path / "work")
+
+
+@pytest.fixture
+def moved(desk: Desk) -> Iterator[Desk]:
+    """A desk whose server goes by a clock that the test moves."""
+    desk.move_clock("2026-03-28T12:00:00+00:00")
+    script = Path(__file__).resolve().parents[1] / "moved_server.py"
+    with subprocess.Popen([sys.executable, str(script), str(desk.clock)], env=desk.shipped.environment()) as server:
+        eventually((desk.shipped.home / "server.json").exists)
+        yield desk
+        server.terminate()
+
+
+def test_a_schedule_fires_on_a_moved_clock_across_the_change_to_summer_time(moved: Desk) -> None:
+    moved.deploy()
+    assert moved.schedule(NIGHTLY)["next_run_at"] == "2026-03-29T01:00:00Z"
+    upcoming = moved.do("schedule", "upcoming", "-n", "nightly", "--count", "3")
+    assert [time["local_time"] for time in upcoming] == [
+        "2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00", "2026-03-31T02:30:00+02:00",
+    ]  # fmt: skip
+
+    moved.move_clock("2026-03-29T00:59:59+00:00")
+    moved.do("schedule", "update", "-n", "nightly", "--set", "description=wakes the scheduler")
+    assert moved.runs("nightly") == []
+    moved.move_clock("2026-03-29T01:00:00+00:00")
+    first = moved.acted_on("nightly")[0]
+    assert (first["fire_at"], first["outcome"]) == ("2026-03-29T01:00:00Z", "started")
+    assert first["job_name"] == "nightly-20260329T010000Z"
+    job = moved.shipped.wait(first["job_name"])
+    assert job["tags"] == {"schedule": "nightly", "from": "2026-03-28T01:30:00Z", "to": "2026-03-29T01:00:00Z"}
+    assert moved.output(first["job_name"]) == ["a.txt,2"]
+
+    moved.move_clock("2026-03-30T00:30:00+00:00")
+    assert moved.acted_on("nightly", 2)[1]["job_name"] == "nightly-20260330T003000Z"
+    moved.shipped.wait("nightly-20260330T003000Z")
+
+    moved.move_clock("2026-03-30T08:00:00+00:00")
+    now = moved.do("schedule", "trigger", "-n", "nightly")
+    assert now["tags"]["from"] == "2026-03-30T00:30:00Z"
+    assert moved.output(now["name"]) == ["a.txt,2"]
+    assert len(moved.do("job", "list", "--schedule", "nightly")) == 3
+
+
+def test_a_file_that_is_still_being_written_starts_its_job_once_and_whole(desk: Desk) -> None:
+    desk.deploy()
+    landing = desk.shipped.home / "datastores" / "workspaceblobstore" / "landing"
+    landing.mkdir(parents=True)
+    (landing / "old.txt").write_text("there before\n")
+    desk.schedule(ARRIVALS)
+    with (landing / "slow.txt").open("w") as growing:
+        for number in range(8):
+            growing.write(f"{number}\n")
+            growing.flush()
+            os.fsync(growing.fileno())
+            time.sleep(0.3)
+        assert desk.runs("arrivals") == []
+    (landing / "other.bin").write_bytes(b"not asked for")
+    run = desk.acted_on("arrivals")[0]
+    assert (run["cause"], run["outcome"], run["files"]) == ("files", "started", 1)
+    assert desk.output(run["job_name"]) == ["slow.txt,8"]
+
+    refused = desk.shipped.run("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
+    assert refused.returncode == 4
+    assert "Disable it first" in refused.stderr
+    assert not desk.do("schedule", "disable", "-n", "arrivals")["is_enabled"]
+
+    (landing / "next.txt").write_text("a\nb\n")
+    job = desk.do("schedule", "trigger", "-n", "arrivals")
+    assert desk.output(job["name"]) == ["next.txt,2"]
+    again = desk.shipped.run("schedule", "trigger", "-n", "arrivals", cwd=desk.folder)
+    assert again.returncode == 4
+    assert "There are no new files" in again.stderr
+    assert len(desk.runs("arrivals")) == 2
+    assert desk.do("schedule", "list") == []
+    assert [one["name"] for one in desk.do("schedule", "list", "--disabled-only")] == ["arrivals"]
+    desk.shipped.ok("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
