@@ -287,3 +287,49 @@ def test_credentials_are_compared_by_the_server_and_never_shown(client: Client, 
     assert said(client.apply(file)) == [("done", "datastore bucket", ["credentials"])]
     assert said(client.apply(file)) == []
     assert "two" not in str(client.datastores.get("bucket").body())
+
+
+MODEL_MAPS = """\
+type: model
+name: by-file
+endpoint_name: shops
+batchpoint:
+  partition_keys: [store]
+  model_map: {folder: models, file_pattern: "{store}.pkl", on_missing: default, default_model: models/east.pkl}
+---
+type: model
+name: by-mapping
+endpoint_name: shops
+batchpoint:
+  partition_keys: [store]
+  model_map: {mapping: map.csv}
+---
+$schema: https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json
+name: shops
+"""
+
+
+@EITHER
+def test_a_model_map_is_applied_with_its_files_and_changes_when_they_do(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "shops"
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "east.pkl").write_text("east")
+    (folder / "map.csv").write_text("store,model\neast,shops-by-file-default\n")
+    (folder / "shops.yml").write_text(
+        MODEL_MAPS.replace(
+            "type: model", "$schema: https://azuremlschemas.azureedge.net/latest/modelBatchDeployment.schema.json"
+        )
+    )
+    assert {each.state for each in client.apply(folder)} == {"done"}
+    assert said(client.apply(folder)) == []
+    stored = client.deployments.get("by-file", "shops").batchpoint.model_map
+    assert stored is not None
+    assert (stored.folder, stored.models_found) == ("azureml:shops-by-file-models:1", 1)
+    (folder / "models" / "west.pkl").write_text("west")
+    assert [each[1:] for each in said(client.apply(folder))] == [
+        ("model shops-by-file-models:2", ["path"]),
+        ("deployment shops/by-file", ["batchpoint.model_map.folder"]),
+    ]
+    changed = client.deployments.get("by-file", "shops").batchpoint.model_map
+    assert changed is not None
+    assert changed.models_found == 2

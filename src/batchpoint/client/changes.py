@@ -44,6 +44,8 @@ _SET_BY_SERVER = frozenset(
         "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
+_MAP = "batchpoint.model_map."
+"""What keys of a deployment's model map begin with."""
 _REFERENCE_KEYS: dict[str, Kind] = {
     "model": "model",
     "environment": "environment",
@@ -161,6 +163,8 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
                 yield Wanted(kind, asset_reference(text), key)
             elif isinstance(entity, Component):
                 yield Wanted(kind, Reference(text.removeprefix("azureml:")), key)
+    if isinstance(entity, BatchDeployment):
+        yield from _wanted_by_map(entity)
     if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
         plan = entity.create_job
         yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
@@ -170,6 +174,20 @@ def wanted(declaration: Declaration) -> Iterator[Wanted]:
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
+
+
+def _wanted_by_map(deployment: BatchDeployment) -> Iterator[Wanted]:
+    """What a model map was declared with in place, which has no version yet; the server looks at all else."""
+    model_map = deployment.batchpoint.model_map
+    if model_map is None:
+        return
+    name = f"{deployment.endpoint_name}-{deployment.name}-models"
+    if model_map.folder == f"azureml:{name}":
+        yield Wanted("model", Reference(name), f"{_MAP}folder")
+    if model_map.mapping == f"azureml:{name}":
+        yield Wanted("data", Reference(name), f"{_MAP}mapping")
+    if isinstance(model_map.default_model, str):
+        yield Wanted("model", asset_reference(model_map.default_model), f"{_MAP}default_model")
 
 
 def _references_in(body: Mapping[str, Any], at: str = "") -> Iterator[tuple[Kind, str, str]]:
@@ -349,7 +367,9 @@ class _Planner:
         for each in wanted(declaration):
             if each.kind in ASSET_KINDS:
                 held[each.key] = self._pinned(each)
-        own = ("model", "environment", "component")
+        if isinstance(expected, BatchDeployment):
+            held |= _held_by_map(expected, held)
+        own = ("model", "environment", "component", "batchpoint")
         send = declaration.entity.model_copy(update={key: value for key, value in held.items() if key in own})
         if isinstance(expected, BatchDeployment):
             held["compute"] = f"azureml:{expected.compute_name}"
@@ -449,6 +469,16 @@ class _Planner:
         return str(max(numbers, default=0) + 1)
 
 
+def _held_by_map(deployment: BatchDeployment, held: dict[str, Any]) -> dict[str, Any]:
+    """The options with the versions that a model map means; their keys are taken out of ``held``."""
+    found = {key.removeprefix(_MAP): held.pop(key) for key in list(held) if key.startswith(_MAP)}
+    model_map = deployment.batchpoint.model_map
+    if model_map is None:
+        return {}
+    changes = {"model_map": model_map.model_copy(update=found)}
+    return {"batchpoint": deployment.batchpoint.model_copy(update=changes)}
+
+
 def differences(
     before: Entity, after: Entity, *, only: frozenset[str] | None = None, ignoring: frozenset[str] = frozenset()
 ) -> tuple[FieldChange, ...]:
@@ -489,6 +519,7 @@ def _leaves(entity: Entity, only: frozenset[str] | None, ignoring: frozenset[str
         if key not in _SET_BY_SERVER and key not in ignoring and (only is None or key in only)
     }
     found = dict(_flattened(kept, ""))
+    found.pop(f"{_MAP}models_found", None)  # counted by the server
     if "path" in found and isinstance(entity, Asset):
         found["path"] = _one_form(str(found["path"]))
     if found.get("description") == "":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from batchpoint.client.changes import Declaration, asset_reference, without_repetition
 from batchpoint.client.files import LocalFiles, absolute, from_document, read_text
@@ -21,7 +21,7 @@ from batchpoint.entities.documents import (
     looks_like_a_path,
     read_documents,
 )
-from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.endpoints import BatchDeployment, ModelMap
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import ANONYMOUS, Component
 from batchpoint.errors import InvalidEntityError
@@ -225,7 +225,35 @@ def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
         found.append(Declaration("environment", environment, place, environment, in_place=True))
         changes["environment"] = _reference_to(environment)
     deployment = deployment.model_copy(update=changes)
+    if deployment.batchpoint.model_map is not None:
+        parts, model_map = _taken_out_of_map(deployment.batchpoint.model_map, deployment)
+        found += [Declaration(kind, part, place, part, in_place=True) for kind, part in parts]
+        options = deployment.batchpoint.model_copy(update={"model_map": model_map})
+        deployment = deployment.model_copy(update={"batchpoint": options})
     return [*found, Declaration("deployment", deployment, place, deployment)]
+
+
+def _taken_out_of_map(
+    model_map: ModelMap, deployment: BatchDeployment
+) -> tuple[list[tuple[Literal["model", "data"], Model | Data]], ModelMap]:
+    """The same for what a model map finds on this machine; the names are those that the server would give."""
+    name = f"{deployment.endpoint_name}-{deployment.name}"
+    found: list[tuple[Literal["model", "data"], Model | Data]] = []
+    changes: dict[str, str] = {}
+    if model_map.folder is not None and _is_folder(model_map.folder):
+        found.append(("model", Model(name=f"{name}-models", path=model_map.folder)))
+        changes["folder"] = f"azureml:{name}-models"
+    if model_map.mapping is not None and _is_folder(model_map.mapping):
+        found.append(("data", Data(name=f"{name}-models", type="uri_file", path=model_map.mapping)))
+        changes["mapping"] = f"azureml:{name}-models"
+    default = model_map.default_model
+    if isinstance(default, str) and looks_like_a_path(default):
+        is_mlflow = Path(default, "MLmodel").is_file()
+        default = Model(name=f"{name}-default", path=default, type="mlflow_model" if is_mlflow else "custom_model")
+    if isinstance(default, Model):
+        found.append(("model", default))
+        changes["default_model"] = _reference_to(default)
+    return found, model_map.model_copy(update=changes)
 
 
 def _pipeline_taken_out(deployment: PipelineDeployment, place: str) -> list[Declaration]:
