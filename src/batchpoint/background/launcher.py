@@ -499,6 +499,9 @@ def _challenger(job: Job, resolved: Resolved, champion: ScriptSpec) -> Challenge
     if deployment is None or found is None:
         return None
     script = _script(deployment, replace(resolved, code_dir=found.code_dir))
+    if "model_map" in (champion.kind, script.kind):
+        message = f"A model map cannot be compared: {job.deployment_name} or {deployment.name} has one."
+        raise InvalidEntityError(message)
     declared = deployment.batchpoint.mini_batch_type
     takes_rows = script.kind == "mlflow" and resolved.tabular_input
     if champion.takes != script.takes and (declared != "auto" or takes_rows):
