@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchpoint.entities.endpoints import BatchEndpoint as BatchEndpoint
     from batchpoint.entities.endpoints import CodeConfiguration as CodeConfiguration
     from batchpoint.entities.endpoints import DeploymentSettings as DeploymentSettings
+    from batchpoint.entities.endpoints import ModelMap as ModelMap
     from batchpoint.entities.endpoints import RetrySettings as RetrySettings
     from batchpoint.entities.endpoints import ScoringOptions as ScoringOptions
     from batchpoint.entities.jobs import Input as Input
@@ -58,7 +59,7 @@ _PUBLIC = {
     "batchpoint.client.jobs": ("Job",),
     "batchpoint.entities.assets": ("Code", "Data", "Environment", "Model"),
     "batchpoint.entities.endpoints": (
-        "BatchDeployment", "BatchEndpoint", "CodeConfiguration", "DeploymentSettings", "RetrySettings",
+        "BatchDeployment", "BatchEndpoint", "CodeConfiguration", "DeploymentSettings", "ModelMap", "RetrySettings",
         "ScoringOptions",
     ),
     "batchpoint.entities.jobs": ("Input", "JobStatus", "Output", "Overrides", "Progress", "Receipt"),

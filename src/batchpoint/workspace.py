@@ -12,6 +12,7 @@ from typing import Self
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
+from batchpoint.operations.model_maps import ModelMaps
 from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
@@ -32,6 +33,7 @@ class Workspace:
     places: Places
     """Says what addresses such as ``azureml://datastores/…`` mean."""
     assets: Assets
+    model_maps: ModelMaps
     resources: Resources
     endpoints: Endpoints
     jobs: Jobs
@@ -61,14 +63,16 @@ class Workspace:
         places = Places(registry)
         job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
         assets = Assets(registry, places, settings.home / "cache")
+        model_maps = ModelMaps(registry, assets, places)
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
         jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, pipelines, jobs, job_queued)
+        endpoints = Endpoints(registry, assets, places, model_maps, pipelines, jobs, job_queued)
         return cls(
             settings=settings,
             registry=registry,
             places=places,
             assets=assets,
+            model_maps=model_maps,
             resources=Resources(registry),
             endpoints=endpoints,
             jobs=jobs,

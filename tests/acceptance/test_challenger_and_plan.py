@@ -80,7 +80,7 @@ def test_a_challenger_is_tried_on_the_same_data_and_promoted_on_the_word_of_the_
 
 def test_a_plan_tells_what_a_job_would_take_and_leaves_nothing_behind(shipped: Shipped, tmp_path: Path) -> None:
     declare(shipped, tmp_path)
-    plan = ("plan", "-n", "taxes", "-d", "green", "--input", tmp_path / "data", "--sample-rows", "20000")
+    plan = ("plan", "-n", "taxes", "-d", "green", "--input", tmp_path / "data", "--sample-rows", "800")
     found = shipped.json(*plan)
     assert (found["items"], found["items_are_exact"], found["unit"]) == (ROWS, True, "rows")
     assert found["bytes"] == sum(path.stat().st_size for path in (tmp_path / "data").iterdir())

@@ -97,6 +97,50 @@ def test_a_script_writes_its_own_parquet_files(shipped: Shipped, tmp_path: Path)
     assert [pq.read_metadata(path).num_rows for path in written] == [500] * 8
 
 
+def run_python(shipped: Shipped, example: Path, *arguments: str) -> str:
+    """A script of the example, which speaks to the server of this home."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=example, env=shipped.environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_model_for_each_sensor_finds_every_outlier_and_a_missing_one_fails_its_own_rows(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    example = copy_of("iot-anomaly", tmp_path)
+    run_python(shipped, example, "simulate_readings.py", "made")
+    assert "15 models" in run_python(shipped, example, "train.py", "made")
+    output = invoke(shipped, example, "iot-anomaly", "--set", "max_concurrency_per_instance=1")
+    assert counts(output) == (17768, 17768, 0)
+    said = run_python(shipped, example, "check_predictions.py", "made", "output")
+    assert "17,768 predictions in one file and in 15: all 30 outliers flagged" in said
+    receipt = json.loads((output / "receipt.json").read_text())
+    assert sorted(receipt["key_files"]) == sorted(path.name for path in output.glob("preds_*.csv"))
+    assert sum(receipt["key_files"].values()) == 17768
+
+    asked = ["--name", "iot-anomaly", "--input", "made/data", "--set", "max_concurrency_per_instance=4"]
+    shipped.ok("endpoint", "invoke", *asked, "--job-name", "four", "--stream", cwd=example)
+    assert (shipped.output("four") / "predictions.csv").read_bytes() == (output / "predictions.csv").read_bytes()
+
+    shipped.ok("model", "archive", "--name", "model_2_3")
+    shipped.ok("endpoint", "invoke", *asked, "--job-name", "lacking", "--stream", cwd=example)
+    ours = [row for row in rows_of(output / "predictions.csv") if (row["Device"], row["Sensor"]) != ("2", "3")]
+    assert rows_of(shipped.output("lacking") / "predictions.csv") == ours
+    assert len(list(shipped.output("lacking").glob("preds_*.csv"))) == 14
+    board = ["--endpoint-name", "iot-anomaly", "--name", "one-class-svm"]
+    (failing,) = shipped.json("deployment", "models", *board, "--failed")
+    assert failing["key"] == {"Device": "2", "Sensor": "3"}
+    assert failing["failed"] == 17768 - len(ours)
+    assert failing["last_job_name"] == "lacking"
+    assert len(shipped.json("deployment", "models", *board, "--sort", "rows")) == 15
+    (report,) = shipped.json("job", "models", "--name", "lacking", "--failed")
+    assert report["failed"] == failing["failed"]
+
+
 def test_one_command_provisions_a_scheduled_script_and_a_second_one_creates_nothing(
     shipped: Shipped, tmp_path: Path
 ) -> None:

@@ -213,3 +213,77 @@ def test_a_sweep_cancels_only_what_has_been_active_for_too_long(tmp_path: Path) 
                 swept = client.jobs.get(job.name)
                 assert swept.status.value == "canceled"
                 assert swept.entity.tags["batchpoint.swept"].endswith("over 0:00:00")
+
+
+PIPELINE = """\
+$schema: https://azuremlschemas.azureedge.net/latest/pipelineComponent.schema.json
+type: pipeline
+name: daily
+jobs:
+  first:
+    type: command
+    command: python score.py
+    code: code
+    environment: azureml:plain
+  second:
+    component: ./more/second.yml
+"""
+
+COMPONENT = "type: command\nversion: '1'\nname: second\ncommand: echo 2\n"
+
+ON_ENDPOINT = """\
+name: nightly
+endpoint_name: shop
+type: pipeline
+component: azureml:daily
+settings: {default_compute: cpu}
+"""
+
+
+@EITHER
+def test_components_and_pipelines_behind_endpoints_follow_what_they_are_made_of(client: Client, solution: Path) -> None:
+    (solution / "pipeline.yml").write_text(PIPELINE)
+    (solution / "more" / "second.yml").write_text(COMPONENT)
+    (solution / "on-endpoint.yml").write_text(ON_ENDPOINT)
+    (solution / "a-job.yml").write_text("type: pipeline\njobs: {one: {type: command, command: echo}}\n")
+    made = client.apply(solution)
+    assert [str(each.error) for each in made if each.state == "failed"] == []
+    assert {f"{each.step.kind} {each.step.name}" for each in made} >= {
+        "component daily:1",
+        "deployment shop/nightly",
+    }
+    assert said(client.apply(solution)) == []
+
+    (solution / "code" / "score.py").write_text("def run(mini_batch):\n    return []\n")
+    assert said(client.apply(solution)) == [
+        ("done", "component daily:2", ["content"]),
+        ("done", "deployment shop/blue", ["code_configuration.code"]),
+        ("done", "deployment shop/nightly", ["component"]),
+    ]
+    assert said(client.apply(solution)) == []
+
+
+def test_a_schedule_comes_after_what_it_starts_and_is_shown_when_it_differs(client: Client, solution: Path) -> None:
+    schedule = (
+        "name: nightly\ntrigger: {type: cron, expression: 0 3 * * *}\n"
+        "create_job: {endpoint_name: shop, inputs: {a: {path: data}}}\n"
+    )
+    (solution / "a-schedule.yml").write_text(schedule)
+    made = client.apply(solution)
+    assert [(each.step.kind, each.state) for each in made][-1] == ("schedule", "done")
+    assert said(client.apply(solution)) == []
+    (solution / "a-schedule.yml").write_text(schedule.replace("0 3", "0 4"))
+    assert said(client.apply(solution)) == [("done", "schedule nightly", ["trigger.expression"])]
+    assert {each.state for each in client.remove(solution)} == {"done"}
+
+
+def test_credentials_are_compared_by_the_server_and_never_shown(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "store.yml"
+    text = "type: s3\nname: bucket\nbucket: b\ncredentials: {access_key_id: me, secret_access_key: one}\n"
+    file.write_text(text)
+    client.apply(file)
+    assert said(client.apply(file)) == []
+    file.write_text(text.replace("one", "two"))
+    assert said(client.apply(file)) == [("done", "datastore bucket", ["credentials"])]
+    assert said(client.apply(file)) == []
+    assert "two" not in str(client.datastores.get("bucket").body())

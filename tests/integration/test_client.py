@@ -12,6 +12,7 @@ from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import JobStatus
 from batchpoint.entities.resources import Datastore
+from batchpoint.entities.schedules import Schedule, ScheduledJob
 from batchpoint.errors import (
     ConflictError,
     InvalidEntityError,
@@ -455,3 +456,34 @@ def test_a_setting_given_twice_in_one_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.yml").write_text(text)
     with pytest.raises(InvalidEntityError, match="given twice"):
         load(tmp_path / "d.yml", "deployment")
+
+
+@pytest.mark.parametrize(
+    "form", ["create_job: jobs/nightly.yml", "create_job: {type: pipeline, job: ./jobs/nightly.yml}"]
+)
+def test_the_pipeline_of_a_schedule_is_read_from_its_file_with_paths_relative_to_that(
+    tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "jobs" / "src").mkdir(parents=True)
+    (tmp_path / "jobs" / "nightly.yml").write_text(
+        "type: pipeline\njobs:\n  count:\n    command: python count.py\n    code: ./src\n    environment: azureml:e:1\n"
+    )
+    (tmp_path / "schedule.yml").write_text(f"name: n\ntrigger: {{type: cron, expression: 0 4 * * *}}\n{form}\n")
+    schedule = load(tmp_path / "schedule.yml")
+    assert isinstance(schedule, Schedule)
+    assert isinstance(schedule.create_job, ScheduledJob)
+    assert isinstance(schedule.create_job.job, dict)
+    assert schedule.create_job.job["jobs"]["count"]["code"] == str(tmp_path / "jobs" / "src")
+
+
+def test_what_a_schedule_scores_is_not_uploaded_but_looked_at_each_time(
+    server: FakeServer, client: Client, tmp_path: Path
+) -> None:
+    server.routes["PUT /schedules/n"] = lambda request: request.body
+    (tmp_path / "schedule.yml").write_text(
+        "name: n\ntrigger: {type: cron, expression: 0 4 * * *}\n"
+        "create_job: {type: invoke, endpoint_name: churn, inputs: {day: {path: 'in/{{window_start:%Y}}'}}}\n"
+    )
+    stored = client.create_or_update(load(tmp_path / "schedule.yml"))
+    assert isinstance(stored, Schedule)
+    assert stored.create_job.inputs["day"].path == str(tmp_path / "in" / "{{window_start:%Y}}")

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from batchpoint.entities.endpoints import OutputTable
 from batchpoint.entities.jobs import FileReceipt
 from batchpoint.errors import OutputError
 from batchpoint.scoring import predictions_file, publication
+from batchpoint.scoring.file_per_key import KeyFiles
 from batchpoint.scoring.ledger import FailedItem, Part, Record
-from batchpoint.scoring.mini_batches import ErrorInfo
+from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.output import Published, check_free, publish
 from batchpoint.scoring.results import SegmentWriter
 from batchpoint.scoring.spec import InputSpec, Location, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
@@ -93,7 +94,7 @@ class Run:
     def publish(self, **options: Any) -> Published:
         planned = options.pop("planned", {"in.csv": self._rows})
         plan = options.pop("plan", Plan())
-        return publish(self.spec, self.folder, self.records, plan, self.stores, planned=planned)
+        return publish(self.spec, self.folder, self.records, plan, self.stores, planned=planned, **options)
 
     @property
     def out(self) -> Path:
@@ -638,3 +639,94 @@ def test_a_postgresql_table_of_other_types_is_named_and_left_alone(
         )
     with pytest.raises(OutputError, match="Fare is boolean, the rows need double precision"):
         table_run(make_run, "one", postgres_url, "clashing").publish()
+
+
+def by_key(run: Run) -> dict[int, Any]:
+    """Four mini-batches: one of key a, one of both keys, one that failed, one of key b; items and their files."""
+    frames = [pd.DataFrame({"note": [f'"{n}",\n', "x"], "value": [n, n + 0.5]}) for n in range(3)]
+    encoding: Any = {"parquet": "arrow"}.get(run.spec.output.format, run.spec.output.format)
+    run.score([frames[0]], encoding=encoding)
+    run.score([frames[1], frames[2]], segment="b", encoding=encoding)
+    run.score([], bad=[0, 1], encoding=encoding)
+    run.score([frames[2]], encoding=encoding)
+    return {0: ((2, "a"),), 1: ((1, "a"), (3, "b")), 2: ((2, "c"),), 3: ((2, "b"),)}
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    return pd.read_json(path, lines=True, dtype=False) if path.suffix == ".jsonl" else pd.read_csv(path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_each_key_has_a_file_of_its_own_with_the_rows_of_the_one_file(make_run: Callable[..., Run], kind: Any) -> None:
+    run = make_run(format=kind, file_name=f"predictions.{kind}", file_per_key=f"{{key}}.{kind}")
+    spans = {index: tuple((items, f"{name}.{kind}") for items, name in some) for index, some in by_key(run).items()}
+    published = run.publish(key_files=spans)
+    whole, a, b = (read_frame(run.out / f"{name}.{kind}") for name in ("predictions", "a", "b"))
+    assert a["row"].tolist() == [0, 1, 2]
+    assert b["row"].tolist() == [3, 4, 5, 8, 9]
+    assert pd.concat([a, b], ignore_index=True).equals(whole)
+    assert list(a.columns) == list(whole.columns)
+    assert not (run.out / f"c.{kind}").exists()  # nothing of it was scored
+    assert published.receipt.key_files == {f"a.{kind}": 3, f"b.{kind}": 5}
+    assert published.receipt.balanced
+    assert published.outputs["score"]["files"] == sorted(
+        [f"a.{kind}", f"b.{kind}", "errors.jsonl", f"predictions.{kind}", "receipt.json"]
+    )
+    assert not list(run.folder.glob("cut_rows*"))
+
+
+def test_the_one_file_may_be_left_out_and_items_without_a_result_are_no_rows(make_run: Callable[..., Run]) -> None:
+    run = make_run(file_per_key="{key}", one_file=False)
+    run.score([[1, 2, 3, 4]])
+    (record,) = run.records
+    lacking = replace(record.parts[0], stop=6, missing=(0, 3), ok=4)
+    failures = tuple(FailedItem(item, "in.csv", item, 1, BAD) for item in (0, 3))
+    run.records = [Record(0, 6, 4, 2, (lacking,), failures, {"in.csv": (6, 4, 2)})]
+    published = run.publish(key_files={0: ((1, "none"), (3, "a"), (2, "b"))}, planned={"in.csv": 6})
+    assert (run.out / "a").read_text() == "file,row,prediction\nin.csv,0,1\nin.csv,1,2\n"
+    assert (run.out / "b").read_text() == "file,row,prediction\nin.csv,2,3\nin.csv,3,4\n"
+    assert names_in(run.out) == ["a", "b", "errors.jsonl", "receipt.json"]
+    assert published.receipt.balanced
+    assert published.outputs["score"]["uri"] == published.outputs["score"]["folder"]
+
+
+def test_files_of_keys_are_not_written_over_others_and_count_as_versions(make_run: Callable[..., Run]) -> None:
+    def scored(job: str, **more: Any) -> Run:
+        run = make_run(job, out="shared", owns_folder=False, file_per_key="{key}.csv", one_file=False, **more)
+        run.score([[1.5]])
+        return run
+
+    names = {0: ((1, "a.csv"),)}
+    first = scored("first", errors_name="first.errors.jsonl", receipt_name="first.receipt.json")
+    first.publish(key_files=names)
+    second = scored("second", errors_name="second.errors.jsonl", receipt_name="second.receipt.json")
+    with pytest.raises(OutputError, match=r"a\.csv exists already"):
+        second.publish(key_files=names)
+    third = scored("third", if_exists="version", errors_name="third.errors.jsonl", receipt_name="third.receipt.json")
+    published = third.publish(key_files=names)
+    assert published.receipt.key_files == {"a-2.csv": 1}
+    assert (third.out / "a-2.csv").read_bytes() == (third.out / "a.csv").read_bytes()
+
+
+def test_two_keys_whose_files_would_have_one_name_are_refused_before_anything_is_lost() -> None:
+    def batch(index: int, device: Any, sensor: Any) -> MiniBatch:
+        return MiniBatch(index, "rows", partition=(("Device", device), ("Sensor", sensor)))
+
+    output = OutputSpec(folder=Location(url="/out"), file_per_key="{Device}_{Sensor}")
+    files = KeyFiles(output)
+    files.add(batch(0, "1", "2_3"))
+    with pytest.raises(OutputError, match="of Device '1_2', Sensor '3' would be that of Device '1', Sensor '2_3' too"):
+        files.add(batch(1, "1_2", 3))
+    with pytest.raises(OutputError, match="one that every job writes"):
+        KeyFiles(output.model_copy(update={"file_name": "1_2"})).add(batch(0, 1, 2))
+
+
+def test_columns_get_other_names_unless_one_has_the_name_already(make_run: Callable[..., Run]) -> None:
+    run = make_run(rename={"prediction": "Prediction", "row": "line", "absent": "file"})
+    run.score([[0.5]])
+    run.publish()
+    assert (run.out / "predictions.csv").read_text() == "file,line,Prediction\nin.csv,0,0.5\n"
+    with pytest.raises(ValueError, match="gives a column the name 'file', which another column"):
+        make_run("clash", rename={"prediction": "file"}).score([[0.5]])

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from batchpoint.client.changes import (
-    CREDENTIALS_MARK,
     Change,
     Declaration,
     Stored,
@@ -195,18 +194,17 @@ def test_a_compute_of_another_size_is_refused_and_instances_are_changed() -> Non
         changes_of([declared("compute", name="cpu", size="large")], stored(held))
 
 
-def test_changed_credentials_are_noticed_though_they_are_never_shown() -> None:
-    def store(secret: str) -> Declaration:
-        return declared("datastore", name="b", type="s3", bucket="b", credentials={"secret_access_key": secret})
+def test_changed_credentials_are_told_and_those_that_no_file_declares_stay() -> None:
+    given = {"name": "b", "type": "s3", "bucket": "b"}
+    declaration = declared("datastore", **given, credentials={"secret_access_key": "new"})
+    known = stored(Datastore.model_validate({**given, "has_credentials": True}))
 
-    sent = changes_of([store("one")], stored())[0].send
-    held = sent.model_copy(update={"credentials": None, "has_credentials": True})
-
-    assert "one" not in held.properties[CREDENTIALS_MARK].split("$")
-    assert [each.action for each in changes_of([store("one")], stored(held))] == ["unchanged"]
-    assert said(changes_of([store("two")], stored(held))) == [
+    assert said(changes_of([declaration], known)) == [
         ("update", "datastore b", {"credentials": ("others", "as declared")})
     ]
+    assert said(changes_of([declared("datastore", **given)], known)) == [("unchanged", "datastore b", {})]
+    known.same_credentials.add("b")
+    assert said(changes_of([declaration], known)) == [("unchanged", "datastore b", {})]
 
 
 def test_removal_goes_the_other_way_and_passes_over_what_is_gone_or_built_in() -> None:

@@ -36,6 +36,7 @@ from batchpoint.errors import (
     PlatformError,
     ScoringScriptError,
 )
+from batchpoint.operations.model_maps import read_report
 from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
@@ -282,6 +283,7 @@ class Dispatcher:
 
     def _finish(self, run: _Run, outcome: dict[str, Any]) -> None:
         error, receipt = outcome.get("error"), outcome.get("receipt")
+        self._note_models(run, outcome.get("models_report"))
         self._jobs.finish(
             run.job.name,
             run.lease_token,
@@ -293,6 +295,19 @@ class Dispatcher:
             progress=_read_progress(run.folder),
         )
         self._drop(run)
+
+    def _note_models(self, run: _Run, report: str | None) -> None:
+        """Put what each key's model did on the board of the deployment. Done before the job is finished, for a server
+        that dies in between does it again, and a job is added once."""
+        job = run.job
+        if report is None or job.endpoint_name is None or job.deployment_name is None:
+            return
+        try:
+            models = read_report(run.folder / report)
+        except (OSError, ValueError):
+            log.exception("The report on the models of job %s cannot be read; it is left out of the board", job.name)
+            return
+        self._workspace.registry.scored_models.add(job.endpoint_name, job.deployment_name, job.name, models)
 
     def _kept_outputs(self, job: Job, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
@@ -363,6 +378,8 @@ def _in_brief(receipt: dict[str, Any]) -> dict[str, Any]:
     """The receipt as a job's record keeps it: the files of a long one are left out, but for those with something to
     tell. ``outcome.json`` and the published receipt list them all."""
     files = receipt.get("files") or []
+    if len(receipt.get("key_files") or {}) > LISTED_FILES:
+        receipt = {**receipt, "key_files": {}}
     if len(files) <= LISTED_FILES:
         return receipt
     kept = [file for file in files if file["ok"] < file["items"] or file.get("reason")][:LISTED_FILES]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
@@ -19,6 +20,7 @@ import yaml
 
 from batchpoint.background.command_launcher import CommandPreparation
 from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.background.models_file import write_models
 from batchpoint.background.step_places import (
     StepPlaces,
     is_own_folder,
@@ -27,7 +29,7 @@ from batchpoint.background.step_places import (
     places_of_step,
 )
 from batchpoint.entities.assets import Code, Data, Environment, Model
-from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.endpoints import BatchDeployment, ModelMap, output_format_of
 from batchpoint.entities.jobs import Input, Job
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
@@ -38,6 +40,7 @@ from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
     ChallengerSpec,
     InputSpec,
+    ModelMapSpec,
     ModelSpec,
     OutputSpec,
     RetrySpec,
@@ -63,8 +66,6 @@ _PACKAGES_FOR_ROWS = ("pandas", "pyarrow")
 
 _IN_WORDS = {"paths": "paths of files", "dataframe": "rows as a DataFrame"}
 
-Format = Literal["csv", "jsonl", "parquet", "azureml"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
@@ -88,6 +89,10 @@ class Resolved:
     is_table: bool = False
     """Whether the input is a table as such, an MLTable or a query, and not files that hold one."""
     mltable: dict[str, Any] | None = None
+    default_model: tuple[Model, Path] | None = None
+    """Of a model map: what scores keys without a model of their own."""
+    submitted: datetime | None = None
+    """When the job was submitted, or the first of those that score its failed items again."""
     challenger: Challenging | None = None
     """What the challenger's deployment turned out to be, where there is one."""
 
@@ -121,6 +126,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         python=resolved.python,
         script=script,
         model=_model(model, resolved.model_path) if model and resolved.model_path else None,
+        model_map=_model_map(options.model_map, resolved) if options.model_map else None,
         environment_variables={**deployment.environment_variables, **settings.environment_variables},
         input=_input(job, resolved),
         split=_split(deployment, script),
@@ -232,6 +238,8 @@ class Launcher:
         interpreter, resolved = self._resolve(job, folder)
         spec = build_spec(job, resolved)
         folder.mkdir(parents=True, exist_ok=True)
+        if spec.model_map is not None:
+            write_models(folder / spec.model_map.models_file, job, self._workspace)
         if spec.fork_server:
             self._describe_fork_server(Path(spec.fork_server), resolved.compute, spec.instances)
         spec.write(folder)
@@ -299,6 +307,8 @@ class Launcher:
             tabular_input=tabular,
             is_table=is_table,
             mltable=mltable,
+            default_model=self._default_model(deployment),
+            submitted=self._submitted(job),
         )
         if job.challenger is not None:
             challenger = self._challenging(job.challenger, _script(deployment, resolved))
@@ -322,6 +332,16 @@ class Launcher:
         assets, given = self._workspace.assets, deployment.model
         model = given if isinstance(given, Model) else cast("Model", assets.resolve("model", given))
         return model, assets.local_path(model)
+
+    def _default_model(self, deployment: BatchDeployment) -> tuple[Model, Path] | None:
+        given = deployment.batchpoint.model_map
+        model = self._workspace.model_maps.default(given) if given else None
+        return None if model is None else (model, self._workspace.assets.local_path(model))
+
+    def _submitted(self, job: Job) -> datetime | None:
+        while job.retry_of is not None:
+            job = self._workspace.jobs.get(job.retry_of)
+        return job.queued_at
 
     def _input_places(self, job: Job) -> Iterable[Place]:
         given = _scored(job)
@@ -452,8 +472,10 @@ def _scored(job: Job) -> Input:
 def _script(deployment: BatchDeployment, resolved: Resolved) -> ScriptSpec:
     options = deployment.batchpoint
     code = deployment.code_configuration
-    kind: Literal["script", "mlflow"] = "script" if code is not None else "mlflow"
-    takes = options.mini_batch_type
+    kind: Literal["script", "mlflow", "model_map"] = "script" if code is not None else "mlflow"
+    if options.model_map is not None:
+        kind = "model_map"
+    takes = "dataframe" if kind == "model_map" else options.mini_batch_type
     if takes == "auto":
         by_rows = kind == "mlflow" or options.split in {"rows", "bytes"}  # a path cannot say which rows of the file
         rows = resolved.is_table or (by_rows and resolved.tabular_input)
@@ -515,6 +537,21 @@ def _input(job: Job, resolved: Resolved) -> InputSpec:
     )
 
 
+def _model_map(model_map: ModelMap, resolved: Resolved) -> ModelMapSpec:
+    default = None
+    if resolved.default_model is not None:
+        model, path = resolved.default_model
+        default = {"name": model.reference, "path": str(path), "type": model.type}
+    return ModelMapSpec(
+        on_missing=model_map.on_missing,
+        default=default,
+        cached_models=model_map.cached_models,
+        features=model_map.features,
+        labels=model_map.labels,
+        prediction_column=model_map.prediction_column,
+    )
+
+
 def _split(deployment: BatchDeployment, script: ScriptSpec) -> SplitSpec:
     options, size = deployment.batchpoint, deployment.settings.mini_batch_size
     by = options.split
@@ -539,7 +576,7 @@ def _output(job: Job, deployment: BatchDeployment, resolved: Resolved) -> Output
     return OutputSpec(
         name=name,
         action=settings.output_action,
-        format=_format(options.output_format, file_name),
+        format=output_format_of(options.output_format, file_name),
         folder=location_of(folder),
         file_name=file_name,
         errors_name=f"{beside}errors.{options.errors_format}",
@@ -552,11 +589,8 @@ def _output(job: Job, deployment: BatchDeployment, resolved: Resolved) -> Output
         row_keys=options.row_keys,
         errors_format=options.errors_format,
         dataframe_header=options.dataframe_header,
+        rename=options.rename,
+        file_per_key=options.file_per_key,
+        one_file=options.one_file,
+        submitted=resolved.submitted,
     )
-
-
-def _format(wanted: Literal["auto", "csv", "jsonl", "parquet", "azureml"], file_name: str) -> Format:
-    if wanted != "auto":
-        return wanted
-    endings: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
-    return endings.get(PurePosixPath(file_name).suffix.lower(), "csv")

@@ -24,6 +24,7 @@ from batchpoint.cli.options import (
     yes_option,
 )
 
+MODEL_COLUMNS = ("key", "model", "rows", "failed", "seconds", "last_seen_at", "last_job_name", "message")
 _DEPLOYMENT_COLUMNS = ("name", "endpoint_name", "model", "compute", "provisioning_state")
 
 
@@ -267,6 +268,25 @@ def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int
     """List the jobs of a deployment, the newest first."""
     jobs = state.client().deployments.list_jobs(name, endpoint_name, limit=limit)
     state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+
+
+@deployment.command("models")
+@name_option
+@_endpoint_name
+@click.option("--failed", "failing", is_flag=True, help="Those of which something failed or was skipped the last time.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["key", "failed", "rows", "seconds", "last_seen"]),
+    default="key",
+    help="What comes first: the greatest number, or the latest time.  [default: key]",
+)
+@limit_option
+@common
+def list_models(state: State, name: str, endpoint_name: str, failing: bool, order: Any, limit: int | None) -> None:
+    """List what each key's model did, over all jobs of a deployment with a model map."""
+    found = state.client().deployments.models(name, endpoint_name, failing=failing, order=order, limit=limit)
+    state.show([model.model_dump(mode="json", exclude_none=True) for model in found], columns=MODEL_COLUMNS)
 
 
 def asked_for(file: str | None, assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:

@@ -226,6 +226,17 @@ def errors(state: State, name: str) -> None:
 
 @job.command()
 @name_option
+@click.option("--failed", "failing", is_flag=True, help="Those of which something failed or was skipped.")
+@common
+def models(state: State, name: str, failing: bool) -> None:
+    """List what each key's model did, in a job with a model map."""
+    columns = ("key", "model", "rows", "failed", "skipped", "seconds", "loads", "message")
+    found = state.client().jobs.get(name).models(failing=failing)
+    state.show([report.model_dump(mode="json", exclude_none=True) for report in found], columns=columns)
+
+
+@job.command()
+@name_option
 @click.argument("path", required=False)
 @common
 def logs(state: State, name: str, path: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, cast
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.connection import ByteProgress, Connection, address
-from batchpoint.client.files import LocalFiles, declared_document, kind_of, load
+from batchpoint.client.files import LocalFiles, declared_document, kind_of, load, with_secrets
 from batchpoint.client.jobs import Job, entity_of, inside
 from batchpoint.client.pipelines import Pipelines
 from batchpoint.entities.assets import Code, Data, Environment, Model
@@ -27,8 +27,9 @@ from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.overrides import read_overrides
 from batchpoint.entities.pipeline_deployments import AnyDeployment, CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Component, InputPort, Pipeline
-from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.resources import Compute, Datastore, DatastoreCredentials
 from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.errors import InvalidEntityError, NotFoundError, RequestError
 from batchpoint.settings import Settings
 
@@ -305,6 +306,11 @@ class Datastores(Resources[Datastore]):
     def files(self, name: str, prefix: str = "") -> Iterator[dict[str, Any]]:
         """``path`` and ``size`` of the files below a prefix."""
         return self._connection.pages(address("datastores", name, "files"), prefix=prefix)
+
+    def holds_credentials(self, name: str, credentials: DatastoreCredentials) -> bool:
+        """Whether these are the credentials that it has; the server compares them and shows none."""
+        path = address("datastores", name, "credentials", "compare")
+        return bool(self._connection.send("POST", path, body=with_secrets(credentials))["same"])
 
     def upload(self, name: str, source: str | Path, path: str, *, progress: ByteProgress | None = None) -> str:
         """Write one local file to a path of the datastore; answers with its ``azureml://`` address."""
@@ -637,6 +643,28 @@ class Deployments:
         """The jobs of a deployment, the newest first."""
         for item in self._connection.pages(f"{self._path(endpoint_name, name)}/jobs", limit=limit):
             yield Job(self._connection, entity_of(JobEntity, item))
+
+    def models(
+        self,
+        name: str,
+        endpoint_name: str,
+        *,
+        failing: bool = False,
+        order: Literal["key", "failed", "rows", "seconds", "last_seen"] = "key",
+        limit: int | None = None,
+    ) -> Iterator[ScoredModel]:
+        """The board of a deployment with a model map: what each key's model did, over all jobs.
+
+        Args:
+            name: the deployment.
+            endpoint_name: its endpoint.
+            failing: whether only those come of which something failed or was skipped the last time.
+            order: what comes first: the greatest number, or the latest time.
+            limit: how many at most.
+        """
+        query = {"failing": True if failing else None, "order": order}
+        for item in self._connection.pages(f"{self._path(endpoint_name, name)}/models", limit=limit, **query):
+            yield entity_of(ScoredModel, item)
 
     @staticmethod
     def _path(endpoint_name: str, name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
@@ -22,7 +21,7 @@ from batchpoint.entities.components import definition
 from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
 from batchpoint.entities.kinds import ASSET_KINDS
-from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipeline_deployments import AnyDeployment
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
@@ -36,11 +35,8 @@ ORDER: tuple[Kind, ...] = (
 BUILT_IN = {("compute", "local"), ("datastore", "workspaceblobstore")}
 """Exist from the start and are never removed."""
 
-CREDENTIALS_MARK = "batchpoint.credentials"
-"""Property of a datastore: a salted hash of the credentials that were applied, which the server never shows."""
-
-COMPONENT_MARK = "batchpoint.definition"
-"""Property of a component: a hash of what was declared, which the server keeps in another form."""
+CONTENT_MARK = "batchpoint.applied"
+"""Tag of a component: a hash of what was declared; what is stored of it holds all that it refers to."""
 
 _SET_BY_SERVER = frozenset(
     {
@@ -48,6 +44,15 @@ _SET_BY_SERVER = frozenset(
         "has_credentials", "is_default", "archived", "content_hash", "version", "name", "anchored_at", "next_run_at",
     }
 )  # fmt: skip
+_REFERENCE_KEYS: dict[str, Kind] = {
+    "model": "model",
+    "environment": "environment",
+    "code": "code",
+    "component": "component",
+    "compute": "compute",
+    "default_compute": "compute",
+}
+_NO_REFERENCES = frozenset({"inputs", "outputs", "tags", "properties", "environment_variables", "batchpoint"})
 _MAY_CHANGE = frozenset({"description", "tags"})
 """Of an asset; all else of it is its version's for good."""
 
@@ -92,6 +97,8 @@ class Stored:
     named: dict[tuple[Kind, str], Entity | None] = field(default_factory=dict)
     versions: dict[tuple[Kind, str], list[Asset]] = field(default_factory=dict)
     """The newest first, archived ones among them."""
+    same_credentials: set[str] = field(default_factory=set)
+    """Datastores that have the credentials which are declared for them."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ class Removal:
 
 def name_of(entity: Entity) -> str:
     """What a thing is called among those of its kind."""
-    if isinstance(entity, BatchDeployment | PipelineDeployment):
+    if isinstance(entity, AnyDeployment):
         return f"{entity.endpoint_name}/{entity.name}"
     if isinstance(entity, Asset) and entity.version:
         return entity.reference
@@ -145,48 +152,34 @@ def name_of(entity: Entity) -> str:
 def wanted(declaration: Declaration) -> Iterator[Wanted]:
     """What a declaration refers to, except for what lies on this machine."""
     entity = declaration.expected
-    if isinstance(entity, BatchDeployment):
+    if isinstance(entity, AnyDeployment):
         yield Wanted("endpoint", Reference(entity.endpoint_name), "endpoint_name")
         yield Wanted("compute", Reference(entity.compute_name), "compute")
-        code = entity.code_configuration.code if entity.code_configuration else None
-        assets: tuple[tuple[Kind, str, object], ...] = (
-            ("model", "model", entity.model),
-            ("environment", "environment", entity.environment),
-            ("code", "code_configuration.code", code),
-        )
-        for kind, key, given in assets:
-            if isinstance(given, str):
-                yield Wanted(kind, asset_reference(given), key)
+    if isinstance(entity, AnyDeployment | Component):
+        for kind, key, text in _references_in(entity.body()):
+            if kind != "compute":
+                yield Wanted(kind, asset_reference(text), key)
+            elif isinstance(entity, Component):
+                yield Wanted(kind, Reference(text.removeprefix("azureml:")), key)
     if isinstance(entity, Schedule) and isinstance(entity.create_job, ScheduledInvoke):
         plan = entity.create_job
         yield Wanted("endpoint", Reference(plan.endpoint_name), "create_job.endpoint_name")
         if plan.deployment_name:
             name = f"{plan.endpoint_name}/{plan.deployment_name}"
             yield Wanted("deployment", Reference(name), "create_job.deployment_name")
-    if isinstance(entity, PipelineDeployment):
-        yield Wanted("endpoint", Reference(entity.endpoint_name), "endpoint_name")
-        yield Wanted("compute", Reference(entity.compute_name), "settings.default_compute")
-        if isinstance(entity.component, str):
-            yield Wanted("component", asset_reference(entity.component), "component")
-    if isinstance(entity, Component):
-        yield from _wanted_inside(entity.given(), "")
     path = getattr(entity, "path", None) if isinstance(entity, Asset) else None
     if isinstance(path, str) and (found := _DATASTORE.search(path)):
         yield Wanted("datastore", Reference(found["datastore"]), "path")
 
 
-def _wanted_inside(value: Mapping[str, Any], prefix: str) -> Iterator[Wanted]:
-    """What a component, a step or a task refers to, steps and components in place included."""
-    kinds: tuple[Kind, ...] = ("environment", "component", "model")
-    for kind in kinds:
-        given = value.get(kind)
-        if isinstance(given, str) and given.startswith("azureml:"):
-            yield Wanted(kind, asset_reference(given), f"{prefix}{kind}")
-    for key in ("task", "component"):
-        if isinstance(value.get(key), Mapping):
-            yield from _wanted_inside(value[key], f"{prefix}{key}.")
-    for name, step in (value.get("jobs") or {}).items():
-        yield from _wanted_inside(step, f"{prefix}jobs.{name}.")
+def _references_in(body: Mapping[str, Any], at: str = "") -> Iterator[tuple[Kind, str, str]]:
+    """Kind, key and text of each reference of a deployment, a component, and whatever steps are in it."""
+    for key, value in body.items():
+        kind = _REFERENCE_KEYS.get(key)
+        if isinstance(value, str) and kind and "${{" not in value and "://" not in value:
+            yield kind, f"{at}{key}", value
+        elif isinstance(value, Mapping) and key not in _NO_REFERENCES:
+            yield from _references_in(value, f"{at}{key}.")
 
 
 def asset_reference(text: str) -> Reference:
@@ -263,15 +256,6 @@ def removals_of(declarations: Sequence[Declaration], stored: Stored) -> list[Rem
     return [_removal(each, stored, endpoints) for each in reversed(in_order(declarations))]
 
 
-def credentials_mark(datastore: Datastore, salt: str | None = None) -> str:
-    """A salted hash of a datastore's credentials, made slow so that it tells nothing to those who may read it."""
-    salt = salt or secrets.token_hex(8)
-    shown = datastore.credentials.model_dump(exclude_none=True) if datastore.credentials else {}
-    plain = {key: each.get_secret_value() if hasattr(each, "get_secret_value") else each for key, each in shown.items()}
-    digest = hashlib.scrypt(json.dumps(plain, sort_keys=True).encode(), salt=salt.encode(), n=2**14, r=8, p=1)
-    return f"{salt}${digest.hex()[:32]}"
-
-
 class _Planner:
     """Goes through the declarations in order, knowing which versions the assets so far will have."""
 
@@ -292,10 +276,8 @@ class _Planner:
             declaration = self._marked(declaration, declaration.expected)
         if isinstance(declaration.expected, Asset):
             return self._asset(declaration, declaration.expected)
-        if isinstance(declaration.expected, PipelineDeployment):
-            return self._pipeline_deployment(declaration, declaration.expected)
-        if isinstance(declaration.expected, BatchDeployment):
-            return self._deployment(declaration)
+        if isinstance(declaration.expected, AnyDeployment):
+            return self._deployment(declaration, declaration.expected)
         if isinstance(declaration.expected, BatchEndpoint):
             return self._endpoint(declaration)
         if isinstance(declaration.expected, Schedule):
@@ -355,41 +337,37 @@ class _Planner:
         kind, name = declaration.kind, declaration.entity.name
         self._new.setdefault((kind, name), []).append(version)
         self._of_declaration[kind, declaration.name] = version
-        fields = differences(newest, declaration.expected) if newest else ()
+        fields: tuple[FieldChange, ...] = ()
+        if newest is not None:
+            content = _content_changes(newest, cast("Asset", declaration.expected))
+            fields = (*content, *_others(newest, declaration))
         send = declaration.entity.model_copy(update={"version": version})
         return Change("create", kind, f"{name}:{version}", send, fields, newest.reference if newest else None)
 
-    def _deployment(self, declaration: Declaration) -> Change:
-        expected = cast("BatchDeployment", declaration.expected)
-        held: dict[str, object] = {"compute": f"azureml:{expected.compute_name}"}
+    def _deployment(self, declaration: Declaration, expected: AnyDeployment) -> Change:
+        held: dict[str, Any] = {}
         for each in wanted(declaration):
             if each.kind in ASSET_KINDS:
-                version = each.reference.version or self._version(each.kind, each.reference)
-                held[each.key] = f"azureml:{each.reference.name}:{version}"
-        if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
-            held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
-        send = declaration.entity.model_copy(update={key: held[key] for key in held if key in ("model", "environment")})
+                held[each.key] = self._pinned(each)
+        own = ("model", "environment", "component")
+        send = declaration.entity.model_copy(update={key: value for key, value in held.items() if key in own})
+        if isinstance(expected, BatchDeployment):
+            held["compute"] = f"azureml:{expected.compute_name}"
+            if (code := held.pop("code_configuration.code", None)) and expected.code_configuration:
+                held["code_configuration"] = expected.code_configuration.model_copy(update={"code": code})
         return self._compared(declaration, expected.model_copy(update=held), send)
 
-    def _pipeline_deployment(self, declaration: Declaration, expected: PipelineDeployment) -> Change:
-        reference = asset_reference(cast("str", expected.component))
-        version = reference.version or self._version("component", reference)
-        held = {"component": f"azureml:{reference.name}:{version}"}
-        send = declaration.entity.model_copy(update=held)
-        return self._compared(declaration, expected.model_copy(update=held), send)
+    def _pinned(self, each: Wanted) -> str:
+        """The reference with the version that it means."""
+        return f"azureml:{each.reference.name}:{each.reference.version or self._version(each.kind, each.reference)}"
 
-    def _marked(self, declaration: Declaration, expected: Component) -> Declaration:
-        """The component with a mark that changes with what is declared, and with the versions that it refers to."""
-        versions = [
-            [each.key, each.reference.name, self._version(each.kind, each.reference)] for each in wanted(declaration)
-        ]
-        text = json.dumps([definition(expected), versions], sort_keys=True)
-        mark = {COMPONENT_MARK: hashlib.sha256(text.encode()).hexdigest()[:32]}
-
-        def marked(entity: Entity) -> Entity:
-            return entity.model_copy(update={"properties": {**entity.properties, **mark}})
-
-        return replace(declaration, entity=marked(declaration.entity), expected=marked(expected))
+    def _marked(self, declaration: Declaration, component: Component) -> Declaration:
+        """The component with the hash of what it is declared to be: itself and the versions that it refers to."""
+        pinned = {each.key: self._pinned(each) for each in wanted(declaration) if each.kind in ASSET_KINDS}
+        content = json.dumps([definition(component), pinned], sort_keys=True)
+        tag = {CONTENT_MARK: hashlib.sha256(content.encode()).hexdigest()[:32]}
+        entity = declaration.entity.model_copy(update={"tags": {**declaration.entity.tags, **tag}})
+        return replace(declaration, entity=entity, expected=component.model_copy(update={"tags": entity.tags}))
 
     def _endpoint(self, declaration: Declaration) -> Change:
         bare = declaration.entity.model_copy(update={"defaults": EndpointDefaults()})
@@ -419,26 +397,13 @@ class _Planner:
         return replace(change, send=entity.model_copy(update=kept))
 
     def _datastore(self, declaration: Declaration, entity: Datastore, before: Datastore | None) -> Change:
-        """Secrets are not shown, so they are compared by the mark that the last apply has left."""
-        mark = before.properties.get(CREDENTIALS_MARK) if before else None
-        bare = before.properties if before else {}
-        seen = {key: value for key, value in bare.items() if key != CREDENTIALS_MARK}
+        """Secrets are compared by the server, which shows none. Those that no file declares stay as they are."""
         hidden = entity.model_copy(update={"credentials": None})
-        old = before.model_copy(update={"properties": seen}) if before else None
-        change = _change(declaration, old, hidden, entity)
-        if entity.credentials is None:
-            kept = {**entity.properties, **({CREDENTIALS_MARK: mark} if mark else {})}
-            return replace(change, send=entity.model_copy(update={"properties": kept}))
-        new_mark = credentials_mark(entity, mark.split("$")[0] if mark else None)
-        send = entity.model_copy(update={"properties": {**entity.properties, CREDENTIALS_MARK: new_mark}})
-        known = before is not None and before.has_credentials and mark == new_mark
-        if before is None or known:
-            return replace(change, send=send)
-        fields = (
-            *change.fields,
-            FieldChange("credentials", "others" if before.has_credentials else None, "as declared"),
-        )
-        return replace(change, action="update", fields=fields, send=send)
+        change = _change(declaration, before, hidden, entity)
+        if before is None or entity.credentials is None or entity.name in self._stored.same_credentials:
+            return change
+        secret = FieldChange("credentials", "others" if before.has_credentials else None, "as declared")
+        return replace(change, action="update", fields=(*change.fields, secret))
 
     def _compared(
         self, declaration: Declaration, expected: Entity, send: Entity, *, ignoring: frozenset[str] = frozenset()
@@ -448,7 +413,7 @@ class _Planner:
 
     def _check(self, declaration: Declaration, each: Wanted) -> None:
         if each.kind == "code" and declaration.expected is not declaration.entity:
-            return  # a folder of this machine, which is registered together with its deployment
+            return  # a folder of this machine, which is registered together with what it belongs to
         if each.kind in ASSET_KINDS:
             there, name = self._version(each.kind, each.reference) is not None, str(each.reference)
         else:
@@ -488,9 +453,6 @@ def differences(
     before: Entity, after: Entity, *, only: frozenset[str] | None = None, ignoring: frozenset[str] = frozenset()
 ) -> tuple[FieldChange, ...]:
     """The keys in which two entities of a kind differ, but for what the server sets."""
-    if isinstance(after, Component):
-        comparable = _MAY_CHANGE | {"properties"}
-        only = comparable if only is None else comparable & only
     old, new = _leaves(before, only, ignoring), _leaves(after, only, ignoring)
     if isinstance(after, Model) and after.flavors is None:  # filled in by the server
         old = {key: value for key, value in old.items() if not key.startswith("flavors.")}
@@ -513,6 +475,9 @@ def _change(
 
 
 def _content_changes(before: Asset, after: Asset) -> tuple[FieldChange, ...]:
+    if isinstance(after, Component):
+        old, new = before.tags.get(CONTENT_MARK), after.tags[CONTENT_MARK]
+        return () if old == new else (FieldChange("content", old, new),)
     return differences(before, after, ignoring=_MAY_CHANGE)
 
 
@@ -544,6 +509,12 @@ def _one_form(path: str) -> str:
     found = _DATASTORE.search(path)
     short = f"azureml://datastores/{found['datastore']}/paths/{found['path']}" if found else path
     return short.rstrip("/")
+
+
+def _others(before: Asset, declaration: Declaration) -> tuple[FieldChange, ...]:
+    """What differs beside the content; the mark of a component is the content."""
+    found = differences(before, declaration.expected, only=_MAY_CHANGE)
+    return tuple(each for each in found if each.key != f"tags.{CONTENT_MARK}")
 
 
 def _other_content(declaration: Declaration, stored: Asset, fields: Sequence[FieldChange]) -> str:
@@ -578,7 +549,7 @@ def _removal(declaration: Declaration, stored: Stored, endpoints: set[str]) -> R
         return Removal("archive" if left else "gone", kind, name)
     if stored.named.get((kind, name)) is None:
         return Removal("gone", kind, name)
-    covered = isinstance(entity, BatchDeployment | PipelineDeployment) and entity.endpoint_name in endpoints
+    covered = isinstance(entity, AnyDeployment) and entity.endpoint_name in endpoints
     return Removal("with its endpoint" if covered else "delete", kind, name)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from batchpoint.client.changes import Declaration, asset_reference, without_repetition
 from batchpoint.client.files import LocalFiles, absolute, from_document, read_text
 from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.base import Asset
+from batchpoint.entities.components import as_component
 from batchpoint.entities.documents import (
     Document,
     Kind,
@@ -21,7 +23,7 @@ from batchpoint.entities.documents import (
 )
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
-from batchpoint.entities.pipelines import Component
+from batchpoint.entities.pipelines import ANONYMOUS, Component
 from batchpoint.errors import InvalidEntityError
 
 _FOR_ONE = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>[^:=]+):(?P<assignment>.+)$", re.DOTALL)
@@ -85,15 +87,25 @@ def placed(declaration: Declaration, files: LocalFiles) -> Declaration:
         if isinstance(entity, Model | Data | Code) and is_local(entity.path):
             address = files.expected_address(declaration.kind, entity.path)
             return replace(declaration, expected=entity.model_copy(update={"path": address}))
-        if isinstance(entity, Component):
-            return replace(declaration, expected=_expected_component(entity, files))
         if isinstance(entity, BatchDeployment) and (code := entity.code_configuration) and _is_folder(code.code):
             reference = files.expected_code(code.code)
             held = code.model_copy(update={"code": reference})
             return replace(declaration, expected=entity.model_copy(update={"code_configuration": held}))
+        if isinstance(entity, Component):
+            return _placed_component(declaration, entity, files)
     except InvalidEntityError as fault:
         raise InvalidEntityError(f"{declaration.place}: {declaration.kind} {declaration.name}: {fault}") from None
     return declaration
+
+
+def _placed_component(declaration: Declaration, component: Component, files: LocalFiles) -> Declaration:
+    document = Document(value=component.given(), name=declaration.place)
+    found = [each for each in local_paths("component", document.value) if each.holds == "path"]
+    for each in found:
+        is_code = each.key[-1] == "code"
+        address = files.expected_code(each.path) if is_code else files.expected_address("model", each.path)
+        document = document.with_value(each.key, address)
+    return replace(declaration, expected=document.entity("component")) if found else declaration
 
 
 def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
@@ -101,14 +113,14 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
     skipped: list[str] = []
     for path in map(Path, paths):
         if not path.is_dir():
-            found += [_Written(each, path, _kind_of(each)) for each in read_documents(read_text(path), name=str(path))]
+            found += [_Written(each, path, _kind_of_file(each)) for each in _documents(path)]
             continue
         in_folder = [_read(each, document) for each in _yaml_files(path) for document in _documents(each)]
         pointed = _pointed_to(in_folder)
         for each in in_folder:
             if any(each.path.absolute().is_relative_to(folder) for folder in pointed):
                 continue
-            if each.kind in (None, "job"):  # a job is started, and not declared
+            if each.kind in (None, "job"):  # a job is started, not declared
                 skipped.append(str(each.path))
             else:
                 found.append(each)
@@ -120,13 +132,10 @@ def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:
     return found, skipped
 
 
-def _kind_of(document: Document) -> Kind:
-    kind = document.kind()
-    if kind == "job":
-        raise InvalidEntityError(
-            f"{document.name} is a job, which is started and does not stay. Start it with 'batchpoint job create "
-            f"--file {document.name}'; a pipeline that stays is a component."
-        )
+def _kind_of_file(document: Document) -> Kind:
+    if (kind := document.kind()) == "job":
+        message = f"{document.name} is a job, which is started and not applied: 'batchpoint job create --file' does it."
+        raise InvalidEntityError(message)
     return kind
 
 
@@ -220,33 +229,32 @@ def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
 
 
 def _pipeline_taken_out(deployment: PipelineDeployment, place: str) -> list[Declaration]:
-    """The component that a pipeline deployment declares in place, and the deployment that refers to it."""
-    component = deployment.component
-    if component is None:
-        raise InvalidEntityError(
-            f"{place}: job_definition names a job of one server. Declare the component that it ran instead."
-        )
-    if isinstance(component, str):
+    """The component of a pipeline deployment, and the deployment that refers to it."""
+    name, component, settings = (
+        f"{deployment.endpoint_name}-{deployment.name}",
+        deployment.component,
+        deployment.settings,
+    )
+    if isinstance(deployment.job_definition, str):
+        message = f"{place}: a job_definition that names a job cannot be compared. Give the component or the pipeline."
+        raise InvalidEntityError(message)
+    if deployment.job_definition is not None:
+        component = as_component(deployment.job_definition, name)
+        own = settings.model_dump(exclude_unset=True)
+        settings = deployment.job_definition.settings.model_copy(update=own)
+    if not isinstance(component, Component):
         return [Declaration("deployment", deployment, place, deployment)]
-    deployment = deployment.model_copy(update={"component": _reference_to(component)})
+    if component.name == ANONYMOUS:
+        component = component.model_copy(update={"name": name})
+    changes = {"component": _reference_to(component), "job_definition": None, "settings": settings}
+    referring = deployment.model_copy(update=changes)
     return [
         Declaration("component", component, place, component, in_place=True),
-        Declaration("deployment", deployment, place, deployment),
+        Declaration("deployment", referring, place, referring),
     ]
 
 
-def _expected_component(component: Component, files: LocalFiles) -> Component:
-    """The component with the content of this machine by the names that it will have."""
-    document = Document(value=component.given(), name=f"component {component.name}")
-    for found in local_paths("component", document.value):
-        if found.holds == "path":
-            is_code = found.key[-1] == "code"
-            known = files.expected_code(found.path) if is_code else files.expected_address("model", found.path)
-            document = document.with_value(found.key, known)
-    return Component.model_validate(document.value)
-
-
-def _reference_to(asset: Model | Environment | Component) -> str:
+def _reference_to(asset: Asset) -> str:
     return f"azureml:{asset.reference}" if asset.version else f"azureml:{asset.name}"
 
 

@@ -29,6 +29,7 @@ from batchpoint.entities.documents import (
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
+from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError
 
 
@@ -177,7 +178,10 @@ def _in_form_of(written: Mapping[str, Any], assignment: str) -> str:
 
 def _content_or_path(found: LocalPath, folder: Path) -> Any:
     path = absolute(found.path, folder)
-    if found.holds in ("conda_file", "document"):
+    if found.holds == "document":
+        document = read_document(read_text(Path(path)), name=str(path))
+        return in_place(document, "job", lambda _: Path(path).parent).value
+    if found.holds == "conda_file":
         return read_document(read_text(Path(path)), name=str(path)).value
     if found.holds == "parallel_run_config":
         return _parallel_run_config(Path(path))
@@ -240,7 +244,7 @@ class LocalFiles:
         return document.value
 
     def _placed(self, kind: Kind, found: LocalPath, said: str, progress: ByteProgress | None) -> Any:
-        if kind == "schedule" and found.holds == "path":
+        if kind == "schedule" and found.holds == "path" and "job" not in found.key:
             return absolute(found.path, Path.cwd())  # what lies there each time, so nothing is uploaded now
         if kind == "datastore":
             return absolute(found.path, Path.cwd()) if self._shares_files else found.path
@@ -332,12 +336,16 @@ def _with_secrets(entity: Entity) -> dict[str, Any]:
     body = entity.given()
     credentials = getattr(entity, "credentials", None)
     if credentials is not None:
-        shown = credentials.model_dump(exclude_none=True)
-        body["credentials"] = {
-            key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
-            for key, value in shown.items()
-        }
+        body["credentials"] = with_secrets(credentials)
     return body
+
+
+def with_secrets(credentials: DatastoreCredentials) -> dict[str, str]:
+    """Credentials in clear, for the body of a request and nothing else."""
+    shown = credentials.model_dump(exclude_none=True)
+    return {
+        key: value.get_secret_value() if hasattr(value, "get_secret_value") else value for key, value in shown.items()
+    }
 
 
 def _files_of(local: str) -> list[tuple[str, Path]]:

@@ -21,6 +21,7 @@ from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job as JobEntity
 from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
+from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
 
 AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
@@ -247,7 +248,8 @@ class Job:
         format_ = self.entity.overrides.output_format or (deployment.batchpoint.output_format if deployment else "auto")
         names = [file["path"] for file in self.output_files()]
         if name not in names:
-            message = f"Job {self.name} has no file {name!r}; its output holds: {', '.join(names) or 'nothing'}."
+            some = ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+            message = f"Job {self.name} has no file {name!r}; its output holds: {some or 'nothing'}."
             raise NotFoundError(message)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(name).name
@@ -257,6 +259,12 @@ class Job:
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
         """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
         return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
+
+    def models(self, *, failing: bool = False) -> Iterator[ModelReport]:
+        """What the model of each key did, for a job with a model map; with ``failing`` those with faults alone."""
+        query = {"failing": True if failing else None}
+        for item in self._connection.pages(address("jobs", self.name, "models"), **query):
+            yield entity_of(ModelReport, item)
 
     def logs(self) -> list[dict[str, Any]]:
         """``path`` and ``size`` of each log file."""

@@ -379,6 +379,18 @@ def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
             yield LocalPath(key, found)
 
 
+def _model_map_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
+    for name in ("folder", "mapping"):
+        key = ("batchpoint", "model_map", name)
+        found = _at(value, key)
+        if isinstance(found, str) and is_local(found) and ("/" in found or "@" not in found):
+            yield LocalPath(key, found)
+    default = _at(value, ("batchpoint", "model_map", "default_model"))
+    if isinstance(default, str) and looks_like_a_path(default):
+        yield LocalPath(("batchpoint", "model_map", "default_model"), default)
+    yield from _paths(value, ("batchpoint", "model_map", "default_model", "path"))
+
+
 def _environment_paths(value: Mapping[str, Any], prefix: Key) -> Iterator[LocalPath]:
     names: tuple[Literal["conda_file"], Literal["pip_requirements"]] = ("conda_file", "pip_requirements")
     for name in names:
@@ -393,6 +405,7 @@ def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
     if isinstance(model, str) and looks_like_a_path(model):
         yield LocalPath(("model",), model)
     yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
+    yield from _model_map_paths(value)
     yield from _environment_paths(value, ("environment",))
     yield from _component_paths(value, ("component",))
     yield from parallel_run_paths(value, ())
@@ -454,12 +467,16 @@ def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
         found = _at(value, key)
         if isinstance(found, str) and is_local(found):
             yield LocalPath(key, found, "document")
+        elif isinstance(found, Mapping) and {"jobs", "component"} & found.keys():
+            yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
     yield from _paths(value, ("trigger", "path"))
+    if {"jobs", "component"} & set(_names_in(value, ("create_job",))):
+        return  # a pipeline in place, whose inputs and outputs were its own
     for name in ("inputs", "outputs"):
-        for port in _at(value, ("create_job", name)) or ():
-            for found in _paths(value, ("create_job", name, port, "path")):
-                if not found.path.startswith("{{") and ("@" not in found.path or "/" in found.path):
-                    yield found
+        for port in _names_in(value, ("create_job", name)):
+            for place in _paths(value, ("create_job", name, port, "path")):
+                if not place.path.startswith("{{") and ("@" not in place.path or "/" in place.path):
+                    yield place
 
 
 def _read(text: str, name: str) -> Iterator[Document]:

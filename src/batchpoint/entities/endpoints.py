@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
+from batchpoint.entities.key_patterns import SUBMITTED, KeyPattern
 from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_deployment
 
 
@@ -135,6 +136,67 @@ class OutputTable(Part):
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$")
 
 
+class ModelMap(Part):
+    """A model for each combination of values of the partition keys, found by one of four ways. No script is needed."""
+
+    name_pattern: str | None = None
+    """Registered models by name, as ``model_{Device}_{Sensor}``: of each its latest version."""
+    tags: dict[str, str] | None = None
+    """Registered models by tags: key column → name of the tag that holds its value. Of each its latest version."""
+    folder: str | None = None
+    """A registered model or data asset, a local folder or an address that holds all models; see ``file_pattern``."""
+    file_pattern: str | None = None
+    """Names of files, or of MLflow models' folders, in ``folder``: ``model_{Device}_{Sensor}.pkl``."""
+    mapping: str | None = None
+    """A csv or json file with the key columns and a column ``model``: a registered model, or an address."""
+    on_missing: Literal["fail", "skip", "default"] = "fail"
+    """What becomes of rows whose key has no model: they fail, are left out, or are scored by ``default_model``."""
+    default_model: str | Model | None = None
+    """Scores keys without a model of their own, with ``on_missing: default``."""
+    cached_models: int = Field(default=64, ge=1)
+    """Models that a worker keeps in memory; the one that was used longest ago makes room."""
+    features: list[str] | None = None
+    """Columns that models are given, in this order; none: those of its training, else all but the keys."""
+    labels: dict[str, Any] = Field(default_factory=dict)
+    """What is written instead of a prediction: ``{"-1": 1, "1": 0}``."""
+    prediction_column: str = Field(default="prediction", min_length=1)
+    """Name of the column of predictions."""
+    models_found: int | None = None
+    """How many models were found when the deployment was declared. Set by the server."""
+
+    @field_validator("tags", "labels", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: object) -> object:
+        return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ModelMap:
+        ways = ("name_pattern", "tags", "folder", "mapping")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of {', '.join(ways)}; found {found}")
+        if (self.folder is None) != (self.file_pattern is None):
+            raise ValueError("give folder and file_pattern together: which folder, and the names of models in it")
+        if (self.on_missing == "default") != (self.default_model is not None):
+            raise ValueError("give on_missing: default and default_model together, or neither")
+        return self
+
+    def check_keys(self, keys: list[str]) -> None:
+        """Check the map against the partition keys.
+
+        Raises:
+            ValueError: there are none, or a pattern or tag does not fit them.
+        """
+        if not keys:
+            raise ValueError("a model_map needs partition_keys: the columns that say which model scores a row")
+        for pattern in (self.name_pattern, self.file_pattern):
+            if pattern is not None:
+                KeyPattern(pattern).check_fields(keys)
+        if self.tags is not None and set(self.tags) != set(keys):
+            raise ValueError(f"tags names {', '.join(self.tags)}, and the partition_keys are {', '.join(keys)}")
+
+
 class ScoringOptions(Part):
     """Our own options of a deployment, also accepted at invoke. The defaults keep the meaning of Azure's files."""
 
@@ -177,6 +239,36 @@ class ScoringOptions(Part):
     """Arguments on the script's ``sys.argv``."""
     dataframe_header: bool = False
     """With ``output_format: azureml``: whether the names of a DataFrame's columns stand in the first line."""
+    model_map: ModelMap | None = None
+    """A model for each combination of the partition keys, instead of ``model`` and a script."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Other names for columns of the output, ``{Value: Val}``."""
+    file_per_key: str | None = Field(default=None, pattern=r"^[^/\\\x00]+$")
+    """Predictions of each combination of the partition keys in a file of their own, named by this pattern."""
+    one_file: bool = True
+    """Whether all predictions are written to the one file too, with ``file_per_key``."""
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> ScoringOptions:
+        if len(set(self.rename.values())) < len(self.rename):
+            raise ValueError("rename gives one name to two columns")
+        return self
+
+    def check_keys(self) -> None:
+        """Check what goes by partition keys, which an invoke may change.
+
+        Raises:
+            ValueError: a pattern or tag does not fit the partition keys.
+        """
+        if self.model_map is not None:
+            self.model_map.check_keys(self.partition_keys)
+        if self.file_per_key is None:
+            if not self.one_file:
+                raise ValueError("one_file: false needs file_per_key, or no file would be written")
+            return
+        if not self.partition_keys:
+            raise ValueError("file_per_key needs partition_keys: the columns that say which file a row goes to")
+        KeyPattern(self.file_per_key).check_fields(self.partition_keys, also=[SUBMITTED])
 
 
 class BatchDeployment(Entity):
@@ -209,6 +301,16 @@ class BatchDeployment(Entity):
     def _text_values(cls, value: object) -> object:
         return _as_text(value)
 
+    @model_validator(mode="after")
+    def _keys_fit(self) -> BatchDeployment:
+        self.batchpoint.check_keys()
+        if self.batchpoint.model_map is None:
+            return self
+        for key in ("model", "code_configuration"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"give either '{key}' or batchpoint.model_map, not both")
+        return self
+
     @property
     def compute_name(self) -> str:
         """The compute's bare name."""
@@ -231,6 +333,14 @@ def deployment_change(change: Mapping[str, Any]) -> dict[str, Any]:
             result["resources"] = {**(resources if isinstance(resources, Mapping) else {}), "instance_count": count}
         result["settings"] = settings
     return result
+
+
+def output_format_of(wanted: str, file_name: str) -> Literal["csv", "jsonl", "parquet", "azureml"]:
+    """The format of the predictions: the one that is asked for or, for ``auto``, that of the file's ending."""
+    if wanted != "auto":
+        return cast("Literal['csv', 'jsonl', 'parquet', 'azureml']", wanted)
+    ending = file_name.lower().rpartition(".")[2]
+    return {"jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}.get(ending, "csv")  # type: ignore[return-value]  # a mapping of texts
 
 
 def size_in_bytes(text: object) -> int | None:

@@ -85,7 +85,7 @@ class Forecast(Part):
     """Which thresholds the job would exceed, or might."""
     workers: int
     startup_seconds: float
-    """Until the first worker was ready, here and now: the next start may be warmer."""
+    """Until the first worker was ready and had what its first call alone pays for; the next start may be warmer."""
     seconds: Range
     """For the whole job, start included."""
     items_per_second: float | None = None

@@ -281,6 +281,8 @@ class Receipt(Part):
     files: list[FileReceipt] = Field(default_factory=list)
     files_left_out: int = 0
     """Files that the record of a job does not list, for brevity; never any in ``receipt.json``."""
+    key_files: dict[str, int] = Field(default_factory=dict)
+    """Rows of the file of each key, with ``file_per_key``; left out of the record of a job where they are many."""
 
 
 class JobError(Part):

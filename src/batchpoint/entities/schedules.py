@@ -126,7 +126,7 @@ class Schedule(Entity):
         """``azureml:<job>`` alone, and a pipeline that is written in place without a key of its own."""
         if isinstance(value, str):
             return {"job": value}
-        if isinstance(value, Mapping) and "jobs" in value and "job" not in value:
+        if isinstance(value, Mapping) and "job" not in value and {"jobs", "component"} & value.keys():
             return {"type": value.get("type", "pipeline"), "job": dict(value)}
         return value
 

@@ -11,6 +11,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
@@ -24,14 +25,18 @@ from batchpoint.entities.components import definition
 from batchpoint.entities.pipeline_faults import faults_of_component, refuse
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
-from batchpoint.errors import DatastoreError, InvalidEntityError
+from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
 from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Place, Places, asset_reference
 from batchpoint.registry import Registry
 from batchpoint.registry.assets import Archived
+from batchpoint.storage.datastores import Stores
 
 DEFAULT_DATASTORE = "workspaceblobstore"
 """Where uploads and outputs go when nothing else is said. It always exists."""
+
+_FETCHERS = 8
+"""Models that are fetched at once."""
 
 
 class AssetFile(NamedTuple):
@@ -114,6 +119,26 @@ class Assets:
         if isinstance(reference, str):
             reference = asset_reference(reference) or parse_reference(reference)
         return self.get(kind, reference.name, reference.version, reference.label)
+
+    def model(self, given: str | Model) -> Model:
+        """The model of a stored deployment. Raises ``NotFoundError`` when it is gone."""
+        return given if isinstance(given, Model) else cast("Model", self.resolve("model", given))
+
+    def declared_model(self, given: str | Model, *, name: str, by: str | None = None) -> Model:
+        """The model that a deployment declares: by reference, in place, or by a path, which is registered as ``name``.
+
+        Raises:
+            NotFoundError: there is no such model.
+            InvalidEntityError, InputError: what lies at the path is not what it is declared to be.
+        """
+        if isinstance(given, Model):
+            return cast("Model", self.register_unless_known("model", given, by=by))
+        reference = asset_reference(given)
+        if reference is None and _is_path(given):
+            is_mlflow = (Path(given.removeprefix("file:")).expanduser() / "MLmodel").is_file()
+            declared = Model(name=name, path=given, type="mlflow_model" if is_mlflow else "custom_model")
+            return cast("Model", self.register_unless_known("model", declared, by=by))
+        return cast("Model", self.resolve("model", reference or given))
 
     def list(
         self,
@@ -204,6 +229,30 @@ class Assets:
         if (local := stores.local_path(place.url)) is not None:
             stores.check_readable(place.url)
             return local
+        return self._cached(asset, place, stores)
+
+    def local_paths(self, models: Sequence[Model]) -> Sequence[Path]:
+        """``local_path`` of thousands of models: those that lie remote are fetched by several threads.
+
+        Whether a model is there is not looked at: its path leads nowhere then.
+
+        Raises:
+            DatastoreError: a store does not answer.
+        """
+        stores = self._places.stores()
+
+        def path_of(model: Model, place: Place) -> Path:
+            if (local := stores.local_path(place.url)) is not None:
+                return local
+            try:
+                return self._cached(model, place, stores)
+            except InputError:
+                return self._cache / "missing" / PurePosixPath(place.url).name
+
+        with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as pool:
+            return [*pool.map(path_of, models, self._places.resolve_all(model.path for model in models))]
+
+    def _cached(self, asset: Model | Data | Code, place: Place, stores: Stores) -> Path:
         name = PurePosixPath(place.url.rstrip("/")).name
         target = self._cache / "assets" / _hash_text(f"{place.uri} {asset.version} {asset.created_at}")[:32] / name
         if not target.exists():
@@ -310,6 +359,10 @@ class Assets:
             return [AssetFile(name, stores.size(place.url, place.datastore), place.url, place.datastore)]
         found = stores.list(place.url, place.datastore, recursive=True)
         return [AssetFile(file.path, file.size, file.url, place.datastore) for file in found]
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "~", "file:")) or "://" in text
 
 
 def _with_requirements(environment: Environment) -> Environment:

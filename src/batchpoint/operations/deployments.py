@@ -11,6 +11,7 @@ from batchpoint.entities.assets import Code, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InvalidEntityError, NotFoundError
+from batchpoint.operations.model_maps import ModelMaps, check_keys
 from batchpoint.operations.places import asset_reference
 from batchpoint.registry import Registry
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class DeploymentResolver:
     """Turns a deployment as declared into one that refers to registered versions alone."""
 
-    def __init__(self, registry: Registry, assets: Assets) -> None:
+    def __init__(self, registry: Registry, assets: Assets, model_maps: ModelMaps) -> None:
         self._registry = registry
         self._assets = assets
+        self._model_maps = model_maps
 
     def resolve(self, deployment: BatchDeployment, *, by: str | None, read_script: bool = True) -> BatchDeployment:
         """Check everything that a job would need, registering what is declared in place.
@@ -36,6 +38,7 @@ class DeploymentResolver:
             InputError: a local path does not exist.
         """
         check_compute(self._registry, deployment)
+        check_keys(deployment)
         model = self._model(deployment, by)
         changes: dict[str, object] = {"model": f"azureml:{model.reference}" if model else None}
         if deployment.code_configuration is not None:
@@ -44,27 +47,22 @@ class DeploymentResolver:
             look(self._assets.local_path(code), deployment.code_configuration.scoring_script)
             reference = f"azureml:{code.reference}"
             changes["code_configuration"] = deployment.code_configuration.model_copy(update={"code": reference})
-        else:
+        elif deployment.batchpoint.model_map is None:
             _check_needs_no_script(deployment, model)
         if deployment.environment is not None:
             environment = self._environment(deployment.environment, by)
             changes["environment"] = f"azureml:{environment.reference}"
+        if deployment.batchpoint.model_map is not None:
+            found = self._model_maps.declared(deployment, by=by)
+            changes["batchpoint"] = deployment.batchpoint.model_copy(update={"model_map": found})
         changes |= {"compute": f"azureml:{deployment.compute_name}", "provisioning_state": "Succeeded"}
         return deployment.model_copy(update=changes)
 
     def _model(self, deployment: BatchDeployment, by: str | None) -> Model | None:
-        given = deployment.model
-        if given is None:
+        if deployment.model is None:
             return None
-        if isinstance(given, Model):
-            return cast("Model", self._assets.register_unless_known("model", given, by=by))
-        reference = asset_reference(given)
-        if reference is None and _is_path(given):
-            name = f"{deployment.endpoint_name}-{deployment.name}"
-            is_mlflow = (Path(given.removeprefix("file:")).expanduser() / "MLmodel").is_file()
-            declared = Model(name=name, path=given, type="mlflow_model" if is_mlflow else "custom_model")
-            return cast("Model", self._assets.register_unless_known("model", declared, by=by))
-        return cast("Model", self._assets.resolve("model", reference or given))
+        name = f"{deployment.endpoint_name}-{deployment.name}"
+        return self._assets.declared_model(deployment.model, name=name, by=by)
 
     def _code(self, deployment: BatchDeployment, by: str | None) -> Code:
         assert deployment.code_configuration is not None, "asked only for deployments with a script"
@@ -152,10 +150,6 @@ def _check_needs_no_script(deployment: BatchDeployment, model: Model | None) -> 
             f"Model {model.reference} cannot be scored without a script: it has no python_function flavor, only "
             f"{', '.join(model.flavors or {})}. Log it with python_function, or give a code_configuration."
         )
-
-
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "~", "file:")) or "://" in text
 
 
 def _defines(body: Iterable[ast.stmt], name: str) -> bool:

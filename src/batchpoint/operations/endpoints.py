@@ -15,17 +15,20 @@ from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
+from batchpoint.entities.scored_models import ScoredModel
 from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import SCORE, Jobs
+from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.promotion import check_speaks_for, newest_comparing, promoted
 from batchpoint.registry import Registry
 from batchpoint.registry.jobs import ACTIVE_STATUSES
+from batchpoint.registry.scored_models import Order
 
 MOST_DEPLOYMENTS = 20
 """Of one endpoint. Source: Azure ML's limits for batch endpoints."""
@@ -39,6 +42,7 @@ class Endpoints:
         registry: Registry,
         assets: Assets,
         places: Places,
+        model_maps: ModelMaps,
         pipelines: Pipelines,
         jobs: Jobs,
         job_queued: threading.Event,
@@ -46,8 +50,9 @@ class Endpoints:
         self._registry = registry
         self._jobs = jobs
         self._assets = assets
+        self._model_maps = model_maps
         self._pipeline_deployments = PipelineDeployments(assets, pipelines)
-        self._resolver = DeploymentResolver(registry, assets)
+        self._resolver = DeploymentResolver(registry, assets, model_maps)
         self._inputs_and_outputs = InputsAndOutputs(assets, places)
         self._job_queued = job_queued
 
@@ -144,6 +149,28 @@ class Endpoints:
         """The deployments of an endpoint, by name. Raises ``NotFoundError``."""
         self.get(endpoint_name)
         return self._registry.deployments.list(endpoint_name=endpoint_name)
+
+    def models(
+        self,
+        endpoint_name: str,
+        name: str,
+        *,
+        failing: bool = False,
+        order: Order = "key",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Sequence[ScoredModel]:
+        """The board of a deployment with a model map: what each key's model did, over all jobs.
+
+        With ``failing`` only those of which something failed or was skipped the last time.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        self.get_deployment(endpoint_name, name)
+        return self._registry.scored_models.list(
+            endpoint_name, name, failing=failing, order=order, limit=limit, offset=offset
+        )
 
     def delete_deployment(self, endpoint_name: str, name: str) -> None:
         """Delete a deployment. The jobs that it started stay.
@@ -286,11 +313,12 @@ class Endpoints:
         challenger = self._challenger(request, deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
+        models, notices_of_models = self._check_models(deployment)
         return Job(
             name=job_name,
             description=request.description,
             tags=request.tags,
-            properties=properties,
+            properties={**properties, **models},
             created_by=by,
             endpoint_name=declared.endpoint_name,
             deployment_name=deployment.name,
@@ -300,7 +328,7 @@ class Endpoints:
             inputs=source,
             outputs={SCORE: output},
             overrides=request.overrides,
-            notices=notices,
+            notices=[*notices, *notices_of_models],
         )
 
     def deployment_for(self, endpoint_name: str, deployment_name: str | None) -> AnyDeployment:
@@ -320,6 +348,10 @@ class Endpoints:
         challenger = self._registry.deployments.get(champion.endpoint_name, request.challenger)
         if isinstance(challenger, PipelineDeployment):
             raise _only_models(challenger, "a challenger")
+        for one in (champion, challenger):
+            if one.batchpoint.model_map is not None:
+                message = f"Deployment {one.name} has a model map, and only single models are compared with each other."
+                raise InvalidEntityError(f"{message} Invoke it without a challenger.")
         self._check_at_hand(challenger)
         return challenger
 
@@ -331,6 +363,16 @@ class Endpoints:
             self._assets.check_readable(self._assets.resolve("code", deployment.code_configuration.code))
         if isinstance(deployment.environment, str):
             self._assets.resolve("environment", deployment.environment)
+
+    def _check_models(self, deployment: BatchDeployment) -> tuple[dict[str, str], Sequence[str]]:
+        """Look for the models of a model map as of now; properties that keep this moment, and a notice."""
+        model_map = deployment.batchpoint.model_map
+        if model_map is None:
+            return {}, []
+        moment = self._model_maps.moment()
+        found = len(self._model_maps.found(model_map, deployment.batchpoint.partition_keys, as_of=moment))
+        notice = f"The model map has models for {found:,} {'key' if found == 1 else 'keys'}."
+        return {AS_OF: str(moment), FOUND: str(found)}, [notice]
 
     def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
         try:

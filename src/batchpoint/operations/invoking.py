@@ -12,6 +12,7 @@ from batchpoint.entities.jobs import Input, Output, Overrides
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
+from batchpoint.operations.model_maps import check_keys
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
 from batchpoint.scoring.query_input import columns_of, database_url
 from batchpoint.storage.inputs import list_input
@@ -22,7 +23,11 @@ _WILD = frozenset("*?[")
 def effective_deployment(
     deployment: BatchDeployment, overrides: Overrides, compute: Compute
 ) -> tuple[BatchDeployment, list[str]]:
-    """The deployment as one job runs it, and notices about what was capped. What is None stays as declared."""
+    """The deployment as one job runs it, and notices about what was capped. What is None stays as declared.
+
+    Raises:
+        InvalidEntityError: other partition keys, or another output, do not fit what goes by keys.
+    """
     given = overrides.model_dump(exclude_none=True)
     settings = deployment.settings.model_copy(update=_of(given, DeploymentSettings))
     if overrides.retry_settings is not None:
@@ -43,7 +48,9 @@ def effective_deployment(
         "batchpoint": deployment.batchpoint.model_copy(update=options),
         "resources": deployment.resources.model_copy(update={"instance_count": instances}),
     }
-    return deployment.model_copy(update=changes), notices
+    effective = deployment.model_copy(update=changes)
+    check_keys(effective)
+    return effective, notices
 
 
 class InputsAndOutputs:
@@ -167,7 +174,7 @@ class InputsAndOutputs:
         return "uri_folder" if is_folder or is_glob or len(places) > 1 else "uri_file"
 
     def _check_free(self, folder: Place, deployment: BatchDeployment) -> None:
-        if deployment.batchpoint.if_exists != "fail":
+        if deployment.batchpoint.if_exists != "fail" or not deployment.batchpoint.one_file:
             return
         stores = self._places.stores()
         file_name = deployment.settings.output_file_name

@@ -18,12 +18,16 @@ from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
+MODELS_REPORT = "models_report.jsonl"
+"""File of a run's folder with what each key's model did."""
 SCORE = "score"
 """Name of the output of a job that is no step, and of a step's that collects nothing: errors and receipt lie there."""
 
@@ -122,11 +126,13 @@ class Jobs:
             return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
+        of_then = {AS_OF, FOUND} if current_deployment else set()  # today's deployment scores with today's models
+        properties = {key: value for key, value in job.properties.items() if key not in of_then}
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",
             description=job.description,
             tags=job.tags,
-            properties=job.properties,
+            properties=properties,
             created_by=by,
             endpoint_name=job.endpoint_name,
             deployment_name=job.deployment_name,
@@ -242,6 +248,20 @@ class Jobs:
         with kept.open("rb") as file:
             return _error_lines(file, kept.name, limit)
 
+    def models(self, name: str, *, failing: bool = False) -> Sequence[ModelReport]:
+        """What the model of each key did in a job with a model map, in the order of the input. None while it runs.
+
+        With ``failing`` only those of which something failed or was skipped.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        job = self._registry.jobs.get(name)
+        path = Path(job.folder) / MODELS_REPORT if job.folder and job.status.is_finished else None
+        if path is None or not path.is_file():
+            return []
+        return [report for report in read_report(path) if not failing or report.failed or report.skipped]
+
     def comparison(self, name: str) -> Comparison:
         """How the challenger of a job compares with its champion.
 
@@ -331,6 +351,7 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
     changes = {
         key: getattr(now, key) for key in ("model", "code_configuration", "environment", "environment_variables")
     }
+    changes["batchpoint"] = then.batchpoint.model_copy(update={"model_map": now.batchpoint.model_map})
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
 
 

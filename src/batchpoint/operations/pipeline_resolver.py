@@ -205,6 +205,11 @@ class PipelineResolver:
         if (reference := asset_reference(code)) is not None:
             found = cast("Code", self._assets.resolve("code", reference))
             return self._assets.local_path(found), f"azureml:{found.reference}"
+        if code.startswith("azureml://"):  # uploaded by a client whose files this machine does not share
+            if not self._register:
+                return self._assets.local_path(Code(name="code", version="1", path=code)), code
+            registered = self._assets.register_code(code, by=self._by)
+            return self._assets.local_path(registered), f"azureml:{registered.reference}"
         folder = Path(code.removeprefix("file://").removeprefix("file:")).expanduser()
         if "://" in code or not folder.is_absolute():
             raise InvalidEntityError(f"{code!r} is no absolute path of a folder, and no azureml:<code>:<version>.")

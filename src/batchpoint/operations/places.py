@@ -6,6 +6,7 @@ Forms and grammar are those of Azure ML (short and long datastore addresses, ass
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -81,8 +82,7 @@ class Places:
         """
         if match := _DATASTORE.match(text):
             datastore = cast("Datastore", self._registry.resources.get("datastore", match["datastore"]))
-            uri = f"azureml://datastores/{datastore.name}/paths/{match['path']}"
-            return Place(uri, datastore_url(datastore, match["path"]), datastore.name)
+            return _in_datastore(datastore, match["path"])
         if match := _JOB_OUTPUT.match(text):
             return self._job_output(match["job"], match["output"], match["path"] or "")
         if text.startswith("azureml:"):
@@ -96,6 +96,25 @@ class Places:
             return Place(f"{path}{slash}", f"{path}{slash}")
         _check_url(text)
         return Place(text, text)
+
+    def resolve_all(self, texts: Iterable[str]) -> list[Place]:
+        """``resolve`` for thousands of texts: each datastore is looked up once.
+
+        Raises:
+            InvalidEntityError, NotFoundError: as ``resolve``.
+        """
+        known: dict[str, Datastore] = {}
+        places = []
+        for text in texts:
+            match = _DATASTORE.match(text)
+            if match is None:
+                places.append(self.resolve(text))
+                continue
+            name = match["datastore"]
+            if name not in known:
+                known[name] = cast("Datastore", self._registry.resources.get("datastore", name))
+            places.append(_in_datastore(known[name], match["path"]))
+        return places
 
     def resolve_database(self, text: str) -> Place:
         """The database that ``text`` names. A datastore stays its name in ``url``: its address holds a password.
@@ -173,6 +192,11 @@ def _check_url(text: str) -> None:
         urlsplit(text)
     except ValueError as fault:
         raise InvalidEntityError(f"{text!r} is not a URL: {fault}.") from None
+
+
+def _in_datastore(datastore: Datastore, path: str) -> Place:
+    uri = f"azureml://datastores/{datastore.name}/paths/{path}"
+    return Place(uri, datastore_url(datastore, path), datastore.name)
 
 
 def asset_reference(text: str) -> Reference | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore, ResourceKind
+from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore, DatastoreCredentials, ResourceKind
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import check_no_password
@@ -53,6 +53,16 @@ class Resources:
             NotFoundError: there is none of that name.
         """
         return self._registry.resources.get(kind, name)
+
+    def holds_credentials(self, name: str, credentials: DatastoreCredentials) -> bool:
+        """Whether these are the credentials that a datastore has; they are compared and never shown.
+
+        Raises:
+            NotFoundError: there is no such datastore.
+        """
+        self.get("datastore", name)
+        stored = self._registry.resources.credentials(name) or DatastoreCredentials()
+        return stored.model_dump() == credentials.model_dump()
 
     def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> Sequence[Entity]:
         """All of a kind, by name."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import Pipeline, PipelineSettings
 from batchpoint.entities.schedules import (
     FILES,
@@ -230,7 +231,7 @@ class Schedules:
         assert isinstance(trigger, FileTrigger)
         following = self._registry.now() + timedelta(seconds=trigger.poll_seconds)
         try:
-            seen = self._seen(trigger)
+            seen, most = self._seen(trigger), self._most_files(schedule)
         except BatchpointError as error:
             self._registry.schedules.record_failure(schedule.name, error.message)
             self._registry.schedules.look_again(schedule.name, until, following)
@@ -244,7 +245,7 @@ class Schedules:
             until=until,
             settle_seconds=trigger.settle_seconds,
             next_look_at=following,
-            most=_most_files(schedule),
+            most=most,
         )
 
     def _find(self, name: str) -> Schedule | None:
@@ -440,6 +441,14 @@ class Schedules:
                 found.append(SeenFile(file.path, file.fingerprint))
         return found
 
+    def _most_files(self, schedule: Schedule) -> int:
+        """How many files one job may be for: an input of a pipeline is one file."""
+        plan = schedule.create_job
+        if isinstance(plan, ScheduledInvoke):
+            asked = self._endpoints.deployment_for(plan.endpoint_name, plan.deployment_name)
+            return 1 if isinstance(asked, PipelineDeployment) else MOST_FILES
+        return MOST_FILES if self._repeats_an_invoke(plan) else 1
+
     def _take_files_now(self, schedule: Schedule, trigger: FileTrigger) -> ScheduleRun:
         self._registry.schedules.free_failed_files(schedule.name)
         run = self._registry.schedules.take_files(
@@ -448,7 +457,7 @@ class Schedules:
             until=None,
             settle_seconds=0,
             next_look_at=None,
-            most=_most_files(schedule),
+            most=self._most_files(schedule),
             cause="manual",
         )
         if run is None:
@@ -464,11 +473,6 @@ class Schedules:
             message = f"All {run.files} files have changed since they were found; they count as new again."
             raise InvalidEntityError(message)
         return Input(path=paths[0], paths=paths[1:])
-
-
-def _most_files(schedule: Schedule) -> int:
-    """Of one job: an input of a pipeline is one file."""
-    return MOST_FILES if isinstance(schedule.create_job, ScheduledInvoke) else 1
 
 
 def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:

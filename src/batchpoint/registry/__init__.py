@@ -13,6 +13,7 @@ from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
 from batchpoint.registry.schedules import Schedules
+from batchpoint.registry.scored_models import ScoredModels
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
 
@@ -34,6 +35,7 @@ class Registry:
     endpoints: Endpoints
     deployments: Deployments
     jobs: Jobs
+    scored_models: ScoredModels
     schedules: Schedules
     tokens: Tokens
     audit: Audit
@@ -74,6 +76,7 @@ class Registry:
             endpoints=Endpoints(database, now),
             deployments=Deployments(database, now),
             jobs=Jobs(database, now),
+            scored_models=ScoredModels(database, now),
             schedules=Schedules(database, now),
             tokens=Tokens(database, now),
             audit=Audit(database, now),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import Asset, AssetKind
@@ -16,6 +16,9 @@ from batchpoint.registry.database import Database
 from batchpoint.registry.tables import assets_table as assets
 
 Archived = Literal["exclude", "only", "include"]
+
+_PAIRS_OF_A_QUERY = 2000
+"""Names and versions asked for in one query: databases take a limited number of values."""
 
 
 class Assets:
@@ -95,6 +98,37 @@ class Assets:
             query = query.where(assets.c.archived == (archived == "only"))
         with self._database.read() as connection:
             return [_asset(row) for row in connection.execute(query)]
+
+    def moment(self) -> int:
+        """A mark of what is registered now: ``latest`` as of it stays the same whatever is registered later."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.max(assets.c.id))).scalar() or 0
+
+    def latest(self, kind: AssetKind, *, prefix: str = "", as_of: int | None = None) -> Sequence[Asset]:
+        """The latest version of every asset whose name begins with ``prefix``, in one query; by name.
+
+        ``as_of`` leaves out what was registered after that ``moment``. Archived versions are left out.
+        """
+        newest = select(func.max(assets.c.id)).where(assets.c.kind == kind, assets.c.archived.is_(False))
+        if prefix:
+            newest = newest.where(assets.c.name.startswith(prefix, autoescape=True))
+        if as_of is not None:
+            newest = newest.where(assets.c.id <= as_of)
+        query = select(assets).where(assets.c.id.in_(newest.group_by(assets.c.name))).order_by(assets.c.name)
+        with self._database.read() as connection:
+            found = [_asset(row) for row in connection.execute(query)]
+        return [asset for asset in found if asset.name.startswith(prefix)]  # SQLite's LIKE takes A for a
+
+    def versions(self, kind: AssetKind, wanted: Iterable[tuple[str, str]]) -> Sequence[Asset]:
+        """The versions of these names and numbers that exist, archived ones too; a few queries for thousands."""
+        pairs = [*dict.fromkeys(wanted)]
+        found: Sequence[Asset] = []
+        with self._database.read() as connection:
+            for first in range(0, len(pairs), _PAIRS_OF_A_QUERY):
+                some = pairs[first : first + _PAIRS_OF_A_QUERY]
+                query = select(assets).where(assets.c.kind == kind, tuple_(assets.c.name, assets.c.version).in_(some))
+                found = [*found, *(_asset(row) for row in connection.execute(query))]
+        return found
 
     def update(
         self,

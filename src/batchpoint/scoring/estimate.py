@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from statistics import median
 
 from batchpoint.entities.forecasts import Deadline, Range
 
@@ -18,6 +19,8 @@ Z95 = 1.959963984540054
 """Standard deviations within which 95 % of a normal distribution lie."""
 UNSEEN = 0.3
 """Share by which the time of a job may differ for reasons that no sample shows: other load, caches, a colder start."""
+BEYOND = 0.1
+"""The same for each doubling from the largest call of the sample to a whole mini-batch."""
 MOST_WORKERS = 4096
 
 
@@ -36,7 +39,9 @@ class Fit:
     fixed: float
     per_item: float
     deviation: float
-    """Root of the mean squared relative error of a call against this fit."""
+    """How far a call is from this fit, relative to it: the median, as a standard deviation."""
+    largest: int = 0
+    """Items of the largest call that it rests on."""
 
     def call(self, items: float) -> float:
         """Seconds of a call with so many items."""
@@ -64,7 +69,9 @@ class Work:
         tail = whole / max(1, self.mini_batches) * (used - 1) / used / 2
         middle = max(self.planning, whole / used + tail)
         estimate = self.startup + middle + self.writing
-        doubt = UNSEEN + Z95 * self.fit.deviation / math.sqrt(max(1, self.calls))
+        size = self.items / max(1, self.mini_batches)
+        beyond = math.log2(max(1.0, size / max(1, self.fit.largest))) if self.fit.largest else 0.0
+        doubt = UNSEEN + Z95 * self.fit.deviation / math.sqrt(max(1, self.calls)) + BEYOND * beyond
         low = self.startup / 2 + (middle + self.writing) / (1 + doubt)
         return Range(estimate=estimate, low=low, high=self.startup * 1.5 + (middle + self.writing) * (1 + doubt))
 
@@ -96,8 +103,13 @@ def fitted(calls: Sequence[TimedCall]) -> Fit:
     fixed = mean_seconds - per_item * mean_items
     if fixed < 0:  # a line through the origin instead
         fixed, per_item = 0.0, sum(call.seconds for call in calls) / max(1, sum(call.items for call in calls))
-    errors = [(call.seconds / max(fixed + per_item * call.items, 1e-9) - 1) ** 2 for call in calls]
-    return Fit(fixed, per_item, math.sqrt(sum(errors) / len(errors)))
+    errors = [abs(call.seconds / max(fixed + per_item * call.items, 1e-9) - 1) for call in calls]
+    return Fit(fixed, per_item, 1.4826 * median(errors), max(call.items for call in calls))
+
+
+def warm_up(first_calls: Sequence[TimedCall], fit: Fit) -> float:
+    """Seconds that a worker's first call takes beyond what calls cost."""
+    return max(0.0, median([call.seconds - fit.call(call.items) for call in first_calls] or [0.0]))
 
 
 def deadline_of(work: Work, workers: int, finish_by: datetime, now: datetime) -> Deadline:

@@ -358,6 +358,7 @@ class LocalEngine:
                 "row_keys": spec.output.row_keys,
                 "key_columns": spec.output.key_columns,
                 "passthrough": spec.output.passthrough,
+                "rename": spec.output.rename,
                 "format": spec.output.format,
             },
             "csv": spec.csv.model_dump(),

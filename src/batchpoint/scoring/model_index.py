@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from batchpoint.entities.key_patterns import key_text
 from batchpoint.errors import InputError
 from batchpoint.scoring.spec import ModelMapSpec
 
@@ -59,10 +60,3 @@ class ModelIndex:
         """The key of these values, and its model, if it has one."""
         texts = tuple(key_text(value) for value in values)
         return tuple(zip(self.keys, texts, strict=True)), self.models.get(texts)
-
-
-def key_text(value: Any) -> str:
-    """The text by which a value of a key is known."""
-    if value is None:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

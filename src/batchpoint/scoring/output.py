@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ from batchpoint.entities.jobs import FileReceipt, Receipt
 from batchpoint.errors import OutputError
 from batchpoint.scoring.comparison_file import write_comparison
 from batchpoint.scoring.errors_file import write_errors
+from batchpoint.scoring.file_per_key import Spans, write_key_files
 from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, read_tables, write_predictions
 from batchpoint.scoring.publication import (
@@ -72,6 +73,7 @@ def publish(
     stores: Stores,
     *,
     planned: Mapping[str, int],
+    key_files: Mapping[int, Spans] | None = None,
 ) -> Published:
     """Write everything that the job puts out, and let it appear under its final names at once.
 
@@ -84,18 +86,21 @@ def publish(
         plan: Unit of the items, and the files that were skipped.
         stores: Opens places that are not on this machine.
         planned: Items of each input file as counted by the plan: what the receipt is checked against.
+        key_files: What of each mini-batch goes to which file, for a job that writes one for each key.
 
     Raises:
         OutputError: something lies where the output should go, the disk is full, a segment is damaged, or the
             database refuses the rows. Nothing is left under a final name of a file that was not published.
     """
     ordered = sorted(records, key=lambda record: record.mini_batch)
+    key_names = sorted({name for spans in (key_files or {}).values() for _, name in spans})
     try:
         while True:
-            destination = choose_destination(spec, run_folder, stores)
+            destination = choose_destination(spec, run_folder, stores, key_files=key_names)
             staging = staging_folder(spec, destination, run_folder)
             try:
-                return _stage_and_place(spec, run_folder, ordered, plan, stores, planned, destination, staging)
+                made = _stage(spec, run_folder, ordered, plan, planned, key_files or {}, destination, staging)
+                return _place(spec, run_folder, made, stores, destination, staging)
             except PlaceTakenError:
                 forget_destination(run_folder)
                 if spec.output.if_exists != "version":
@@ -110,23 +115,36 @@ def publish(
         raise OutputError(message) from error
 
 
-def _stage_and_place(
+def _stage(
     spec: ScoringSpec,
     run_folder: Path,
     records: Sequence[Record],
     plan: PlanSummary,
-    stores: Stores,
     planned: Mapping[str, int],
+    key_files: Mapping[int, Spans],
     destination: Destination,
     staging: Path,
 ) -> Published:
-    has_predictions = spec.output.action == "append_row" and spec.output.table is None
-    rows = _write_rows(spec, run_folder, records, staging / destination.predictions)
+    """Put everything together in the staging folder."""
+    rows, by_key = _write_rows(spec, run_folder, records, key_files, destination, staging)
     write_errors(records, staging / destination.errors, spec.output.errors_format)
-    receipt = make_receipt(spec.job, plan.unit, records, planned=planned, skipped=plan.skipped, rows_written=rows)
+    receipt = make_receipt(
+        spec.job, plan.unit, records, planned=planned, skipped=plan.skipped, rows_written=rows, key_files=by_key
+    )
     write_synced(staging / destination.receipt, f"{receipt.model_dump_json(indent=2)}\n".encode())
     notices = _compare(spec, run_folder, records, plan, staging, destination)
-    renamed = link_files(run_folder / "user_output", staging)
+    notices += [
+        f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
+        for name in link_files(run_folder / "user_output", staging)
+    ]
+    return Published(receipt=receipt, outputs={}, notices=notices)
+
+
+def _place(
+    spec: ScoringSpec, run_folder: Path, staged: Published, stores: Stores, destination: Destination, staging: Path
+) -> Published:
+    """Let what is staged appear."""
+    has_predictions = spec.output.action == "append_row" and spec.output.table is None and spec.output.one_file
     files = files_under(staging)
     others = publish_outputs(spec.job, spec.staged_outputs, run_folder, stores)
     place(spec, destination, staging, stores)
@@ -140,11 +158,7 @@ def _stage_and_place(
     }
     if spec.output.table is not None:
         score["table"] = spec.output.table.name
-    notices += [
-        f"The script's own file {name} was published with script- before its name: the job writes a file of that name."
-        for name in renamed
-    ]
-    return Published(receipt=receipt, outputs={**others, spec.output.name: score}, notices=notices)
+    return replace(staged, outputs={**others, spec.output.name: score})
 
 
 def _compare(
@@ -166,17 +180,36 @@ def _compare(
         return [f"The challenger could not be compared: {type(error).__name__}: {error}"]
 
 
-def _write_rows(spec: ScoringSpec, run_folder: Path, records: Sequence[Record], target: Path) -> int:
-    """Write the rows where they belong: a file, a database table, or nowhere (``summary_only``)."""
-    if spec.output.action == "summary_only":
-        return sum(part.rows for record in records for part in record.parts)
-    parts, segments = parts_in_order(records), run_folder / "segments"
-    if spec.output.table is None:
-        header = spec.output.dataframe_header
-        return write_predictions(parts, segments, target, spec.output.format, dataframe_header=header)
-    schema = read_schema(parts, segments)
-    jobs = _table_jobs(spec, run_folder)
-    return write_table(spec.output.table, jobs, schema, read_tables(parts, segments, schema))
+def _write_rows(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Sequence[Record],
+    key_files: Mapping[int, Spans],
+    destination: Destination,
+    staging: Path,
+) -> tuple[int, dict[str, int]]:
+    """Write the rows where they belong: files, a database table, or nowhere (``summary_only``).
+
+    Answers with how many there are, and how many are in the file of each key.
+    """
+    output, segments = spec.output, run_folder / "segments"
+    if output.action == "summary_only":
+        return sum(part.rows for record in records for part in record.parts), {}
+    parts = parts_in_order(records)
+    if output.table is not None:
+        schema = read_schema(parts, segments)
+        jobs = _table_jobs(spec, run_folder)
+        return write_table(output.table, jobs, schema, read_tables(parts, segments, schema)), {}
+    by_key: dict[str, int] = {}
+    if output.file_per_key is not None:
+        written = write_key_files(
+            records, key_files, output, run_folder, lambda name: staging / destination.numbered(name)
+        )
+        by_key = {destination.numbered(name): rows for name, rows in written.items()}
+    if not output.one_file:
+        return sum(by_key.values()), by_key
+    target, header = staging / destination.predictions, output.dataframe_header
+    return write_predictions(parts, segments, target, output.format, dataframe_header=header), by_key
 
 
 def _table_jobs(spec: ScoringSpec, run_folder: Path) -> list[str]:

@@ -11,9 +11,11 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,10 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchpoint.errors import OutputError
+from batchpoint.scoring.csv_records import record_bounds
 from batchpoint.scoring.ledger import Part, Record
 from batchpoint.scoring.results import csv_line, json_ready_text
 
 Format = Literal["csv", "jsonl", "parquet", "azureml"]
+Layout = Any
+"""The columns of a file: a parquet file's schema, the names of a csv file's, None for others. (Arrow has no types.)"""
 
 GROUP_BYTES = 64 * 2**20
 """Estimated size of a row group of parquet, which bounds the memory of writing it."""
@@ -45,12 +50,24 @@ def parts_in_order(records: Iterable[Record]) -> list[Part]:
     ]
 
 
+def layout_of(parts: Sequence[Part], segments: Path, format: Format) -> Layout:  # noqa: A002 - the field's own word
+    """The columns that a file of these parts has; for files that hold some of them each and are to look alike.
+
+    Raises:
+        OutputError, OSError: as ``write_predictions``.
+    """
+    if format == "parquet":
+        return read_schema(parts, segments)
+    return united_columns(_lists_of_columns(parts)) if format == "csv" else None
+
+
 def write_predictions(
     parts: Sequence[Part],
     segments: Path,
     target: Path,
     format: Format,  # noqa: A002 - the field's own word
     *,
+    layout: Layout = None,
     dataframe_header: bool = False,
 ) -> int:
     """Write the rows of the parts into ``target`` and return how many there are.
@@ -60,6 +77,7 @@ def write_predictions(
         segments: Folder that relative segment paths start from.
         target: The file to write. It is synced to disk.
         format: csv (with a header), jsonl, parquet or azureml.
+        layout: The columns; found out from the parts when not given.
         dataframe_header: Whether, with azureml, the columns of the first DataFrame are named in the first line.
 
     Raises:
@@ -67,11 +85,12 @@ def write_predictions(
         OSError: the disk is full, or a segment is gone.
     """
     if format == "parquet":
-        return _write_parquet(parts, segments, target)
+        schema = read_schema(parts, segments) if layout is None else layout
+        return _write_parquet(parts, segments, target, schema)
     _check_encodings(parts, format)
     with target.open("wb", buffering=0) as file, _OpenSegments(segments) as opened:
         if format == "csv":
-            _write_csv(parts, opened, file)
+            _write_csv(parts, opened, file, layout)
         else:
             if dataframe_header and format == "azureml":
                 _write_all(file, _azureml_header(parts).encode())
@@ -141,6 +160,71 @@ def read_tables(parts: Sequence[Part], segments: Path, schema: pa.Schema) -> Ite
         yield pa.concat_tables(waiting).combine_chunks()
 
 
+class RowCutter:
+    """Cuts parts into smaller ones by rows. Rows of text stay where they are; tables are written again, to a file that
+    is gone at the end.
+    """
+
+    def __init__(self, segments: Path, scratch: Path) -> None:
+        self._opened = _OpenSegments(segments)
+        self._scratch = scratch
+        self._file: io.BufferedWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.__exit__()
+        if self._file is not None:
+            self._file.close()
+            self._scratch.unlink()
+
+    def cut(self, part: Part, rows: Sequence[int]) -> list[Part]:
+        """Parts of so many rows each, in order.
+
+        Raises:
+            OutputError: the part does not hold as many rows.
+        """
+        if sum(rows) != part.rows:
+            message = f"Segment {part.segment} holds {part.rows} rows at {part.offset}, and its keys {sum(rows)}."
+            raise OutputError(message)
+        if part.encoding == "arrow":
+            return self._cut_table(part, rows)
+        data = self._opened.read(part.segment, part.offset, part.length)
+        ends = [end for _, end in record_bounds(data, ",")] if part.encoding == "csv" else _line_ends(data)
+        if len(ends) != part.rows:
+            message = f"Segment {part.segment} holds {len(ends)} rows at {part.offset}; the ledger says {part.rows}."
+            raise OutputError(message)
+        pieces, begin, row = [], 0, 0
+        for number in rows:
+            row += number
+            end = ends[row - 1] if row else 0
+            pieces.append(replace(part, offset=part.offset + begin, length=end - begin, rows=number))
+            begin = end
+        return pieces
+
+    def _cut_table(self, part: Part, rows: Sequence[int]) -> list[Part]:
+        table = _table(part, self._opened)
+        if self._file is None:
+            self._file = self._scratch.open("wb")
+        pieces, row = [], 0
+        for number in rows:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table.slice(row, number))
+            data = sink.getvalue()
+            offset = self._file.tell()
+            pieces.append(replace(part, segment=str(self._scratch), offset=offset, length=data.size, rows=number))
+            self._file.write(data)
+            row += number
+        self._file.flush()
+        return pieces
+
+
+def _line_ends(data: bytes) -> list[int]:
+    return [match.end() for match in re.finditer(rb"\n", data)]
+
+
 class _OpenSegments:
     """Segment files by name, of which a bounded number is open."""
 
@@ -197,13 +281,17 @@ def _azureml_header(parts: Sequence[Part]) -> str:
     return line.getvalue()
 
 
-def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO) -> None:
-    lists = list(dict.fromkeys(part.columns for part in parts if part.rows)) or [part.columns for part in parts[:1]]
-    names = united_columns(lists)
+def _lists_of_columns(parts: Sequence[Part]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(part.columns for part in parts if part.rows)) or [part.columns for part in parts[:1]]
+
+
+def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO, names: list[str] | None) -> None:
+    lists = _lists_of_columns(parts)
+    names = names or united_columns(lists)
     if not names:
         return
     _write_all(file, csv_line(names).encode())
-    if len(lists) == 1:
+    if lists == [tuple(names)]:
         _copy(parts, opened, file)
         return
     equal: list[Part] = []
@@ -272,8 +360,7 @@ def _write_all(file: io.FileIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _write_parquet(parts: Sequence[Part], segments: Path, target: Path) -> int:
-    schema = read_schema(parts, segments)
+def _write_parquet(parts: Sequence[Part], segments: Path, target: Path, schema: pa.Schema) -> int:
     rows = 0
     with target.open("wb") as file:
         with pq.ParquetWriter(file, schema, compression="zstd", version="2.6") as writer:

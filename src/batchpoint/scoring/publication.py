@@ -70,6 +70,10 @@ class Destination:
     """Whether an earlier process of this run may have published here already."""
     replaces: bool = False
     """Whether what lies here was published by a run whose failed items this one scores again."""
+    number: int = 1
+    """Of the version, where it stands in the names of files."""
+    one_file: bool = True
+    """Whether ``predictions`` is written."""
 
     @property
     def local(self) -> Path | None:
@@ -81,6 +85,10 @@ class Destination:
         """The files that batchpoint writes, in the order in which they appear: the predictions last."""
         return self.errors, self.receipt, self.predictions
 
+    def numbered(self, name: str) -> str:
+        """A file's name with the number of the version in it, where that is how versions are told apart."""
+        return _numbered(name, self.number)
+
 
 def local_path(location: Location) -> Path | None:
     """The path that a location is on this machine, None if it is elsewhere."""
@@ -89,8 +97,12 @@ def local_path(location: Location) -> Path | None:
     return None if "://" in location.url else Path(location.url)
 
 
-def choose_destination(spec: Publishing, run_folder: Path, stores: Stores) -> Destination:
+def choose_destination(
+    spec: Publishing, run_folder: Path, stores: Stores, *, key_files: Sequence[str] = ()
+) -> Destination:
     """Settle where to publish, and note it in the run's folder so that a later process publishes to the same place.
+
+    ``key_files`` are names that have to be free too.
 
     Raises:
         OutputError: something lies there, and nothing allows to replace it.
@@ -102,7 +114,7 @@ def choose_destination(spec: Publishing, run_folder: Path, stores: Stores) -> De
     if earlier is not None:
         number = _number(earlier)
     else:
-        number = _first_free(spec.output, stores) if spec.output.if_exists == "version" else 1
+        number = _first_free(spec.output, stores, key_files) if spec.output.if_exists == "version" else 1
         check_free(spec, stores)
     write_synced(marker, json.dumps({"number": number}).encode())
     return _destination(spec.output, number, replaces=replaces)
@@ -247,6 +259,8 @@ def _destination(output: OutputSpec, number: int, *, resumed: bool = False, repl
         owned=output.owns_folder,
         resumed=resumed,
         replaces=replaces,
+        number=number,
+        one_file=output.one_file,
     )
 
 
@@ -257,18 +271,20 @@ def _numbered(name: str, number: int) -> str:
     return f"{path.stem}-{number}{path.suffix}"
 
 
-def _first_free(output: OutputSpec, stores: Stores) -> int:
+def _first_free(output: OutputSpec, stores: Stores, key_files: Sequence[str]) -> int:
     number = 1
-    while _taken(_destination(output, number), stores) is not None:
+    while _taken(_destination(output, number), stores, key_files) is not None:
         number += 1
     return number
 
 
-def _taken(destination: Destination, stores: Stores) -> str | None:
+def _taken(destination: Destination, stores: Stores, key_files: Sequence[str] = ()) -> str | None:
     """What lies where the output should go: the folder if it should be ours alone, else the first of its files."""
     places = [destination.folder]
     if not destination.owned:
-        places = [child(destination.folder, name) for name in reversed(destination.own_names)]
+        own = destination.own_names if destination.one_file else (destination.errors, destination.receipt)
+        names = [*reversed(own), *map(destination.numbered, key_files)]
+        places = [child(destination.folder, name) for name in names]
     for location in places:
         path = local_path(location)
         if path is None:

@@ -18,6 +18,7 @@ def make_receipt(
     planned: Mapping[str, int],
     skipped: Sequence[FileReceipt],
     rows_written: int,
+    key_files: Mapping[str, int] | None = None,
 ) -> Receipt:
     """Reconcile the ledger with the plan.
 
@@ -28,6 +29,7 @@ def make_receipt(
         planned: Items of each input file, as they were counted when the input was planned.
         skipped: Files that were left out on purpose.
         rows_written: Rows that the output holds, as counted where it was written.
+        key_files: Rows of the file of each key, for a job that writes them.
 
     Returns:
         The receipt; ``balanced`` is false when for any file the planned items are not all ok or failed, when a
@@ -59,6 +61,8 @@ def make_receipt(
         for name in names
     ]
     consistent &= all(file.items == items[file.file] and file.skipped >= 0 for file in files)
+    if key_files:
+        consistent &= sum(key_files.values()) == rows_written
     left_out = sum(max(file.skipped, file.items) for file in skipped)
     return Receipt(
         job=job,
@@ -70,6 +74,7 @@ def make_receipt(
         output_rows=rows_written,
         balanced=consistent and rows_written == parts_rows,
         files=[*files, *skipped],
+        key_files=dict(key_files or {}),
     )
 
 

@@ -55,13 +55,14 @@ class SegmentWriter:
         Args:
             path: Absolute path of the segment.
             encoding: ``csv``, ``jsonl``, ``arrow``, ``azureml``; ``none`` counts results and keeps no rows.
-            output: ``row_keys``, ``key_columns`` and ``passthrough`` of the job's output.
+            output: ``row_keys``, ``key_columns``, ``passthrough`` and ``rename`` of the job's output.
         """
         self.path = path
         self.encoding = encoding
         self._row_keys: bool = output.get("row_keys", True)
         self._key_columns: list[str] = output.get("key_columns") or []
         self._passthrough: list[str] = output.get("passthrough") or []
+        self._rename: dict[str, str] = output.get("rename") or {}
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
 
@@ -81,7 +82,8 @@ class SegmentWriter:
 
         Raises:
             TypeError: the result is neither a list nor a table.
-            ValueError: a key or passthrough column is not in the input, or the result has rows but no columns.
+            ValueError: a key or passthrough column is not in the input, the result has rows but no columns, or two
+                columns would have one name.
             OSError: the segment could not be written; it is as it was before.
         """
         rows = _count(result)
@@ -118,7 +120,7 @@ class SegmentWriter:
         if not table and rows == 0:
             return encoding, [], b""
         leading = self._leading_columns(result, rows, part, set(table))
-        table = {**leading, **table}
+        table = _renamed({**leading, **table}, self._rename)
         if not table:
             message = "The table that the run() method returned has rows, but no columns."
             raise ValueError(message)
@@ -173,6 +175,15 @@ def json_ready_text(value: Any) -> str | None:
     if plain is None or isinstance(plain, str):
         return plain
     return _json_text(_finite(plain)) if isinstance(plain, (list, dict)) else str(plain)
+
+
+def _renamed(table: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    renamed = {names.get(name, name): column for name, column in table.items()}
+    if len(renamed) < len(table):
+        taken = sorted(new for old, new in names.items() if old in table and new in table and new not in names)
+        message = f"rename gives a column the name {taken[0]!r}, which another column of the output has already."
+        raise ValueError(message)
+    return renamed
 
 
 def _count(result: Any) -> int:

@@ -242,6 +242,8 @@ class Planner:
         """Items of each input file, as planned: what the receipt is checked against."""
         self.spans: dict[int, tuple[KeySpan, ...]] = {}
         """The keys of each mini-batch of a model map."""
+        self.key_files: Mapping[int, tuple[tuple[int, str], ...]] = {}
+        """What of each mini-batch goes to which file, for a job that writes one for each key."""
         self._spec, self._options, self._folder = spec, storage_options, folder
         self._stopped = threading.Event()
         self._found: deque[MiniBatch | BaseException | None] = deque()
@@ -273,14 +275,27 @@ class Planner:
             spec = as_files(self._spec, self._folder, self._options)
             whole = mini_batches.plan(spec, Stores(self._options), self._folder)
             self.plan = self._narrow(whole) if self._narrow is not None else whole
+            key_files = self._key_files()
             for mini_batch in self.plan:
                 self._count(mini_batch)
+                if key_files is not None:
+                    key_files.add(mini_batch)
                 if not self._put(mini_batch):
                     return
             self._put(None)
             from batchpoint.scoring import output  # noqa: PLC0415, F401 -- needed at the end; there is time for it now
         except BaseException as error:  # noqa: BLE001 -- the rim of the thread: the driver raises it again
             self._put(error)
+
+    def _key_files(self) -> Any:
+        """Names the files of keys while their mini-batches are found; None for a job that writes none."""
+        if self._spec.output.file_per_key is None:
+            return None
+        from batchpoint.scoring.file_per_key import KeyFiles  # noqa: PLC0415 -- imports Arrow, which others do without
+
+        key_files = KeyFiles(self._spec.output)
+        self.key_files = key_files.spans
+        return key_files
 
     def _count(self, mini_batch: MiniBatch) -> None:
         if mini_batch.unreadable is not None or mini_batch.unit == "files":
@@ -559,6 +574,7 @@ class Run:
                 planner.plan,
                 Stores(self._options),
                 planned=planner.items_of,
+                key_files=planner.key_files,
             )
         except DatastoreError as refusal:
             raise OutputError(f"The output could not be written: {refusal.message}") from refusal

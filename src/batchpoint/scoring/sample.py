@@ -62,7 +62,9 @@ class SampledPlan(Plan):
         super().__init__(whole.unit, whole.total_bytes, whole.schema, whole.skipped, whole.notices)
         self.counted: Counted | None = None
         self.calls: list[TimedCall] = []
-        """Timed calls, the first of each worker left out: it pays for what is done once."""
+        """Timed calls, the first of each worker left out."""
+        self.first_calls: list[TimedCall] = []
+        """Those: they also pay for what is done once, such as imports."""
         self._whole, self._spec, self._wanted, self._workers = whole, spec, spec.sample, workers
         self._changed = threading.Condition()
         self._in_flight = 0
@@ -74,9 +76,8 @@ class SampledPlan(Plan):
     def scored(self, worker: int, items: int, seconds: float) -> None:
         """A piece, or a part of one, was scored; failing parts come several times."""
         with self._changed:
-            self._spent += seconds
-            if worker in self._warm:
-                self.calls.append(TimedCall(items, seconds))
+            (self.calls if worker in self._warm else self.first_calls).append(TimedCall(items, seconds))
+            self._spent += seconds if worker in self._warm else 0.0
             self._warm.add(worker)
             self._changed.notify()
 

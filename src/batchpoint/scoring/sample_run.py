@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from batchpoint.entities.forecasts import Deadline, Forecast, OutputColumn, SampledError
 from batchpoint.entities.jobs import Reason
-from batchpoint.scoring.estimate import Work, deadline_of, fitted, threshold_words, wilson
+from batchpoint.scoring.estimate import Work, deadline_of, fitted, threshold_words, warm_up, wilson
 from batchpoint.scoring.ledger import FailedItem, Record
 from batchpoint.scoring.local_engine import Engine
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, write_predictions
@@ -123,7 +123,7 @@ def forecast(
         errors=[_error(failure) for failure in failures[:MOST_ERRORS]],
         thresholds=_thresholds(limits, rate, work),
         workers=workers,
-        startup_seconds=startup,
+        startup_seconds=work.startup,
         seconds=work.seconds(workers),
         items_per_second=1 / pace if pace else None,
         peak_memory_per_worker=memory,
@@ -139,13 +139,14 @@ def work_of(plan: SampledPlan, *, startup: float, output_bytes: float) -> Work:
     """The whole job as the estimate takes it."""
     counted = plan.counted
     assert counted is not None, "the sample was drawn from the counted plan"
+    fit = fitted(plan.calls or plan.first_calls)
     return Work(
         items=counted.items,
         mini_batches=counted.mini_batches,
-        startup=startup,
+        startup=startup + (warm_up(plan.first_calls, fit) if plan.calls else 0.0),
         planning=counted.seconds,
         writing=output_bytes / WRITING_BYTES_PER_SECOND,
-        fit=fitted(plan.calls),
+        fit=fit,
         calls=len(plan.calls),
     )
 

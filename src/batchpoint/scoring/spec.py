@@ -181,6 +181,14 @@ class OutputSpec(SpecPart):
     passthrough: list[str] = Field(default_factory=list)
     row_keys: bool = True
     errors_format: Literal["jsonl", "parquet"] = "jsonl"
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Other names for columns."""
+    file_per_key: str | None = None
+    """Name of the file of each key, with placeholders for the keys' values and for ``submitted``."""
+    one_file: bool = True
+    """Whether ``file_name`` is written beside files for each key."""
+    submitted: datetime | None = None
+    """When the job was submitted; of one that scores failed items again, the first job's."""
     dataframe_header: bool = False
     """With the format ``azureml``: whether the first line holds the names of a DataFrame's columns."""
 

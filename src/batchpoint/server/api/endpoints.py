@@ -13,6 +13,7 @@ from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.errors import InvalidEntityError
+from batchpoint.registry.scored_models import Order
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import (
     JsonBody,
@@ -181,6 +182,22 @@ def delete_deployment(name: str, deployment: str, _: Operator, work: Work) -> Re
     """Delete a deployment. The default one only when another was made the default."""
     work.endpoints.delete_deployment(name, deployment)
     return Response(status_code=204)
+
+
+@router.get("/{name}/deployments/{deployment}/models", name="deployments.models")
+def list_models(
+    name: str,
+    deployment: str,
+    _: Reader,
+    work: Work,
+    page: Paged,
+    *,
+    failing: bool = False,
+    order: Order = "key",
+) -> JSONResponse:
+    """What the model of each key did, over all jobs of a deployment with a model map."""
+    found = work.endpoints.models(name, deployment, failing=failing, order=order, limit=page.reach, offset=page.offset)
+    return page.answer(found)
 
 
 @router.get("/{name}/deployments/{deployment}/jobs", name="deployments.jobs")

@@ -215,6 +215,13 @@ def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, l
     return answer({"value": list(work.jobs.errors(name, limit)), "next": None})
 
 
+@router.get("/{name}/models", name="jobs.models")
+def models(name: str, _: Reader, work: Work, page: Paged, *, failing: bool = False) -> JSONResponse:
+    """What the model of each key did in a job with a model map."""
+    found = work.jobs.models(name, failing=failing)
+    return page.answer(found[page.offset : page.offset + page.reach])
+
+
 @router.get("/{name}/forecast", name="jobs.forecast", **described(result=Forecast))
 def forecast(name: str, _: Reader, work: Work) -> JSONResponse:
     """What the sample that a job scored says about the whole."""

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.resources import RESOURCE_KINDS, Compute, ResourceKind
+from batchpoint.entities.resources import RESOURCE_KINDS, Compute, DatastoreCredentials, ResourceKind
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.places import Place
 from batchpoint.server.api.assets import streamed
@@ -62,6 +62,13 @@ async def upload(name: str, path: str, request: Request, _: Operator, work: Work
         size = partial.tell()
         await to_thread.run_sync(work.stores().put, Path(partial.name), place.url, place.datastore)
     return answer({"path": path, "size": size, "uri": place.uri}, status=201)
+
+
+@router.post("/datastores/{name}/credentials/compare", name="datastores.compare_credentials")
+def compare_credentials(name: str, body: JsonBody, _: Admin, work: Work) -> JSONResponse:
+    """Whether these are the credentials that the datastore has."""
+    given = read_body(DatastoreCredentials, body, name="credentials")
+    return answer({"same": work.resources.holds_credentials(name, given)})
 
 
 @router.get("/computes/{name}/nodes", name="computes.nodes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
 
@@ -150,8 +150,10 @@ def check_schedule_paths(context: Context, schedule: Schedule) -> None:
         check_invoke_paths(context, plan.request().model_copy(update={"inputs": inputs}))
         return
     ports = [*plan.inputs.values(), *plan.outputs.values()]
-    found = _paths_in([*ports, plan.job])
+    found = [port["path"] for port in ports if isinstance(port, dict) and isinstance(port.get("path"), str)]
     refuse_local(context, [path for path in found if path != FILES and is_local(path) and not _is_reference(path)])
+    if isinstance(plan.job, dict):
+        refuse_local(context, [local.path for local in local_paths("job", plan.job) if "\n" not in local.path])
 
 
 def refuse_local(context: Context, paths: Iterable[str]) -> None:
@@ -186,19 +188,6 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 def _database_files(table: OutputTable | None) -> list[str]:
     return [table.url.removeprefix("sqlite:///")] if table and table.url.startswith("sqlite:") else []
-
-
-_PATH_KEYS = frozenset({"path", "code", "component"})
-"""Of pipelines: what may hold a path."""
-
-
-def _paths_in(value: Any) -> Iterator[str]:
-    """What stands where a pipeline may name a path of some machine; bindings are none."""
-    for inner in value if isinstance(value, list) else value.values() if isinstance(value, Mapping) else ():
-        yield from _paths_in(inner)
-    if isinstance(value, Mapping):
-        found = (value.get(key) for key in _PATH_KEYS)
-        yield from (text for text in found if isinstance(text, str) and not text.startswith("${{"))
 
 
 def _is_reference(path: str) -> bool:

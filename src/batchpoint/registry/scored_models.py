@@ -1,0 +1,122 @@
+"""The board: what the models of a deployment's map did, over all its jobs. Each job is added once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from batchpoint.entities.scored_models import ModelReport, ScoredModel
+from batchpoint.registry.database import Database
+from batchpoint.registry.tables import deployments_table as deployments
+from batchpoint.registry.tables import job_events_table as events
+from batchpoint.registry.tables import jobs_table as jobs
+from batchpoint.registry.tables import scored_models_table as scored
+
+Order = Literal["key", "failed", "rows", "seconds", "last_seen"]
+"""What lines of the board are sorted by; all but the key from the greatest down."""
+
+_NOTED = "models_noted"
+"""The event of a job whose report is on the board."""
+_LONGEST_KEY, _LONGEST_MESSAGE = 255, 1024
+
+
+class ScoredModels:
+    """The boards of one registry."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def add(self, endpoint: str, deployment: str, job: str, reports: Iterable[ModelReport]) -> bool:
+        """Add what a job's models did; False when it was added before, or the deployment is gone.
+
+        Raises:
+            RegistryError: the database does not answer.
+        """
+        now = self._now()
+        line = {"endpoint_name": endpoint, "deployment_name": deployment, "last_seen_at": now, "last_job_name": job}
+        rows = [{**line, **_values(report)} for report in reports]
+        try:
+            with self._database.write() as connection:
+                if connection.execute(select(jobs.c.id).where(jobs.c.name == job).with_for_update()).first() is None:
+                    return False
+                is_noted = select(events.c.id).where(events.c.job_name == job, events.c.event == _NOTED)
+                key = (deployments.c.endpoint_name == endpoint, deployments.c.name == deployment)
+                is_there = select(deployments.c.name).where(*key)
+                if connection.execute(is_noted).first() is not None or connection.execute(is_there).first() is None:
+                    return False
+                if rows:
+                    connection.execute(_added_up(self._database), rows)
+                noted = {"job_name": job, "at": now, "event": _NOTED, "details": {"keys": len(rows)}}
+                connection.execute(insert(events).values(noted))
+        except IntegrityError:
+            return False  # the deployment was deleted a moment ago
+        return True
+
+    def list(
+        self,
+        endpoint: str,
+        deployment: str,
+        *,
+        failing: bool = False,
+        order: Order = "key",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[ScoredModel]:
+        """The lines of a board; with ``failing`` those of which something failed or was skipped the last time."""
+        query = select(scored).where(scored.c.endpoint_name == endpoint, scored.c.deployment_name == deployment)
+        if failing:
+            query = query.where(scored.c.message.is_not(None))
+        if order != "key":
+            query = query.order_by(scored.c["last_seen_at" if order == "last_seen" else order].desc())
+        query = query.order_by(scored.c.key).limit(limit).offset(offset)
+        with self._database.read() as connection:
+            return [_scored_model(row) for row in connection.execute(query)]
+
+
+def _values(report: ModelReport) -> dict[str, Any]:
+    message = report.message
+    if message is None and report.failed + report.skipped:
+        message = f"{report.failed:,} rows failed, {report.skipped:,} were skipped."
+    return {
+        "key": _key_text(report.key),
+        "model": report.model[:512] if report.model else None,
+        "rows": report.rows,
+        "failed": report.failed,
+        "seconds": report.seconds,
+        "message": message[:_LONGEST_MESSAGE] if message else None,
+    }
+
+
+def _added_up(database: Database) -> Any:
+    """The statement that stores a line, or adds its numbers to the one that is there."""
+    statement: Any = (sqlite.insert if database.is_sqlite else postgresql.insert)(scored)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=[scored.c.endpoint_name, scored.c.deployment_name, scored.c.key],
+        set_={
+            **{name: scored.c[name] + new[name] for name in ("rows", "failed", "seconds")},
+            **{name: new[name] for name in ("model", "last_seen_at", "last_job_name", "message")},
+        },
+    )
+
+
+def _key_text(key: dict[str, str | None]) -> str:
+    """The key as JSON; of a very long one its beginning and a hash, so that it stays one key and fits its column."""
+    text = json.dumps(key, ensure_ascii=False)
+    if len(text) <= _LONGEST_KEY:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps({"key": f"{text[:100]}… {digest}"}, ensure_ascii=False)
+
+
+def _scored_model(row: Row[Any]) -> ScoredModel:
+    values = {name: getattr(row, name) for name in ScoredModel.model_fields if name != "key"}
+    return ScoredModel(key=json.loads(row.key), **values)
