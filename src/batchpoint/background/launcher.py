@@ -139,7 +139,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
             progress_update_timeout=options.progress_update_timeout,
             max_worker_losses=options.max_worker_losses,
             # What shares a key is scored whole or not at all: half of it would be another result, not a part of it.
-            isolate_failures=options.isolate_failures and not options.partition_keys,
+            isolate_failures=options.isolate_failures and (not options.partition_keys or options.model_map is not None),
         ),
         thresholds=ThresholdSpec(
             items=settings.error_threshold,
