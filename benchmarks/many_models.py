@@ -5,7 +5,7 @@
 
 ``naive`` is what one writes in an afternoon: pandas groups, joblib loads, the pipeline predicts, pandas writes.
 ``fast`` reads once by columns, sorts the rows by key once, unpickles, scales by hand, calls libsvm itself and writes by
-columns. Both fork their workers after they have read and grouped, and write ``file,row,Device,Sensor,prediction`` by key.
+columns. Both fork their workers once all is read and grouped, and write ``file,row,Device,Sensor,prediction`` by key.
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchpoint.client import Client
+from postgres_server import running_postgres
 from shipped import Shipped
 
 SCRIPT = """
@@ -135,10 +137,17 @@ def desk(shipped: Shipped, tmp_path: Path) -> Desk:
 def moved(desk: Desk) -> Iterator[Desk]:
     """A desk whose server goes by a clock that the test moves."""
     desk.move_clock("2026-03-28T12:00:00+00:00")
-    script = Path(__file__).resolve().parents[1] / "moved_server.py"
-    with subprocess.Popen([sys.executable, str(script), str(desk.clock)], env=desk.shipped.environment()) as server:
-        eventually((desk.shipped.home / "server.json").exists)
+    with moved_server(desk.shipped, desk.clock):
         yield desk
+
+
+@contextmanager
+def moved_server(shipped: Shipped, clock: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The server of a home, by a clock that the test moves."""
+    script = Path(__file__).resolve().parents[1] / "moved_server.py"
+    with subprocess.Popen([sys.executable, str(script), str(clock)], env=shipped.environment()) as server:
+        eventually((shipped.home / "server.json").exists)
+        yield server
         server.terminate()
 
 
@@ -205,3 +214,33 @@ def test_a_file_that_is_still_being_written_starts_its_job_once_and_whole(desk: 
     assert desk.do("schedule", "list") == []
     assert [one["name"] for one in desk.do("schedule", "list", "--disabled-only")] == ["arrivals"]
     desk.shipped.ok("schedule", "delete", "-n", "arrivals", "--yes", cwd=desk.folder)
+
+
+HOURLY = (
+    NIGHTLY.replace("nightly", "hourly").replace("30 2 * * *", "0 * * * *").replace("W. Europe Standard Time", "UTC")
+)
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(280)
+def test_two_servers_on_one_postgresql_make_one_job_for_each_tick_though_one_of_them_is_killed(tmp_path: Path) -> None:
+    with running_postgres() as url, ExitStack() as opened:
+        (tmp_path / "work").mkdir()
+        homes = [Shipped(tmp_path / name, {"BATCHPOINT_DATABASE_URL": url}) for name in ("one", "two")]
+        desk = Desk(homes[0], tmp_path / "work")
+        desk.move_clock("2026-03-28T12:30:00+00:00")
+        servers = [opened.enter_context(moved_server(home, desk.clock)) for home in homes]
+        desk.deploy()
+        desk.schedule(HOURLY)
+        for hour in range(13, 19):
+            if hour == 16:
+                servers[1].kill()
+            desk.move_clock(f"2026-03-28T{hour}:00:00+00:00")
+            runs = desk.acted_on("hourly", hour - 12)
+            assert [run["outcome"] for run in runs] == ["started"] * (hour - 12)
+            desk.shipped.wait(runs[-1]["job_name"])
+        jobs = desk.do("job", "list", "--schedule", "hourly", "--all-results")
+        assert sorted(job["name"] for job in jobs) == [f"hourly-20260328T{hour}0000Z" for hour in range(13, 19)]
+        assert {job["status"] for job in jobs} == {"completed"}
+        for home in homes:
+            home.stop()

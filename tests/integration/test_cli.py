@@ -300,3 +300,39 @@ def test_a_job_name_that_is_none_is_told_in_words(batchpoint: Any, tmp_path: Pat
 def test_an_input_that_is_not_there_is_a_mistake_of_the_command(server: FakeServer, batchpoint: Any) -> None:
     server.routes["POST /endpoints/churn/invoke"] = lambda _: (422, error("input_unavailable", "Nothing to score."))
     assert batchpoint("endpoint invoke -n churn --input azureml:d:1").code == 2
+
+
+def test_a_pipeline_is_shown_with_its_steps_and_an_output_of_a_step_is_downloaded(
+    server: FakeServer, batchpoint: Any, tmp_path: Path
+) -> None:
+    step = {"name": "one-prepare", "step_name": "prepare", "type": "command", "status": "completed"}
+    step |= {"started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:02Z", "reused_job_name": None}
+    server.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "completed"}
+    server.routes["GET /jobs"] = {"value": [step], "next": None}
+    server.routes["GET /jobs/one-prepare"] = step
+    server.routes["GET /jobs/one-prepare/outputs"] = {"value": [{"path": "a.csv", "size": 1}], "next": None}
+    server.routes["GET /jobs/one-prepare/outputs/a.csv"] = b"x"
+
+    shown = batchpoint("job show -n one -o table")
+    assert shown.out.splitlines()[-1].split() == ["prepare", "completed", "2.0", "one-prepare"]
+    assert server.asked("GET /jobs")[0].query == {"parent": "one"}
+    assert batchpoint("job download -n one --output-name prepare.prepared -p got").code == 0
+    assert server.asked("GET /jobs/one-prepare/outputs")[0].query == {"output": "prepared"}
+    assert (tmp_path / "got" / "a.csv").read_text() == "x"
+    missing = batchpoint("job download -n one --output-name score.scores")
+    assert (missing.code, "has no step score. Its steps: prepare." in missing.err) == (3, True)
+
+
+def test_faults_that_the_server_finds_are_told_with_the_lines_of_the_file(
+    server: FakeServer, batchpoint: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "pipeline.yml").write_text("jobs:\n  one:\n    command: ls\n    compute: azureml:none\n")
+    problem = {"key": "jobs.one.compute", "place": "jobs.one.compute", "message": "There is no compute named none."}
+    found = {"valid": False, "message": "no", "problems": [problem]}
+    server.routes["POST /jobs/validate"] = found
+
+    said = batchpoint("job validate -f pipeline.yml --set inputs.n=3")
+
+    assert said.code == 2
+    assert "pipeline.yml:4: jobs.one.compute: There is no compute named none." in said.err
+    assert server.asked("POST /jobs/validate")[0].body["inputs"] == {"n": 3}

@@ -135,3 +135,39 @@ def test_keys_that_are_nowhere_are_named(tmp_path: Path, takes: Literal["paths",
     (tmp_path / "a.csv").write_text("store\n1\n")
     with pytest.raises(InputError, match=message):
         list(plan(spec_of(tmp_path, ["shop"], takes), Stores(), tmp_path / "run"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_whose_keys_take_turns_are_gathered_and_keep_their_numbers(tmp_path: Path, end: str) -> None:
+    data = tmp_path / "in"
+    data.mkdir()
+    lines = [f'{n % 7},"line one{end}line ""two"" of {n}",{n}' for n in range(400)]
+    lines[100] = "2,too,many,fields"
+    lines[200] = "\udcff,x,200"
+    lines[300] = f"{end}{lines[300]}"  # a blank line is no row
+    text = end.join(["store,note,n", *lines])
+    (data / "a.csv").write_bytes(text.encode(errors="surrogateescape"))
+    spec = spec_of(data, ["store"], "dataframe")
+    batches = list(plan(spec, Stores(), tmp_path / "run"))
+    rows = {dict(batch.partition)["store"]: numbers_of(batch) for batch in batches}
+    assert rows == {
+        **{store: [n for n in range(400) if n % 7 == store and n != 200] for store in range(7)},
+        None: [200],
+    }
+    clean = next(batch for batch in batches if dict(batch.partition)["store"] == 1)
+    schema = {"columns": ["store", "note", "n"], "types": ["int64", "string", "int64"]}
+    frame = slices.read_rows(_sent(clean), 0, clean.items, spec.csv.model_dump(), schema)
+    assert frame["n"].tolist() == numbers_of(clean)
+    assert frame["note"][0] == f'line one{end}line "two" of 1'
+
+
+def test_an_unreadable_row_among_gathered_ones_is_told_by_its_number_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("store,n\n" + "".join(f"{n % 5},{n}{',9' * (n == 123)}\n" for n in range(300)))
+    spec = spec_of(tmp_path / "a.csv", ["store"], "dataframe")
+    batch = next(b for b in plan(spec, Stores(), tmp_path / "run") if dict(b.partition)["store"] == 3)
+    with pytest.raises(slices.csv_records.UnreadableRowsError, match=r"a\.csv, row 123: expected 2 fields, found 3"):
+        slices.read_rows(_sent(batch), 0, batch.items, spec.csv.model_dump(), None)
+
+
+def numbers_of(batch: MiniBatch) -> list[int]:
+    return [number for piece in batch.slices for number in piece.row_numbers(0, piece.rows)]

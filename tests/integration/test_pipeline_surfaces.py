@@ -240,3 +240,19 @@ def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace
         ):
             assert "is a path of some machine" in answered.json()["error"]["message"]
     background.dispatcher.stop()
+
+
+def test_what_lies_on_the_machine_of_the_client_is_uploaded(workspace: Workspace, tmp_path: Path) -> None:
+    secret, _ = workspace.tokens.create("t", "operator")
+    background = Background(workspace)
+    (tmp_path / "code").mkdir(exist_ok=True)
+    (tmp_path / "code" / "count.py").write_text("print(1)\n")
+    (tmp_path / "count.yml").write_text("command: python count.py\ncode: code\ninputs: {a: {path: in.csv}}\n")
+    context = Context(workspace, background, server_id="s", shares_files=False)
+    with served(context, secret) as http, Client(str(http.base_url), secret) as client:
+        client.jobs.validate(tmp_path / "count.yml")
+        job = client.jobs.create_or_update(tmp_path / "count.yml").entity
+    background.dispatcher.stop()
+    assert job.inputs["a"].path.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
+    assert job.pipeline is not None
+    assert job.pipeline["jobs"]["command"]["code"].startswith("azureml:")

@@ -139,7 +139,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
             progress_update_timeout=options.progress_update_timeout,
             max_worker_losses=options.max_worker_losses,
             # What shares a key is scored whole or not at all: half of it would be another result, not a part of it.
-            isolate_failures=options.isolate_failures and not options.partition_keys,
+            isolate_failures=options.isolate_failures and (not options.partition_keys or options.model_map is not None),
         ),
         thresholds=ThresholdSpec(
             items=settings.error_threshold,
@@ -499,6 +499,9 @@ def _challenger(job: Job, resolved: Resolved, champion: ScriptSpec) -> Challenge
     if deployment is None or found is None:
         return None
     script = _script(deployment, replace(resolved, code_dir=found.code_dir))
+    if "model_map" in (champion.kind, script.kind):
+        message = f"A model map cannot be compared: {job.deployment_name} or {deployment.name} has one."
+        raise InvalidEntityError(message)
     declared = deployment.batchpoint.mini_batch_type
     takes_rows = script.kind == "mlflow" and resolved.tabular_input
     if champion.takes != script.takes and (declared != "auto" or takes_rows):

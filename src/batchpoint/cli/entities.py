@@ -52,26 +52,28 @@ def _asset_group(kind: Kind, door: str, text: str, *own: Option) -> click.Group:
     def group() -> None:
         pass
 
-    @group.command()
+    version = click.option("-v", "--version", help="Version; the next one when not given.")
+    _add_create(group, kind, door, "Register a new version, from a YAML file or from options.", (version, *own))
+    _add_asset_readers(group, door)
+    _add_asset_changes(group, door)
+    return group
+
+
+def _add_create(group: click.Group, kind: Kind, door: str, text: str, own: tuple[Option, ...]) -> None:
+    @group.command(help=text)
     @file_option()
     @click.option("-n", "--name", help="Name.")
-    @click.option("-v", "--version", help="Version; the next one when not given.")
+    @_with(own)
     @click.option("--description", help="What it is.")
     @tags_option
-    @_with(own)
     @set_option
     @no_wait_option
     @common
     def create(
         state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
     ) -> None:
-        """Register a new version, from a YAML file or from options."""
         entity = declare(kind, file, given, assignments, tags)
         state.show(getattr(state.client(), door).create_or_update(entity).body())
-
-    _add_asset_readers(group, door)
-    _add_asset_changes(group, door)
-    return group
 
 
 def _add_asset_readers(group: click.Group, door: str) -> None:
@@ -150,21 +152,7 @@ def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], 
     def group() -> None:
         pass
 
-    @group.command()
-    @file_option()
-    @click.option("-n", "--name", help="Name.")
-    @click.option("--description", help="What it is.")
-    @tags_option
-    @_with(own)
-    @set_option
-    @no_wait_option
-    @common
-    def create(
-        state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
-    ) -> None:
-        """Create it, or bring it to what the file and the options say."""
-        entity = declare(kind, file, given, assignments, tags)
-        state.show(getattr(state.client(), door).create_or_update(entity).body())
+    _add_create(group, kind, door, "Create it, or bring it to what the file and the options say.", own)
 
     @group.command()
     @name_option

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from batchpoint.content import NEVER_CODE, hash_content
+from batchpoint.content import NEVER_CODE, hash_content, walk
 from batchpoint.entities.assets import Data
 from batchpoint.entities.base import Entity
 from batchpoint.entities.pipelines import CommandStep, DataBinding, OutputBinding, Pipeline, PipelineSettings
@@ -60,6 +60,7 @@ class CreationLog:
 
     def __init__(self, folder: Path, info: Mapping[str, Any]) -> None:
         now = datetime.now(UTC)
+        self.folder = folder.absolute()
         self._overview = folder / "Overview.csv"
         self.path = folder / "BatchScoringLogs" / f"{now:%Y-%m-%dT%H%M%S.%fZ}.log"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,11 @@ class Provisioner:
         with log.step("Workspace"):
             server = self._client.server()
             log.add(server=self._client.url, version=server.get("version"))
+            if not server.get("shares_files") and not self._given.container_root:
+                message = (
+                    "The server is another machine. Give container_root: a folder of it that the containers lie in."
+                )
+                raise InvalidEntityError(message)
             self._say("exists", "workspace", self._given.workspace or str(server.get("id")), self._client.url)
         with log.step("Containers"):
             for name, container in ((INPUT, self._given.source_container), (OUTPUT, self._given.result_container)):
@@ -134,7 +140,8 @@ class Provisioner:
         with log.step("DataReferences"):
             references = [self._reference(name) for name in (INPUT, OUTPUT)]
         with log.step("Pipeline"):
-            published = self._publish(self._pipeline(script, references[0]), script.parent)
+            content = _hash_of_code(script.parent, {log.folder, *files})
+            published = self._publish(self._pipeline(script, references[0]), str(script.parent), content)
         with log.step("Schedule"):
             schedule = self._schedule(published)
         log.add(pipeline=published.endpoint, schedule=schedule.name)
@@ -253,10 +260,10 @@ class Provisioner:
             is_deterministic=False,  # each run is to look at the files anew
         )
 
-    def _publish(self, pipeline: Pipeline, code: Path) -> PublishedPipeline:
+    def _publish(self, pipeline: Pipeline, code: str, content: str) -> PublishedPipeline:
         """The pipeline under its name; its version is a hash of what it was made from: the same is not made again."""
         name = self._given.pipeline_name
-        body = json.dumps(pipeline.body(), sort_keys=True).replace(str(code), hash_content(code, NEVER_CODE))
+        body = json.dumps(pipeline.body(), sort_keys=True).replace(code, content)
         version = hashlib.sha256(body.encode()).hexdigest()[:12]
         known = _found(lambda: self._client.pipelines.get(name))
         if known is not None and known.version == version:
@@ -331,6 +338,15 @@ def _found(get: Callable[[], E]) -> E | None:
         return get()
     except NotFoundError:
         return None
+
+
+def _hash_of_code(folder: Path, left_out: set[Path]) -> str:
+    """Hash of a folder of code. Logs and data that lie in it as well are left out: they change with every run."""
+    digest = hashlib.sha256()
+    for name, path in walk(folder, NEVER_CODE):
+        if left_out.isdisjoint((path, *path.parents)):
+            digest.update(f"{name}\0{hash_content(path)}\0".encode())
+    return digest.hexdigest()
 
 
 def _is_alike(known: Schedule, trigger: RecurrenceTrigger, plan: ScheduledJob) -> bool:

@@ -44,7 +44,7 @@ class Provisioning:
     data_folder: str = _key(".", "Folder of the files that are uploaded.")
     data_files: str = _key("data.txt", "Names of these files, divided by commas.")
     result_file: str = _key("Results.txt", "Name of the file that the script writes.")
-    batch_script_folder: str = _key(".", "Folder of the script.")
+    batch_script_folder: str = _key("code", "Folder of the script and of all that it imports.")
     batch_script: str = _key("batch.py", "The script.")
     schedule_frequency: str = _key("Hour", "Minute, Hour, Day, Week or Month.", "sched_frequency")
     schedule_interval: int = _key(1, "How many of these lie between two runs.", "sched_interval")

@@ -172,7 +172,7 @@ def cells_of(mini_batches: Sequence[MiniBatch]) -> list[Cell]:
     each = max(1, -(-CELLS // max(1, len(mini_batches))))
     cells: list[Cell] = []
     for mini_batch in mini_batches:
-        parts = 1 if mini_batch.partition or mini_batch.unreadable else min(each, max(1, mini_batch.items))
+        parts = 1 if _is_whole(mini_batch) else min(each, max(1, mini_batch.items))
         bounds = [mini_batch.items * at // parts for at in range(parts + 1)]
         cells += [Cell(mini_batch, start, stop) for start, stop in pairwise(bounds)]
     return cells
@@ -195,7 +195,7 @@ def spread(cells: Sequence[Cell]) -> Iterator[Cell]:
 def cut_out(cell: Cell, size: int, index: int, spec: ScoringSpec) -> MiniBatch:
     """A mini-batch of the first items of a cell."""
     whole = cell.mini_batch
-    if whole.partition or whole.unreadable:
+    if _is_whole(whole):
         return replace(whole, index=index)
     stop = min(cell.stop, cell.start + size)
     if whole.unit == "files":
@@ -207,6 +207,11 @@ def cut_out(cell: Cell, size: int, index: int, spec: ScoringSpec) -> MiniBatch:
             slices.append(piece if last - first == piece.rows else shortened(piece, first, last, spec))
         begin += piece.rows
     return replace(whole, index=index, slices=tuple(slices))
+
+
+def _is_whole(mini_batch: MiniBatch) -> bool:
+    """Whether it is scored whole or not at all."""
+    return bool(mini_batch.partition or mini_batch.spans or mini_batch.unreadable is not None)
 
 
 def _at(ends: Sequence[int], place: float) -> int:
