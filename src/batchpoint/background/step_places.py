@@ -100,6 +100,8 @@ def _add_input(
 
 
 def _place_of(given: Input, workspace: Workspace) -> Place:
+    if given.query is not None:
+        return workspace.places.resolve_database(given.path)
     reference = asset_reference(given.path)
     if reference is None:
         return workspace.places.resolve(given.path)
