@@ -79,9 +79,7 @@ class Workspace:
             jobs=jobs,
             pipelines=pipelines,
             published_pipelines=published_pipelines,
-            schedules=Schedules(
-                registry, endpoints, pipelines, published_pipelines, assets, places, schedule_changed
-            ),
+            schedules=Schedules(registry, endpoints, pipelines, published_pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,
