@@ -207,6 +207,8 @@ class ScheduleRun(Part):
     message: str | None = None
     files: int | None = None
     """How many new files it was for."""
+    first_tried_at: datetime | None = None
+    """When its job could not be started for the first time, for a reason that may pass."""
 
     @property
     def idempotency_key(self) -> str:
