@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.pipelines import Pipeline
+from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
 from batchpoint.operations.schedules import MOST_WAITING
@@ -713,3 +716,60 @@ def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Cl
         (folder / name).write_text("1")
     look(workspace, clock, 5)
     assert taken(workspace) == [["a"], ["b"], ["c"]]
+
+
+BERLIN = {"time_zone": "Europe/Berlin"}
+TEXTS = "ts >= '{{window_start:%Y-%m-%d %H:%M:%S}}' and ts < '{{window_end:%Y-%m-%d %H:%M:%S}}'"
+WITH_T = "ts >= '{{window_start}}' and ts < '{{window_end}}'"
+SECONDS = "ts >= {{window_start:%s}} and ts < {{window_end:%s}}"
+
+
+def readings(path: Path, form: str) -> list[Any]:
+    """Readings of five days, every seven minutes and at each full quarter of an hour, in a table of SQLite."""
+    begin = utc(27, 0)
+    minutes = sorted({*range(0, 5 * 1440, 7), *range(0, 5 * 1440, 15)})
+    times = [begin + timedelta(minutes=minute) for minute in minutes]
+    kept = [int(at.timestamp()) if form == "%s" else at.strftime(form) for at in times]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE readings (ts)")
+        connection.executemany("INSERT INTO readings VALUES (?)", [(each,) for each in kept])
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("trigger", "form", "condition", "missed"),
+    [
+        ({"type": "cron", "expression": "30 2 * * *", **BERLIN}, "%Y-%m-%d %H:%M:%S", TEXTS, "run_all"),
+        ({"type": "cron", "expression": "0 */3 * * *", **BERLIN}, "%Y-%m-%dT%H:%M:%SZ", WITH_T, "run_once"),
+        ({"type": "cron", "expression": "0 * * * *", **BERLIN}, "%s", SECONDS, "run_all"),
+        ({"type": "recurrence", "frequency": "minute", "interval": 45}, "%Y-%m-%d %H:%M:%S", TEXTS, "run_once"),
+    ],
+    ids=["daily", "every third hour", "hourly", "45 minutes"],
+)
+def test_each_row_of_a_database_lies_in_the_window_of_one_time_though_times_were_missed_and_clocks_changed(
+    workspace: Workspace, clock: Clock, trigger: dict[str, Any], form: str, condition: str, missed: str
+) -> None:
+    database = workspace.settings.home / "readings.db"
+    kept = readings(database, form)
+    workspace.resources.create_or_update(
+        "datastore", Datastore(name="readings", type="sql", url=f"sqlite:///{database}")
+    )
+    query = f"select ts from readings where {condition} order by ts"
+    asked = {"path": "azureml://datastores/readings", "query": query}
+    job = {"type": "invoke", "endpoint_name": "churn", "inputs": {"rows": asked}}
+    schedule(workspace, trigger, job=job, batchpoint={"missed": missed})
+
+    pass_time(workspace, clock, utc(28, 3), timedelta(minutes=30))
+    clock.time = utc(30, 4, 20)
+    pass_time(workspace, clock, utc(31, 9), timedelta(minutes=30))
+
+    made = list(reversed(workspace.schedules.runs("nightly", limit=1000)))
+    assert {run.outcome for run in made} == {RunOutcome.STARTED}
+    scored: list[Any] = []
+    with closing(sqlite3.connect(database)) as connection:
+        for run in made:
+            asked_for = workspace.jobs.get(run.job_name or "").inputs["rows"].query or ""
+            scored += [ts for (ts,) in connection.execute(asked_for)]
+    first, last = kept.index(scored[0]), kept.index(scored[-1])
+    assert scored == kept[first : last + 1]
+    assert len(scored) > 800
