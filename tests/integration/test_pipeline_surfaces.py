@@ -12,7 +12,7 @@ import pytest
 from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.entities.pipelines import CommandStep, Pipeline
-from batchpoint.errors import ConflictError, InvalidEntityError
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import open_workspace, served
@@ -225,6 +225,11 @@ def test_a_pipeline_is_published_run_disabled_and_replaced(client: Client, http:
     with pytest.raises(ConflictError, match="is disabled"):
         client.pipelines.run("counting")
     assert client.pipelines.enable("counting").status == "Active"
+    client.pipelines.delete("counting")
+    assert [*client.pipelines.list()] == []
+    assert client.jobs.get(job.name).name == job.name, "its jobs stay"
+    with pytest.raises(NotFoundError, match="There is no published_pipeline named counting"):
+        client.pipelines.delete("counting")
 
 
 def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace: Workspace, tmp_path: Path) -> None:
