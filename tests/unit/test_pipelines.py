@@ -69,6 +69,11 @@ def test_a_cycle_is_named_from_its_first_step_round() -> None:
     assert cycle_of(DIAMOND) == []
     assert cycle_of({"a": step("b"), "b": step("c"), "c": step("b")}) == ["b", "c", "b"]
     assert cycle_of({"a": step("a")}) == ["a", "a"]
+    assert cycle_of({"a": step("c"), "b": step("a"), "c": step("b")}) == ["a", "c", "b", "a"]
+
+
+def test_a_pipeline_may_be_as_long_as_one_likes() -> None:
+    assert cycle_of({f"s{i}": step(f"s{i + 1}") for i in range(2000)} | {"s2000": step()}) == []
 
 
 COMPONENT = Component.model_validate(

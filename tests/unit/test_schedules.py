@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from batchpoint.entities.documents import local_paths, read_document
+from batchpoint.entities.documents import read_document
+from batchpoint.entities.local_paths import local_paths
 from batchpoint.entities.schedules import (
     CATCH_UP,
     RunOutcome,

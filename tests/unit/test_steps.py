@@ -141,7 +141,13 @@ def test_a_command_keeps_its_optional_segments_when_their_inputs_are_there() -> 
 @pytest.mark.parametrize(
     "value", ["plain", "two words", "it's", '"$HOME" `id` \\ $(id)', "a\nb", "*.csv; rm -rf /", ""]
 )
-@pytest.mark.parametrize("place", ["{}", '"{}"', "'{}'", "it\\'s={}", "# don't\nx={}", '"it\'s {}"', "--a={}/b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("{}", '"{}"', "'{}'", "it\\'s={}", "# don't\nx={}", '"it\'s {}"', "--a={}/b", "a\\({}\\)"),
+        *('"$(printf %s {})"', '"$(printf "(%s)" "{}")"', "\"$(printf ')' 1) {}\"", '"\\$(a {}"'),
+    ],
+)
 def test_whatever_a_value_holds_the_command_sees_it_as_that_value(value: str, place: str) -> None:
     def lines(text: str) -> str:
         printed = "printf '<%s>' "

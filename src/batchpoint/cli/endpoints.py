@@ -336,7 +336,8 @@ def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str
     from pathlib import Path
 
     from batchpoint.client.files import absolute, read_yaml
-    from batchpoint.entities.documents import is_local, looks_like_a_path, suggestion
+    from batchpoint.entities.documents import suggestion
+    from batchpoint.entities.local_paths import is_local, looks_like_a_path
     from batchpoint.errors import InvalidEntityError
 
     document, known = read_yaml(path), {"inputs", "outputs"}

@@ -18,16 +18,13 @@ from batchpoint.entities.documents import (
     Document,
     Key,
     Kind,
-    LocalPath,
-    is_local,
     kind_by_schema,
-    local_paths,
     model_of,
-    parallel_run_paths,
     read_assignment,
     read_document,
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
+from batchpoint.entities.local_paths import LocalPath, is_local, local_paths, parallel_run_paths
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError

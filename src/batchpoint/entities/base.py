@@ -35,7 +35,8 @@ JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]
 class Part(BaseModel):
     """A piece of an entity. Unknown keys are errors at every level, so that a typing slip is caught."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False)
+    # Not-a-number and infinity have no place in JSON: once stored they could never be shown again.
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False, allow_inf_nan=False)
 
     def model_post_init(self, _context: Any, /) -> None:
         """Count the ``type`` that names this kind as given: without, what travels would be read as another kind."""

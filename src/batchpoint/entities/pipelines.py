@@ -7,6 +7,7 @@ schemas). Our own keys of a parallel step live under ``batchpoint:``, as in a de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -345,15 +346,10 @@ def has_failed(statuses: Iterable[JobStatus]) -> bool:
 def cycle_of(jobs: Mapping[str, Step]) -> list[str]:
     """Steps that wait for each other in a circle, the first one again at the end; empty when there is none."""
     waits_for = {name: sorted(dependencies(step) & jobs.keys()) for name, step in jobs.items()}
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return []
-        found = next((cycle for each in waits_for[name] if (cycle := walk(each, [*path, name]))), [])
-        done.add(name)
-        return found
-
-    return next((cycle for name in jobs if (cycle := walk(name, []))), [])
+    try:
+        TopologicalSorter(waits_for).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1][:0:-1]
+        first = min(range(len(circle)), key=lambda at: list(jobs).index(circle[at]))
+        return [*circle[first:], *circle[:first], circle[first]]
+    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -272,9 +273,16 @@ def typed(given: LiteralValue, port: InputPort) -> LiteralValue:
     if not isinstance(given, str):
         return given  # whether it fits is told with the other faults of the pipeline
     try:
-        return int(given) if port.type == "integer" else float(given) if port.type == "number" else _truth(given)
+        return int(given) if port.type == "integer" else _finite(given) if port.type == "number" else _truth(given)
     except ValueError:
         raise ValueError(f"the input takes a value of type {port.type}, which {given!r} is not.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _truth(text: str) -> bool:

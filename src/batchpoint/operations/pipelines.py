@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from batchpoint.entities.bindings import substituted
+from batchpoint.entities.bindings import TRIGGER_TIME, substituted
 from batchpoint.entities.components import as_steps, given_value
 from batchpoint.entities.documents import suggestion
 from batchpoint.entities.jobs import Input, Job, JobStatus, LiteralValue, Output
@@ -184,7 +184,7 @@ class Pipelines:
 def _job_of(pipeline: Pipeline, trigger_time: datetime) -> Job:
     """The queued job of a pipeline in which everything is resolved."""
     name = pipeline.name or _new_name()
-    words = {"name": name, "creation_context.trigger_time": trigger_time.isoformat(timespec="seconds")}
+    words = {"name": name, TRIGGER_TIME: trigger_time.isoformat(timespec="seconds")}
     values = {key: given_value(given) for key, given in pipeline.inputs.items()}
     literals = {
         key: substituted(value, words) if isinstance(value, str) else value

@@ -31,9 +31,9 @@ def _beside(name: str) -> Any:
 
 
 if TYPE_CHECKING or __name__ == "batchpoint.scoring.slices":
-    from batchpoint.scoring import csv_records
+    from batchpoint.scoring import csv_records, read_ahead
 else:
-    csv_records = _beside("csv_records")
+    csv_records, read_ahead = _beside("csv_records"), _beside("read_ahead")
 
 
 def read_rows(
@@ -209,6 +209,7 @@ class _Memory:
     json_rows: list[Any] = []  # noqa: RUF012 -- one per process, on purpose
     parquet_path: str | None = None
     parquet: Any = None
+    ahead = read_ahead.ReadAhead()
 
 
 def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
@@ -286,10 +287,13 @@ def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> A
 def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Any:
     first = group[0][0]
     columns, delimiter = _header(first, csv), csv_records.delimiter_of(first["name"], csv)
-    data = b"".join(_cut(*piece, delimiter) for piece in group)
     types, strict = _types(first, columns, delimiter, csv, schema)
-    rows = sum(last - begin for _, begin, last in group)
     nulls = list(csv.get("null_values", [""]))
+    ahead = _read_ahead(group, columns, types, delimiter, nulls)
+    if ahead is not None:
+        return ahead
+    data = b"".join(_cut(*piece, delimiter) for piece in group)
+    rows = sum(last - begin for _, begin, last in group)
     if data.count(b'"') % 2:  # perhaps a quote that is never closed, which readers let swallow the rows after it
         _explain(group, columns, delimiter)
     try:
@@ -307,6 +311,27 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
         message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
         raise csv_records.UnreadableRowsError(message)
     return frame
+
+
+def _read_ahead(
+    group: list[Piece], columns: tuple[str, ...], types: Mapping[str, str], delimiter: str, nulls: list[str]
+) -> Any:
+    """The rows of small, whole slices that lie close to those read before; None where they are to be parsed alone."""
+    if len(group) > read_ahead.MOST // 2 or any(last - first < piece["rows"] for piece, first, last in group):
+        return None
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+    except ImportError:
+        return None
+    way = (columns, tuple(types.values()), delimiter, tuple(nulls))
+
+    def parse(data: bytes) -> Any:
+        return _arrow_table(data, columns, {name: _arrow_type(kind) for name, kind in types.items()}, delimiter, nulls)
+
+    tables = [_Memory.ahead.table(piece, way, parse) for piece, _, _ in group]
+    if any(table is None for table in tables):
+        return None
+    return pa.concat_tables(tables).to_pandas(use_threads=False)
 
 
 def _types(
