@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ DEVICES = (1, 2, 3)
 RANGES = {1: (10, 15), 2: (30, 40), 3: (60, 65), 4: (80, 85), 5: (100, 110)}
 """Lowest and highest value of each sensor; in between all are equally likely."""
 READINGS = 200
-START = datetime(2026, 1, 5, 23, 0, 5)
+START = datetime(2026, 1, 5, 23, 0, 5, tzinfo=UTC)
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     with (folder / "data" / "sensor_data.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["TS", "Device", "Sensor", "Value"])
-        writer.writerows((at, device, sensor, f"{value:.6f}") for at, device, sensor, value in sorted(rows))
+        writer.writerows((f"{at:%Y-%m-%d %H:%M:%S}", device, sensor, f"{value:.6f}") for at, device, sensor, value in sorted(rows))
     print(f"{len(rows):,} readings and {len(DEVICES) * len(RANGES)} models in {folder}")
 
 
