@@ -238,7 +238,7 @@ def test_a_pipeline_that_failed_goes_on_from_the_failed_step(shipped: Shipped, f
     assert steps["prepare"]["reused_from"] == "fails-prepare"
     assert json.loads(again.stdout)["name"] == body["name"], "the log does not stand among what was asked for"
     assert "Step count: completed" in again.stderr
-    quiet = shipped.run("job", "retry", "-n", "fails", "--stream", "--only-show-errors", cwd=folder)
+    quiet = shipped.run("job", "stream", "-n", body["name"], "--only-show-errors", cwd=folder)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert counts_of(shipped, body["name"], folder) == COUNTS
 
