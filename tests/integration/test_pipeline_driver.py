@@ -402,6 +402,24 @@ def test_a_resumed_pipeline_runs_again_what_had_other_data_at_the_same_place(
 
 
 @on_sqlite
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_step_that_runs_again_may_replace_what_it_wrote_itself_and_nothing_else(
+    workspace: Workspace, raw: Path, touched: bool
+) -> None:
+    jobs = {"a": command({"raw": "${{parent.inputs.raw}}"}, out="${{parent.outputs.result}}")}
+    jobs["b"] = command({"x": "${{parent.jobs.a.outputs.out}}"})
+    job, _ = complete(workspace, workspace.pipelines.submit(diamond(raw, jobs=jobs)), failing=("b",))
+    raw.write_text("a\n2\n")
+    if touched:
+        (Path(steps_of(workspace, job)["a"].outputs["out"].folder or "") / "more.csv").write_text("somebody else's")
+    again = workspace.jobs.retry_failed(job.name)
+    complete(workspace, again)
+    run = steps_of(workspace, again)["a"]
+    assert run.command is not None
+    assert run.command.if_exists == ("fail" if touched else "overwrite")
+
+
+@on_sqlite
 def test_what_was_forced_to_run_or_failed_is_never_reused(workspace: Workspace, raw: Path) -> None:
     complete(workspace, workspace.pipelines.submit(diamond(raw, settings={"force_rerun": True})))
     _, ran = complete(workspace, workspace.pipelines.submit(diamond(raw)), failing=("d",))

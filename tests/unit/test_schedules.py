@@ -91,12 +91,14 @@ def test_placeholders_say_the_window_in_every_text() -> None:
         "path": "azureml://datastores/d/paths/{{window_start:%Y/%m/%d}}/",
         "tags": {"from": "{{ window_start }}", "to": "{{window_end}}", "local": "{{window_end.local:%d %H:%M}}"},
         "list": ["${{name}}", "{{schedule_name}} at ${{creation_context.trigger_time}}", 5, None],
+        "since 1970": "{{window_end:%s}} {{window_end.local:%s %%s}}",
         "kept": "${{inputs.data}} {not one} {{files}}",
     }
     assert filled(given, tick) == {
         "path": "azureml://datastores/d/paths/2026/01/01/",
         "tags": {"from": "2026-01-01T19:00:00Z", "to": "2026-01-02T19:00:00Z", "local": "03 04:00"},
         "list": ["nightly-x", "nightly at 2026-01-02T19:00:00Z", 5, None],
+        "since 1970": "1767380400 1767380400 %s",
         "kept": "${{inputs.data}} {not one} {{files}}",
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
@@ -30,6 +31,11 @@ ComputeName = Annotated[str, StringConstraints(min_length=3, max_length=24, patt
 DatastoreName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_]{1,255}$")]
 
 JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
+
+
+def retagged(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The tags with the changes made; None takes one away."""
+    return {key: value for key, value in {**tags, **changes}.items() if value is not None}
 
 
 class Part(BaseModel):

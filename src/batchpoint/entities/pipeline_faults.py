@@ -346,6 +346,8 @@ def _parallel_faults(step: ParallelStep, at: str) -> Iterator[Fault]:
     if task is None:
         yield Fault(f"{at}.task", "the step has no task. Give 'task' with 'code' and 'entry_script'.")
     else:
+        if step.batchpoint.model_map is not None:
+            yield Fault(f"{at}.batchpoint.model_map", "only a deployment has a model map. Invoke its endpoint instead.")
         needs_script = task.type != "model" or task.model is None
         for key in ("code", "entry_script"):
             if needs_script and not getattr(task, key):

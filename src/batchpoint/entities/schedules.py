@@ -220,6 +220,8 @@ class ScheduleRun(Part):
     message: str | None = None
     files: int | None = None
     """How many new files it was for."""
+    first_tried_at: datetime | None = None
+    """When its job could not be started for the first time, for a reason that may pass."""
 
     @property
     def idempotency_key(self) -> str:
@@ -307,13 +309,18 @@ def _filling(match: re.Match[str], tick: Tick) -> str:
         at = times[name]
         if local and isinstance(tick.trigger, TimeTrigger):
             at = at.astimezone(tick.trigger.zone)
-        return at.strftime(match["form"]) if match["form"] else at.isoformat() if local else _said(at)
+        return _in_form(at, match["form"]) if match["form"] else at.isoformat() if local else _said(at)
     texts = {"schedule_name": tick.schedule_name, "job_name": tick.job_name, "files": FILES}
     if name in texts and not local and match["form"] is None:
         return texts[name]
     known_names = ", ".join(f"{{{{{each}}}}}" for each in (*times, *texts))
     message = f"{match[0]} is not known. Known: {known_names}; times also as {{{{window_start:%Y-%m-%d}}}}"
     raise ValueError(message)
+
+
+def _in_form(at: datetime, form: str) -> str:
+    """As ``strftime``, but ``%s`` is always the seconds since 1970, which C's takes from the machine's own zone."""
+    return at.strftime(re.sub(r"(%%)|%s", lambda found: found[1] or str(int(at.timestamp())), form))
 
 
 def _said(at: datetime) -> str:

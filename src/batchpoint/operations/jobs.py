@@ -161,8 +161,11 @@ class Jobs:
         """Undo ``archive``. Raises ``NotFoundError``."""
         return self._registry.jobs.restore(name)
 
-    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str] | None = None) -> Job:
-        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``."""
+    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str | None] | None = None) -> Job:
+        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``.
+
+        Tags are merged into those before; None takes one away.
+        """
         return self._registry.jobs.update(name, description=description, tags=tags)
 
     def events(self, name: str) -> Sequence[JobEvent]:

@@ -27,6 +27,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Places
 from batchpoint.operations.step_jobs import StepJobs, output_places, resumed
+from batchpoint.operations.steps import faults_of_work
 from batchpoint.registry import Registry
 
 
@@ -54,6 +55,7 @@ class Pipelines:
         if not isinstance(resolved.component, str):
             known = {fault.place for fault in whole}
             whole += [fault for fault in faults_of(in_steps) if fault.place not in known]
+        whole = whole or faults_of_work(in_steps.jobs)
         refuse(f"Pipeline {pipeline.name}" if pipeline.name else "The pipeline", whole)
 
     def submit(

@@ -88,8 +88,10 @@ class StepJobs:
         job = _with_work(job, step, _closed(step, job, pipeline), pipeline)
         if step.is_deterministic is not False and not pipeline.settings.force_rerun:
             job = job.model_copy(update={"reuse_hash": self._reuse_hash(job, step, pipeline, given)})
-        if before is not None and (again := self._resumed(job, before)) is not None:
-            return again
+        if before is not None:
+            if (again := self._resumed(job, before)) is not None:
+                return again
+            job = self._replacing(job, before)
         return self._reused(job)
 
     def remember_outputs(self, job: Job) -> None:
@@ -122,6 +124,18 @@ class StepJobs:
             outputs = {key: Output(type=each.type, path=each.path) for key, each in before.outputs.items()}
             return StepJob(job.model_copy(update={"retry_of": before.name, "outputs": outputs}), None)
         return None
+
+    def _replacing(self, job: Job, before: Job) -> Job:
+        """The job; what the step wrote to the same places before, and nobody has changed since, it may replace."""
+        is_its_own = before.status == JobStatus.COMPLETED and before.reused_job_name is None
+        if not is_its_own or FINGERPRINT not in before.properties or not self._is_untouched(before):
+            return job
+        if job.command is not None:
+            return job.model_copy(update={"command": job.command.model_copy(update={"if_exists": "overwrite"})})
+        if job.deployment is not None:
+            options = job.deployment.batchpoint.model_copy(update={"if_exists": "overwrite"})
+            return job.model_copy(update={"deployment": job.deployment.model_copy(update={"batchpoint": options})})
+        return job
 
     def _reused(self, job: Job) -> StepJob:
         """The job, or what an earlier one with the same work has put out already."""
