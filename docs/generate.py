@@ -103,7 +103,8 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 ]
 
 PYTHON_CLASSES: list[type] = [
-    client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes, client.resources.Datastores,
+    client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes,
+    client.resources.Datastores,
     client.endpoints.Endpoints, client.endpoints.Deployments, client.jobs.Jobs, client.pipelines.Pipelines,
     client.schedules.Schedules, client.tokens.Tokens, Job,
 ]  # fmt: skip
