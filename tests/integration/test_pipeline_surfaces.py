@@ -282,3 +282,10 @@ def test_what_lies_on_the_machine_of_the_client_is_uploaded(workspace: Workspace
     assert job.inputs["a"].path.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
     assert job.pipeline is not None
     assert job.pipeline["jobs"]["command"]["code"].startswith("azureml:")
+
+
+def test_a_step_whose_job_was_archived_is_still_a_step_of_its_pipeline(client: Client, workspace: Workspace) -> None:
+    workspace.registry.jobs.enqueue(Job(name="p", type="pipeline"))
+    workspace.registry.jobs.enqueue(Job(name="p-a", type="command", parent_job_name="p", step_name="a"))
+    workspace.jobs.archive("p-a")
+    assert [job.name for job in client.jobs.get("p").steps().values()] == ["p-a"]
