@@ -8,6 +8,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from batchpoint.entities.jobs import Reason
-from batchpoint.scoring import lean_predict, runner
+from batchpoint.scoring import lean_predict, model_map, runner
 from batchpoint.scoring.ledger import Ledger
 from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import InputSpec, Location, ModelMapSpec, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
@@ -239,6 +240,46 @@ def test_no_more_models_are_held_than_the_setting_says(make: Make) -> None:
     assert runner.run(few) is runner.run(many) is Reason.COMPLETED
     assert sum(line["loads"] for line in report(many).values()) == 1 + 6
     assert sum(line["loads"] for line in report(few).values()) == 13
+
+
+def siblings(name: str) -> Any:
+    return import_module(f"batchpoint.scoring.{name}")
+
+
+def test_files_of_the_next_models_are_read_while_others_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{number}.pkl" for number in range(12)]
+    for path in paths:
+        path.touch()
+    seen: list[str] = []
+
+    def advised(descriptor: int, *_: int) -> None:
+        seen.append(f"read {Path(f'/proc/self/fd/{descriptor}').readlink().stem}")
+
+    monkeypatch.setattr(os, "posix_fadvise", advised)
+    settings = {
+        "cached_models": 2,
+        "on_missing": "fail",
+        "default": None,
+        "features": None,
+        "labels": {},
+        "keys": ["k"],
+    }
+    scorer = model_map.ModelMap(settings | {"prediction_column": "prediction"}, siblings)
+
+    def load(path: str) -> Any:
+        seen.append(f"load {Path(path).stem}")
+        return LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+
+    monkeypatch.setattr(model_map, "unpickled", load)
+    spans = [
+        {"key": {"k": str(number)}, "model": path.stem, "path": str(path), "type": "custom_model", "rows": 1}
+        for number, path in enumerate(paths)
+    ]
+    scored = scorer.score(pd.DataFrame({"k": range(12), "x": range(12)}), spans, 0, 12)
+    assert scored.told["failed"] == []
+    assert seen[: model_map.AHEAD + 2] == [*(f"read {number}" for number in range(model_map.AHEAD + 1)), "load 0"]
+    assert [event for event in seen if event.startswith("load")] == [f"load {number}" for number in range(12)]
+    assert len(seen) == 24
 
 
 def test_a_resumed_run_counts_each_row_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import Command, Job
 from batchpoint.entities.pipelines import CommandStep, Pipeline
-from batchpoint.errors import ConflictError, InvalidEntityError
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import open_workspace, served
@@ -227,6 +227,11 @@ def test_a_pipeline_is_published_run_disabled_and_replaced(client: Client, http:
     with pytest.raises(ConflictError, match="is disabled"):
         client.pipelines.run("counting")
     assert client.pipelines.enable("counting").status == "Active"
+    client.pipelines.delete("counting")
+    assert [*client.pipelines.list()] == []
+    assert client.jobs.get(job.name).name == job.name, "its jobs stay"
+    with pytest.raises(NotFoundError, match="There is no published_pipeline named counting"):
+        client.pipelines.delete("counting")
 
 
 def test_a_number_that_json_does_not_know_is_refused_and_the_lists_can_still_be_shown(

@@ -36,7 +36,7 @@ from batchpoint.errors import (
     PlatformError,
     ScoringScriptError,
 )
-from batchpoint.operations.model_maps import read_report
+from batchpoint.operations.model_maps import read_report, without_earlier
 from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
@@ -304,6 +304,9 @@ class Dispatcher:
             return
         try:
             models = read_report(run.folder / report)
+            if job.retry_of is not None:
+                before = Path(self._jobs.get(job.retry_of).folder or "") / report
+                models = without_earlier(models, read_report(before) if before.is_file() else [])
         except (OSError, ValueError):
             log.exception("The report on the models of job %s cannot be read; it is left out of the board", job.name)
             return

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -43,6 +43,12 @@ class Part(BaseModel):
 
     # Not-a-number and infinity have no place in JSON: once stored they could never be shown again.
     model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False, allow_inf_nan=False)
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Count the ``type`` that names this kind as given: without, what travels would be read as another kind."""
+        field = type(self).__pydantic_fields__.get("type")
+        if field is not None and get_args(field.annotation) == (field.default,):
+            self.model_fields_set.add("type")
 
 
 class Entity(Part):

@@ -148,6 +148,9 @@ class CommandStep(_Step):
     identity: dict[str, Any] | None = None
     distribution: dict[str, Any] | None = None
 
+    def model_post_init(self, _context: Any, /) -> None:
+        """A step that says no type is of its component's, which may be known by its reference only."""
+
     @model_validator(mode="before")
     @classmethod
     def _is_of_known_type(cls, value: Any) -> Any:
@@ -185,22 +188,12 @@ class ParallelStep(_Step):
     def _in_words_of_today(cls, value: object) -> object:
         return as_step(value) if isinstance(value, Mapping) else value
 
-    @model_validator(mode="after")
-    def _type_is_written(self) -> ParallelStep:
-        self.model_fields_set.add("type")  # without, ``given()`` would be read as a command
-        return self
-
 
 class PipelineStep(_Step):
     """A pipeline inside a pipeline."""
 
     type: Literal["pipeline"] = "pipeline"
     jobs: dict[StepName, Step] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _type_is_written(self) -> PipelineStep:
-        self.model_fields_set.add("type")
-        return self
 
 
 _CLASS_OF_TYPE = {"command": "CommandStep", "parallel": "ParallelStep", "pipeline": "PipelineStep"}

@@ -257,6 +257,21 @@ def read_report(path: Path) -> list[ModelReport]:
         return [ModelReport.model_validate_json(line) for line in file]
 
 
+def without_earlier(reports: Iterable[ModelReport], earlier: Iterable[ModelReport]) -> list[ModelReport]:
+    """What a retry did by itself: its report tells of the whole output, with what the job before has scored. Pure."""
+    before = {tuple(report.key.items()): report for report in earlier}
+    found = []
+    for report in reports:
+        old = before.get(tuple(report.key.items()), ModelReport(key=report.key))
+        changes = {
+            "rows": max(report.rows - old.rows, 0),
+            "failed": max(report.failed - old.failed, 0),
+            "seconds": max(report.seconds - old.seconds, 0.0),
+        }
+        found.append(report.model_copy(update=changes))
+    return found
+
+
 def read_mapping(content: bytes, name: str, keys: Sequence[str]) -> list[tuple[Key, str]]:
     """The rows of a mapping file: each key's values as text, and what it says of its model. Pure.
 

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import pickle
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_Within = tuple[Mapping[str, Any], int, int]
+"""A span of one key: what is known of it, and which items are its."""
+
+AHEAD = 8
+"""Models whose files are read while others score."""
 PICKLES = (".pkl", ".pickle", ".joblib")
 PROBES = 8
 """Rows, spread evenly, that are scored alone when a model raises. If each of them fails, the model is at fault."""
@@ -67,7 +74,7 @@ class ModelMap:
         rows = _Rows(frame, self._settings)
         told: dict[str, Any] = {"uses": [], "skipped": [], "failed": []}
         outputs: list[tuple[int, int, Any]] = []
-        for span, first, last in _within(spans, start, stop):
+        for span, first, last in self._read_ahead(_within(spans, start, stop)):
             began, before, name = time.perf_counter(), self._models.loads, None
             try:
                 model, name = self._model_for(span)
@@ -85,6 +92,17 @@ class ModelMap:
         done = sum(end - begin for begin, end, _ in outputs)
         positions = None if done == stop - start else [at for begin, end, _ in outputs for at in range(begin, end)]
         return Scored(self._joined([answer for _, _, answer in outputs]), positions, told)
+
+    def _read_ahead(self, spans: Iterable[_Within]) -> Iterator[_Within]:
+        """The same, while the system reads the models of those that follow: disks answer many questions at once."""
+        ahead: deque[_Within] = deque()
+        for found in spans:
+            if found[0]["model"] is not None:
+                self._models.read_ahead(found[0]["path"], found[0]["type"])
+            ahead.append(found)
+            if len(ahead) > AHEAD:
+                yield ahead.popleft()
+        yield from ahead
 
     def _model_for(self, span: Mapping[str, Any]) -> tuple[KeyModel, str]:
         """The model of a key or, where the policy says so, the default one; and its name."""
@@ -208,6 +226,7 @@ class Models:
         """Hold at most so many."""
         self._most = max(1, most)
         self._sibling = load_sibling
+        self._lean = load_sibling("lean_predict").lean
         self._held: OrderedDict[tuple[str, str], KeyModel] = OrderedDict()
         self.loads = 0
         """How many were loaded so far."""
@@ -223,39 +242,50 @@ class Models:
         self._held.move_to_end((path, kind))
         return model
 
+    def read_ahead(self, path: str, kind: str) -> None:
+        """Have the system read the files of a model that is wanted soon, unless it is held."""
+        if (path, kind) not in self._held and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # loading it will say what is wrong
+                for file in Path(path).iterdir() if os.path.isdir(path) else [path]:  # noqa: PTH112 -- a string
+                    descriptor = os.open(file, os.O_RDONLY)
+                    try:
+                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                    finally:
+                        os.close(descriptor)
+
     def _mlflow(self, path: str) -> KeyModel:
         script = self._sibling("mlflow_script")
         model = script.load(path)
         return KeyModel(lambda frame: script.predict_rows(frame.reset_index(drop=True), model), None, takes_names=True)
 
     def _pickled(self, path: str) -> KeyModel:
-        model = unpickled(pickle_in(Path(path)))
+        model = unpickled(pickle_in(path))
         if not callable(getattr(model, "predict", None)):
             raise TypeError(f"a {type(model).__name__} has no method predict")
         names = getattr(model, "feature_names_in_", None)
         features = None if names is None else tuple(str(name) for name in names)
-        lean = self._sibling("lean_predict").lean(model)
-        return KeyModel(model.predict, features, takes_names=names is not None, lean=lean)
+        return KeyModel(model.predict, features, takes_names=names is not None, lean=self._lean(model))
 
 
-def pickle_in(path: Path) -> Path:
+def pickle_in(path: str) -> str:
     """The pickle of a model: the file itself, or the only one in its folder.
 
     Raises:
         FileNotFoundError: there is none, or more than one.
     """
-    if path.is_dir():
-        found = [entry for entry in sorted(path.iterdir()) if entry.suffix in PICKLES]
+    if os.path.isdir(path):  # noqa: PTH112 -- a string: with small models a Path costs as much as reading one
+        found = [entry for entry in sorted(Path(path).iterdir()) if entry.suffix in PICKLES]
         if len(found) != 1:
             kinds = ", ".join(PICKLES)
             raise FileNotFoundError(f"{path} holds {len(found)} files of the kinds {kinds}; one is needed")
-        return found[0]
+        return str(found[0])
     return path
 
 
-def unpickled(path: Path) -> Any:
+def unpickled(path: str) -> Any:
     """The object in a pickle, or in a file that joblib wrote, whatever its ending."""
-    data = path.read_bytes()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- the same
+        data = file.read()
     if data.startswith(b"\x80") and b"joblib.numpy_pickle" not in data:
         return pickle.loads(data)  # noqa: S301 -- a model is code; whoever registers one may run it
     return importlib.import_module("joblib").load(io.BytesIO(data))
@@ -297,7 +327,7 @@ class _Rows:
         return self._arrays[key]
 
 
-def _within(spans: Sequence[Mapping[str, Any]], start: int, stop: int) -> Iterator[tuple[Mapping[str, Any], int, int]]:
+def _within(spans: Sequence[Mapping[str, Any]], start: int, stop: int) -> Iterator[_Within]:
     """The keys of a part, with the items that they have in it."""
     begin = 0
     for span in spans:

@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.documents import Kind, is_local, local_paths
+from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, OutputTable
 from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.entities.local_paths import is_local, local_paths
 from batchpoint.entities.schedules import FILES, Schedule, ScheduledInvoke
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.triggers import FileTrigger
