@@ -40,7 +40,8 @@ def main() -> None:
     with (folder / "data" / "sensor_data.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["TS", "Device", "Sensor", "Value"])
-        writer.writerows((f"{at:%Y-%m-%d %H:%M:%S}", device, sensor, f"{value:.6f}") for at, device, sensor, value in sorted(rows))
+        for at, device, sensor, value in sorted(rows):
+            writer.writerow([f"{at:%Y-%m-%d %H:%M:%S}", device, sensor, f"{value:.6f}"])
     print(f"{len(rows):,} readings and {len(DEVICES) * len(RANGES)} models in {folder}")
 
 
