@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,15 @@ def test_the_command_of_a_step_is_not_retried_by_itself(workspace: Workspace, ht
     refused = http.post("/api/v1/jobs/p-a/retry-failed")
     assert refused.status_code == 409
     assert "Resume its pipeline instead: batchpoint job retry -n p." in refused.text
+
+
+def test_what_two_change_at_once_is_all_there(http: httpx.Client) -> None:
+    http.put("/api/v1/endpoints/churn", json={})
+    with ThreadPoolExecutor(8) as pool:
+        changes = [{"tags": {f"t{number}": "x"}} for number in range(16)]
+        answers = list(pool.map(lambda change: http.patch("/api/v1/endpoints/churn", json=change), changes))
+    assert {answered.status_code for answered in answers} == {200}
+    assert len(http.get("/api/v1/endpoints/churn").json()["tags"]) == 16
 
 
 def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace: Workspace, tmp_path: Path) -> None:
