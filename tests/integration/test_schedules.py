@@ -17,6 +17,7 @@ from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job, JobStatus, Reason
+from batchpoint.entities.pipeline_deployments import PublishRequest
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
@@ -705,6 +706,39 @@ def test_the_job_of_a_pipeline_is_done_again_with_other_inputs_and_settings(work
     with pytest.raises(InvalidEntityError, match="but it is of type pipeline"):
         daily(workspace, job={**job, "type": "scoring"}, name="other")
     assert [one.name for one in workspace.schedules.list()] == ["nightly"]
+
+
+def test_a_published_pipeline_is_run_as_it_is_published_then_and_lists_what_the_schedule_starts(
+    workspace: Workspace, clock: Clock
+) -> None:
+    rows(workspace)
+    publish = workspace.published_pipelines.publish
+    publish(PublishRequest(name="counting", pipeline=Pipeline.model_validate(PIPELINE), experiment_name="counts"))
+    plan = {"type": "pipeline", "published_pipeline": "counting", "inputs": {"since": "{{window_start}}"}}
+    daily(workspace, job=plan)
+    publish(
+        PublishRequest(
+            name="counting", pipeline=Pipeline.model_validate({**PIPELINE, "settings": {"force_rerun": True}})
+        )
+    )
+    pass_time(workspace, clock, utc(28, 2))
+    (made,) = workspace.published_pipelines.runs("counting")
+    assert (made.name, made.schedule_name) == ("nightly-20260328T013000Z", "nightly")
+    assert made.literals == {"since": "2026-03-27T01:30:00Z"}
+    assert made.pipeline is not None
+    assert made.pipeline["settings"]["force_rerun"] is True
+
+    workspace.published_pipelines.set_active("counting", active=False)
+    pass_time(workspace, clock, utc(29, 2))
+    assert workspace.schedules.runs("nightly")[0].message == (
+        "The published pipeline counting is disabled. Enable it to start runs."
+    )
+    workspace.published_pipelines.delete("counting")
+    pass_time(workspace, clock, utc(30, 2))
+    assert "There is no published_pipeline named counting" in (workspace.schedules.runs("nightly")[0].message or "")
+    assert workspace.jobs.get(made.name).published_pipeline == "counting", "its jobs stay"
+    with pytest.raises(NotFoundError):
+        daily(workspace, job=plan)
 
 
 def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Clock) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from batchpoint import Client
 from batchpoint.background.service import Background
+from batchpoint.background.step_places import places_of_step
 from batchpoint.entities.jobs import Input, Job, JobStatus, Output, Reason
 from batchpoint.entities.pipelines import CommandStep, ParallelStep
 from batchpoint.entities.resources import Compute
@@ -252,3 +253,12 @@ def test_the_client_downloads_each_output_into_a_folder_of_its_name(workspace: W
 
     assert files(everything) == ["note/note", "table/a.txt", "table/k/b.txt"]
     assert files(one) == ["a.txt", "k/b.txt"]
+
+
+def test_what_is_cut_into_mini_batches_is_not_fetched_a_second_time(workspace: Workspace, tmp_path: Path) -> None:
+    invoked = Job(
+        name="invoked", inputs={"data": Input(path="memory://readings/"), "side": Input(path="memory://side.csv")}
+    )
+    assert [each.location.url for each in places_of_step(invoked, tmp_path, workspace).fetched] == ["memory://side.csv"]
+    named = invoked.model_copy(update={"input_data": "side"})
+    assert [each.location.url for each in places_of_step(named, tmp_path, workspace).fetched] == ["memory://readings/"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from batchpoint.entities.documents import local_paths
 from batchpoint.entities.endpoints import BatchDeployment, ModelMap
+from batchpoint.entities.local_paths import local_paths
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.operations.model_maps import without_earlier
 

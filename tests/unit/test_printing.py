@@ -36,6 +36,13 @@ def test_a_table_shows_plain_columns_only() -> None:
     assert render(JOBS, output="table", columns=("status",)).splitlines()[0] == "status"
 
 
+def test_a_key_in_a_table_is_written_as_in_messages() -> None:
+    board = [{"key": {"store": "east", "day": 1}, "rows": 2}]
+
+    assert render(board, output="table", columns=("key", "rows")).splitlines()[2] == "store=east, day=1  2"
+    assert render(board, output="tsv") == '{"store": "east", "day": 1}\t2'
+
+
 def test_a_query_that_is_not_jmespath_is_a_mistake_of_the_person() -> None:
     with pytest.raises(RequestError, match="is not JMESPath"):
         render(JOBS, output="json", query="[")

@@ -36,8 +36,9 @@ def places_of_step(job: Job, folder: Path, workspace: Workspace) -> StepPlaces:
     """
     places = StepPlaces()
     direct = job.command.direct_inputs if job.command else ()
+    cut = None if job.command else job.input_data or next(iter(job.inputs), None)  # an endpoint's job has one input
     for name, given in job.inputs.items():
-        _add_input(places, name, given, folder, workspace, direct, is_scored=name == job.input_data)
+        _add_input(places, name, given, folder, workspace, direct, is_scored=name == cut)
     for name, value in job.literals.items():
         places.values[f"inputs.{name}"] = str(value)
     collected = None if job.command else collected_output(job)

@@ -13,15 +13,9 @@ from batchpoint.client.files import LocalFiles, absolute, from_document, read_te
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset
 from batchpoint.entities.components import as_component
-from batchpoint.entities.documents import (
-    Document,
-    Kind,
-    is_local,
-    local_paths,
-    looks_like_a_path,
-    read_documents,
-)
+from batchpoint.entities.documents import Document, Kind, read_documents
 from batchpoint.entities.endpoints import BatchDeployment, ModelMap
+from batchpoint.entities.local_paths import is_local, local_paths, looks_like_a_path
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import ANONYMOUS, Component
 from batchpoint.errors import InvalidEntityError

@@ -70,7 +70,8 @@ class InputsAndOutputs:
             DatastoreError: the store does not answer.
         """
         if len(inputs) != 1:
-            message = f"A model deployment takes exactly one input, and {len(inputs)} were given. {SUPPORTED}"
+            given_too = f"{len(inputs)} were given" if inputs else "none was given (on the command line: --input)"
+            message = f"A model deployment takes exactly one input, and {given_too}. {SUPPORTED}"
             raise InvalidEntityError(message)
         name, given = next(iter(inputs.items()))
         if given.query is not None:

@@ -29,6 +29,7 @@ from batchpoint.entities.triggers import CronTrigger, FileTrigger, TimeTrigger, 
 from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.endpoints import Endpoints
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
@@ -68,6 +69,7 @@ class Schedules:
         registry: Registry,
         endpoints: Endpoints,
         pipelines: Pipelines,
+        published_pipelines: PublishedPipelines,
         assets: Assets,
         places: Places,
         schedule_changed: threading.Event,
@@ -75,6 +77,7 @@ class Schedules:
         self._registry = registry
         self._endpoints = endpoints
         self._pipelines = pipelines
+        self._published_pipelines = published_pipelines
         self._assets = assets
         self._places = places
         self._schedule_changed = schedule_changed
@@ -370,12 +373,15 @@ class Schedules:
         experiment_name = plan.experiment_name or schedule.name
         tags = {"schedule": schedule.name, **plan.tags}
         if isinstance(plan, ScheduledJob) and not self._repeats_an_invoke(plan):
-            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
             pipeline = self._pipeline(plan)
+            if plan.published_pipeline is not None:
+                experiment_name = plan.experiment_name or pipeline.experiment_name or schedule.name
+            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
             return self._pipelines.submit(
                 pipeline.model_copy(update={**named, "tags": {**pipeline.tags, **tags}}),
                 idempotency_key=run.idempotency_key,
                 schedule_name=schedule.name,
+                published_pipeline=plan.published_pipeline,
                 trigger_time=run.fire_at,
                 by=by,
             )
@@ -404,13 +410,16 @@ class Schedules:
         """The pipeline that is to be run, with the inputs, outputs and settings of the schedule.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or no such published pipeline.
+            ConflictError: the published pipeline is disabled.
             InvalidEntityError: it is no pipeline, or has no such input or output.
         """
-        if plan.job_name is not None:
+        if plan.published_pipeline is not None:
+            pipeline = self._published_pipelines.as_pipeline(plan.published_pipeline)
+        elif plan.job_name is not None:
             pipeline = self._pipelines.from_job(plan.job_name)
         else:
-            pipeline = read_body(Pipeline, plan.job, name="create_job.job")
+            pipeline = read_body(Pipeline, _mapping(plan.job), name="create_job.job")
         data = {name: _as_input(given) for name, given in plan.inputs.items() if isinstance(given, dict | Input)}
         return self._pipelines.with_inputs(
             pipeline,
