@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from batchpoint import Client
 from batchpoint.background.service import Background
+from batchpoint.entities.jobs import Command, Job
 from batchpoint.entities.pipelines import CommandStep, Pipeline
-from batchpoint.errors import ConflictError, InvalidEntityError
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import open_workspace, served
@@ -225,6 +227,35 @@ def test_a_pipeline_is_published_run_disabled_and_replaced(client: Client, http:
     with pytest.raises(ConflictError, match="is disabled"):
         client.pipelines.run("counting")
     assert client.pipelines.enable("counting").status == "Active"
+    client.pipelines.delete("counting")
+    assert [*client.pipelines.list()] == []
+    assert client.jobs.get(job.name).name == job.name, "its jobs stay"
+    with pytest.raises(NotFoundError, match="There is no published_pipeline named counting"):
+        client.pipelines.delete("counting")
+
+
+def test_a_number_that_json_does_not_know_is_refused_and_the_lists_can_still_be_shown(
+    client: Client, http: httpx.Client
+) -> None:
+    inputs = {"x": {"type": "number", "default": 1}}
+    step = {"command": "echo ${{inputs.x}}", "inputs": {"x": "${{parent.inputs.x}}"}}
+    client.pipelines.publish("numbers", Pipeline.model_validate({"inputs": inputs, "jobs": {"a": step}}))
+    for given in ('"nan"', '"inf"', "1e400", "-1e400", "NaN"):
+        body = f'{{"ParameterAssignments": {{"x": {given}}}}}'
+        answered = http.post("/api/v1/pipelines/numbers", content=body, headers={"Content-Type": "application/json"})
+        assert answered.status_code == 422, given
+    assert http.get("/api/v1/jobs").json()["value"] == []
+    with pytest.raises(ValidationError, match=r"finite number"):
+        Pipeline.model_validate({"inputs": {"x": float("nan")}, "jobs": {"a": step}})
+
+
+def test_the_command_of_a_step_is_not_retried_by_itself(workspace: Workspace, http: httpx.Client) -> None:
+    step = Job(name="p-a", type="command", parent_job_name="p", step_name="a", command=Command(command="false"))
+    workspace.registry.jobs.enqueue(step)
+    workspace.jobs.cancel("p-a")
+    refused = http.post("/api/v1/jobs/p-a/retry-failed")
+    assert refused.status_code == 409
+    assert "Resume its pipeline instead: batchpoint job retry -n p." in refused.text
 
 
 def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace: Workspace, tmp_path: Path) -> None:

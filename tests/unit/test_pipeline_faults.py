@@ -190,6 +190,21 @@ def test_a_sound_pipeline_has_no_fault() -> None:
             "inputs.m",
             "the input is required, and a value was not given.",
         ),
+        (
+            {"jobs.prepare.command": "echo ${{name}}"},
+            "jobs.prepare.command",
+            "${{name}} has no meaning here. Write it in an input of the pipeline, and bind one of the step to that.",
+        ),
+        (
+            {"jobs.prepare.inputs.at": "on ${{name}}"},
+            "jobs.prepare.inputs.at",
+            "${{name}} has no meaning here. Write it in an input of the pipeline, and bind one of the step to that.",
+        ),
+        (
+            {"jobs.prepare.outputs.rows": {"path": "/tmp/${{creation_context.trigger_time}}/"}},
+            "jobs.prepare.outputs.rows",
+            "${{creation_context.trigger_time}} has no meaning here. Write it in an output of the pipeline.",
+        ),
     ],
 )
 def test_a_fault_is_told_at_its_place_with_what_would_be_right(

@@ -199,7 +199,7 @@ def _cell(value: Any) -> str:
 
 
 def _table_cell(value: Any) -> str:
-    """As ``_cell``, for eyes: a mapping in the words of messages (``store=east, day=1``), a number without its noise."""
+    """As ``_cell``, for eyes: mappings in the words of messages (``store=east, day=1``), numbers without noise."""
     if isinstance(value, float):
         value = round(value, 6)
     if isinstance(value, dict):

@@ -92,7 +92,7 @@ class Client:
         return self._connection.url
 
     def server(self) -> dict[str, Any]:
-        """``version``, ``id``, ``shares_files`` and ``role``, asked for once. Warns when the versions differ."""
+        """``version``, ``id``, ``python``, ``shares_files``, ``role``, asked for once. Warns when versions differ."""
         if self._server is None:
             self._server = dict(self._connection.get("/server"))
             _warn_about_version(self.url, str(self._server.get("version")))

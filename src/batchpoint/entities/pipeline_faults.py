@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchpoint.entities.bindings import Binding, binding_of, references, required
+from batchpoint.entities.bindings import TRIGGER_TIME, Binding, binding_of, references, required
 from batchpoint.entities.components import (
     DATA_TYPES,
     expanded,
@@ -170,6 +170,9 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
 
 def _plain_faults(given: LiteralValue | DataBinding, port: InputPort | None) -> Iterator[str]:
     """Of an input that is given as it is, not bound."""
+    text = given.path if isinstance(given, DataBinding) else given
+    if isinstance(text, str) and (macros := [each for each in references(text) if each.kind == "macro"]):
+        yield _no_macro(macros[0])
     if isinstance(given, DataBinding):
         yield from _mismatch(given.path, given.type, port, None)
     elif port is not None and (wrong := _wrong_value(given, port)):
@@ -254,10 +257,12 @@ def _output_faults(scope: _Scope, step_name: str, at: str) -> Iterator[Fault]:
     step = scope.jobs[step_name]
 
     def check(name: str) -> Iterator[str]:
-        bound = binding_of(output_path(step.outputs[name]))
+        path = output_path(step.outputs[name])
+        bound = binding_of(path)
         if bound is None:
-            return
-        if bound.kind != "parent_output":
+            if TRIGGER_TIME in {each.name for each in references(path or "")}:
+                yield f"{Binding('macro', TRIGGER_TIME)} has no meaning here. Write it in an output of the pipeline."
+        elif bound.kind != "parent_output":
             yield f"{bound} is no output of the pipeline. Bind it to ${{{{parent.outputs.…}}}}, or give a path."
         elif bound.name not in scope.outputs:
             yield f"{bound} names no output of the pipeline. {_known(bound.name, scope.outputs, 'outputs')}"
@@ -341,6 +346,8 @@ def _parallel_faults(step: ParallelStep, at: str) -> Iterator[Fault]:
     if task is None:
         yield Fault(f"{at}.task", "the step has no task. Give 'task' with 'code' and 'entry_script'.")
     else:
+        if step.batchpoint.model_map is not None:
+            yield Fault(f"{at}.batchpoint.model_map", "only a deployment has a model map. Invoke its endpoint instead.")
         needs_script = task.type != "model" or task.model is None
         for key in ("code", "entry_script"):
             if needs_script and not getattr(task, key):
@@ -396,8 +403,14 @@ def _text_faults(step: Step, text: str) -> Iterator[str]:
             yield f"{each} is optional and was not given. Write it in an optional segment: $[[ … {each} ]]."
         elif each.kind == "output" and each.name not in step.outputs:
             yield f"{each} names no output of the step. {_known(each.name, step.outputs, 'outputs')}"
-        elif each.kind not in {"input", "output", "macro"}:
+        elif each.kind == "macro":
+            yield _no_macro(each)
+        elif each.kind not in {"input", "output"}:
             yield f"{each} speaks of the pipeline. Bind it to an input of the step, and name that one here."
+
+
+def _no_macro(macro: Binding) -> str:
+    return f"{macro} has no meaning here. Write it in an input of the pipeline, and bind one of the step to that."
 
 
 def _known(given: str, names: Iterable[str], kind: str) -> str:

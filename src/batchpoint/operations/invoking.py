@@ -84,7 +84,7 @@ class InputsAndOutputs:
             asset_type = asset.type if isinstance(asset, Data) else None
             resolved = given.model_copy(update={"path": asset.path, "type": asset_type or given.type})
             properties["input_asset"] = f"azureml:{asset.reference}"
-        places = [self._places.resolve(path) for path in (resolved.path, *resolved.paths)]
+        places = self._places.resolve_all((resolved.path, *resolved.paths))
         kind = self._check_place(resolved, places)
         changes = {"path": places[0].uri, "paths": [place.uri for place in places[1:]], "type": kind}
         return {name: resolved.model_copy(update=changes)}, properties
