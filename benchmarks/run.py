@@ -29,6 +29,8 @@ from workloads import BAD_ROW, HERE, MODELS, Workload, make_once, workloads
 
 FEW_MODELS, MANY_MODELS = 16, 512
 """``cached_models`` of W2's look at memory."""
+BURDEN = 1 << 18
+"""Bytes by which its 500 models are heavier."""
 Measured = dict[str, dict[str, float]]
 """For each system: ``seconds`` (median), ``best``, ``megabytes`` (peak of its processes), ``worker_megabytes``."""
 
@@ -167,30 +169,32 @@ def our_many_models(server: object, path: Path, models: Path, data: Path) -> Sys
     code.mkdir(exist_ok=True)
     (code / "score.py").write_text(SCRIPT)
     script = server.deploy_by_key(models, code)
-    usual, few, many = (server.deploy_map(models, cached_models=most) for most in (64, FEW_MODELS, MANY_MODELS))
+    few_keys = make_once(data / "sensors-500.csv", lambda target: make_readings(target, 500))
+    heavy = make_once(data / "sensor-models-heavy", lambda target: make_models(target, 500, burden=BURDEN))
+    usual = server.deploy_map(models, cached_models=64)
 
-    def cold(endpoint: str) -> float:
+    def cold(endpoint: str, readings: Path) -> float:
         server.cool_down()
-        return server.score(endpoint, path)
+        return server.score(endpoint, readings)
 
     runs = {
-        "map cold": partial(cold, usual),
+        "map cold": partial(cold, usual, path),
         "map warm": partial(server.score, usual, path),
-        f"map keeps {FEW_MODELS}": partial(cold, few),
-        f"map keeps {MANY_MODELS}": partial(cold, many),
-        "script cold": partial(cold, script),
+        "script cold": partial(cold, script, path),
         "script warm": partial(server.score, script, path),
     }
+    for most in (FEW_MODELS, MANY_MODELS):
+        runs[f"heavy keeps {most}"] = partial(cold, server.deploy_map(heavy, cached_models=most), few_keys)
     return {name: (run, server.mark) for name, run in runs.items()}
 
 
 def bounded_memory(measured: Measured) -> list[dict[str, object]]:
     """Whether the setting, and not the number of models, says how much a worker holds."""
-    few, many = (measured.get(f"map keeps {most}") for most in (FEW_MODELS, MANY_MODELS))
+    few, many = (measured.get(f"heavy keeps {most}") for most in (FEW_MODELS, MANY_MODELS))
     if few is None or many is None:
         return []
-    what = f"memory of a worker that keeps {FEW_MODELS} models: times one that keeps {MANY_MODELS}"
-    return [check(what, few["worker_megabytes"] / many["worker_megabytes"], 1.0)]
+    what = f"memory of a worker that keeps {FEW_MODELS} of 500 heavy models: times one that keeps {MANY_MODELS}"
+    return [check(what, few["worker_megabytes"] / many["worker_megabytes"], 0.8)]
 
 
 def run_process(command: list[str], environment: dict[str, str]) -> None:

@@ -314,3 +314,6 @@ def test_a_published_pipeline_is_run_and_watched_with_curl(shipped: Shipped, fol
 
     shipped.ok("pipeline", "disable", "-n", "simple_pipeline")
     assert curl(shipped, "POST", published["endpoint"], {})["error"]["code"] == "conflict"
+    assert "add --yes" in shipped.run("pipeline", "delete", "-n", "simple_pipeline").stderr
+    shipped.ok("pipeline", "delete", "-n", "simple_pipeline", "--yes")
+    assert shipped.json("pipeline", "list") == []

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -187,6 +188,33 @@ def test_a_missing_or_broken_model_fails_only_the_rows_of_its_key(make: Make) ->
     assert said["1", "4"]["message"] == words["4"]
     assert {line["rows"] for key, line in said.items() if key not in faulty} == {20}
     assert len(predictions(run)) == 220
+
+
+class Deadly:
+    """A pickle that ends the process that reads it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (3,)
+
+
+def with_endings(known: dict[tuple[int, int], dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:
+    """One model leaves by ``sys.exit``, and one ends its process."""
+    folder = Path(known[1, 1]["path"]).parent
+    (folder / "1_1.pkl").write_bytes(pickle.dumps(Namespace(predict=sys.exit)))
+    (folder / "1_2.pkl").write_bytes(pickle.dumps(Deadly()))
+    return known
+
+
+def test_a_model_that_ends_its_process_costs_its_own_key(make: Make) -> None:
+    run = make(listed=with_endings)
+    assert runner.run(run) is Reason.COMPLETED
+    failed = errors(run)
+    assert sorted((line["key"]["Sensor"], line["exception"]) for line in failed) == [
+        *[("1", "SystemExit")] * 20,
+        *[("2", "WorkerLost")] * 20,
+    ]
+    assert "Device=1, Sensor=1: the model model_1_1:1 failed: SystemExit" in failed[0]["message"]
+    assert len(predictions(run)) == 260
 
 
 def test_rows_without_a_usable_model_can_be_left_out_and_are_counted(make: Make) -> None:
