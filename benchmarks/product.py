@@ -15,6 +15,10 @@ from workloads import HERE, MODELS, Workload
 
 from batchpoint import BatchDeployment, BatchEndpoint, Client, Compute, Model
 
+ENVIRONMENT = {"name": "bench", "version": "1", "pip_requirements": ["pandas", "scikit-learn"]}
+KEYS = ["Device", "Sensor"]
+"""Of W2."""
+
 
 @dataclass
 class Server:
@@ -44,23 +48,39 @@ class Server:
         """Register model, endpoint and deployment; answer with the endpoint's name."""
         endpoint = f"bench-{workload.name}"
         model = self._register_model(workload.kind) if workload.kind in MODELS else None
-        self.client.endpoints.create_or_update(BatchEndpoint(name=endpoint))
-        declared: dict[str, object] = {
-            "name": "bench",
-            "endpoint_name": endpoint,
-            "model": model,
-            "compute": "bench",
-            "settings": {
-                "max_concurrency_per_instance": self.workers,
-                "retry_settings": {"timeout": 600},
-                **workload.settings,
-            },
-        }
+        declared: dict[str, object] = {"model": model}
         if workload.script:
             declared["code_configuration"] = {"code": str(HERE / "scripts"), "scoring_script": workload.script}
-            declared["environment"] = {"name": "bench", "version": "1", "pip_requirements": ["pandas", "scikit-learn"]}
+            declared["environment"] = ENVIRONMENT
             declared["environment_variables"] = {"ITEM_SECONDS": workload.item_seconds}
-        self.client.deployments.create_or_update(BatchDeployment.model_validate(declared), set_default=True)
+        return self._declare(endpoint, declared, workload.settings)
+
+    def deploy_map(self, models: Path, *, cached_models: int) -> str:
+        """Register W2 with the models of a folder, of which a worker keeps so many; the endpoint's name."""
+        model_map = {
+            "folder": str(models),
+            "file_pattern": "model_{Device}_{Sensor}.pkl",
+            "cached_models": cached_models,
+        }
+        kept = {"partition_keys": KEYS, "passthrough": KEYS, "model_map": model_map}
+        return self._declare(f"bench-w2-map-{cached_models}", {"environment": ENVIRONMENT, "batchpoint": kept}, {})
+
+    def deploy_by_key(self, models: Path, code: Path) -> str:
+        """Register W2 with a user's script, ``score.py`` in ``code``; the endpoint's name."""
+        declared = {
+            "code_configuration": {"code": str(code), "scoring_script": "score.py"},
+            "environment": ENVIRONMENT,
+            "environment_variables": {"MODELS": str(models)},
+            "batchpoint": {"partition_keys": KEYS, "mini_batch_type": "dataframe"},
+        }
+        return self._declare("bench-w2-script", declared, {})
+
+    def _declare(self, endpoint: str, declared: dict[str, object], settings: dict[str, object]) -> str:
+        self.client.endpoints.create_or_update(BatchEndpoint(name=endpoint))
+        common = {"max_concurrency_per_instance": self.workers, "retry_settings": {"timeout": 600}}
+        place = {"name": "bench", "endpoint_name": endpoint, "compute": "bench", "settings": {**common, **settings}}
+        deployment = BatchDeployment.model_validate({**place, **declared})
+        self.client.deployments.create_or_update(deployment, set_default=True)
         return endpoint
 
     def _register_model(self, kind: str) -> str:

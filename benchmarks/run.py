@@ -22,11 +22,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from many_models import ROWS_PER_KEY, make_models, make_readings
+from many_models import ROWS_PER_KEY, SCRIPT, make_models, make_readings
 from memory import MARK, PeakMemory
 from peers import peers_for
 from workloads import BAD_ROW, HERE, MODELS, Workload, make_once, workloads
 
+FEW_MODELS, MANY_MODELS = 16, 512
+"""``cached_models`` of W2's look at memory."""
+BURDEN = 1 << 18
+"""Bytes by which its 500 models are heavier."""
 Measured = dict[str, dict[str, float]]
 """For each system: ``seconds`` (median), ``best``, ``megabytes`` (peak of its processes), ``worker_megabytes``."""
 
@@ -55,7 +59,7 @@ def main() -> None:
             results[workload.name] = measure(systems, given.rounds)
             checks += report(workload, results[workload.name], given.workers)
         if not given.only or "w2" in given.only.split(","):
-            results["w2"], found = many_models(data, given)
+            results["w2"], found = many_models(data, given, server)
             checks += found
     finally:
         if server is not None:
@@ -125,27 +129,72 @@ def ours(server: object, workload: Workload, data: Path, *, bad_row: bool) -> Sy
     return systems
 
 
-def many_models(data: Path, given: argparse.Namespace) -> tuple[Measured, list[dict[str, object]]]:
-    """W2: a model for each sensor. Every system is a process of its own, cold, from its start to its end."""
+def many_models(data: Path, given: argparse.Namespace, server: object) -> tuple[Measured, list[dict[str, object]]]:
+    """W2: a model for each sensor.
+
+    Floors, and Batchpoint ``alone``, are processes of their own, from their start to their end. What is held against
+    the targets is a cold job of a running server, as for the other workloads.
+    """
     models = 500 if given.quick else 5_000
     path = make_once(data / f"sensors-{models}.csv", lambda target: make_readings(target, models))
     folder = make_once(data / f"sensor-models-{models}", lambda target: make_models(target, models))
     systems: Systems = {}
-    for name in ("naive", "fast", *(() if given.floors_only else ("map", "script"))):
-        command = [sys.executable, str(HERE / "many_models.py"), name, "--input", str(path), "--models", str(folder)]
-        command += ["--output", str(data / f"w2-{name}"), "--workers", str(given.workers)]
-        mark = f"w2-{name}-{os.getpid()}"
+    for name in ("naive", "fast", *(() if given.floors_only else ("map alone", "script alone"))):
+        system = name.removesuffix(" alone")
+        command = [sys.executable, str(HERE / "many_models.py"), system, "--input", str(path), "--models", str(folder)]
+        command += ["--output", str(data / f"w2-{system}"), "--workers", str(given.workers)]
+        mark = f"w2-{system}-{os.getpid()}"
         environment = os.environ | {MARK: mark}
         systems[name] = (partial(run_process, command, environment), mark)
+    if server is not None:
+        systems |= our_many_models(server, path, folder, data)
     measured = measure(systems, given.rounds)
     title = f"W2: {models:,} models, {models * ROWS_PER_KEY:,} readings that take turns"
     report(Workload("w2", title, "sensors", models, lambda _: path, (), "fast"), measured, given.workers)
-    targets = {"map": ("fast", 1.3), "script": ("naive", 1.15)}
-    return measured, [
+    targets = {"map cold": ("fast", 1.3), "script cold": ("naive", 1.15)}
+    checks = [
         check(f"{title}, {name}: times {base}", measured[name]["seconds"] / measured[base]["seconds"], target)
         for name, (base, target) in targets.items()
         if name in measured
     ]
+    return measured, checks + bounded_memory(measured)
+
+
+def our_many_models(server: object, path: Path, models: Path, data: Path) -> Systems:
+    """Batchpoint over W2: cold and warm, and with few and with many models that a worker keeps."""
+    from product import Server
+
+    assert isinstance(server, Server)
+    code = data / "w2-code"
+    code.mkdir(exist_ok=True)
+    (code / "score.py").write_text(SCRIPT)
+    script = server.deploy_by_key(models, code)
+    few_keys = make_once(data / "sensors-500.csv", lambda target: make_readings(target, 500))
+    heavy = make_once(data / "sensor-models-heavy", lambda target: make_models(target, 500, burden=BURDEN))
+    usual = server.deploy_map(models, cached_models=64)
+
+    def cold(endpoint: str, readings: Path) -> float:
+        server.cool_down()
+        return server.score(endpoint, readings)
+
+    runs = {
+        "map cold": partial(cold, usual, path),
+        "map warm": partial(server.score, usual, path),
+        "script cold": partial(cold, script, path),
+        "script warm": partial(server.score, script, path),
+    }
+    for most in (FEW_MODELS, MANY_MODELS):
+        runs[f"heavy keeps {most}"] = partial(cold, server.deploy_map(heavy, cached_models=most), few_keys)
+    return {name: (run, server.mark) for name, run in runs.items()}
+
+
+def bounded_memory(measured: Measured) -> list[dict[str, object]]:
+    """Whether the setting, and not the number of models, says how much a worker holds."""
+    few, many = (measured.get(f"heavy keeps {most}") for most in (FEW_MODELS, MANY_MODELS))
+    if few is None or many is None:
+        return []
+    what = f"memory of a worker that keeps {FEW_MODELS} of 500 heavy models: times one that keeps {MANY_MODELS}"
+    return [check(what, few["worker_megabytes"] / many["worker_megabytes"], 0.8)]
 
 
 def run_process(command: list[str], environment: dict[str, str]) -> None:
@@ -181,9 +230,13 @@ def report(workload: Workload, measured: Measured, workers: int) -> list[dict[st
     ideal = workload.items * workload.item_seconds / workers
     base = ideal if workload.compared_with == "ideal" else measured[workload.compared_with]["seconds"]
     print(f"\n{workload.title}" + (f" (ideal {ideal:.2f} s)" if ideal else ""))
-    print(f"  {'system':<14}{'seconds':>9}{'min':>9}{'max':>9}{'peak MB':>9}{'x ' + workload.compared_with:>10}")
+    print(
+        f"  {'system':<14}{'seconds':>9}{'min':>9}{'max':>9}{'peak MB':>9}{'worker MB':>11}"
+        f"{'x ' + workload.compared_with:>10}"
+    )
     for name, of in measured.items():
         numbers = f"{of['seconds']:>9.2f}{of['best']:>9.2f}{of['worst']:>9.2f}{of['megabytes']:>9.0f}"
+        numbers += f"{of['worker_megabytes']:>11.0f}" if of["worker_megabytes"] else f"{'':>11}"
         print(f"  {name:<14}{numbers}{of['seconds'] / base:>10.2f}", flush=True)
     checks = []
     for name, target in (("cold", workload.cold_target), ("warm", workload.warm_target)):

@@ -103,8 +103,10 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 ]
 
 PYTHON_CLASSES: list[type] = [
-    client.Client, client.Assets, client.Resources, client.Computes, client.Datastores, client.Endpoints,
-    client.Deployments, client.Jobs, client.Pipelines, client.Schedules, client.Tokens, Job,
+    client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes,
+    client.resources.Datastores,
+    client.endpoints.Endpoints, client.endpoints.Deployments, client.jobs.Jobs, client.pipelines.Pipelines,
+    client.schedules.Schedules, client.tokens.Tokens, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}

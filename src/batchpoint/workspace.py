@@ -67,6 +67,7 @@ class Workspace:
         pipelines = Pipelines(registry, assets, places, pipeline_changed)
         jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
         endpoints = Endpoints(registry, assets, places, model_maps, pipelines, jobs, job_queued)
+        published_pipelines = PublishedPipelines(registry, assets, pipelines)
         return cls(
             settings=settings,
             registry=registry,
@@ -77,8 +78,8 @@ class Workspace:
             endpoints=endpoints,
             jobs=jobs,
             pipelines=pipelines,
-            published_pipelines=PublishedPipelines(registry, assets, pipelines),
-            schedules=Schedules(registry, endpoints, pipelines, assets, places, schedule_changed),
+            published_pipelines=published_pipelines,
+            schedules=Schedules(registry, endpoints, pipelines, published_pipelines, assets, places, schedule_changed),
             tokens=Tokens(registry),
             job_queued=job_queued,
             pipeline_changed=pipeline_changed,

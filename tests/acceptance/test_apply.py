@@ -139,5 +139,8 @@ def test_a_failed_step_is_told_with_what_was_not_reached_and_the_next_run_contin
     assert "not reached  deployment shop/green" in failed.stdout
     assert "5 created, 1 failed, 2 not reached." in failed.stdout
     (folder / "code" / "score.py").write_text("def run(mini_batch):\n    return mini_batch\n")
+    table = shipped.ok("apply", "-f", folder, "--dry-run", "-o", "table").splitlines()
+    assert table[0].split() == ["action", "kind", "name", "state"]
+    assert table[-1].split() == ["update", "endpoint", "shop", "planned"]
     shown = json.loads(shipped.ok("apply", "-f", folder, "-o", "json"))
     assert shown["changes"] == 3

@@ -73,7 +73,7 @@ def test_a_challenger_is_tried_on_the_same_data_and_promoted_on_the_word_of_the_
     assert (note["before"], note["deployment"], note["job"]) == ("blue", "green", "both")
     again = shipped.json(*promote, "--job", "both", "--if-agreement", "0.01")
     assert again["properties"] == promoted["properties"], "nothing happens twice"
-    back = shipped.json("endpoint", "promote", "-n", "taxes", "--deployment", "blue")
+    back = shipped.json("endpoint", "promote", "-n", "taxes", "--deployment-name", "blue")
     assert back["defaults"] == {"deployment_name": "blue"}
     assert len(json.loads(back["properties"]["promotions"])) == 2
 

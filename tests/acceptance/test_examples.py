@@ -168,7 +168,7 @@ def test_one_command_provisions_a_scheduled_script_and_a_second_one_creates_noth
         assert (failed.returncode, "batch.py does not exist" in failed.stderr) == (2, True)
 
         shipped.ok(*command, "--delete", "--yes", cwd=example)
-        assert [*client.schedules.list(), *client.data.list()] == []
+        assert [*client.schedules.list(), *client.data.list(), *client.pipelines.list()] == []
         assert [each.name for each in (*client.computes.list(), *client.datastores.list())] == [
             "local",
             "workspaceblobstore",
@@ -181,8 +181,45 @@ def test_one_command_provisions_a_scheduled_script_and_a_second_one_creates_noth
     assert all((example / row["path"]).is_file() and float(row["seconds"]) >= 0 for row in overview)
 
 
+def test_many_sensors_are_provisioned_from_their_own_file_and_each_pair_gets_its_predictions(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    example = copy_of("provisioning", tmp_path)
+    subprocess.run([sys.executable, "make_sensors.py", "made"], cwd=example, check=True, timeout=60)
+    config = example / "pipeline_config.json"
+    given = json.loads(config.read_text())
+    assert len(given["device_ids"]) * len(given["sensors"]) == 15
+    config.write_text(json.dumps(given | {"device_ids": [2], "sensors": [1, 5]}))
+    command = ("provision", "--config", config.name)
+
+    made = shipped.json(*command, cwd=example)
+    kinds = [item["kind"] for item in made["items"]]
+    parts = ["compute", *["data"] * 3, "environment", "pipeline", "schedule"]
+    assert kinds == ["workspace", *["datastore"] * 3, *["file"] * 16, *parts]
+    with Client(shipped.server()["url"], shipped.server()["token"]) as client:
+        before = provisioned(client)
+        again = shipped.run(*command, cwd=example)
+        assert {line.split()[0] for line in again.stdout.splitlines()[:-2]} == {"exists"}
+        assert "blob_account, blob_key: not used, and written down nowhere." in again.stderr
+        assert provisioned(client) == before
+
+        (first,) = client.jobs.list(schedule="many_sensors_sched")
+        first.wait(60)
+        (run,) = client.pipelines.runs("many_sensors_pipeline")
+        assert (run["Id"], run["ScheduleId"], run["TotalRunSteps"]) == (first.name, "many_sensors_sched", 2)
+    for sensor in (1, 5):
+        (file,) = (shipped.home / "containers" / "preds").rglob(f"preds_2_{sensor}_*.csv")
+        rows = rows_of(file)
+        assert list(rows[0]) == ["TS", "Device", "Sensor", "Val", "Prediction"]
+        assert (len(rows), sum(int(row["Prediction"]) for row in rows)) == (200, 1)
+    shipped.ok(*command, "--delete", "--yes", cwd=example)
+
+
 def provisioned(client: Client) -> list[dict[str, Any]]:
-    doors = (client.computes, client.datastores, client.data, client.components, client.codes, client.pipelines)
+    doors = (
+        client.computes, client.datastores, client.data, client.components, client.codes, client.pipelines,
+        client.environments,
+    )  # fmt: skip
     found = [entity.body() for door in doors for entity in door.list()]
     (schedule,) = client.schedules.list()
     return [*found, {**schedule.body(), "next_run_at": None}]

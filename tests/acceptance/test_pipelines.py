@@ -236,6 +236,10 @@ def test_a_pipeline_that_failed_goes_on_from_the_failed_step(shipped: Shipped, f
     body = shipped.json("job", "list", "--query", "[?retry_of=='fails'] | [0]")
     steps = {step["step"]: step for step in shipped.json("job", "show", "-n", body["name"])["steps"]}
     assert steps["prepare"]["reused_from"] == "fails-prepare"
+    assert json.loads(again.stdout)["name"] == body["name"], "the log does not stand among what was asked for"
+    assert "Step count: completed" in again.stderr
+    quiet = shipped.run("job", "stream", "-n", body["name"], "--only-show-errors", cwd=folder)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert counts_of(shipped, body["name"], folder) == COUNTS
 
 
@@ -278,7 +282,7 @@ def test_a_pipeline_deployment_is_invoked_with_data_and_a_literal(shipped: Shipp
         "--job-name",
         "by-options",
     ]
-    shipped.ok(*asked, "--stream", cwd=folder)
+    assert "Step count: completed" in shipped.ok(*asked, "--stream", cwd=folder)
 
     for job in (by_file["name"], by_curl["name"], "by-options"):
         done = curl(shipped, "GET", f"/jobs/{job}/wait?seconds=60")
@@ -310,3 +314,6 @@ def test_a_published_pipeline_is_run_and_watched_with_curl(shipped: Shipped, fol
 
     shipped.ok("pipeline", "disable", "-n", "simple_pipeline")
     assert curl(shipped, "POST", published["endpoint"], {})["error"]["code"] == "conflict"
+    assert "add --yes" in shipped.run("pipeline", "delete", "-n", "simple_pipeline").stderr
+    shipped.ok("pipeline", "delete", "-n", "simple_pipeline", "--yes")
+    assert shipped.json("pipeline", "list") == []

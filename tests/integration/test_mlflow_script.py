@@ -204,7 +204,7 @@ def test_frames_without_a_float_beside_the_truth_values_are_left_alone() -> None
     ],
 )
 def test_every_kind_of_result_becomes_rows(result: Any, expected: dict[str, Any]) -> None:
-    frame = mlflow_script._as_frame(result, pd.RangeIndex(2))
+    frame = mlflow_script.as_frame(result, pd.RangeIndex(2))
     assert frame.to_dict("list") == expected
 
 

@@ -318,8 +318,8 @@ def test_files_of_the_next_models_are_read_while_others_score(tmp_path: Path, mo
     }
     scorer = model_map.ModelMap(settings | {"prediction_column": "prediction"}, siblings)
 
-    def load(path: Path) -> Any:
-        seen.append(f"load {path.stem}")
+    def load(path: str) -> Any:
+        seen.append(f"load {Path(path).stem}")
         return LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
 
     monkeypatch.setattr(model_map, "unpickled", load)

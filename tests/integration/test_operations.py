@@ -274,7 +274,9 @@ def test_invoke_freezes_what_the_job_needs(workspace: Workspace, tmp_path: Path)
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"inputs": {}}, "exactly one input"),
+        ({"inputs": {}}, "exactly one input, and none was given"),
+        ({"inputs": {"a": {"path": "FILE"}, "b": {"path": "FILE"}}}, "exactly one input, and 2 were given"),
+        ({"inputs": {"a": {"path": "azureml://datastores/workspaceblobstore"}}}, "a datastore and no place in it"),
         ({"inputs": {"a": {"path": "/nowhere/a.csv"}}}, "/nowhere/a.csv does not exist"),
         ({"inputs": {"a": {"path": "/nowhere/*.csv"}}}, "No file matches|does not exist"),
         ({"inputs": {"a": {"path": "azureml:nothing:1"}}}, "no data named nothing"),

@@ -19,7 +19,8 @@ from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.entities.assets import Data
 from batchpoint.entities.jobs import Input, Job, JobError, JobStatus, Output, Progress, Reason
-from batchpoint.entities.pipelines import Component, Pipeline
+from batchpoint.entities.pipelines import CommandStep, Component, Pipeline
+from batchpoint.entities.resources import Datastore
 from batchpoint.errors import ConflictError, InvalidEntityError, LeaseLostError, NotFoundError
 from batchpoint.registry.jobs import Jobs as RegistryJobs
 from batchpoint.registry.tables import assets_table
@@ -364,6 +365,61 @@ def test_what_has_changed_is_run_again_and_what_depends_on_it(
 
 
 @on_sqlite
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("chosen", ["path", "default_datastore"])
+def test_outputs_that_lie_elsewhere_than_they_are_asked_for_are_not_reused(
+    workspace: Workspace, raw: Path, tmp_path: Path, inside: bool, chosen: str
+) -> None:
+    def placed(name: str) -> Pipeline:
+        place = {"type": "uri_folder"} | ({"path": str(tmp_path / name)} if chosen == "path" else {})
+        settings = {"default_datastore": name} if chosen == "default_datastore" else {}
+        value = (nested(raw) if inside else diamond(raw)).model_dump(exclude_unset=True)
+        return Pipeline.model_validate(value | {"outputs": {"result": place}, "settings": settings})
+
+    for name in ("one", "two"):
+        store = {"name": name, "type": "local", "path": str(tmp_path / name)}
+        workspace.resources.create_or_update("datastore", Datastore.model_validate(store))
+        job, ran = complete(workspace, workspace.pipelines.submit(placed(name)))
+        assert ran
+        assert str(job.outputs["result"].folder).startswith(str(tmp_path / name))
+        _, ran = complete(workspace, workspace.pipelines.submit(placed(name)))
+        assert ran == []
+
+
+@on_sqlite
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_resumed_pipeline_runs_again_what_had_other_data_at_the_same_place(
+    workspace: Workspace, raw: Path, inside: bool
+) -> None:
+    pipeline = nested(raw) if inside else diamond(raw)
+    if inside:
+        pipeline.jobs["inner"].inputs["data"] = "${{parent.inputs.raw}}"
+        pipeline.jobs["last"] = CommandStep.model_validate(command({"x": "${{parent.jobs.inner.outputs.rows}}"}))
+    job, _ = complete(workspace, workspace.pipelines.submit(pipeline), failing=("d", "last"))
+    raw.write_text("a\n2\n")
+    _, ran = complete(workspace, workspace.jobs.retry_failed(job.name))
+    assert set(ran) >= ({"one", "two", "last"} if inside else {"a", "b", "c", "d"})
+
+
+@on_sqlite
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_step_that_runs_again_may_replace_what_it_wrote_itself_and_nothing_else(
+    workspace: Workspace, raw: Path, touched: bool
+) -> None:
+    jobs = {"a": command({"raw": "${{parent.inputs.raw}}"}, out="${{parent.outputs.result}}")}
+    jobs["b"] = command({"x": "${{parent.jobs.a.outputs.out}}"})
+    job, _ = complete(workspace, workspace.pipelines.submit(diamond(raw, jobs=jobs)), failing=("b",))
+    raw.write_text("a\n2\n")
+    if touched:
+        (Path(steps_of(workspace, job)["a"].outputs["out"].folder or "") / "more.csv").write_text("somebody else's")
+    again = workspace.jobs.retry_failed(job.name)
+    complete(workspace, again)
+    run = steps_of(workspace, again)["a"]
+    assert run.command is not None
+    assert run.command.if_exists == ("fail" if touched else "overwrite")
+
+
+@on_sqlite
 def test_what_was_forced_to_run_or_failed_is_never_reused(workspace: Workspace, raw: Path) -> None:
     complete(workspace, workspace.pipelines.submit(diamond(raw, settings={"force_rerun": True})))
     _, ran = complete(workspace, workspace.pipelines.submit(diamond(raw)), failing=("d",))
@@ -505,7 +561,9 @@ def test_a_name_that_somebody_took_does_not_stop_a_step(workspace: Workspace, ra
     job = workspace.pipelines.submit(value)
     ended, ran = complete(workspace, job)
     assert (ended.status, ran) == (JobStatus.COMPLETED, ["a", "b", "c", "d"])
-    assert steps_of(workspace, job)["a"].name.startswith("nightly-a-")
+    first = steps_of(workspace, job)["a"]
+    assert first.name.startswith("nightly-a-")
+    assert f"azureml/{first.name}/out" in str(first.outputs["out"].folder), "the folder of the other's name is his"
 
 
 @on_sqlite

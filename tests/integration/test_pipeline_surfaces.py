@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from batchpoint import Client
 from batchpoint.background.service import Background
+from batchpoint.entities.jobs import Command, Job
 from batchpoint.entities.pipelines import CommandStep, Pipeline
-from batchpoint.errors import ConflictError, InvalidEntityError
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import open_workspace, served
@@ -225,6 +228,44 @@ def test_a_pipeline_is_published_run_disabled_and_replaced(client: Client, http:
     with pytest.raises(ConflictError, match="is disabled"):
         client.pipelines.run("counting")
     assert client.pipelines.enable("counting").status == "Active"
+    client.pipelines.delete("counting")
+    assert [*client.pipelines.list()] == []
+    assert client.jobs.get(job.name).name == job.name, "its jobs stay"
+    with pytest.raises(NotFoundError, match="There is no published_pipeline named counting"):
+        client.pipelines.delete("counting")
+
+
+def test_a_number_that_json_does_not_know_is_refused_and_the_lists_can_still_be_shown(
+    client: Client, http: httpx.Client
+) -> None:
+    inputs = {"x": {"type": "number", "default": 1}}
+    step = {"command": "echo ${{inputs.x}}", "inputs": {"x": "${{parent.inputs.x}}"}}
+    client.pipelines.publish("numbers", Pipeline.model_validate({"inputs": inputs, "jobs": {"a": step}}))
+    for given in ('"nan"', '"inf"', "1e400", "-1e400", "NaN"):
+        body = f'{{"ParameterAssignments": {{"x": {given}}}}}'
+        answered = http.post("/api/v1/pipelines/numbers", content=body, headers={"Content-Type": "application/json"})
+        assert answered.status_code == 422, given
+    assert http.get("/api/v1/jobs").json()["value"] == []
+    with pytest.raises(ValidationError, match=r"finite number"):
+        Pipeline.model_validate({"inputs": {"x": float("nan")}, "jobs": {"a": step}})
+
+
+def test_the_command_of_a_step_is_not_retried_by_itself(workspace: Workspace, http: httpx.Client) -> None:
+    step = Job(name="p-a", type="command", parent_job_name="p", step_name="a", command=Command(command="false"))
+    workspace.registry.jobs.enqueue(step)
+    workspace.jobs.cancel("p-a")
+    refused = http.post("/api/v1/jobs/p-a/retry-failed")
+    assert refused.status_code == 409
+    assert "Resume its pipeline instead: batchpoint job retry -n p." in refused.text
+
+
+def test_what_two_change_at_once_is_all_there(http: httpx.Client) -> None:
+    http.put("/api/v1/endpoints/churn", json={})
+    with ThreadPoolExecutor(8) as pool:
+        changes = [{"tags": {f"t{number}": "x"}} for number in range(16)]
+        answers = list(pool.map(lambda change: http.patch("/api/v1/endpoints/churn", json=change), changes))
+    assert {answered.status_code for answered in answers} == {200}
+    assert len(http.get("/api/v1/endpoints/churn").json()["tags"]) == 16
 
 
 def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace: Workspace, tmp_path: Path) -> None:
@@ -256,3 +297,10 @@ def test_what_lies_on_the_machine_of_the_client_is_uploaded(workspace: Workspace
     assert job.inputs["a"].path.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
     assert job.pipeline is not None
     assert job.pipeline["jobs"]["command"]["code"].startswith("azureml:")
+
+
+def test_a_step_whose_job_was_archived_is_still_a_step_of_its_pipeline(client: Client, workspace: Workspace) -> None:
+    workspace.registry.jobs.enqueue(Job(name="p", type="pipeline"))
+    workspace.registry.jobs.enqueue(Job(name="p-a", type="command", parent_job_name="p", step_name="a"))
+    workspace.jobs.archive("p-a")
+    assert [job.name for job in client.jobs.get("p").steps().values()] == ["p-a"]

@@ -10,7 +10,8 @@ import pytest
 from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.client.provisioning import STEPS, CreationLog, Item, Provisioner
-from batchpoint.entities.provisioning import Provisioning, read_configuration
+from batchpoint.entities.pipelines import CommandStep, dependencies
+from batchpoint.entities.provisioning import read_configuration
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
@@ -39,40 +40,79 @@ def test_the_log_is_true_at_any_time_and_the_overview_has_a_line_for_each_run(tm
 def test_a_script_is_run_for_each_pair_of_device_and_sensor(
     workspace: Workspace, tmp_path: Path, *, shares_files: bool
 ) -> None:
-    folder = tmp_path / "solution"
-    folder.mkdir()
-    (folder / "batch.py").write_text("import sys\n")
-    (folder / "data.txt").write_text("1\n")
-    given = {
-        "sched_frequency": "Day", "sched_interval": 2, "device_ids": [1, 2], "sensors": [5],
-        "data_folder": str(folder), "batch_script_folder": str(folder),
-    }  # fmt: skip
+    given = many_sensors(tmp_path)
     context = Context(workspace, Background(workspace, runner_parent=FAKE_RUNNER), "s1", shares_files=shares_files)
     secret, _ = workspace.tokens.create("admin-token", "admin")
     with served(context, secret) as http, Client(str(http.base_url), secret) as client:
 
-        def provision(configuration: Provisioning) -> list[Item]:
+        def provision() -> list[Item]:
             items: list[Item] = []
-            provisioner = Provisioner(client, configuration, tmp_path / "home", items.append)
-            provisioner.provision(CreationLog(folder / "Logs", {}))
+            solution = read_configuration(given, name="pipeline_config.json").solution()
+            Provisioner(client, solution, tmp_path / "home", items.append).provision(CreationLog(tmp_path / "Logs", {}))
             return items
 
         if not shares_files:
             with pytest.raises(InvalidEntityError, match="Give container_root"):
-                provision(read_configuration(given, name="pipeline_config.json"))
+                provision()
             given["container_root"] = str(tmp_path / "containers")
-        configuration = read_configuration(given, name="pipeline_config.json")
-        provision(configuration)
-        assert {item.state for item in provision(configuration)} == {"exists"}
+        made = {item.name: item for item in provision()}
+        assert made["rg_pipeline_environment:1"].note.startswith("steps run under Python 3.")
+        assert {item.state for item in provision()} == {"exists"}
 
         (component,) = client.components.list()
-        commands = [step.command for step in component.jobs.values()]
-        assert sorted(component.jobs) == ["device_1_sensor_5", "device_2_sensor_5"]
-        assert [str(command).split()[-2:] for command in commands] == [['"1"', '"5"'], ['"2"', '"5"']]
-        (folder / "data.txt").write_text("2\n")
-        client.computes.update("dummybatch", changes={"max_instances": 3})
-        again = {item.kind: item for item in provision(configuration)}
-        assert (again["file"].state, again["pipeline"].state) == ("updated", "exists")
+        steps = [step for step in component.jobs.values() if isinstance(step, CommandStep)]
+        assert list(component.jobs) == [f"device_{pair[0]}_sensor_{pair[1]}" for pair in PAIRS]
+        assert [str(step.command).split()[2:4] for step in steps] == [[f'"{each}"' for each in pair] for pair in PAIRS]
+        assert {step.environment for step in steps} == {"azureml:rg_pipeline_environment:1"}
+        assert not any(dependencies(step) for step in steps), "they run in parallel"
+        models, data = ({step.inputs[name].path for step in steps} for name in ("models", "data"))
+        assert (models, data) == ({"azureml:modelsref:1"}, {"azureml:dataref:1"})
+        (tmp_path / "data" / "sensor_data.csv").write_text("2\n")
+        client.computes.update("cluster", changes={"max_instances": 3})
+        again = {item.kind: item for item in provision() if item.state == "updated" or item.kind == "compute"}
+        assert (sorted(again), again["file"].name) == (["compute", "file"], "sensor_data.csv")
         assert again["compute"].note == (
-            "Standard_D2 with 2 to 3 instances, not Standard_D2 with 2 to 2 instances: these count at creation only"
+            "Standard_D2 with 0 to 3 instances, not Standard_D2 with 0 to 2 instances: counts at creation only"
         )
+
+
+def test_what_the_schedule_starts_is_a_run_of_the_pipeline_and_all_of_it_is_taken_away(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    context = Context(workspace, Background(workspace, runner_parent=FAKE_RUNNER), "s1", shares_files=True)
+    secret, _ = workspace.tokens.create("admin-token", "admin")
+    with served(context, secret) as http, Client(str(http.base_url), secret) as client:
+        items: list[Item] = []
+        solution = read_configuration(many_sensors(tmp_path), name="pipeline_config.json").solution()
+        provisioner = Provisioner(client, solution, tmp_path / "home", items.append)
+        provisioner.provision(CreationLog(tmp_path / "Logs", {}))
+        started = client.schedules.trigger("rg_sched")
+        (run,) = client.pipelines.runs("rg_pipeline")
+        assert (run["Id"], run["ScheduleId"], run["TotalRunSteps"]) == (started.name, "rg_sched", len(PAIRS))
+        assert run["ExperimentName"] == "rg", "that of the published pipeline"
+        items.clear()
+        provisioner.remove()
+        assert {item.state for item in items} == {"deleted"}
+        assert [item.kind for item in items][:3] == ["run", "schedule", "pipeline"]
+        items.clear()
+        provisioner.remove()
+        assert {item.state for item in items} == {"gone"}
+
+
+PAIRS = [(device, sensor) for device in (1, 2, 3) for sensor in (1, 2, 3, 4, 5)]
+
+
+def many_sensors(folder: Path) -> dict[str, object]:
+    """The configuration of a solution whose files lie in ``folder``."""
+    for name in ("models", "data", "scripts"):
+        (folder / name).mkdir()
+    for device, sensor in PAIRS:
+        (folder / "models" / f"model_{device}_{sensor}.json").write_text("{}")
+    (folder / "data" / "sensor_data.csv").write_text("1\n")
+    (folder / "scripts" / "predict.py").write_text("import sys\n")
+    return {
+        "resource_group_name": "rg", "cluster_name": "cluster", "data_blob": "sensor_data.csv",
+        "python_script_name": "predict.py", "python_script_directory": str(folder / "scripts"),
+        "models_folder": str(folder / "models"), "data_folder": str(folder / "data"), "pip_packages": ["numpy"],
+        "python_version": "2.7", "device_ids": [1, 2, 3], "sensors": [1, 2, 3, 4, 5],
+    }  # fmt: skip

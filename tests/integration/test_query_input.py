@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchpoint.errors import InputError
+from batchpoint.errors import DatastoreError, InputError
+from batchpoint.scoring import query_input
 from batchpoint.scoring.query_input import FILE_NAME, as_files, columns_of
 from batchpoint.scoring.spec import InputSpec, Location, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
 
@@ -128,9 +129,18 @@ def test_a_query_that_postgresql_does_not_understand_says_so_without_the_passwor
         columns_of(readings_url, "SELECT nothing FROM readings")
     with pytest.raises(InputError, match="several columns named device"):
         columns_of(readings_url, "SELECT device, device FROM readings")
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(DatastoreError, match="does not answer") as refused:
         columns_of("postgresql://me:secret@127.0.0.1:1/none", QUERY)
     assert "secret" not in str(refused.value)
+    assert refused.value.retryable
+
+
+def test_a_locked_sqlite_database_may_be_asked_again(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_input, "SQLITE_SECONDS", 0.05)
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatastoreError, match="is locked by another program"):
+            columns_of(sqlite_url, QUERY)
 
 
 def test_a_query_without_rows_is_an_input_without_rows(sqlite_url: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from batchpoint.entities.jobs import Job
+from batchpoint.entities.resources import Compute
 from batchpoint.errors import RegistryError
 from batchpoint.registry import Registry, migrations
 from batchpoint.registry.database import schema_version
@@ -36,6 +37,23 @@ def test_every_version_of_the_schema_is_known_and_the_last_is_head() -> None:
     scripts = ScriptDirectory.from_config(config)
     assert scripts.get_current_head() == migrations.HEAD
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == migrations.KNOWN
+
+
+def test_a_registry_of_an_older_program_keeps_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "HEAD", "0002")
+        before = Registry.open(database_url, tmp_path / "secret.key")
+        before.resources.put("compute", Compute(name="cpu-one", max_instances=3), by=None)
+        before.close()
+    registry = Registry.open(database_url, tmp_path / "secret.key")
+    kept = registry.resources.get("compute", "cpu-one")
+    with registry.database.engine.connect() as connection:
+        assert schema_version(connection) == migrations.HEAD
+    registry.close()
+    assert isinstance(kept, Compute)
+    assert kept.max_instances == 3
 
 
 def test_a_registry_that_a_newer_program_made_is_left_alone(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,17 @@ def test_tags_description_folder_and_notices_can_be_changed(registry: Registry) 
     assert (changed.tags, changed.description, changed.folder, changed.notices) == (
         {"a": "b"}, "words", "/jobs/one", ["n"],
     )  # fmt: skip
+
+
+def test_tags_that_two_change_at_once_are_all_there(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("one"))
+    registry.jobs.update("one", tags={"gone": "x"})
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(
+            lambda number: registry.jobs.update("one", tags={f"t{number}": "x", "gone": None}), range(16)
+        ):
+            pass
+    assert sorted(registry.jobs.get("one").tags) == sorted(f"t{number}" for number in range(16))
 
 
 def test_a_hundred_thousand_jobs_are_listed_and_claimed_fast(registry: Registry) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job, JobStatus, Reason
+from batchpoint.entities.pipeline_deployments import PublishRequest
 from batchpoint.entities.pipelines import Pipeline
-from batchpoint.entities.schedules import RunOutcome, Schedule
+from batchpoint.entities.resources import Datastore
+from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
 from batchpoint.operations.schedules import MOST_WAITING
 from batchpoint.registry import schedules as registry_of_schedules
@@ -346,6 +350,23 @@ def test_what_may_work_later_is_tried_again(
     assert runs(workspace) == [("started", utc(28, 1, 30))]
 
 
+def test_a_missed_time_is_tried_again_as_long_as_one_in_time(
+    workspace: Workspace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily(workspace, batchpoint={"missed": "run_once"})
+    clock.time = utc(31, 12)
+    with monkeypatch.context() as broken:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise DatastoreError("the store does not answer")
+
+        broken.setattr(workspace.schedules, "_submit", refuse)
+        step(workspace)
+    assert [outcome for outcome, _ in runs(workspace)] == ["pending"]
+    pass_time(workspace, clock, utc(31, 13))
+    assert [outcome for outcome, _ in runs(workspace)] == ["started"]
+
+
 def test_the_job_of_an_endpoint_is_done_again_by_its_name(workspace: Workspace, clock: Clock) -> None:
     daily(workspace, name="first")
     earlier = workspace.schedules.trigger("first").job_name
@@ -477,6 +498,81 @@ def test_files_that_were_there_before_are_taken_only_when_asked(
     (folder / "new.csv").write_text("a\n1\n")
     look(workspace, clock, 4)
     assert taken(workspace) == expected
+
+
+def found(workspace: Workspace, clock: Clock) -> ScheduleRun:
+    """A run over the new files that its server has taken, but started no job for yet."""
+    clock.move(20)
+    claimed = workspace.registry.schedules.claim_look()
+    assert claimed is not None
+    run = workspace.schedules.look_for_files(*claimed)
+    assert run is not None
+    return run
+
+
+def test_a_file_that_is_gone_or_written_again_when_its_job_is_started_does_not_cost_the_others(
+    workspace: Workspace, clock: Clock
+) -> None:
+    folder = watching(workspace, settle_seconds=0)
+    for name in ("gone.csv", "kept.csv", "written again.csv"):
+        (folder / name).write_text("a\n1\n")
+    run = found(workspace, clock)
+    (folder / "gone.csv").rename(folder / "renamed.csv")
+    (folder / "written again.csv").write_text("a\n1\n2\n")
+    workspace.schedules.start(run)
+    assert taken(workspace) == [["kept.csv"]]
+    look(workspace, clock, 3)
+    assert taken(workspace) == [["kept.csv"], ["renamed.csv", "written again.csv"]]
+
+
+@pytest.mark.parametrize("name", [b"not utf-8 \xff.csv", b"two\nlines.csv", b"back\\slash.csv"])
+def test_a_file_whose_name_cannot_be_told_is_reported_once_and_the_others_are_taken(
+    workspace: Workspace, clock: Clock, name: bytes
+) -> None:
+    folder = watching(workspace, settle_seconds=0)
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("a\n1\n")
+    for number in range(3):
+        (folder / f"{number}.csv").write_text("a\n1\n")
+        look(workspace, clock, 3)
+    told = [(str(run.outcome), run.files) for run in reversed(workspace.schedules.runs("nightly"))]
+    assert told == [("failed", None), ("started", 1), ("started", 1), ("started", 1)]
+    assert "cannot be taken" in (workspace.schedules.runs("nightly")[-1].message or "")
+
+
+def test_odd_names_are_taken_as_they_are(workspace: Workspace, clock: Clock) -> None:
+    folder = watching(workspace, settle_seconds=0)
+    names = ["%41.csv", "{{files}}.csv", "${{name}}.csv", "a b#.csv", "c:d.csv", "q?.csv", "x*[1].csv", "é.csv"]
+    for name in names:
+        (folder / name).write_text("a\n1\n")
+    look(workspace, clock, 3)
+    assert [sorted(job) for job in taken(workspace)] == [sorted(names)]
+
+
+def test_files_that_a_lost_server_had_taken_wait_until_a_disabled_schedule_is_enabled(
+    workspace: Workspace, clock: Clock
+) -> None:
+    folder = watching(workspace, settle_seconds=0)
+    (folder / "a.csv").write_text("a\n1\n")
+    found(workspace, clock)
+    workspace.schedules.disable("nightly")
+    clock.move(registry_of_schedules.SUBMIT_SECONDS + 1)
+    step(workspace)
+    assert [outcome for outcome, _ in runs(workspace)] == ["skipped"]
+    workspace.schedules.enable("nightly")
+    look(workspace, clock, 3)
+    assert [outcome for outcome, _ in runs(workspace)] == ["skipped", "started"]
+
+
+def test_files_that_a_lost_server_had_taken_start_no_job_of_another_trigger(workspace: Workspace, clock: Clock) -> None:
+    folder = watching(workspace, settle_seconds=0)
+    (folder / "a.csv").write_text("a\n1\n")
+    found(workspace, clock)
+    daily(workspace)
+    clock.move(registry_of_schedules.SUBMIT_SECONDS + 1)
+    step(workspace)
+    run = workspace.schedules.runs("nightly")[0]
+    assert (run.outcome, run.job_name) == (RunOutcome.SKIPPED, None)
+    assert "trigger was changed" in (run.message or "")
 
 
 def test_two_servers_that_watch_one_folder_take_each_file_once(
@@ -612,6 +708,39 @@ def test_the_job_of_a_pipeline_is_done_again_with_other_inputs_and_settings(work
     assert [one.name for one in workspace.schedules.list()] == ["nightly"]
 
 
+def test_a_published_pipeline_is_run_as_it_is_published_then_and_lists_what_the_schedule_starts(
+    workspace: Workspace, clock: Clock
+) -> None:
+    rows(workspace)
+    publish = workspace.published_pipelines.publish
+    publish(PublishRequest(name="counting", pipeline=Pipeline.model_validate(PIPELINE), experiment_name="counts"))
+    plan = {"type": "pipeline", "published_pipeline": "counting", "inputs": {"since": "{{window_start}}"}}
+    daily(workspace, job=plan)
+    publish(
+        PublishRequest(
+            name="counting", pipeline=Pipeline.model_validate({**PIPELINE, "settings": {"force_rerun": True}})
+        )
+    )
+    pass_time(workspace, clock, utc(28, 2))
+    (made,) = workspace.published_pipelines.runs("counting")
+    assert (made.name, made.schedule_name) == ("nightly-20260328T013000Z", "nightly")
+    assert made.literals == {"since": "2026-03-27T01:30:00Z"}
+    assert made.pipeline is not None
+    assert made.pipeline["settings"]["force_rerun"] is True
+
+    workspace.published_pipelines.set_active("counting", active=False)
+    pass_time(workspace, clock, utc(29, 2))
+    assert workspace.schedules.runs("nightly")[0].message == (
+        "The published pipeline counting is disabled. Enable it to start runs."
+    )
+    workspace.published_pipelines.delete("counting")
+    pass_time(workspace, clock, utc(30, 2))
+    assert "There is no published_pipeline named counting" in (workspace.schedules.runs("nightly")[0].message or "")
+    assert workspace.jobs.get(made.name).published_pipeline == "counting", "its jobs stay"
+    with pytest.raises(NotFoundError):
+        daily(workspace, job=plan)
+
+
 def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Clock) -> None:
     job = {"type": "pipeline", "job": PIPELINE, "inputs": {"rows": {"path": "{{files}}"}}}
     schedule(workspace, {"type": "file", "path": LANDING, "poll_seconds": 10, "settle_seconds": 15}, job=job)
@@ -621,3 +750,60 @@ def test_a_pipeline_is_started_for_each_new_file(workspace: Workspace, clock: Cl
         (folder / name).write_text("1")
     look(workspace, clock, 5)
     assert taken(workspace) == [["a"], ["b"], ["c"]]
+
+
+BERLIN = {"time_zone": "Europe/Berlin"}
+TEXTS = "ts >= '{{window_start:%Y-%m-%d %H:%M:%S}}' and ts < '{{window_end:%Y-%m-%d %H:%M:%S}}'"
+WITH_T = "ts >= '{{window_start}}' and ts < '{{window_end}}'"
+SECONDS = "ts >= {{window_start:%s}} and ts < {{window_end:%s}}"
+
+
+def readings(path: Path, form: str) -> list[Any]:
+    """Readings of five days, every seven minutes and at each full quarter of an hour, in a table of SQLite."""
+    begin = utc(27, 0)
+    minutes = sorted({*range(0, 5 * 1440, 7), *range(0, 5 * 1440, 15)})
+    times = [begin + timedelta(minutes=minute) for minute in minutes]
+    kept = [int(at.timestamp()) if form == "%s" else at.strftime(form) for at in times]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE readings (ts)")
+        connection.executemany("INSERT INTO readings VALUES (?)", [(each,) for each in kept])
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("trigger", "form", "condition", "missed"),
+    [
+        ({"type": "cron", "expression": "30 2 * * *", **BERLIN}, "%Y-%m-%d %H:%M:%S", TEXTS, "run_all"),
+        ({"type": "cron", "expression": "0 */3 * * *", **BERLIN}, "%Y-%m-%dT%H:%M:%SZ", WITH_T, "run_once"),
+        ({"type": "cron", "expression": "0 * * * *", **BERLIN}, "%s", SECONDS, "run_all"),
+        ({"type": "recurrence", "frequency": "minute", "interval": 45}, "%Y-%m-%d %H:%M:%S", TEXTS, "run_once"),
+    ],
+    ids=["daily", "every third hour", "hourly", "45 minutes"],
+)
+def test_each_row_of_a_database_lies_in_the_window_of_one_time_though_times_were_missed_and_clocks_changed(
+    workspace: Workspace, clock: Clock, trigger: dict[str, Any], form: str, condition: str, missed: str
+) -> None:
+    database = workspace.settings.home / "readings.db"
+    kept = readings(database, form)
+    workspace.resources.create_or_update(
+        "datastore", Datastore(name="readings", type="sql", url=f"sqlite:///{database}")
+    )
+    query = f"select ts from readings where {condition} order by ts"
+    asked = {"path": "azureml://datastores/readings", "query": query}
+    job = {"type": "invoke", "endpoint_name": "churn", "inputs": {"rows": asked}}
+    schedule(workspace, trigger, job=job, batchpoint={"missed": missed})
+
+    pass_time(workspace, clock, utc(28, 3), timedelta(minutes=30))
+    clock.time = utc(30, 4, 20)
+    pass_time(workspace, clock, utc(31, 9), timedelta(minutes=30))
+
+    made = list(reversed(workspace.schedules.runs("nightly", limit=1000)))
+    assert {run.outcome for run in made} == {RunOutcome.STARTED}
+    scored: list[Any] = []
+    with closing(sqlite3.connect(database)) as connection:
+        for run in made:
+            asked_for = workspace.jobs.get(run.job_name or "").inputs["rows"].query or ""
+            scored += [ts for (ts,) in connection.execute(asked_for)]
+    first, last = kept.index(scored[0]), kept.index(scored[-1])
+    assert scored == kept[first : last + 1]
+    assert len(scored) > 800

@@ -168,7 +168,7 @@ def test_without_pyarrow_pandas_reads_the_same(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_worker_side_imports_only_the_standard_library_at_its_top() -> None:
-    for name in ("slices", "csv_records", "mlflow_script", "model_map", "lean_predict"):
+    for name in ("slices", "read_ahead", "csv_records", "mlflow_script", "model_map", "lean_predict"):
         path = Path(slices.__file__).with_name(f"{name}.py")
         code = f"import runpy; runpy.run_path({str(path)!r})"
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

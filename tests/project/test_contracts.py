@@ -14,6 +14,7 @@ STANDARD_LIBRARY_ONLY = [
     "worker.py",
     "fork_server.py",
     "slices.py",
+    "read_ahead.py",
     "csv_records.py",
     "model_map.py",
     "lean_predict.py",

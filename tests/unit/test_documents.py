@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from batchpoint.entities.documents import is_local, local_paths, read_assignment, read_body, read_document
+from batchpoint.entities.documents import read_assignment, read_body, read_document
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import Overrides
+from batchpoint.entities.local_paths import is_local, local_paths
 from batchpoint.errors import InvalidEntityError
 
 DEPLOYMENT = """\

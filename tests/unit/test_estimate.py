@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from batchpoint.cli.plan import finish_time
-from batchpoint.entities.forecasts import Range
+from batchpoint.cli.plan import finish_time, forecast_lines
+from batchpoint.entities.forecasts import Forecast, Range
 from batchpoint.scoring.estimate import Fit, TimedCall, Work, deadline_of, fitted, threshold_words, wilson
 from batchpoint.scoring.mini_batches import InputFile, MiniBatch, Slice
 from batchpoint.scoring.sample import LEAST_PIECES, Sizes, cells_of, cut_out, spread
@@ -154,3 +154,14 @@ def test_a_time_of_day_is_the_next_one_and_a_date_is_taken_as_it_stands() -> Non
     assert finish_time("23:00", now) == datetime(2026, 5, 1, 23, tzinfo=UTC)
     assert finish_time("2026-05-03T04:00", now) == datetime(2026, 5, 3, 4, tzinfo=UTC)
     assert finish_time("2026-05-03T04:00+02:00", now) == datetime(2026, 5, 3, 2, tzinfo=UTC)
+
+
+def test_a_forecast_says_when_nothing_of_the_sample_was_scored() -> None:
+    counts = {"items": 4, "bytes": 29, "mini_batches": 1, "sampled_items": 4, "sampled_files": 1, "failed_items": 4}
+    spans = {"failure_rate": {"estimate": 1, "low": 0.5, "high": 1}, "seconds": {"estimate": 1, "low": 1, "high": 2}}
+    told = {"job": "j", "unit": "rows", "items_are_exact": True, "items_how": "counted", "workers": 1}
+    lines = forecast_lines(Forecast.model_validate({**told, **counts, **spans, "startup_seconds": 1}))
+
+    assert lines[0] == "Input       4 rows (29 B), 1 mini-batch"
+    assert lines[2] == "Time        1.0 s (1.0 s to 2.0 s) with 1 worker; start-up 1.0 s"
+    assert lines[5] == "Output      unknown: no row of the sample was scored"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
+from batchpoint.entities.base import Part
 from batchpoint.entities.components import as_steps, expanded, output_type
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress
 from batchpoint.entities.pipelines import (
@@ -67,6 +69,11 @@ def test_a_cycle_is_named_from_its_first_step_round() -> None:
     assert cycle_of(DIAMOND) == []
     assert cycle_of({"a": step("b"), "b": step("c"), "c": step("b")}) == ["b", "c", "b"]
     assert cycle_of({"a": step("a")}) == ["a", "a"]
+    assert cycle_of({"a": step("c"), "b": step("a"), "c": step("b")}) == ["a", "c", "b", "a"]
+
+
+def test_a_pipeline_may_be_as_long_as_one_likes() -> None:
+    assert cycle_of({f"s{i}": step(f"s{i + 1}") for i in range(2000)} | {"s2000": step()}) == []
 
 
 COMPONENT = Component.model_validate(
@@ -186,3 +193,20 @@ def test_a_failed_pipeline_names_its_failed_steps_and_carries_the_first_ones_tra
     two = failure_of({"x": ended("x", X), "b": ended("b", F, boom)}, [])
     assert two is not None
     assert two.message == ("2 steps failed:\n  Step x (job p-x) was canceled.\n  Step b (job p-b) failed: exit code 3")
+
+
+def test_whatever_is_told_by_its_type_says_it_but_for_a_step_that_is_what_its_component_is() -> None:
+    silent = {
+        kind.__name__
+        for kind in all_parts(Part)
+        if (field := kind.model_fields.get("type")) is not None
+        and get_args(field.annotation) == (field.default,)
+        and "type" not in kind.model_construct().model_fields_set
+    }
+    assert silent == {"CommandStep"}
+
+
+def all_parts(kind: type[Part]) -> Iterator[type[Part]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from all_parts(below)

@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from batchpoint.entities.documents import local_paths, read_document
-from batchpoint.entities.schedules import CATCH_UP, RunOutcome, Schedule, ScheduledJob, Tick, due_times, filled
-from batchpoint.entities.triggers import FileTrigger
+from batchpoint.entities.documents import read_document
+from batchpoint.entities.local_paths import local_paths
+from batchpoint.entities.schedules import (
+    CATCH_UP,
+    RunOutcome,
+    Schedule,
+    ScheduledInvoke,
+    ScheduledJob,
+    Tick,
+    due_times,
+    filled,
+)
+from batchpoint.entities.triggers import FileTrigger, RecurrenceTrigger
 from batchpoint.errors import InvalidEntityError
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,12 +91,14 @@ def test_placeholders_say_the_window_in_every_text() -> None:
         "path": "azureml://datastores/d/paths/{{window_start:%Y/%m/%d}}/",
         "tags": {"from": "{{ window_start }}", "to": "{{window_end}}", "local": "{{window_end.local:%d %H:%M}}"},
         "list": ["${{name}}", "{{schedule_name}} at ${{creation_context.trigger_time}}", 5, None],
+        "since 1970": "{{window_end:%s}} {{window_end.local:%s %%s}}",
         "kept": "${{inputs.data}} {not one} {{files}}",
     }
     assert filled(given, tick) == {
         "path": "azureml://datastores/d/paths/2026/01/01/",
         "tags": {"from": "2026-01-01T19:00:00Z", "to": "2026-01-02T19:00:00Z", "local": "03 04:00"},
         "list": ["nightly-x", "nightly at 2026-01-02T19:00:00Z", 5, None],
+        "since 1970": "1767380400 1767380400 %s",
         "kept": "${{inputs.data}} {not one} {{files}}",
     }
 
@@ -169,3 +181,19 @@ def test_local_paths_of_a_schedule_are_found() -> None:
     assert [(found.key[-1], found.path, found.holds) for found in local_paths("schedule", declared)] == [
         ("job", "./job.yml", "document"), ("path", "./landing", "path"), ("path", "ref.csv", "path"),
     ]  # fmt: skip
+
+
+def test_a_schedule_made_in_python_says_what_its_trigger_and_its_job_are() -> None:
+    trigger = RecurrenceTrigger(frequency="hour", interval=1)
+    made = Schedule(name="hourly", trigger=trigger, create_job=ScheduledInvoke(endpoint_name="churn"))
+    assert made.given()["trigger"] == {"type": "recurrence", "frequency": "hour", "interval": 1}
+    assert made.given()["create_job"] == {"type": "invoke", "endpoint_name": "churn"}
+    assert Schedule.model_validate(made.given()) == made
+
+
+def test_a_schedule_runs_a_job_or_a_published_pipeline_and_not_both() -> None:
+    published = ScheduledJob(type="pipeline", published_pipeline="counting")
+    assert (published.job_name, published.published_pipeline) == (None, "counting")
+    for wrong in ({}, {"job": "azureml:j", "published_pipeline": "p"}, {"type": "scoring", "published_pipeline": "p"}):
+        with pytest.raises(ValidationError, match=r"either 'job' or 'published_pipeline'|is of type 'pipeline'"):
+            ScheduledJob.model_validate(wrong)

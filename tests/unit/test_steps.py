@@ -9,10 +9,17 @@ import pytest
 
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Input, InputType, Job, Output
-from batchpoint.entities.pipelines import CommandStep, ParallelStep
+from batchpoint.entities.pipelines import CommandStep, ParallelStep, Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.command_line import filled_command, filled_words
-from batchpoint.operations.steps import collected_output, command_of, deployment_of, reuse_hash, scored_input
+from batchpoint.operations.steps import (
+    collected_output,
+    command_of,
+    deployment_of,
+    faults_of_work,
+    reuse_hash,
+    scored_input,
+)
 
 
 def parallel(**changes: Any) -> ParallelStep:
@@ -141,7 +148,13 @@ def test_a_command_keeps_its_optional_segments_when_their_inputs_are_there() -> 
 @pytest.mark.parametrize(
     "value", ["plain", "two words", "it's", '"$HOME" `id` \\ $(id)', "a\nb", "*.csv; rm -rf /", ""]
 )
-@pytest.mark.parametrize("place", ["{}", '"{}"', "'{}'", "it\\'s={}", "# don't\nx={}", '"it\'s {}"', "--a={}/b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("{}", '"{}"', "'{}'", "it\\'s={}", "# don't\nx={}", '"it\'s {}"', "--a={}/b", "a\\({}\\)"),
+        *('"$(printf %s {})"', '"$(printf "(%s)" "{}")"', "\"$(printf ')' 1) {}\"", '"\\$(a {}"'),
+    ],
+)
 def test_whatever_a_value_holds_the_command_sees_it_as_that_value(value: str, place: str) -> None:
     def lines(text: str) -> str:
         printed = "printf '<%s>' "
@@ -246,3 +259,18 @@ def test_content_counts_where_its_hash_is_known() -> None:
     job = scoring_job()
     same, other = ({"data": text, "names": "n"} for text in ("a", "b"))
     assert reuse_hash(job, input_fingerprints=same) != reuse_hash(job, input_fingerprints=other)
+
+
+def test_what_a_step_cannot_run_is_told_before_it_is_run_wherever_it_stands() -> None:
+    base = {"type": "parallel", "inputs": {"d": {"path": "x"}}, "input_data": "${{inputs.d}}"}
+    task = {"code": "c", "entry_script": "s.py"}
+    inner = {"b": {**base, "task": {**task, "program_arguments": "--error_threshold many"}}}
+    jobs = {
+        "a": {**base, "task": {**task, "program_arguments": "--run_max_try 0"}},
+        "in": {"type": "pipeline", "jobs": inner},
+        "c": {"command": "true", "properties": {"batchpoint.if_exists": "maybe"}},
+        "d": {**base, "task": task, "batchpoint": {"output_format": "parquet"}},
+    }
+    faults = faults_of_work(Pipeline.model_validate({"jobs": jobs}).jobs)
+    assert [fault.place for fault in faults] == ["jobs.a", "jobs.in.jobs.b", "jobs.c"]
+    assert faults[1].message == "program_arguments: --error_threshold cannot be 'many' here."

@@ -61,8 +61,6 @@ def _local_paths(models: Sequence[KeyedModel], folder: Path, workspace: Workspac
     def fetched(model: KeyedModel) -> Path:
         assert model.place is not None, "what is not registered lies at a place"
         place = model.place
-        if (local := stores.local_path(place.url)) is not None:
-            return local
         target = (
             folder / hashlib.sha256(model.name.encode()).hexdigest()[:32] / PurePosixPath(place.url.rstrip("/")).name
         )
@@ -75,6 +73,11 @@ def _local_paths(models: Sequence[KeyedModel], folder: Path, workspace: Workspac
             pass  # the rows of this key fail, which says where it should have been
         return target
 
+    local = [stores.local_path(model.place.url) if model.place is not None else None for model in models]
+    remote = [model for model, path in zip(models, local, strict=True) if model.asset is None and path is None]
     with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as pool:
-        elsewhere = pool.map(fetched, [model for model in models if model.asset is None])
-        return [next(cached) if model.asset is not None else next(elsewhere) for model in models]
+        elsewhere = pool.map(fetched, remote)
+        return [
+            next(cached) if model.asset is not None else path or next(elsewhere)
+            for model, path in zip(models, local, strict=True)
+        ]

@@ -220,11 +220,11 @@ class PipelineDriver:
         try:
             self._jobs.add_step(new.job, drive.lease_token, key=key, reason=new.reason)
         except (AlreadyExistsError, ConflictError):
-            # Somebody's job has that name, or retries the same failed one: this step has a job of its own.
-            other = new.job.model_copy(update={"name": another_name(new.job.name)})
-            if new.job.retry_of is not None:
-                other = self._made(drive, name, earlier, job_name=other.name, anew=True).job
-            self._jobs.add_step(other, drive.lease_token, key=key, reason=new.reason)
+            # Somebody's job has that name, or retries the same failed one: this step has a job of its own, whose name
+            # its outputs are called after too.
+            anew = new.job.retry_of is not None
+            other = self._made(drive, name, earlier, job_name=another_name(new.job.name), anew=anew)
+            self._jobs.add_step(other.job, drive.lease_token, key=key, reason=other.reason)
         self._workspace.job_queued.set()
         self._changes.notify()
 
@@ -245,11 +245,11 @@ class PipelineDriver:
             raise  # nothing is known about the step: it is tried again
         except BatchpointError as error:
             reason = Reason.INPUT_UNAVAILABLE if isinstance(error, InputError | DatastoreError) else None
-            return _failed(drive, name, reason, JobError(code=error.code, message=error.message))
+            return _failed(drive, name, job_name, reason, JobError(code=error.code, message=error.message))
         except Exception as error:  # the rim of a step: whatever happened belongs into its record
             log.exception("Step %s of pipeline job %s could not be started", name, drive.job.name)
             message = f"The step could not be started: {type(error).__name__}: {error}"
-            return _failed(drive, name, None, JobError(code="platform_error", message=message))
+            return _failed(drive, name, job_name, None, JobError(code="platform_error", message=message))
 
     def _tell(self, drive: _Drive, steps: Sequence[StepJob]) -> None:
         """Write log and progress, when there is news."""
@@ -312,12 +312,12 @@ class PipelineDriver:
         return output.path.rstrip("/") + found.removeprefix(root)
 
 
-def _failed(drive: _Drive, name: str, reason: Reason | None, error: JobError) -> NewStep:
+def _failed(drive: _Drive, name: str, job_name: str | None, reason: Reason | None, error: JobError) -> NewStep:
     """The job of a step that failed before it could be one."""
     kinds = {"command": "command", "parallel": "scoring", "pipeline": "pipeline"}
     job = Job.model_validate(
         {
-            "name": step_job_name(drive.job.name, name),
+            "name": job_name or step_job_name(drive.job.name, name),
             "type": kinds[drive.steps[name].type],
             "parent_job_name": drive.job.name,
             "step_name": name,

@@ -20,6 +20,8 @@ PENDING = 7
 _LONGEST = 60
 """Characters of a value in a line of a plan; ``-o json`` shows all of it."""
 
+_STEP_COLUMNS = ("action", "kind", "name", "state")
+
 _DONE: dict[str, str] = {
     "create": "created",
     "update": "updated",
@@ -55,7 +57,7 @@ def apply(
     """Create or update everything that files declare, in the order of their references.
 
     A second run changes nothing. What differs from the files, whoever changed it, is shown and brought back. On a
-    terminal the changes are shown first, and asked for.
+    terminal the changes are shown first, and asked for. Prints a line for each thing, unless -o says otherwise.
     """
     from batchpoint.client.apply import Applying
 
@@ -78,7 +80,10 @@ def apply(
 @yes_option
 @common
 def delete(state: State, paths: tuple[str, ...], dry_run: bool, yes: bool) -> None:
-    """Remove everything that files declare, in reverse: assets are archived, all else is deleted. Jobs stay."""
+    """Remove everything that files declare, in reverse: assets are archived, all else is deleted. Jobs stay.
+
+    Prints a line for each thing, unless -o says otherwise.
+    """
     from batchpoint.client.apply import Applying
 
     applying = Applying(state.client(), paths)
@@ -101,6 +106,8 @@ def _carry_out(state: State, applying: Applying, steps: Sequence[Step], *, dry_r
     outcomes = applying.carry_out(steps, told, dry_run=dry_run)
     if as_text:
         click.echo(_summary(outcomes))
+    elif state.output == "table" and state.query is None:
+        state.show([outcome.body() for outcome in outcomes], columns=_STEP_COLUMNS)
     else:
         changes = sum(outcome.state in ("done", "planned") for outcome in outcomes)
         shown = {"changes": changes, "steps": [outcome.body() for outcome in outcomes]}

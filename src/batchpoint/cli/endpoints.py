@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchpoint.cli.entities import add_named_readers, declare
-from batchpoint.cli.jobs import JOB_COLUMNS
+from batchpoint.cli.jobs import JOB_COLUMNS, watch
 from batchpoint.cli.options import (
     State,
     changes_of,
@@ -131,9 +131,7 @@ def invoke(
     stream = given.pop("stream")
     job = state.client().endpoints.invoke(name, **request, tags=tags_of(tags), **given)
     if stream:
-        from batchpoint.cli.printing import follow
-
-        follow(job, state)
+        watch(state, job)
     if not stream or state.output or state.query:
         state.show(job.entity.body())
 
@@ -141,7 +139,7 @@ def invoke(
 @endpoint.command("promote")
 @name_option
 @click.option(
-    *("-d", "--deployment", "--deployment-name", "deployment_name"),
+    *("-d", "--deployment-name", "--deployment", "deployment_name"),
     required=True,
     help="Deployment that is to answer by default.",
 )
@@ -340,7 +338,8 @@ def _declared_in(path: str | None, key: str, *, whole: bool = False) -> dict[str
     from pathlib import Path
 
     from batchpoint.client.files import absolute, read_yaml
-    from batchpoint.entities.documents import is_local, looks_like_a_path, suggestion
+    from batchpoint.entities.documents import suggestion
+    from batchpoint.entities.local_paths import is_local, looks_like_a_path
     from batchpoint.errors import InvalidEntityError
 
     document, known = read_yaml(path), {"inputs", "outputs"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ STEP_COLUMNS = ("step", "status", "seconds", "rows", "job", "reused_from")
 
 @click.group("job")
 def job() -> None:
-    """Jobs: follow them, stop them, fetch what they wrote."""
+    """Jobs: start them, follow them, stop them, fetch what they wrote."""
 
 
 @job.command()
@@ -174,11 +175,9 @@ def retry(state: State, name: str, streamed: bool) -> None:
 def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool) -> None:
     again = state.client().jobs.retry_failed(name, current_deployment=current_deployment)
     if streamed:
-        from batchpoint.cli.printing import follow
-
-        follow(again, state)
-    else:
-        state.show(again.entity.body())
+        watch(state, again)
+    if not streamed or state.output or state.query:
+        state.show(_body(again))
 
 
 @job.command()
@@ -278,12 +277,28 @@ def restore(state: State, name: str) -> None:
     state.client().jobs.restore(name)
 
 
+def watch(state: State, job: Job) -> None:
+    """Show a job until its end: the steps of a pipeline and what they log, of another job its progress."""
+    if job.entity.type == "pipeline":
+        stream_to_end(state, job)
+    else:
+        from batchpoint.cli.printing import follow
+
+        follow(job, state)
+
+
 def stream_to_end(state: State, job: Job) -> None:
-    """Print what happens until the end, then how it ended; leaves with exit code 1 when that was not well."""
+    """Print what happens until the end, then how it ended; leaves with exit code 1 when that was not well.
+
+    It goes to standard error when the job's record is asked for: that alone is to be read from standard output then.
+    """
     from batchpoint.cli.printing import end, render, summary
 
     try:
-        job.stream(raise_on_failure=False)
+        if state.only_errors:
+            job.wait(raise_on_failure=False)
+        else:
+            job.stream(sys.stderr if state.output or state.query else sys.stdout, raise_on_failure=False)
     except KeyboardInterrupt:
         state.note(f"The job goes on. Stop it with 'batchpoint job cancel -n {job.name}'.")
         raise

@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from batchpoint.cli.options import State, common, file_option, limit_option, name_option, tags_of, tags_option
+from batchpoint.cli.options import (
+    State,
+    common,
+    confirm,
+    file_option,
+    limit_option,
+    name_option,
+    tags_of,
+    tags_option,
+    yes_option,
+)
 
 _COLUMNS = ("name", "version", "status", "component", "endpoint")
 
@@ -113,6 +123,16 @@ def disable(state: State, name: str) -> None:
 def enable(state: State, name: str) -> None:
     """Let it be started again."""
     state.show(state.client().pipelines.enable(name).body())
+
+
+@pipeline.command()
+@name_option
+@yes_option
+@common
+def delete(state: State, name: str, yes: bool) -> None:
+    """Take its address away; its component and its jobs stay."""
+    confirm(f"pipeline {name}", yes=yes)
+    state.client().pipelines.delete(name)
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:

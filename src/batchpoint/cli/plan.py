@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchpoint.cli.endpoints import asked_for, job_options
-from batchpoint.cli.options import State, common, name_option, set_option
+from batchpoint.cli.options import State, common, set_option
 
 if TYPE_CHECKING:
     from batchpoint.entities.forecasts import Forecast, Range
@@ -19,7 +19,7 @@ TOO_LATE = 8
 
 
 @click.command("plan")
-@name_option
+@click.option("-n", "--name", required=True, help="Endpoint.")
 @job_options
 @set_option
 @click.option("--sample-rows", type=click.IntRange(1), help="Items to score at most.  [default: three seconds' worth]")
@@ -65,16 +65,23 @@ def forecast_lines(found: Forecast) -> list[str]:
     """What a person asks first comes first: how long, how much, what fails."""
     about = "" if found.items_are_exact else "about "
     rate = found.failure_rate
+    cut, workers = _count(found.mini_batches, "mini-batch", "es"), _count(found.workers, "worker")
     lines = [
-        f"Input       {about}{found.items:,} {found.unit} ({_size(found.bytes)}), {found.mini_batches:,} mini-batches",
-        f"Sample      {found.sampled_items:,} {found.unit} of {found.sampled_files:,} files",
-        f"Time        {_span(found.seconds)} with {found.workers} workers; start-up {found.startup_seconds:.1f} s",
+        f"Input       {about}{found.items:,} {found.unit} ({_size(found.bytes)}), {cut}",
+        f"Sample      {found.sampled_items:,} {found.unit} of {_count(found.sampled_files, 'file')}",
+        f"Time        {_span(found.seconds)} with {workers}; start-up {found.startup_seconds:.1f} s",
         f"Memory      {_size(found.peak_memory_per_worker)} for each worker, {_size(found.peak_memory)} in all",
         f"Failures    {rate.estimate:.2%} of {found.unit} (95 %: {rate.low:.2%} to {rate.high:.2%})",
-        f"Output      about {_size(found.output_bytes)}: "
-        + (", ".join(f"{column.name} {column.type}" for column in found.output_columns) or "no columns known"),
+        f"Output      {_output(found)}",
     ]
     return [*lines, *_more_lines(found)]
+
+
+def _output(found: Forecast) -> str:
+    if found.output_bytes is None and not found.output_columns:
+        return "unknown: no row of the sample was scored" if found.unit == "rows" else "unknown"
+    columns = ", ".join(f"{column.name} {column.type}" for column in found.output_columns)
+    return f"about {_size(found.output_bytes)}: {columns or 'no columns known'}"
 
 
 def _more_lines(found: Forecast) -> Iterator[str]:
@@ -98,6 +105,10 @@ def _lateness(found: Forecast) -> str:
 
 def _span(seconds: Range) -> str:
     return f"{_duration(seconds.estimate)} ({_duration(seconds.low)} to {_duration(seconds.high)})"
+
+
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number:,} {word}{'' if number == 1 else plural}"
 
 
 def _duration(seconds: float) -> str:

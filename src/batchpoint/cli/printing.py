@@ -166,7 +166,7 @@ def _table(value: Any, columns: tuple[str, ...]) -> str:
     if not isinstance(rows[0], dict):
         return "\n".join(_cell(row) if not isinstance(row, list) else "  ".join(map(_cell, row)) for row in rows)
     names = [name for name in columns if any(name in row for row in rows)] or _plain_columns(rows)
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    cells = [names, *([_table_cell(row.get(name)) for name in names] for row in rows)]
     widths = [max(len(line[position]) for line in cells) for position in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -196,6 +196,15 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     return text.replace("\n", " ").replace("\t", " ")
+
+
+def _table_cell(value: Any) -> str:
+    """As ``_cell``, for eyes: mappings in the words of messages (``store=east, day=1``), numbers without noise."""
+    if isinstance(value, float):
+        value = round(value, 6)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_cell(each)}" for name, each in value.items())
+    return _cell(value)
 
 
 def _colored(text: str) -> str:

@@ -17,7 +17,7 @@ from batchpoint.cli.options import AnyCommand, State, common, confirm, yes_optio
 
 if TYPE_CHECKING:
     from batchpoint.client.provisioning import Item
-    from batchpoint.entities.provisioning import Provisioning
+    from batchpoint.entities.provisioning import Configuration
 
 
 def _key_options(command: AnyCommand) -> AnyCommand:
@@ -29,17 +29,18 @@ def _key_options(command: AnyCommand) -> AnyCommand:
     standard = defaults()
     for each in reversed(fields(Provisioning)):
         shown = standard[each.name]
-        text = f"{KEYS[each.name]}{f' [default: {shown}]' if shown not in ('', ()) else ''}"
-        is_list = str(each.type).startswith("tuple")
-        kind = click.INT if "int" in str(each.type) else click.STRING
-        command = click.option(f"--{each.name.replace('_', '-')}", each.name, type=kind, multiple=is_list, help=text)(
-            command
-        )
+        text = f"{KEYS[each.name]}{f' [default: {shown}]' if shown != '' else ''}"
+        kind = click.INT if each.type == "int" else click.STRING
+        command = click.option(f"--{each.name.replace('_', '-')}", each.name, type=kind, help=text)(command)
     return command
 
 
 @click.command()
-@click.option("--config", metavar="FILE", help="JSON file of these keys; flags and variables then count for nothing.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="JSON file of these keys, or of a solution with many sensors; flags then count for nothing.",
+)
 @_key_options
 @click.option("--logs", metavar="FOLDER", default="Logs", show_default=True, help="Where the log of the run goes.")
 @click.option("--delete", "removing", is_flag=True, help="Take everything away again; files in the containers stay.")
@@ -54,7 +55,7 @@ def provision(state: State, config: str | None, logs: str, removing: bool, yes: 
     from batchpoint.client.provisioning import CreationLog, Provisioner
     from batchpoint.settings import Settings
 
-    given = _configuration(state, config, flags)
+    given = _configuration(state, config, flags).solution()
     items: list[Item] = []
     as_text = state.output is None and state.query is None
 
@@ -79,30 +80,33 @@ def provision(state: State, config: str | None, logs: str, removing: bool, yes: 
         state.note(f"Log: {log.path}")
     if as_text:
         click.echo(f"REST endpoint: {published.endpoint}")
-        click.echo(f"Schedule: {schedule.name}, every {given.schedule_interval} {given.frequency}(s)")
+        click.echo(f"Schedule: {schedule.name}, every {given.interval} {given.frequency}(s)")
         return
     shown = {"endpoint": published.endpoint, "schedule": schedule.name, "log": str(log.path)}
     state.show({**shown, "items": [item._asdict() for item in items]})
 
 
-def _configuration(state: State, config: str | None, flags: dict[str, Any]) -> Provisioning:
+def _configuration(state: State, config: str | None, flags: dict[str, Any]) -> Configuration:
     """As a file says, else as flags, variables and defaults do."""
     from batchpoint.client.files import read_text
-    from batchpoint.entities.provisioning import mixed_configuration, read_configuration
+    from batchpoint.entities.provisioning import mixed_configuration, read_configuration, unused
     from batchpoint.errors import InvalidEntityError
 
     if config is None:
         return mixed_configuration(flags, os.environ)
-    unused = [f"--{key.replace('_', '-')}" for key, value in flags.items() if value not in (None, ())]
-    if unused:
-        state.note(f"{', '.join(unused)} counts for nothing beside --config.")
+    beside = [f"--{key.replace('_', '-')}" for key, value in flags.items() if value is not None]
+    if beside:
+        state.note(f"{', '.join(beside)} counts for nothing beside --config.")
     try:
         values = json.loads(read_text(Path(config)))
     except ValueError as fault:
         raise InvalidEntityError(f"{config} is not JSON: {fault}.") from None
     if not isinstance(values, dict):
         raise InvalidEntityError(f"{config} holds no keys: a JSON object is expected.")
-    return read_configuration(values, name=config)
+    configuration = read_configuration(values, name=config)
+    if not_used := unused(values):
+        state.note(f"{', '.join(not_used)}: not used, and written down nowhere.")
+    return configuration
 
 
 @contextmanager

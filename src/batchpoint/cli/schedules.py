@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from batchpoint.cli.entities import declare
+from batchpoint.cli.jobs import watch
 from batchpoint.cli.options import (
     State,
     changes_of,
@@ -131,9 +132,7 @@ def trigger(state: State, name: str, stream: bool) -> None:
     """Fire one now, enabled or not. Prints the job."""
     job = state.client().schedules.trigger(name)
     if stream:
-        from batchpoint.cli.printing import follow
-
-        follow(job, state)
+        watch(state, job)
     if not stream or state.output or state.query:
         state.show(job.entity.body())
 

@@ -118,9 +118,10 @@ def _specification(
 
 def _job(script: Path | None, data: str, out: Path, assignments: tuple[str, ...], options: dict[str, Any]) -> Job:
     from batchpoint.client.files import absolute
-    from batchpoint.entities.documents import Document, is_local
+    from batchpoint.entities.documents import Document
     from batchpoint.entities.endpoints import BatchDeployment
     from batchpoint.entities.jobs import Input, Job, Output
+    from batchpoint.entities.local_paths import is_local
 
     settings = {
         "max_concurrency_per_instance": options["workers"] or _processors(),

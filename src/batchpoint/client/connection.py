@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -31,6 +31,9 @@ from batchpoint.errors import (
 ATTEMPTS = 4
 FIRST_PAUSE_SECONDS = 0.2
 CHUNK_BYTES = 1 << 20
+
+Archived = Literal["exclude", "only", "include"]
+"""Which things a list holds: what is not archived, only what is, or both."""
 
 ByteProgress = Callable[[str, int, int], None]
 """Called with the file's name, bytes so far and bytes in all."""

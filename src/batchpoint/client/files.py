@@ -18,16 +18,13 @@ from batchpoint.entities.documents import (
     Document,
     Key,
     Kind,
-    LocalPath,
-    is_local,
     kind_by_schema,
-    local_paths,
     model_of,
-    parallel_run_paths,
     read_assignment,
     read_document,
 )
 from batchpoint.entities.endpoints import LEGACY_KEYS
+from batchpoint.entities.local_paths import LocalPath, is_local, local_paths, parallel_run_paths
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError
@@ -268,7 +265,7 @@ class LocalFiles:
         if not Path(local).exists() and "@" in text and "/" not in text:
             return text  # a reference such as churn@latest
         if not Path(local).exists() and not _matches(local):
-            raise InvalidEntityError(f"{said}: {text!r} does not exist (looked for {local}).")
+            raise InvalidEntityError(f"{said}: {_missing(text, local)}")
         return local if self._shares_files else self._uploaded(local, _files_of(local), progress)
 
     def output_path(self, path: str) -> str:
@@ -295,7 +292,7 @@ class LocalFiles:
         """
         root = Path(absolute(local, Path.cwd()))
         if not root.exists():
-            raise InvalidEntityError(f"{local!r} does not exist (looked for {root}).")
+            raise InvalidEntityError(_missing(local, str(root)))
         skip = frozenset[str]() if self._shares_files and kind != "code" else NEVER_CODE
         return f"azureml://datastores/{self._datastore()}/paths/{upload_path(root, hash_content(root, skip))}"
 
@@ -305,6 +302,17 @@ class LocalFiles:
         if self._shares_files:
             return f"azureml:{address.split('/')[-2]}:1"
         return f"azureml:{hashlib.sha256(address.encode()).hexdigest()[:32]}:1"
+
+    def expected_place(self, local: str) -> str:
+        """What ``place`` tells the server for a file or folder. Nothing is sent.
+
+        Raises:
+            InvalidEntityError: as ``expected_address``.
+        """
+        if self._shares_files:
+            return absolute(local, Path.cwd())
+        slash = "" if Path(absolute(local, Path.cwd())).is_file() else "/"
+        return f"{self.expected_address('data', local)}{slash}"
 
     def _uploaded(self, local: str, files: list[tuple[str, Path]], progress: ByteProgress | None) -> str:
         datastore = self._datastore()
@@ -363,6 +371,11 @@ def _files_of(local: str) -> list[tuple[str, Path]]:
 def _matches(pattern: str) -> list[Path]:
     """The files that an absolute glob matches; ``Path.glob`` takes no absolute one."""
     return [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]  # noqa: PTH207 - above
+
+
+def _missing(said: str, looked_for: str) -> str:
+    place = "" if said == looked_for else f" (looked for {looked_for})"
+    return f"{said!r} does not exist{place}."
 
 
 def _glob_root(pattern: str) -> Path:

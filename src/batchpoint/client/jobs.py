@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 from urllib.parse import quote
@@ -14,16 +16,33 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from batchpoint import __version__
-from batchpoint.client.connection import ByteProgress, Connection, address
+from batchpoint.client.connection import Archived, ByteProgress, Connection, address
+from batchpoint.client.files import LocalFiles, declared_document
 from batchpoint.client.notebook import job_html, progress_line
 from batchpoint.client.predictions import Engine, read_table
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job as JobEntity
-from batchpoint.entities.jobs import JobStatus, Output, Progress, Receipt
+from batchpoint.entities.jobs import (
+    JobStatus,
+    Output,
+    Progress,
+    Receipt,
+)
+from batchpoint.entities.pipeline_deployments import CommandJob
+from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.scored_models import ModelReport
-from batchpoint.errors import BY_CODE, ConflictError, NotFoundError, PlatformError, ScoringError, ServerUnavailableError
+from batchpoint.errors import (
+    BY_CODE,
+    ConflictError,
+    InvalidEntityError,
+    NotFoundError,
+    PlatformError,
+    ScoringError,
+    ServerUnavailableError,
+)
 
+Asked = TypeVar("Asked")
 AnyEntity = TypeVar("AnyEntity", bound=BaseModel)
 
 WAIT_SECONDS = 20.0
@@ -191,7 +210,9 @@ class Job:
 
     def steps(self) -> dict[str, Job]:
         """Of a pipeline: the job of each step that was started, by the step's name, in the order of their start."""
-        found = [entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name)]
+        found = [
+            entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name, archived="include")
+        ]
         return {job.step_name or job.name: Job(self._connection, job) for job in reversed(found)}
 
     def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:
@@ -300,6 +321,149 @@ class Job:
         if not self._fresh().status.is_finished:
             message = f"Job {self.name} is {self.entity.status.value}; wait() for its end before {what}()."
             raise ConflictError(message, job=self.name)
+
+
+class Jobs:
+    """Jobs by name. Each verb is also a method of the ``Job`` itself."""
+
+    def __init__(self, connection: Connection, files: Callable[[], LocalFiles]) -> None:
+        self._connection = connection
+        self._files = files
+
+    def create_or_update(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+        idempotency_key: str | None = None,
+        progress: ByteProgress | None = None,
+    ) -> Job:
+        """Start a pipeline, or a command by itself; answers at once with the job. A job never changes once it is there.
+
+        Args:
+            job: the pipeline or command, or the YAML file of one.
+            set: ``a.b=c`` for a file, applied before it is checked.
+            idempotency_key: the same key with the same job answers with the job that was made then; None makes a new
+                key, which keeps a repeated *connection attempt* from starting two jobs.
+            progress: called while local files are uploaded.
+
+        Raises:
+            InvalidEntityError: with every fault of the pipeline; of a file with its lines.
+            AlreadyExistsError: there is a job of that name.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+
+        def start(body: dict[str, Any]) -> Job:
+            answered = self._connection.send("POST", "/jobs", body=body, headers=headers, timeout=300)
+            return Job(self._connection, entity_of(JobEntity, answered))
+
+        return self._with_body(job, set, progress, start)
+
+    def validate(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        *,
+        set: Iterable[str] = (),  # noqa: A002 - as --set
+    ) -> None:
+        """Look for every fault of a pipeline, or of a command, without storing or starting anything.
+
+        Raises:
+            InvalidEntityError: as ``create_or_update``; ``details['problems']`` lists them.
+        """
+
+        def check(body: dict[str, Any]) -> None:
+            found = self._connection.send("POST", "/jobs/validate", body=body, timeout=300)
+            if not found["valid"]:
+                raise InvalidEntityError(found["message"], problems=found["problems"])
+
+        self._with_body(job, set, None, check)
+
+    def _with_body(
+        self,
+        job: Pipeline | CommandJob | str | Path,
+        assignments: Iterable[str],
+        progress: ByteProgress | None,
+        ask: Callable[[dict[str, Any]], Asked],
+    ) -> Asked:
+        """Ask for something with the body of a job; faults of a file are told with its lines."""
+        if isinstance(job, Pipeline | CommandJob):
+            return ask(self._files().entity_body("job", job, progress=progress))
+        document, kind = declared_document("job", path=job, assignments=assignments)
+        entity = document.entity(kind)
+        try:
+            return ask(self._files().entity_body("job", entity, progress=progress))
+        except InvalidEntityError as error:
+            raise document.located(error) from None
+
+    def get(self, name: str) -> Job:
+        """One job."""
+        return Job(self._connection, entity_of(JobEntity, self._connection.get(address("jobs", name))))
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        endpoint: str | None = None,
+        parent: str | None = None,
+        schedule: str | None = None,
+        archived: Archived = "exclude",
+        limit: int | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, the newest first; with ``parent`` the steps of that pipeline job, which are left out otherwise."""
+        query = {"status": status, "endpoint": endpoint, "parent": parent, "schedule": schedule, "archived": archived}
+        for item in self._connection.pages("/jobs", limit=limit, **query):
+            yield Job(self._connection, entity_of(JobEntity, item))
+
+    def update(self, name: str, *, changes: Mapping[str, Any]) -> Job:
+        """Change description or tags."""
+        body = self._connection.send("PATCH", address("jobs", name), body=dict(changes))
+        return Job(self._connection, entity_of(JobEntity, body))
+
+    def cancel(self, name: str) -> Job:
+        """Ask a job to stop."""
+        return self.get(name).cancel()
+
+    def sweep(self, older_than: timedelta, *, dry_run: bool = False) -> Sequence[Job]:
+        """Cancel every unfinished job that was started longer ago (or queued, if it never was); answers with them.
+
+        Each gets the tag ``batchpoint.swept``, which says why it was canceled.
+        """
+        latest = datetime.now(UTC) - older_than
+        active = [job for status in JobStatus if not status.is_finished for job in self.list(status=status.value)]
+        swept = [job for job in active if (job.entity.started_at or job.entity.queued_at or latest) < latest]
+        for job in [] if dry_run else swept:
+            since = job.entity.started_at or job.entity.queued_at
+            self.update(job.name, changes={"tags": {"batchpoint.swept": f"active since {since}, over {older_than}"}})
+            job.cancel()
+        return swept
+
+    def retry_failed(self, name: str, *, current_deployment: bool = False) -> Job:
+        """``Job.retry_failed``."""
+        return self.get(name).retry_failed(current_deployment=current_deployment)
+
+    def retry(self, name: str) -> Job:
+        """``Job.retry``."""
+        return self.get(name).retry()
+
+    def wait(self, name: str, timeout: float | None = None, *, raise_on_failure: bool = True) -> Job:
+        """``Job.wait``."""
+        return self.get(name).wait(timeout, raise_on_failure=raise_on_failure)
+
+    def stream(self, name: str) -> Job:
+        """``Job.stream``."""
+        return self.get(name).stream()
+
+    def download(self, name: str, path: str | Path | None = None, *, output_name: str | None = None) -> Path:
+        """``Job.download``."""
+        return self.get(name).download(path, output_name=output_name)
+
+    def archive(self, name: str) -> None:
+        """Hide a job from lists."""
+        self._connection.send("POST", address("jobs", name, "archive"))
+
+    def restore(self, name: str) -> None:
+        """Undo ``archive``."""
+        self._connection.send("POST", address("jobs", name, "restore"))
 
 
 def entity_of(model: type[AnyEntity], body: Any) -> AnyEntity:

@@ -67,6 +67,10 @@ class Pipelines:
         """Refuse every start. Runs that go on are left alone."""
         return self._set_status(name, "Disabled")
 
+    def delete(self, name: str) -> None:
+        """Take its address away. Its component and its jobs stay; a schedule of it fails from then on."""
+        self._connection.send("DELETE", address("pipelines", name))
+
     def run(
         self,
         name: str,

@@ -1,4 +1,4 @@
-"""Provision: containers with data, a compute, a published pipeline of one script and its schedule, found or created.
+"""Provision: containers with their files, a compute, a published pipeline and its schedule, found or created.
 
 Every step looks before it makes, so that a second run makes nothing. How long each step took is written down as it is
 done; a run that is ended in the middle leaves the steps that it did not do as ``Incomplete``.
@@ -19,23 +19,22 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from batchpoint.content import NEVER_CODE, hash_content, walk
-from batchpoint.entities.assets import Data
+from batchpoint.entities.assets import Data, Environment
 from batchpoint.entities.base import Entity
 from batchpoint.entities.pipelines import CommandStep, DataBinding, OutputBinding, Pipeline, PipelineSettings
-from batchpoint.entities.provisioning import Provisioning
-from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.provisioning import Solution, Upload
+from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledJob
 from batchpoint.entities.triggers import RecurrenceTrigger
 from batchpoint.errors import InvalidEntityError, NotFoundError
 
 if TYPE_CHECKING:
     from batchpoint.client import Client
+    from batchpoint.client.assets import Assets
     from batchpoint.entities.pipeline_deployments import PublishedPipeline
+    from batchpoint.entities.resources import Compute
 
 E = TypeVar("E", bound=Entity)
-
-INPUT, OUTPUT = "inputdata", "outputdata"
-"""The datastores over the two containers; their data references are called the same with ``ref`` behind."""
 
 STEPS = ("Context", "Workspace", "Containers", "FileUpload", "Compute", "DataReferences", "Pipeline", "Schedule")
 
@@ -103,12 +102,12 @@ class CreationLog:
 
 
 class Provisioner:
-    """Carries out one configuration on one server."""
+    """Carries out one configuration on one server. The data reference of a datastore is called as it, with ``ref``."""
 
-    def __init__(self, client: Client, configuration: Provisioning, home: Path, told: Told) -> None:
+    def __init__(self, client: Client, solution: Solution, home: Path, told: Told) -> None:
         self._client = client
-        self._given = configuration
-        self._root = configuration.container_root or str(home / "containers")
+        self._given = solution
+        self._root = solution.container_root or str(home / "containers")
         self._told = told
 
     def provision(self, log: CreationLog) -> tuple[PublishedPipeline, Schedule]:
@@ -121,29 +120,23 @@ class Provisioner:
         with log.step("Context"):
             script, files = self._local_files()
         with log.step("Workspace"):
-            server = self._client.server()
-            log.add(server=self._client.url, version=server.get("version"))
-            if not server.get("shares_files") and not self._given.container_root:
-                message = (
-                    "The server is another machine. Give container_root: a folder of it that the containers lie in."
-                )
-                raise InvalidEntityError(message)
-            self._say("exists", "workspace", self._given.workspace or str(server.get("id")), self._client.url)
+            self._find_server(log)
         with log.step("Containers"):
-            for name, container in ((INPUT, self._given.source_container), (OUTPUT, self._given.result_container)):
-                self._container(name, container)
+            for datastore, container in self._given.containers.items():
+                self._container(datastore, container)
         with log.step("FileUpload"):
-            for file in files:
-                self._upload(file)
+            for datastore, paths in files.items():
+                self._upload(datastore, paths)
         with log.step("Compute"):
             self._compute()
         with log.step("DataReferences"):
-            references = [self._reference(name) for name in (INPUT, OUTPUT)]
+            references = {datastore: self._reference(datastore) for datastore in self._given.containers}
         with log.step("Pipeline"):
-            content = _hash_of_code(script.parent, {log.folder, *files})
-            published = self._publish(self._pipeline(script, references[0]), str(script.parent), content)
+            left_out = {log.folder, *(path for paths in files.values() for path in paths)}
+            pipeline = self._pipeline(script, references, self._environment())
+            published = self._publish(pipeline, str(script.parent), _hash_of_code(script.parent, left_out))
         with log.step("Schedule"):
-            schedule = self._schedule(published)
+            schedule = self._schedule()
         log.add(pipeline=published.endpoint, schedule=schedule.name)
         return published, schedule
 
@@ -152,20 +145,34 @@ class Provisioner:
         client, given = self._client, self._given
         self._cancel_runs()
         self._gone("schedule", given.schedule_name, lambda: client.schedules.delete(given.schedule_name, force=True))
-        self._gone("pipeline", given.pipeline_name, self._disable, "disabled")
-        for name in (f"{INPUT}ref", f"{OUTPUT}ref"):
-            self._gone("data", name, partial(self._archive, name), "archived")
-        self._gone("compute", given.batch_compute_name, lambda: client.computes.delete(given.batch_compute_name))
-        for name in (INPUT, OUTPUT):
+        self._gone("pipeline", given.pipeline_name, lambda: client.pipelines.delete(given.pipeline_name))
+        for name in (f"{datastore}ref" for datastore in given.containers):
+            self._gone("data", name, partial(self._archive, client.data, name), "archived")
+        if given.packages:
+            name = self._environment_name
+            self._gone("environment", name, partial(self._archive, client.environments, name), "archived")
+        self._gone("compute", given.compute.name, lambda: client.computes.delete(given.compute.name))
+        for name in given.containers:
             self._gone("datastore", name, partial(client.datastores.delete, name), "its files stay")
 
-    def _local_files(self) -> tuple[Path, list[Path]]:
-        script = Path(self._given.batch_script_folder, self._given.batch_script).absolute()
-        files = [Path(self._given.data_folder, name).absolute() for name in self._given.files]
-        missing = [f"{path} does not exist." for path in (script, *files) if not path.is_file()]
+    def _local_files(self) -> tuple[Path, dict[str, list[Path]]]:
+        """The script, and for each datastore the files that belong into it."""
+        script = Path(self._given.script_folder, self._given.script).absolute()
+        files = {upload.datastore: _files_of(upload) for upload in self._given.uploads}
+        wanted = [script, *(path for paths in files.values() for path in paths)]
+        missing = [f"{path} does not exist." for path in wanted if not path.is_file()]
+        missing += [f"{upload.folder} holds no files." for upload in self._given.uploads if not files[upload.datastore]]
         if missing:
             raise InvalidEntityError("\n  ".join(["Nothing was made:", *missing]))
         return script, files
+
+    def _find_server(self, log: CreationLog) -> None:
+        server = self._client.server()
+        log.add(server=self._client.url, version=server.get("version"))
+        if not server.get("shares_files") and not self._given.container_root:
+            message = "The server is another machine. Give container_root: a folder of it that the containers lie in."
+            raise InvalidEntityError(message)
+        self._say("exists", "workspace", self._given.workspace or str(server.get("id")), self._client.url)
 
     def _container(self, name: str, container: str) -> None:
         path = f"{self._root.rstrip('/')}/{container}"
@@ -176,7 +183,7 @@ class Provisioner:
             return
         self._client.datastores.create_or_update(Datastore(name=name, type="local", path=path))
         self._say("created", "datastore", name, path)
-        if name == INPUT:
+        if name != self._given.output:
             return
         with TemporaryDirectory() as folder:
             # A folder that nothing was written to is not there yet, and could not be referred to.
@@ -184,40 +191,57 @@ class Provisioner:
             mark.write_text(f"{name}\n")
             self._client.datastores.upload(name, mark, mark.name)
 
-    def _upload(self, file: Path) -> None:
-        there = {each["path"]: each["size"] for each in self._client.datastores.files(INPUT)}
-        state: Literal["exists", "created", "updated"] = "created"
-        if file.name in there:
-            state = "exists" if self._is_same(file, there[file.name]) else "updated"
-        if state != "exists":
-            self._client.datastores.upload(INPUT, file, file.name)
-        self._say(state, "file", file.name)
+    def _upload(self, datastore: str, files: list[Path]) -> None:
+        there = {each["path"]: each["size"] for each in self._client.datastores.files(datastore)}
+        for file in files:
+            state: Literal["exists", "created", "updated"] = "created"
+            if file.name in there:
+                state = "exists" if self._is_same(datastore, file, there[file.name]) else "updated"
+            if state != "exists":
+                self._client.datastores.upload(datastore, file, file.name)
+            self._say(state, "file", file.name)
 
-    def _is_same(self, file: Path, size: int) -> bool:
+    def _is_same(self, datastore: str, file: Path, size: int) -> bool:
         """Whether the container's file of that name has the same bytes; those of another size are not fetched."""
         if file.stat().st_size != size:
             return False
         with TemporaryDirectory() as folder:
-            stored = self._client.datastores.download(INPUT, file.name, Path(folder, file.name))
+            stored = self._client.datastores.download(datastore, file.name, Path(folder, file.name))
             return hash_content(stored) == hash_content(file)
 
     def _compute(self) -> None:
-        given = self._given
-        known = _found(lambda: self._client.computes.get(given.batch_compute_name))
+        asked = self._given.compute
+        known = _found(lambda: self._client.computes.get(asked.name))
         if known is None:
-            compute = Compute(
-                name=given.batch_compute_name,
-                size=given.batch_vm_size,
-                min_instances=given.batch_vm_min,
-                max_instances=given.batch_vm_max,
-            )
-            self._client.computes.create_or_update(compute)
-            self._say("created", "compute", compute.name)
+            self._client.computes.create_or_update(asked)
+            self._say("created", "compute", asked.name)
             return
-        asked = (given.batch_vm_size, given.batch_vm_min, given.batch_vm_max)
-        has = (known.size, known.min_instances, known.max_instances)
-        differs = "" if asked == has else f"{_said(has)}, not {_said(asked)}: these count at creation only"
+        differs = "" if _said(known) == _said(asked) else f"{_said(known)}, not {_said(asked)}: counts at creation only"
         self._say("exists", "compute", known.name, differs)
+
+    @property
+    def _environment_name(self) -> str:
+        return f"{self._given.pipeline_name}_environment"
+
+    def _environment(self) -> str | None:
+        """The reference of the environment with the packages; None where there are none to add."""
+        name, packages = self._environment_name, list(self._given.packages)
+        if not packages:
+            return None
+        asked, has = self._given.python_version, str(self._client.server().get("python"))
+        note = "" if f"{has}.".startswith(f"{asked}.") or not asked else f"steps run under Python {has}, not {asked}"
+        versions = self._client.environments.list(name, archived="include")
+        known = next((each for each in versions if each.pip_requirements == packages), None)
+        if known is not None:
+            if known.archived:
+                self._client.environments.restore(name, known.version)
+            self._say("updated" if known.archived else "exists", "environment", known.reference, note)
+            return known.reference
+        tags = {"python_version": asked} if asked else {}
+        declared = Environment(name=name, pip_requirements=packages, tags=tags)
+        stored = self._client.environments.create_or_update(declared)
+        self._say("created", "environment", stored.reference, note)
+        return stored.reference
 
     def _reference(self, datastore: str) -> Data:
         name, path = f"{datastore}ref", f"azureml://datastores/{datastore}/paths/"
@@ -232,33 +256,28 @@ class Provisioner:
         self._say("created", "data", stored.reference)
         return stored
 
-    def _pipeline(self, script: Path, reference: Data) -> Pipeline:
-        """One command for the whole input, or one for each device and sensor."""
-        pairs: list[tuple[int, ...]] = [
-            (device, sensor) for device in self._given.device_ids for sensor in self._given.sensors
-        ]
-        steps = {f"device_{pair[0]}_sensor_{pair[1]}" if pair else "batch": pair for pair in pairs or [()]}
-        return Pipeline(
-            experiment_name=self._given.experiment,
-            settings=PipelineSettings(
-                default_compute=f"azureml:{self._given.batch_compute_name}", default_datastore=f"azureml:{OUTPUT}"
-            ),
-            jobs={name: self._step(script, reference, extra) for name, extra in (steps or {"batch": ()}).items()},
-        )
-
-    def _step(self, script: Path, reference: Data, extra: tuple[int, ...]) -> CommandStep:
-        """The script gets input file, input folder, output file and output folder; that folder it makes itself."""
+    def _pipeline(self, script: Path, references: Mapping[str, Data], environment: str | None) -> Pipeline:
         given = self._given
-        result_folder = f"${{{{outputs.result}}}}/{given.result_container}"
-        arguments = [given.files[0], "${{inputs.source}}", given.result_file, result_folder, *map(str, extra)]
-        quoted = " ".join(f'"{each}"' for each in arguments)
-        return CommandStep(
-            command=f'python "{script.name}" {quoted}',
-            code=str(script.parent),
-            inputs={"source": DataBinding(type="uri_folder", path=f"azureml:{reference.reference}")},
-            outputs={"result": OutputBinding()},
-            is_deterministic=False,  # each run is to look at the files anew
+        said = {"environment": f"azureml:{environment}"} if environment else {}
+        inputs = {
+            name: DataBinding(type="uri_folder", path=f"azureml:{references[datastore].reference}")
+            for name, datastore in given.inputs.items()
+        }
+        steps = {
+            name: CommandStep(
+                command=" ".join([f'python "{script.name}"', *(f'"{each}"' for each in arguments)]),
+                code=str(script.parent),
+                inputs=dict(inputs),
+                outputs={"result": OutputBinding()},
+                is_deterministic=False,  # each run is to look at the files anew
+                **said,
+            )
+            for name, arguments in given.steps.items()
+        }
+        settings = PipelineSettings(
+            default_compute=f"azureml:{given.compute.name}", default_datastore=f"azureml:{given.output}"
         )
+        return Pipeline(experiment_name=given.experiment, settings=settings, jobs=dict(steps))
 
     def _publish(self, pipeline: Pipeline, code: str, content: str) -> PublishedPipeline:
         """The pipeline under its name; its version is a hash of what it was made from: the same is not made again."""
@@ -278,16 +297,11 @@ class Provisioner:
         self._say("updated" if known else "created", "pipeline", name)
         return published
 
-    def _schedule(self, published: PublishedPipeline) -> Schedule:
+    def _schedule(self) -> Schedule:
         """Without a start time, so that the first run is made at once."""
         given = self._given
-        trigger = RecurrenceTrigger(type="recurrence", frequency=given.frequency, interval=given.schedule_interval)
-        job = {
-            "type": "pipeline",
-            "component": published.component,
-            "settings": published.settings.model_dump(mode="json", exclude_none=True),
-        }
-        plan = ScheduledJob(type="pipeline", job=job, experiment_name=given.experiment)
+        trigger = RecurrenceTrigger(frequency=given.frequency, interval=given.interval)
+        plan = ScheduledJob(type="pipeline", published_pipeline=given.pipeline_name)
         known = _found(lambda: self._client.schedules.get(given.schedule_name))
         if known is not None and _is_alike(known, trigger, plan):
             self._say("exists", "schedule", known.name)
@@ -304,20 +318,15 @@ class Provisioner:
         with suppress(NotFoundError):
             runs += [self._client.jobs.get(run["Id"]) for run in self._client.pipelines.runs(given.pipeline_name)]
         runs += self._client.jobs.list(schedule=given.schedule_name)
-        for job in runs:
+        for job in {each.name: each for each in runs}.values():
             if not job.is_finished:
                 job.cancel()
                 job.wait(CANCEL_SECONDS, raise_on_failure=False)
                 self._say("deleted", "run", job.name, "canceled")
 
-    def _disable(self) -> None:
-        if self._client.pipelines.get(self._given.pipeline_name).status != "Active":
-            raise NotFoundError("It is disabled already.")
-        self._client.pipelines.disable(self._given.pipeline_name)
-
-    def _archive(self, name: str) -> None:
-        self._client.data.get(name)  # there is none when all are archived
-        self._client.data.archive(name)
+    def _archive(self, assets: Assets[Any], name: str) -> None:
+        assets.get(name)  # there is none when all are archived
+        assets.archive(name)
 
     def _gone(self, kind: str, name: str, deed: Callable[[], object], note: str = "") -> None:
         try:
@@ -355,12 +364,18 @@ def _is_alike(known: Schedule, trigger: RecurrenceTrigger, plan: ScheduledJob) -
         isinstance(at, RecurrenceTrigger)
         and (at.frequency, at.interval) == (trigger.frequency, trigger.interval)
         and isinstance(job, ScheduledJob)
-        and job.job == plan.job
-        and job.experiment_name == plan.experiment_name
+        and job.published_pipeline == plan.published_pipeline
         and known.is_enabled
     )
 
 
-def _said(compute: tuple[str | None, int, int]) -> str:
-    size, least, most = compute
-    return f"{size or 'no size'} with {least} to {most} instances"
+def _files_of(upload: Upload) -> list[Path]:
+    folder = Path(upload.folder).absolute()
+    if upload.names:
+        return [folder / name for name in upload.names]
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def _said(compute: Compute) -> str:
+    size = compute.size or "no size"
+    return f"{size} with {compute.min_instances} to {compute.max_instances} instances"

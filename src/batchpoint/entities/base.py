@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -32,10 +33,22 @@ DatastoreName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_]{1,255}$
 JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}$")]
 
 
+def retagged(tags: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The tags with the changes made; None takes one away."""
+    return {key: value for key, value in {**tags, **changes}.items() if value is not None}
+
+
 class Part(BaseModel):
     """A piece of an entity. Unknown keys are errors at every level, so that a typing slip is caught."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False)
+    # Not-a-number and infinity have no place in JSON: once stored they could never be shown again.
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_default=False, allow_inf_nan=False)
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Count the ``type`` that names this kind as given: without, what travels would be read as another kind."""
+        field = type(self).__pydantic_fields__.get("type")
+        if field is not None and get_args(field.annotation) == (field.default,):
+            self.model_fields_set.add("type")
 
 
 class Entity(Part):

@@ -14,7 +14,9 @@ from typing import Literal
 
 from batchpoint.errors import InvalidEntityError
 
-MACROS = ("name", "default_datastore", "output_name", "creation_context.trigger_time")
+TRIGGER_TIME = "creation_context.trigger_time"
+"""When the pipeline was started, or its schedule fired."""
+MACROS = ("name", "default_datastore", "output_name", TRIGGER_TIME)
 """Words that stand for themselves, in paths and literals."""
 
 FORMS = (

@@ -1,6 +1,6 @@
 """Documents: YAML or JSON text → an entity, with every fault named by file, line, key and what is allowed there.
 
-Pure: the text is handed in, and local paths are listed and replaced, never looked at.
+Pure: the text is handed in.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Document:
         """
         value = _copy(self.value)
         for key, text in self.texts.items():
-            known = _at(value, key)
+            known = value_at(value, key)
             if known is not None and not isinstance(known, str | Mapping | list):
                 written = json.dumps(known, default=str)
                 _assign(value, key, known if written == text else text, text)
@@ -333,150 +333,14 @@ def suggestion(given: str, allowed: Iterable[str]) -> str:
     return f"Known: {', '.join(names)}." if names else ""
 
 
-@dataclass(frozen=True)
-class LocalPath:
-    """A value of a document that is a path of the machine it was written on."""
-
-    key: Key
-    path: str
-    holds: Literal[
-        "path", "output", "conda_file", "pip_requirements", "parallel_run_config", "component", "document"
-    ] = "path"
-    """An output is written to. The last five are files whose content is put in their place."""
-
-
-def is_local(text: str) -> bool:
-    """Whether a path means this machine: neither an ``azureml:`` reference nor an address of another scheme."""
-    return text.startswith("file:") or not re.match(r"^[a-zA-Z][a-zA-Z0-9+.\-]+:", text)
-
-
-def local_paths(kind: Kind, value: Mapping[str, Any]) -> list[LocalPath]:
-    """The local paths in a document of this kind; Azure's files mean them relative to the file they stand in."""
-    if kind in ("model", "data", "code"):
-        return list(_paths(value, ("path",)))
-    if kind == "datastore":
-        return list(_paths(value, ("path",))) if value.get("type", "local") == "local" else []
-    if kind == "environment":
-        return list(_environment_paths(value, ()))
-    if kind == "deployment":
-        return list(_deployment_paths(value))
-    if kind in ("component", "job"):
-        return list(_pipeline_paths(value, ()))
-    if kind == "schedule":
-        return list(_schedule_paths(value))
-    return []
-
-
-def looks_like_a_path(text: str) -> bool:
-    """Whether the value of ``model:`` is a local path and not a reference such as ``churn:3`` or ``churn@latest``."""
-    return text.startswith("file:") or (is_local(text) and (text.startswith(("~", ".")) or "/" in text))
-
-
-def _paths(value: Mapping[str, Any], *keys: Key) -> Iterator[LocalPath]:
-    for key in keys:
-        found = _at(value, key)
-        if isinstance(found, str) and is_local(found) and "${{" not in found:
-            yield LocalPath(key, found)
-
-
-def _model_map_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
-    for name in ("folder", "mapping"):
-        key = ("batchpoint", "model_map", name)
-        found = _at(value, key)
-        if isinstance(found, str) and is_local(found) and ("/" in found or "@" not in found):
-            yield LocalPath(key, found)
-    default = _at(value, ("batchpoint", "model_map", "default_model"))
-    if isinstance(default, str) and looks_like_a_path(default):
-        yield LocalPath(("batchpoint", "model_map", "default_model"), default)
-    yield from _paths(value, ("batchpoint", "model_map", "default_model", "path"))
-
-
-def _environment_paths(value: Mapping[str, Any], prefix: Key) -> Iterator[LocalPath]:
-    names: tuple[Literal["conda_file"], Literal["pip_requirements"]] = ("conda_file", "pip_requirements")
-    for name in names:
-        found = _at(value, (*prefix, name))
-        if isinstance(found, str) and is_local(found):
-            yield LocalPath((*prefix, name), found, name)
-    yield from _paths(value, (*prefix, "build", "path"))
-
-
-def _deployment_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
-    model = value.get("model")
-    if isinstance(model, str) and looks_like_a_path(model):
-        yield LocalPath(("model",), model)
-    yield from _paths(value, ("model", "path"), ("code_configuration", "code"))
-    yield from _model_map_paths(value)
-    yield from _environment_paths(value, ("environment",))
-    yield from _component_paths(value, ("component",))
-    yield from parallel_run_paths(value, ())
-    if isinstance(value.get("job_definition"), Mapping):
-        yield from _pipeline_paths(value, ("job_definition",))
-
-
-def _pipeline_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
-    """Those of a step, a component, or a pipeline with all that is in it."""
-    for part in (at, (*at, "task")):
-        yield from _paths(value, (*part, "code"), (*part, "model", "path"))
-        yield from _environment_paths(value, (*part, "environment"))
-    model = _at(value, (*at, "task", "model"))
-    if isinstance(model, str) and looks_like_a_path(model):
-        yield LocalPath((*at, "task", "model"), model)
-    for name in _names_in(value, (*at, "inputs")):
-        yield from _paths(value, (*at, "inputs", name, "path"))
-    for name in _names_in(value, (*at, "outputs")):
-        for found in _paths(value, (*at, "outputs", name, "path")):
-            yield replace(found, holds="output")
-    yield from _component_paths(value, (*at, "component"))
-    yield from parallel_run_paths(value, at)
-    for name in _names_in(value, (*at, "jobs")):
-        yield from _pipeline_paths(value, (*at, "jobs", name))
-
-
-def _component_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
-    component = _at(value, at)
-    if isinstance(component, Mapping):
-        yield from _pipeline_paths(value, at)
-    elif isinstance(component, str) and (looks_like_a_path(component) or _is_yaml(component)):
-        yield LocalPath(at, component, "component")
-
-
-def _is_yaml(text: str) -> bool:
-    return is_local(text) and text.endswith((".yml", ".yaml"))
-
-
-def _names_in(value: Mapping[str, Any], at: Key) -> list[str]:
-    found = _at(value, at)
-    return list(found) if isinstance(found, Mapping) else []
-
-
-def parallel_run_paths(value: Mapping[str, Any], at: Key) -> Iterator[LocalPath]:
-    """Those of ``parallel_run_config`` at a place: the file itself, or what stands in it."""
-    key = (*at, PARALLEL_RUN_CONFIG)
-    config = _at(value, key)
-    if isinstance(config, str):
-        yield LocalPath(key, config, "parallel_run_config")
-    elif isinstance(config, Mapping):
-        if config.get("source_directory") is None:
-            yield LocalPath((*key, "source_directory"), ".")
-        yield from _paths(value, (*key, "source_directory"))
-        yield from _environment_paths(value, (*key, "environment"))
-
-
-def _schedule_paths(value: Mapping[str, Any]) -> Iterator[LocalPath]:
-    for key in (("create_job",), ("create_job", "job")):
-        found = _at(value, key)
-        if isinstance(found, str) and is_local(found):
-            yield LocalPath(key, found, "document")
-        elif isinstance(found, Mapping) and {"jobs", "component"} & found.keys():
-            yield from (each for each in _pipeline_paths(value, key) if "{{" not in each.path)
-    yield from _paths(value, ("trigger", "path"))
-    if {"jobs", "component"} & set(_names_in(value, ("create_job",))):
-        return  # a pipeline in place, whose inputs and outputs were its own
-    for name in ("inputs", "outputs"):
-        for port in _names_in(value, ("create_job", name)):
-            for place in _paths(value, ("create_job", name, port, "path")):
-                if not place.path.startswith("{{") and ("@" not in place.path or "/" in place.path):
-                    yield place
+def value_at(value: Any, key: Key) -> Any:
+    """What stands at a key of a document; None where nothing does."""
+    for step in key:
+        if isinstance(value, list):
+            value = value[step] if isinstance(step, int) and step < len(value) else None
+        else:
+            value = value.get(step) if isinstance(value, Mapping) else None
+    return value
 
 
 def _read(text: str, name: str) -> Iterator[Document]:
@@ -573,15 +437,6 @@ def _copy(value: Any) -> Any:
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _at(value: Any, key: Key) -> Any:
-    for step in key:
-        if isinstance(value, list):
-            value = value[step] if isinstance(step, int) and step < len(value) else None
-        else:
-            value = value.get(step) if isinstance(value, Mapping) else None
-    return value
-
-
 def _assign(root: dict[str, Any], key: Key, given: Any, said: str) -> None:
     current: Any = root
     for step in key[:-1]:
@@ -606,7 +461,7 @@ def _with_written_texts(value: dict[str, Any], texts: Mapping[Key, str]) -> dict
     """Environment variables are text: ``PORT: 0123`` and ``V: 1.10`` mean what was written, not YAML's numbers."""
     result = value
     for key, text in texts.items():
-        known = _at(value, key)
+        known = value_at(value, key)
         if len(key) > 1 and key[-2] == "environment_variables" and known is not None:
             result = _copy(result) if result is value else result
             _assign(result, key, text, text)
@@ -620,7 +475,7 @@ def _numbers_as_text(value: dict[str, Any], errors: list[ErrorDetails], texts: M
         if error["type"] != "string_type":
             continue
         key, _ = _resolve(value, error["loc"])
-        given = _at(value, key)
+        given = value_at(value, key)
         if given is None or isinstance(given, str | Mapping | list):
             continue
         _assign(result, key, texts.get(key, json.dumps(given, default=str)), str(key))
@@ -635,12 +490,12 @@ def _resolve(value: Any, loc: tuple[int | str, ...]) -> tuple[Key, str | None]:
     """
     key: list[str | int] = []
     left = None
-    if loc[:1] == ("batchpoint",) and len(loc) > 1 and _at(value, loc) is None:
+    if loc[:1] == ("batchpoint",) and len(loc) > 1 and value_at(value, loc) is None:
         flat = ("properties", f"batchpoint.{loc[1]}")
-        if _at(value, flat) is not None:
+        if value_at(value, flat) is not None:
             return flat, None
     for step in loc:
-        current = _at(value, tuple(key))
+        current = value_at(value, tuple(key))
         if step in current if isinstance(current, Mapping) else isinstance(current, list) and isinstance(step, int):
             key.append(step)
         else:
@@ -657,7 +512,7 @@ def _as_written(value: Any, key: Key) -> Key:
             found.append("component")
             value = inner
         found.append(step)
-        value = _at(value, (step,))
+        value = value_at(value, (step,))
     return tuple(found)
 
 
@@ -674,7 +529,7 @@ def _problems(
     found: dict[tuple[Key, str], dict[str, Any]] = {}
     for error in errors:
         key, left = _resolve(value, error["loc"])
-        given = _at(value, key)
+        given = value_at(value, key)
         if left is not None and error["type"] != "missing" and not _branch_fits(left, given, error):
             continue
         problem = _problem(model, error, key, str(key[-1]) if left == "[key]" else given, left)
@@ -682,7 +537,7 @@ def _problems(
         found.setdefault((key, problem["message"]), problem)
     if not found:
         key, _ = _resolve(value, errors[0]["loc"])
-        message = f"key '{_dotted(key)}' is {_said(_at(value, key))}, which is not allowed here."
+        message = f"key '{_dotted(key)}' is {_said(value_at(value, key))}, which is not allowed here."
         found[key, message] = {"key": _dotted(key), "message": message, "place": _place(document, key)}
     order = {place: position for position, place in enumerate(document.places)}
     return [found[both] for both in sorted(found, key=lambda both: order.get(both[0], -1))]
@@ -709,7 +564,7 @@ def _problem(model: type[BaseModel], error: ErrorDetails, key: Key, given: Any, 
         return {"key": name, "message": f"key '{name}' is missing."}
     if kind == "union_tag_invalid":
         choices = re.findall(r"'([^']*)'", error.get("ctx", {})["expected_tags"])
-        name, tag = _dotted((*key, "type")), str(_at(given, ("type",)))
+        name, tag = _dotted((*key, "type")), str(value_at(given, ("type",)))
         return {"key": name, "message": f"key '{name}' is {tag!r}. {suggestion(tag, choices)}", "allowed": choices}
     name = _dotted(key)
     if kind == "extra_forbidden":

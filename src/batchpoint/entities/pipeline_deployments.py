@@ -49,7 +49,6 @@ class CommandJob(Entity):
     def _command_or_component(self) -> CommandJob:
         if (self.command is None) == (self.component is None):
             raise ValueError("give either 'command' or 'component'")
-        self.model_fields_set.add("type")  # without, ``given()`` would be read as a pipeline
         return self
 
     def as_pipeline(self) -> Pipeline:
@@ -102,7 +101,6 @@ class PipelineDeployment(Entity):
     def _one_pipeline(self) -> PipelineDeployment:
         if (self.component is None) == (self.job_definition is None):
             raise ValueError("give either 'component' or 'job_definition'")
-        self.model_fields_set.add("type")  # without, ``given()`` would be read as a model deployment
         return self
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchpoint.entities.bindings import Binding, binding_of, references, required
+from batchpoint.entities.bindings import TRIGGER_TIME, Binding, binding_of, references, required
 from batchpoint.entities.components import (
     DATA_TYPES,
     expanded,
@@ -56,6 +56,8 @@ class _Scope:
     """Place of the pipeline; empty for the outermost."""
     inputs: Mapping[str, str | None]
     """Name of each input → its type; None where it is not known."""
+    values: Mapping[str, LiteralValue]
+    """Of those that are literals, what they are, as far as it is known."""
     unset: frozenset[str]
     """Optional inputs that were not given."""
     outputs: dict[str, OutputBinding]
@@ -64,11 +66,8 @@ class _Scope:
 
 def faults_of(pipeline: Pipeline) -> list[Fault]:
     """Every fault in how the steps are joined and described. The pipeline names its steps itself (``as_steps``)."""
-    inputs = {name: _type_given(given) for name, given in pipeline.inputs.items()}
-    unset = frozenset(name for name, given in pipeline.inputs.items() if given_value(given) is None)
-    steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
-    scope = _Scope("", inputs, unset, pipeline.outputs, steps)
-    return [*_input_faults(pipeline), *_scope_faults(scope)]
+    values = {name: given_value(given) for name, given in pipeline.inputs.items()}
+    return [*_input_faults(pipeline), *_scope_faults(_outermost(pipeline, values))]
 
 
 def faults_of_component(component: Component) -> list[Fault]:
@@ -78,8 +77,18 @@ def faults_of_component(component: Component) -> list[Fault]:
         for name, port in component.inputs.items()
     }
     outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()}
-    found = faults_of(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs))
-    return [fault for fault in found if not fault.place.startswith("inputs.")]
+    return list(_scope_faults(_outermost(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs), {})))
+
+
+def _outermost(pipeline: Pipeline, values: Mapping[str, object]) -> _Scope:
+    inputs = {name: _type_given(given) for name, given in pipeline.inputs.items()}
+    unset = frozenset(name for name, given in pipeline.inputs.items() if given_value(given) is None)
+    steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
+    return _Scope("", inputs, _literals(values), unset, pipeline.outputs, steps)
+
+
+def _literals(values: Mapping[str, object]) -> dict[str, LiteralValue]:
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
 
 
 def _anything(port: InputPort) -> dict[str, Any]:
@@ -160,8 +169,11 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
         elif bound.name in scope.unset:
             if port is not None and not port.optional and port.default is None:
                 yield f"{bound} is an optional input that was not given, and the step requires it."
-        else:
-            yield from _mismatch(str(bound), scope.inputs[bound.name], port, given)
+        elif wrong := [*_mismatch(str(bound), scope.inputs[bound.name], port, given)]:
+            yield from wrong
+        elif port is not None and port.type not in DATA_TYPES and bound.name in scope.values:
+            refused = _wrong_value(scope.values[bound.name], port)
+            yield from [f"{bound}: {refused}"] if refused else []
     elif bound.kind == "step_output":
         yield from _edge_faults(scope, step_name, bound, port, given)
     else:
@@ -170,6 +182,9 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
 
 def _plain_faults(given: LiteralValue | DataBinding, port: InputPort | None) -> Iterator[str]:
     """Of an input that is given as it is, not bound."""
+    text = given.path if isinstance(given, DataBinding) else given
+    if isinstance(text, str) and (macros := [each for each in references(text) if each.kind == "macro"]):
+        yield _no_macro(macros[0])
     if isinstance(given, DataBinding):
         yield from _mismatch(given.path, given.type, port, None)
     elif port is not None and (wrong := _wrong_value(given, port)):
@@ -254,10 +269,12 @@ def _output_faults(scope: _Scope, step_name: str, at: str) -> Iterator[Fault]:
     step = scope.jobs[step_name]
 
     def check(name: str) -> Iterator[str]:
-        bound = binding_of(output_path(step.outputs[name]))
+        path = output_path(step.outputs[name])
+        bound = binding_of(path)
         if bound is None:
-            return
-        if bound.kind != "parent_output":
+            if TRIGGER_TIME in {each.name for each in references(path or "")}:
+                yield f"{Binding('macro', TRIGGER_TIME)} has no meaning here. Write it in an output of the pipeline."
+        elif bound.kind != "parent_output":
             yield f"{bound} is no output of the pipeline. Bind it to ${{{{parent.outputs.…}}}}, or give a path."
         elif bound.name not in scope.outputs:
             yield f"{bound} names no output of the pipeline. {_known(bound.name, scope.outputs, 'outputs')}"
@@ -295,12 +312,13 @@ def _inner_faults(scope: _Scope, step: PipelineStep, at: str) -> Iterator[Fault]
     ports = step.component.inputs if isinstance(step.component, Component) else {}
     inputs = {name: _type_in(scope, given) for name, given in step.inputs.items()}
     inputs |= {name: port.type for name, port in ports.items()}
+    values = _literals({name: _value_in(scope, given) for name, given in step.inputs.items()})
     unset = frozenset(ports.keys() - step.inputs.keys())
     outputs = {
         name: OutputBinding.model_validate({"type": output_type(step, name, scope.outputs)}) for name in step.outputs
     }
     jobs = {name: expanded(each) for name, each in step.jobs.items()}
-    yield from _scope_faults(_Scope(f"{at}.", inputs, unset, outputs, jobs))
+    yield from _scope_faults(_Scope(f"{at}.", inputs, values, unset, outputs, jobs))
 
 
 def _type_in(scope: _Scope, given: LiteralValue | DataBinding) -> str | None:
@@ -315,6 +333,15 @@ def _type_in(scope: _Scope, given: LiteralValue | DataBinding) -> str | None:
         return scope.inputs.get(bound.name)
     source = scope.jobs.get(bound.step or "")
     return output_type(source, bound.name, scope.outputs) if source and bound.name in source.outputs else None
+
+
+def _value_in(scope: _Scope, given: LiteralValue | DataBinding) -> LiteralValue | DataBinding | None:
+    """What a step is given, where it is known before anything has run."""
+    try:
+        bound = binding_of(given.path if isinstance(given, DataBinding) else given)
+    except InvalidEntityError:
+        return None
+    return given if bound is None else scope.values.get(bound.name) if bound.kind == "parent_input" else None
 
 
 def _type_given(given: LiteralValue | InputPort | DataBinding) -> str | None:
@@ -341,6 +368,8 @@ def _parallel_faults(step: ParallelStep, at: str) -> Iterator[Fault]:
     if task is None:
         yield Fault(f"{at}.task", "the step has no task. Give 'task' with 'code' and 'entry_script'.")
     else:
+        if step.batchpoint.model_map is not None:
+            yield Fault(f"{at}.batchpoint.model_map", "only a deployment has a model map. Invoke its endpoint instead.")
         needs_script = task.type != "model" or task.model is None
         for key in ("code", "entry_script"):
             if needs_script and not getattr(task, key):
@@ -396,8 +425,14 @@ def _text_faults(step: Step, text: str) -> Iterator[str]:
             yield f"{each} is optional and was not given. Write it in an optional segment: $[[ … {each} ]]."
         elif each.kind == "output" and each.name not in step.outputs:
             yield f"{each} names no output of the step. {_known(each.name, step.outputs, 'outputs')}"
-        elif each.kind not in {"input", "output", "macro"}:
+        elif each.kind == "macro":
+            yield _no_macro(each)
+        elif each.kind not in {"input", "output"}:
             yield f"{each} speaks of the pipeline. Bind it to an input of the step, and name that one here."
+
+
+def _no_macro(macro: Binding) -> str:
+    return f"{macro} has no meaning here. Write it in an input of the pipeline, and bind one of the step to that."
 
 
 def _known(given: str, names: Iterable[str], kind: str) -> str:

@@ -7,6 +7,7 @@ schemas). Our own keys of a parallel step live under ``batchpoint:``, as in a de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -147,6 +148,9 @@ class CommandStep(_Step):
     identity: dict[str, Any] | None = None
     distribution: dict[str, Any] | None = None
 
+    def model_post_init(self, _context: Any, /) -> None:
+        """A step that says no type is of its component's, which may be known by its reference only."""
+
     @model_validator(mode="before")
     @classmethod
     def _is_of_known_type(cls, value: Any) -> Any:
@@ -184,22 +188,12 @@ class ParallelStep(_Step):
     def _in_words_of_today(cls, value: object) -> object:
         return as_step(value) if isinstance(value, Mapping) else value
 
-    @model_validator(mode="after")
-    def _type_is_written(self) -> ParallelStep:
-        self.model_fields_set.add("type")  # without, ``given()`` would be read as a command
-        return self
-
 
 class PipelineStep(_Step):
     """A pipeline inside a pipeline."""
 
     type: Literal["pipeline"] = "pipeline"
     jobs: dict[StepName, Step] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _type_is_written(self) -> PipelineStep:
-        self.model_fields_set.add("type")
-        return self
 
 
 _CLASS_OF_TYPE = {"command": "CommandStep", "parallel": "ParallelStep", "pipeline": "PipelineStep"}
@@ -352,15 +346,10 @@ def has_failed(statuses: Iterable[JobStatus]) -> bool:
 def cycle_of(jobs: Mapping[str, Step]) -> list[str]:
     """Steps that wait for each other in a circle, the first one again at the end; empty when there is none."""
     waits_for = {name: sorted(dependencies(step) & jobs.keys()) for name, step in jobs.items()}
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return []
-        found = next((cycle for each in waits_for[name] if (cycle := walk(each, [*path, name]))), [])
-        done.add(name)
-        return found
-
-    return next((cycle for name in jobs if (cycle := walk(name, []))), [])
+    try:
+        TopologicalSorter(waits_for).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1][:0:-1]
+        first = min(range(len(circle)), key=lambda at: list(jobs).index(circle[at]))
+        return [*circle[first:], *circle[:first], circle[first]]
+    return []

@@ -53,24 +53,37 @@ class ScheduledInvoke(InvokeRequest):
 
 
 class ScheduledJob(Part):
-    """A job like another one, or as it is written here. Every text in it may hold placeholders."""
+    """A job like another one, as it is written here, or a run of a published pipeline.
+
+    Every text in it may hold placeholders.
+    """
 
     type: Literal["pipeline", "scoring"] | None = None
     """None: that of the job which ``job`` names."""
-    job: str | dict[str, Any]
+    job: str | dict[str, Any] | None = None
     """``azureml:<job>``, the job to do again; or a job's YAML in place."""
+    published_pipeline: str | None = None
+    """Instead of a job: the published pipeline to run, as it is published then. The job is one of its runs."""
     inputs: dict[str, Any] = Field(default_factory=dict)
     """Take the place of the job's own, one by one."""
     outputs: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     experiment_name: str | None = None
-    """None: the name of the schedule."""
+    """None: that of the published pipeline, else the name of the schedule."""
     description: str | None = None
     tags: dict[str, str] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _job_or_published_pipeline(self) -> ScheduledJob:
+        if (self.job is None) == (self.published_pipeline is None):
+            raise ValueError("give either 'job' or 'published_pipeline'")
+        if self.published_pipeline is not None and self.type == "scoring":
+            raise ValueError("a published pipeline is of type 'pipeline'")
+        return self
+
     @property
     def job_name(self) -> str | None:
-        """The job that is done again; None when it is written in place."""
+        """The job that is done again; None when it is written in place, or published."""
         return self.job.removeprefix("azureml:") if isinstance(self.job, str) else None
 
 
@@ -207,6 +220,8 @@ class ScheduleRun(Part):
     message: str | None = None
     files: int | None = None
     """How many new files it was for."""
+    first_tried_at: datetime | None = None
+    """When its job could not be started for the first time, for a reason that may pass."""
 
     @property
     def idempotency_key(self) -> str:
@@ -294,13 +309,18 @@ def _filling(match: re.Match[str], tick: Tick) -> str:
         at = times[name]
         if local and isinstance(tick.trigger, TimeTrigger):
             at = at.astimezone(tick.trigger.zone)
-        return at.strftime(match["form"]) if match["form"] else at.isoformat() if local else _said(at)
+        return _in_form(at, match["form"]) if match["form"] else at.isoformat() if local else _said(at)
     texts = {"schedule_name": tick.schedule_name, "job_name": tick.job_name, "files": FILES}
     if name in texts and not local and match["form"] is None:
         return texts[name]
     known_names = ", ".join(f"{{{{{each}}}}}" for each in (*times, *texts))
     message = f"{match[0]} is not known. Known: {known_names}; times also as {{{{window_start:%Y-%m-%d}}}}"
     raise ValueError(message)
+
+
+def _in_form(at: datetime, form: str) -> str:
+    """As ``strftime``, but ``%s`` is always the seconds since 1970, which C's takes from the machine's own zone."""
+    return at.strftime(re.sub(r"(%%)|%s", lambda found: found[1] or str(int(at.timestamp())), form))
 
 
 def _said(at: datetime) -> str:

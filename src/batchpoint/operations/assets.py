@@ -160,9 +160,9 @@ class Assets:
         label: str | None = None,
         *,
         description: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
     ) -> Asset:
-        """Change description or tags of one version; None leaves them as they are.
+        """Change description or tags of one version; None leaves them as they are, and takes a tag away.
 
         Raises:
             NotFoundError: there is no such version.

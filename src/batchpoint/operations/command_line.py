@@ -70,27 +70,37 @@ class _Quotes:
     """Which quotes, if any, a shell is inside of after it has read so much of a command line."""
 
     def __init__(self) -> None:
-        self._inside = ""
+        self._inside = [""]
+        """From the outside in: quotes, ``(`` (inside of ``$(…)`` those around it do not count), ``#`` of a comment."""
         self._last = " "
 
     def read(self, text: str) -> None:
         characters = iter(text)
         for character in characters:
-            if self._inside == "#":
-                self._inside = "" if character == "\n" else "#"
-            elif character == "\\" and self._inside != "'":
+            if character == "\\" and self._inside[-1] not in {"'", "#"}:
                 next(characters, None)
-            elif character == self._inside:
-                self._inside = ""
-            elif not self._inside and (character in "'\"" or (character == "#" and self._last.isspace())):
-                self._inside = character
+            elif self._ends(character):
+                self._inside.pop()
+            elif self._begins(character):
+                self._inside.append(character)
             self._last = character
+
+    def _ends(self, character: str) -> bool:
+        inside = self._inside[-1]
+        return inside != "" and character == {"#": "\n", "(": ")"}.get(inside, inside)
+
+    def _begins(self, character: str) -> bool:
+        if self._inside[-1] in {"'", "#"}:
+            return False
+        if self._inside[-1] == '"':
+            return character == "(" and self._last == "$"
+        return character in "'\"(" or (character == "#" and self._last.isspace())
 
     def quoted(self, value: str) -> str:
         self._last = "x"
-        if self._inside == "'":
+        if self._inside[-1] == "'":
             return value.replace("'", "'\\''")
-        if self._inside == '"':
+        if self._inside[-1] == '"':
             return _IN_DOUBLE_QUOTES.sub(r"\\\1", value)
         return shlex.quote(value)
 

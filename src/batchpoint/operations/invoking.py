@@ -70,7 +70,8 @@ class InputsAndOutputs:
             DatastoreError: the store does not answer.
         """
         if len(inputs) != 1:
-            message = f"A model deployment takes exactly one input, and {len(inputs)} were given. {SUPPORTED}"
+            given_too = f"{len(inputs)} were given" if inputs else "none was given (on the command line: --input)"
+            message = f"A model deployment takes exactly one input, and {given_too}. {SUPPORTED}"
             raise InvalidEntityError(message)
         name, given = next(iter(inputs.items()))
         if given.query is not None:
@@ -83,7 +84,7 @@ class InputsAndOutputs:
             asset_type = asset.type if isinstance(asset, Data) else None
             resolved = given.model_copy(update={"path": asset.path, "type": asset_type or given.type})
             properties["input_asset"] = f"azureml:{asset.reference}"
-        places = [self._places.resolve(path) for path in (resolved.path, *resolved.paths)]
+        places = self._places.resolve_all((resolved.path, *resolved.paths))
         kind = self._check_place(resolved, places)
         changes = {"path": places[0].uri, "paths": [place.uri for place in places[1:]], "type": kind}
         return {name: resolved.model_copy(update=changes)}, properties

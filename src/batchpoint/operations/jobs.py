@@ -118,7 +118,8 @@ class Jobs:
 
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
-            ConflictError: the job is not finished, is being retried, has nothing left to score, or lost its folder.
+            ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, or lost
+                its folder.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
@@ -160,8 +161,11 @@ class Jobs:
         """Undo ``archive``. Raises ``NotFoundError``."""
         return self._registry.jobs.restore(name)
 
-    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str] | None = None) -> Job:
-        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``."""
+    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str | None] | None = None) -> Job:
+        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``.
+
+        Tags are merged into those before; None takes one away.
+        """
         return self._registry.jobs.update(name, description=description, tags=tags)
 
     def events(self, name: str) -> Sequence[JobEvent]:
@@ -382,6 +386,10 @@ def _with_progress(job: Job) -> Job:
 def _check_retryable(job: Job) -> None:
     if job.sample is not None:
         raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
+    if job.type == "command":
+        message = f"Job {job.name} is a command, which has no items to retry."
+        hint = f" Resume its pipeline instead: batchpoint job retry -n {job.parent_job_name}."
+        raise ConflictError(message + (hint if job.parent_job_name else ""))
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:

@@ -171,7 +171,7 @@ class ModelMaps:
         names = [file.path for file in stores.list(place.url, place.datastore, recursive=True)]
         found = []
         for name in names:
-            is_mlflow = PurePosixPath(name).name == "MLmodel"
+            is_mlflow = name.rpartition("/")[2] == "MLmodel"
             model = name.removesuffix("/MLmodel") if is_mlflow else name
             for values in pattern.keys_of(model):
                 key = tuple(values[each] for each in keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -146,6 +147,27 @@ class PublishedPipelines:
         changed = self.get(name).model_copy(update={"status": "Active" if active else "Disabled"})
         return cast("PublishedPipeline", self._registry.resources.put("published_pipeline", changed, by=by))
 
+    def delete(self, name: str) -> None:
+        """Take its address away. Its component and the jobs that it started stay. Raises ``NotFoundError``."""
+        self._registry.resources.delete("published_pipeline", name)
+
+    def as_pipeline(self, name: str) -> Pipeline:
+        """What a run of it runs, with the settings, tags and experiment that it was published with.
+
+        Raises:
+            NotFoundError: there is no such published pipeline.
+            ConflictError: it is disabled.
+        """
+        published = self.get(name)
+        if published.status != "Active":
+            raise ConflictError(f"The published pipeline {name} is disabled. Enable it to start runs.")
+        return Pipeline(
+            component=published.component,
+            settings=published.settings,
+            tags=published.tags,
+            experiment_name=published.experiment_name,
+        )
+
     def run(self, name: str, request: RunRequest, *, by: str | None = None) -> Job:
         """Start a run.
 
@@ -154,17 +176,15 @@ class PublishedPipelines:
             ConflictError: it is disabled.
             InvalidEntityError: a parameter is none of the pipeline's, is missing, or of another type.
         """
-        published = self.get(name)
-        if published.status != "Active":
-            raise ConflictError(f"The published pipeline {name} is disabled. Enable it to start runs.")
-        component = cast("Component", self._assets.resolve("component", published.component))
-        pipeline = Pipeline(
-            component=published.component,
-            settings=published.settings,
-            description=request.description,
-            tags=published.tags | request.tags,
-            properties={"run_source": request.run_source} if request.run_source else {},
-            experiment_name=request.experiment_name or published.experiment_name,
+        published = self.as_pipeline(name)
+        component = cast("Component", self._assets.resolve("component", cast("str", published.component)))
+        pipeline = published.model_copy(
+            update={
+                "description": request.description,
+                "tags": published.tags | request.tags,
+                "properties": {"run_source": request.run_source} if request.run_source else {},
+                "experiment_name": request.experiment_name or published.experiment_name,
+            }
         )
         inputs = {key: Input(path=_address(path)) for key, path in request.data_path_assignments.items()}
         whole = with_given(self._pipelines, component, pipeline, inputs, request.parameter_assignments, {})
@@ -253,9 +273,16 @@ def typed(given: LiteralValue, port: InputPort) -> LiteralValue:
     if not isinstance(given, str):
         return given  # whether it fits is told with the other faults of the pipeline
     try:
-        return int(given) if port.type == "integer" else float(given) if port.type == "number" else _truth(given)
+        return int(given) if port.type == "integer" else _finite(given) if port.type == "number" else _truth(given)
     except ValueError:
         raise ValueError(f"the input takes a value of type {port.type}, which {given!r} is not.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _truth(text: str) -> bool:

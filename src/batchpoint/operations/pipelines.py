@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from batchpoint.entities.bindings import substituted
+from batchpoint.entities.bindings import TRIGGER_TIME, substituted
 from batchpoint.entities.components import as_steps, given_value
 from batchpoint.entities.documents import suggestion
 from batchpoint.entities.jobs import Input, Job, JobStatus, LiteralValue, Output
@@ -27,6 +27,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Places
 from batchpoint.operations.step_jobs import StepJobs, output_places, resumed
+from batchpoint.operations.steps import faults_of_work
 from batchpoint.registry import Registry
 
 
@@ -54,6 +55,7 @@ class Pipelines:
         if not isinstance(resolved.component, str):
             known = {fault.place for fault in whole}
             whole += [fault for fault in faults_of(in_steps) if fault.place not in known]
+        whole = whole or faults_of_work(in_steps.jobs)
         refuse(f"Pipeline {pipeline.name}" if pipeline.name else "The pipeline", whole)
 
     def submit(
@@ -184,7 +186,7 @@ class Pipelines:
 def _job_of(pipeline: Pipeline, trigger_time: datetime) -> Job:
     """The queued job of a pipeline in which everything is resolved."""
     name = pipeline.name or _new_name()
-    words = {"name": name, "creation_context.trigger_time": trigger_time.isoformat(timespec="seconds")}
+    words = {"name": name, TRIGGER_TIME: trigger_time.isoformat(timespec="seconds")}
     values = {key: given_value(given) for key, given in pipeline.inputs.items()}
     literals = {
         key: substituted(value, words) if isinstance(value, str) else value

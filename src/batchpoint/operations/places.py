@@ -19,6 +19,7 @@ from batchpoint.registry import Registry
 from batchpoint.storage.datastores import Stores, datastore_url, storage_options
 
 _DATASTORE = re.compile(r"^(?:azureml:/)?/(?:subscriptions/.*/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.*)$")
+_DATASTORE_ALONE = re.compile(r"^azureml://datastores/[^/]+/?$")
 _JOB_OUTPUT = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$")
 _ASSET_ID = re.compile(
     r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes|components)/(?P<name>[^/]+)"
@@ -85,6 +86,12 @@ class Places:
             return _in_datastore(datastore, match["path"])
         if match := _JOB_OUTPUT.match(text):
             return self._job_output(match["job"], match["output"], match["path"] or "")
+        if _DATASTORE_ALONE.match(text):
+            message = (
+                f"{text!r} names a datastore and no place in it: add /paths/<path>, or, for a database, "
+                "a query (on the command line: --input-query)."
+            )
+            raise InvalidEntityError(message)
         if text.startswith("azureml:"):
             raise InvalidEntityError(f"{text!r} does not say where something lies. {SUPPORTED}")
         if text.startswith("file:") or "://" not in text:

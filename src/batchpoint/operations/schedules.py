@@ -29,6 +29,7 @@ from batchpoint.entities.triggers import CronTrigger, FileTrigger, TimeTrigger, 
 from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.endpoints import Endpoints
+from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
@@ -68,6 +69,7 @@ class Schedules:
         registry: Registry,
         endpoints: Endpoints,
         pipelines: Pipelines,
+        published_pipelines: PublishedPipelines,
         assets: Assets,
         places: Places,
         schedule_changed: threading.Event,
@@ -75,6 +77,7 @@ class Schedules:
         self._registry = registry
         self._endpoints = endpoints
         self._pipelines = pipelines
+        self._published_pipelines = published_pipelines
         self._assets = assets
         self._places = places
         self._schedule_changed = schedule_changed
@@ -212,14 +215,15 @@ class Schedules:
             return
         try:
             schedule = self.get(run.schedule_name)
-            if run.cause == "tick" and self._is_held_back(schedule, run):
+            if self._is_outdated(schedule, run) or (run.cause == "tick" and self._is_held_back(schedule, run)):
                 return
             job = self._submit(schedule, run, by=schedule.created_by)
         except BatchpointError as error:
             if self._is_started(run):
                 return  # by another server, which took this one for lost
-            if error.retryable and self._registry.now() - run.fire_at < RETRY_FOR:
-                self._registry.schedules.postpone(run, RETRY_SECONDS, error.message)
+            since = run.first_tried_at or self._registry.now()
+            if error.retryable and self._registry.now() - since < RETRY_FOR:
+                self._registry.schedules.postpone(run, RETRY_SECONDS, error.message, first_tried_at=since)
             else:
                 self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
         else:
@@ -231,11 +235,13 @@ class Schedules:
         assert isinstance(trigger, FileTrigger)
         following = self._registry.now() + timedelta(seconds=trigger.poll_seconds)
         try:
-            seen, most = self._seen(trigger), self._most_files(schedule)
+            (seen, unusable), most = self._seen(trigger), self._most_files(schedule)
         except BatchpointError as error:
             self._registry.schedules.record_failure(schedule.name, error.message)
             self._registry.schedules.look_again(schedule.name, until, following)
             return None
+        for path in unusable:
+            self._registry.schedules.record_failure(schedule.name, _cannot_be_taken(path), only_once=True)
         if schedule.batchpoint.overlap != "allow" and self._unfinished(schedule.name):
             self._registry.schedules.look_again(schedule.name, until, following)
             return None
@@ -319,12 +325,26 @@ class Schedules:
             self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=made.name)
         return made is not None
 
+    def _is_outdated(self, schedule: Schedule, run: ScheduleRun) -> bool:
+        """Whether the schedule, changed since the run was claimed, starts none like it; that is written down.
+
+        Its files count as new again.
+        """
+        is_for_files = run.files is not None
+        if is_for_files != isinstance(schedule.trigger, FileTrigger):
+            why = "the schedule's trigger was changed"
+        elif not schedule.is_enabled and run.cause != "manual":
+            why = "the schedule was disabled"
+        else:
+            return False
+        self._registry.schedules.free_files(run)
+        message = f"Skipped: {why} before the job was started."
+        self._registry.schedules.finish(run, RunOutcome.SKIPPED, message=message)
+        return True
+
     def _is_held_back(self, schedule: Schedule, run: ScheduleRun) -> bool:
         """Whether a run may not start now; what becomes of it is written down."""
         finish, policy = self._registry.schedules.finish, schedule.batchpoint.overlap
-        if not schedule.is_enabled:
-            finish(run, RunOutcome.SKIPPED, message="Skipped: the schedule was disabled before the job was started.")
-            return True
         if policy == "allow":
             return False
         pending = self.runs(schedule.name, outcome=RunOutcome.PENDING, limit=MOST_WAITING + 1)
@@ -353,12 +373,15 @@ class Schedules:
         experiment_name = plan.experiment_name or schedule.name
         tags = {"schedule": schedule.name, **plan.tags}
         if isinstance(plan, ScheduledJob) and not self._repeats_an_invoke(plan):
-            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
             pipeline = self._pipeline(plan)
+            if plan.published_pipeline is not None:
+                experiment_name = plan.experiment_name or pipeline.experiment_name or schedule.name
+            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
             return self._pipelines.submit(
                 pipeline.model_copy(update={**named, "tags": {**pipeline.tags, **tags}}),
                 idempotency_key=run.idempotency_key,
                 schedule_name=schedule.name,
+                published_pipeline=plan.published_pipeline,
                 trigger_time=run.fire_at,
                 by=by,
             )
@@ -387,13 +410,16 @@ class Schedules:
         """The pipeline that is to be run, with the inputs, outputs and settings of the schedule.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: there is no such job, or no such published pipeline.
+            ConflictError: the published pipeline is disabled.
             InvalidEntityError: it is no pipeline, or has no such input or output.
         """
-        if plan.job_name is not None:
+        if plan.published_pipeline is not None:
+            pipeline = self._published_pipelines.as_pipeline(plan.published_pipeline)
+        elif plan.job_name is not None:
             pipeline = self._pipelines.from_job(plan.job_name)
         else:
-            pipeline = read_body(Pipeline, plan.job, name="create_job.job")
+            pipeline = read_body(Pipeline, _mapping(plan.job), name="create_job.job")
         data = {name: _as_input(given) for name, given in plan.inputs.items() if isinstance(given, dict | Input)}
         return self._pipelines.with_inputs(
             pipeline,
@@ -413,14 +439,14 @@ class Schedules:
         trigger = schedule.trigger
         if not isinstance(trigger, FileTrigger):
             return []
-        seen = self._seen(trigger)
+        seen, _ = self._seen(trigger)
         watched = before.trigger if before is not None else None
         if isinstance(watched, FileTrigger) and watched.path == trigger.path:
             return None
         return [] if trigger.existing else seen
 
-    def _seen(self, trigger: FileTrigger) -> Sequence[SeenFile]:
-        """The files that lie in the watched folder now, without those that are left alone.
+    def _seen(self, trigger: FileTrigger) -> tuple[Sequence[SeenFile], Sequence[str]]:
+        """The files in the watched folder, without those that are left alone; and those whose names cannot be told.
 
         Raises:
             InvalidEntityError: the path is a file, or one that cannot be listed.
@@ -430,16 +456,19 @@ class Schedules:
         if place.url.startswith(("http:", "https:")):
             raise InvalidEntityError(f"{trigger.path} cannot be watched: nothing can be listed over http.")
         if not stores.exists(place.url, place.datastore):
-            return []  # it is made when the first file comes
+            return [], []  # it is made when the first file comes
         if not stores.is_folder(place.url, place.datastore):
             raise InvalidEntityError(f"{trigger.path} is a file. Give the folder that new files come to.")
-        found = []
+        found, unusable = [], []
         for file in stores.list(place.url, place.datastore, recursive=trigger.recursive):
             wanted = not trigger.include or any(matches(file.path, pattern) for pattern in trigger.include)
-            if wanted and not any(matches(file.path, pattern) for pattern in trigger.exclude):
-                _check_path(file.path)
+            if not wanted or any(matches(file.path, pattern) for pattern in trigger.exclude):
+                continue
+            if _has_an_address(file.path):
                 found.append(SeenFile(file.path, file.fingerprint))
-        return found
+            else:
+                unusable.append(file.path)
+        return found, unusable
 
     def _most_files(self, schedule: Schedule) -> int:
         """How many files one job may be for: an input of a pipeline is one file."""
@@ -453,7 +482,7 @@ class Schedules:
         self._registry.schedules.free_failed_files(schedule.name)
         run = self._registry.schedules.take_files(
             schedule.name,
-            self._seen(trigger),
+            self._seen(trigger)[0],
             until=None,
             settle_seconds=0,
             next_look_at=None,
@@ -465,10 +494,16 @@ class Schedules:
         return run
 
     def _taken(self, schedule: Schedule, run: ScheduleRun) -> Input:
-        """The files of a run, as an input of exactly these."""
+        """The files of a run, as an input of exactly these.
+
+        One that was taken away or written again since it was found would fail the others' job, or be scored twice.
+        """
         assert isinstance(schedule.trigger, FileTrigger)
         place = self._places.resolve(schedule.trigger.path)
-        paths = [self._places.below(place, name).uri for name in self._registry.schedules.files_of(run)]
+        there = set(self._seen(schedule.trigger)[0])
+        taken = self._registry.schedules.files_of(run)
+        self._registry.schedules.forget_files(run, [file.path for file in taken if file not in there])
+        paths = [self._places.below(place, file.path).uri for file in taken if file in there]
         if not paths:
             message = f"All {run.files} files have changed since they were found; they count as new again."
             raise InvalidEntityError(message)
@@ -514,17 +549,20 @@ def _as_input(given: Any) -> Input:
         raise InvalidEntityError(f"{given!r} is not an input. Give a mapping with 'path'.") from None
 
 
-def _check_path(path: str) -> None:
+def _has_an_address(path: str) -> bool:
+    """Whether a file of this name can be named in an address, and kept."""
     try:
-        fits = len(path.encode()) <= LONGEST_PATH
+        return len(path.encode()) <= LONGEST_PATH and not set(path) & {"\n", "\r", "\\"}
     except UnicodeEncodeError:
-        fits = False
-    if not fits:
-        shown = path.encode(errors="backslashreplace")[:200].decode()
-        message = (
-            f"The file {shown} cannot be taken: its path is longer than {LONGEST_PATH} bytes, or not UTF-8. Rename it."
-        )
-        raise InvalidEntityError(message)
+        return False
+
+
+def _cannot_be_taken(path: str) -> str:
+    shown = path.encode(errors="surrogateescape")[:200].decode(errors="backslashreplace")
+    return (
+        f"The file {shown!r} cannot be taken: its path is longer than {LONGEST_PATH} bytes, not UTF-8, or holds a "
+        "backslash or an end of line. Rename it. The others are taken."
+    )
 
 
 def _never(schedule: Schedule, now: datetime) -> str:

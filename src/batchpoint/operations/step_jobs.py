@@ -33,6 +33,9 @@ from batchpoint.registry import Registry
 FINGERPRINT = "batchpoint.outputs"
 """Property of a step's job: the fingerprint of its outputs as they were when it completed."""
 
+DEFAULT_PLACE = "azureml://datastores/${{default_datastore}}/paths/azureml/${{name}}/${{output_name}}/"
+"""Where an output goes when nobody has said so. Source: Azure ML."""
+
 LONGEST_NAME = 255
 
 
@@ -82,11 +85,13 @@ class StepJobs:
         job.inputs = {name: self._found(value) for name, value in given.items() if isinstance(value, Input)}
         job.literals = {name: value for name, value in given.items() if not isinstance(value, Input)}
         job.outputs = _outputs(step, pipeline, parent, job.name)
-        job = _with_work(job, _closed(step, job, pipeline), pipeline)
+        job = _with_work(job, step, _closed(step, job, pipeline), pipeline)
         if step.is_deterministic is not False and not pipeline.settings.force_rerun:
             job = job.model_copy(update={"reuse_hash": self._reuse_hash(job, step, pipeline, given)})
-        if before is not None and (again := self._resumed(job, before)) is not None:
-            return again
+        if before is not None:
+            if (again := self._resumed(job, before)) is not None:
+                return again
+            job = self._replacing(job, before)
         return self._reused(job)
 
     def remember_outputs(self, job: Job) -> None:
@@ -107,16 +112,30 @@ class StepJobs:
         same = (job.type, job.inputs, job.literals) == (before.type, before.inputs, before.literals)
         if not same or job.outputs.keys() != before.outputs.keys():
             return None
-        if before.status == JobStatus.COMPLETED:
-            return self._taken_over(job, before) if self._is_untouched(before) else None
-        if job.type == "pipeline":
+        if job.type == "pipeline":  # completed or not: its steps know best whether they have to run again
             again = resumed(before, job.name, job.created_by)
             kept = {"parent_job_name": job.parent_job_name, "step_name": job.step_name}
             return StepJob(again.model_copy(update=kept), None)
+        if job.reuse_hash and before.reuse_hash and job.reuse_hash != before.reuse_hash:
+            return None  # what lies at the places of its inputs is not what it was
+        if before.status == JobStatus.COMPLETED:
+            return self._taken_over(job, before) if self._is_untouched(before) else None
         if job.type == "scoring" and before.folder is not None and Path(before.folder).is_dir():
             outputs = {key: Output(type=each.type, path=each.path) for key, each in before.outputs.items()}
             return StepJob(job.model_copy(update={"retry_of": before.name, "outputs": outputs}), None)
         return None
+
+    def _replacing(self, job: Job, before: Job) -> Job:
+        """The job; what the step wrote to the same places before, and nobody has changed since, it may replace."""
+        is_its_own = before.status == JobStatus.COMPLETED and before.reused_job_name is None
+        if not is_its_own or FINGERPRINT not in before.properties or not self._is_untouched(before):
+            return job
+        if job.command is not None:
+            return job.model_copy(update={"command": job.command.model_copy(update={"if_exists": "overwrite"})})
+        if job.deployment is not None:
+            options = job.deployment.batchpoint.model_copy(update={"if_exists": "overwrite"})
+            return job.model_copy(update={"deployment": job.deployment.model_copy(update={"batchpoint": options})})
+        return job
 
     def _reused(self, job: Job) -> StepJob:
         """The job, or what an earlier one with the same work has put out already."""
@@ -179,8 +198,11 @@ class StepJobs:
             source = given[name]
             identities[name] = f"{source.path if isinstance(source, Input) else found.path} {told}"
         # A place that is called after the job is no choice of anybody's; the words for it stand for themselves.
+        datastore = {"default_datastore": _default_datastore(pipeline.settings)}
         outputs = {
-            name: output.model_copy(update={"path": _chosen_path(step, pipeline, name)})
+            name: output.model_copy(
+                update={"path": substituted(_chosen_path(step, pipeline, name) or DEFAULT_PLACE, datastore)}
+            )
             for name, output in job.outputs.items()
         }
         return reuse_hash(
@@ -257,18 +279,20 @@ def output_places(outputs: Mapping[str, OutputBinding], settings: PipelineSettin
 
     Source of the folder: Azure ML's default path of an output.
     """
-    datastore = (settings.default_datastore or DEFAULT_DATASTORE).removeprefix("azureml:")
     found = {}
     for name, output in outputs.items():
-        path = output.path or "azureml://datastores/${{default_datastore}}/paths/azureml/${{name}}/${{output_name}}/"
-        words = {"name": job, "default_datastore": datastore, "output_name": name}
+        words = {"name": job, "default_datastore": _default_datastore(settings), "output_name": name}
         found[name] = Output(
             type=output.type,
-            path=substituted(path, words),
+            path=substituted(output.path or DEFAULT_PLACE, words),
             asset_name=output.name,
             asset_version=output.version,
         )
     return found
+
+
+def _default_datastore(settings: PipelineSettings) -> str:
+    return (settings.default_datastore or DEFAULT_DATASTORE).removeprefix("azureml:")
 
 
 _TYPES: dict[str, Literal["command", "scoring", "pipeline"]] = {
@@ -358,8 +382,8 @@ def _closed(step: Step, job: Job, pipeline: Pipeline) -> Step:
     return step.model_copy(update=changes)
 
 
-def _with_work(job: Job, step: Step, pipeline: Pipeline) -> Job:
-    """The job with what it runs."""
+def _with_work(job: Job, outer: Step, step: Step, pipeline: Pipeline) -> Job:
+    """The job with what it runs: ``step`` is the closed one, ``outer`` the same as its pipeline has it."""
     if isinstance(step, CommandStep):
         return job.model_copy(update={"command": command_of(step)})
     if isinstance(step, ParallelStep):
@@ -377,7 +401,11 @@ def _with_work(job: Job, step: Step, pipeline: Pipeline) -> Job:
         {
             "settings": pipeline.settings.model_dump(exclude_unset=True),
             "compute": step.compute or pipeline.compute,
-            "outputs": {name: {"type": output.type} for name, output in job.outputs.items()},
+            "outputs": {
+                # The place is chosen outside, in words that the steps are compared by before they are reused.
+                name: {"type": output.type, "path": _chosen_path(outer, pipeline, name)}
+                for name, output in job.outputs.items()
+            },
             "jobs": {name: each.model_dump(mode="json", exclude_unset=True) for name, each in step.jobs.items()},
         }
     )

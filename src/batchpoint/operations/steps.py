@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from batchpoint.entities.components import expanded
 from batchpoint.entities.endpoints import (
     BatchDeployment,
     CodeConfiguration,
@@ -21,7 +22,16 @@ from batchpoint.entities.endpoints import (
     size_in_bytes,
 )
 from batchpoint.entities.jobs import Command, InputType, Job
-from batchpoint.entities.pipelines import CommandStep, DataBinding, OutputBinding, ParallelStep, ParallelTask
+from batchpoint.entities.pipeline_faults import Fault
+from batchpoint.entities.pipelines import (
+    CommandStep,
+    DataBinding,
+    OutputBinding,
+    ParallelStep,
+    ParallelTask,
+    PipelineStep,
+    Step,
+)
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.command_line import BINDING, with_segments, words_of
 
@@ -63,20 +73,24 @@ def deployment_of(step: ParallelStep, *, name: str, cores: int, input_type: Inpu
         step, task, _mini_batch_size(step, name, is_table=input_type == "mltable")
     )
     settings = settings.model_copy(update={"max_concurrency_per_instance": step.max_concurrency_per_instance or cores})
-    deployment = BatchDeployment(
-        name=_deployment_name(name),
-        endpoint_name="pipeline",
-        model=task.model,
-        code_configuration=CodeConfiguration(code=task.code or "", scoring_script=task.entry_script)
+    facts = {
+        "name": _deployment_name(name),
+        "endpoint_name": "pipeline",
+        "model": task.model,
+        "code_configuration": CodeConfiguration(code=task.code or "", scoring_script=task.entry_script)
         if task.entry_script
         else None,
-        environment=task.environment,
-        environment_variables=step.environment_variables,
-        compute=step.compute,
-        resources=step.resources,
-        settings=settings,
-        batchpoint=options,
-    )
+        "environment": task.environment,
+        "environment_variables": step.environment_variables,
+        "compute": step.compute,
+        "resources": step.resources,
+        "settings": settings,
+        "batchpoint": options,
+    }
+    try:
+        deployment = BatchDeployment.model_validate(facts)
+    except ValidationError as refused:
+        raise InvalidEntityError(f"Step {name}: {refused.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
     return _obeying(deployment, arguments)
 
 
@@ -103,6 +117,24 @@ def command_of(step: CommandStep) -> Command:
             name for name, given in step.inputs.items() if isinstance(given, DataBinding) and given.mode == "direct"
         ),
     )
+
+
+def faults_of_work(jobs: Mapping[str, Step], at: str = "jobs") -> list[Fault]:
+    """What is wrong with what the steps of a sound pipeline, and of those inside it, run: arguments and options that
+    do not fit together."""
+    faults = []
+    for name, declared in jobs.items():
+        step = expanded(declared)
+        try:
+            if isinstance(step, PipelineStep):
+                faults += faults_of_work(step.jobs, f"{at}.{name}.jobs")
+            elif isinstance(step, ParallelStep):
+                deployment_of(step, name=name, cores=1)
+            else:
+                command_of(step)
+        except InvalidEntityError as error:
+            faults.append(Fault(f"{at}.{name}", error.message))
+    return faults
 
 
 def reuse_hash(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from batchpoint.entities.base import Asset, AssetKind
+from batchpoint.entities.base import Asset, AssetKind, retagged
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import AlreadyExistsError, NotFoundError
 from batchpoint.registry.database import Database
@@ -137,18 +137,19 @@ class Assets:
         version: str,
         *,
         description: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
     ) -> Asset:
-        """Change description or tags; None leaves them as they are.
+        """Change description or tags; None leaves them as they are. Tags are merged; None takes one away.
 
         Raises:
             NotFoundError: there is no such version.
         """
         with self._database.write() as connection:
-            row = _find(connection, kind, name, version)
+            row = _find(connection, kind, name, version, lock=True)
             if row is None:
                 raise _not_found(connection, kind, name, version, None)
-            return self._update(connection, row, description, tags)
+            merged = None if tags is None else retagged(_asset(row).tags, tags)
+            return self._update(connection, row, description, merged)
 
     def set_archived(self, kind: AssetKind, name: str, version: str | None, *, archived: bool) -> None:
         """Hide a version, or all there are, from lists and from ``latest``; or show them again.
@@ -197,9 +198,10 @@ class Assets:
         connection.execute(assets.insert().values(values))
 
 
-def _find(connection: Connection, kind: AssetKind, name: str, version: str) -> Row[Any] | None:
+def _find(connection: Connection, kind: AssetKind, name: str, version: str, *, lock: bool = False) -> Row[Any] | None:
     key = (assets.c.kind == kind, assets.c.name == name, assets.c.version == version)
-    return connection.execute(select(assets).where(*key)).first()
+    query = select(assets).where(*key)
+    return connection.execute(query.with_for_update() if lock else query).first()
 
 
 def _next_version(connection: Connection, kind: AssetKind, name: str) -> str:

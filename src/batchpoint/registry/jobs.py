@@ -15,6 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from batchpoint.entities.base import retagged
 from batchpoint.entities.jobs import (
     TERMINAL_STATUSES,
     TRANSITIONS,
@@ -376,12 +377,15 @@ class Jobs:
         name: str,
         *,
         description: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
         properties: Mapping[str, str] | None = None,
         folder: str | None = None,
         notices: Collection[str] = (),
     ) -> Job:
         """Change what is not guarded by the lease; None leaves a field as it is, ``notices`` are added.
+
+        ``tags`` are merged into those before, so that of two who change some at once neither undoes the other; None
+        takes one away.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -391,7 +395,7 @@ class Jobs:
             if description is not None:
                 job.description = description
             if tags is not None:
-                job.tags = dict(tags)
+                job.tags = retagged(job.tags, tags)
             if properties is not None:
                 job.properties = dict(properties)
             if folder is not None:

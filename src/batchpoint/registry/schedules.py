@@ -8,7 +8,7 @@ then, the next one takes it.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -181,16 +181,20 @@ class Schedules:
                 return None
             now = self._now()
             known = {each.path: each for each in connection.execute(select(files).where(files.c.schedule_name == name))}
-            ready = []
+            ready, new = [], []
             for file in seen:
                 before = known.get(file.path)
-                if before is None or before.fingerprint != file.fingerprint:
-                    self._note_file(connection, name, file, now, new=before is None)
+                if before is None:
+                    new.append(file)
+                    settled = settle_seconds == 0
+                elif before.fingerprint != file.fingerprint:
+                    self._note_change(connection, name, file, now)
                     settled = settle_seconds == 0
                 else:
                     settled = before.run_id is None and now - before.seen_at >= timedelta(seconds=settle_seconds)
                 if settled:
                     ready.append(file.path)
+            self._note_new(connection, name, new, now, run_id=None)
             if until is not None:
                 at = now if len(ready) > most else next_look_at
                 connection.execute(update(schedules).where(schedules.c.name == name).values(next_fire_at=at))
@@ -202,14 +206,30 @@ class Schedules:
             mine = (schedules.c.name == name, schedules.c.next_fire_at == until)
             connection.execute(update(schedules).where(*mine).values(next_fire_at=at))
 
-    def files_of(self, run: ScheduleRun) -> builtins.list[str]:
-        """The files that a run took and that have not changed since, by name."""
-        query = select(files.c.path).where(files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
+    def files_of(self, run: ScheduleRun) -> builtins.list[SeenFile]:
+        """The files that a run took and that have not been seen changed since, by name."""
+        own = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
         with self._database.read() as connection:
-            return sorted(connection.execute(query).scalars(), key=lambda path: path.encode(errors="surrogateescape"))
+            found = [
+                SeenFile(*row) for row in connection.execute(select(files.c.path, files.c.fingerprint).where(*own))
+            ]
+        return sorted(found, key=lambda file: file.path.encode())
+
+    def forget_files(self, run: ScheduleRun, paths: Sequence[str]) -> None:
+        """Let files that a run took, and that are not there any more as they were, count as new when they come back."""
+        with self._database.write() as connection:
+            for some in _portions(paths):
+                own = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id, files.c.path.in_(some))
+                connection.execute(delete(files).where(*own))
+
+    def free_files(self, run: ScheduleRun) -> None:
+        """Let the files of a run that starts no job count as new again."""
+        with self._database.write() as connection:
+            mine = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
+            connection.execute(update(files).where(*mine).values(run_id=None))
 
     def free_failed_files(self, name: str) -> None:
-        """Let the files of runs that failed to start count as new again."""
+        """The same for all runs that failed to start."""
         failed = select(runs.c.id).where(runs.c.schedule_name == name, runs.c.outcome == str(RunOutcome.FAILED))
         with self._database.write() as connection:
             mine = (files.c.schedule_name == name, files.c.run_id.in_(failed))
@@ -239,13 +259,14 @@ class Schedules:
             _row(connection, name, lock=True)
             return self._record_now(connection, name, "manual", window_start=window_start)
 
-    def record_failure(self, name: str, message: str) -> None:
-        """Write down that files could not be looked for; once for as long as it fails in the same way."""
+    def record_failure(self, name: str, message: str, *, only_once: bool = False) -> None:
+        """Write down that files could not be looked for; once for as long as it fails in the same way, or at all."""
         with self._database.write() as connection:
             _row(connection, name, lock=True)
-            newest = select(runs).where(runs.c.schedule_name == name).order_by(runs.c.id.desc()).limit(1)
-            last = connection.execute(newest).first()
-            if last is not None and (last.outcome, last.message) == (str(RunOutcome.FAILED), message[:1024]):
+            said = (runs.c.outcome == str(RunOutcome.FAILED)) & (runs.c.message == message[:1024])
+            earlier = select(said).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
+            earlier = earlier.where(said) if only_once else earlier
+            if connection.execute(earlier.limit(1)).scalar():
                 return
             run = self._record_now(connection, name, "files")
             self._end(connection, run.id, RunOutcome.FAILED, {"message": message[:1024]})
@@ -259,9 +280,13 @@ class Schedules:
             self._end(connection, run.id, outcome, values)
         return run.model_copy(update={"outcome": outcome, **values})
 
-    def postpone(self, run: ScheduleRun, seconds: float, message: str) -> None:
-        """Leave a run pending for so long, and say why."""
-        values = {"claimed_until": self._now() + timedelta(seconds=seconds), "message": message[:1024]}
+    def postpone(
+        self, run: ScheduleRun, seconds: float, message: str, *, first_tried_at: datetime | None = None
+    ) -> None:
+        """Leave a run pending for so long, and say why; ``first_tried_at`` is kept."""
+        values: dict[str, Any] = {"claimed_until": self._now() + timedelta(seconds=seconds), "message": message[:1024]}
+        if first_tried_at is not None:
+            values["details"] = _details(run.model_copy(update={"first_tried_at": first_tried_at}))
         with self._database.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
@@ -306,12 +331,12 @@ class Schedules:
 
     def _run_over(self, connection: Connection, name: str, paths: Sequence[str], cause: Cause) -> ScheduleRun:
         run = self._record_now(connection, name, cause)
-        for start in range(0, len(paths), 500):
-            mine = (files.c.schedule_name == name, files.c.path.in_(paths[start : start + 500]))
+        for some in _portions(paths):
+            mine = (files.c.schedule_name == name, files.c.path.in_(some))
             connection.execute(update(files).where(*mine).values(run_id=run.id))
-        details = {"window_start": run.window_start.isoformat(), "files": len(paths)}
-        connection.execute(update(runs).where(runs.c.id == run.id).values(details=details))
-        return run.model_copy(update={"files": len(paths)})
+        run = run.model_copy(update={"files": len(paths)})
+        connection.execute(update(runs).where(runs.c.id == run.id).values(details=_details(run)))
+        return run
 
     def _record_now(
         self, connection: Connection, name: str, cause: Cause, *, window_start: datetime | None = None
@@ -324,20 +349,22 @@ class Schedules:
         assert run is not None, "the schedule's row is locked, and the time is free"
         return run
 
-    def _note_file(self, connection: Connection, name: str, file: SeenFile, now: datetime, *, new: bool) -> None:
-        values = {"fingerprint": file.fingerprint, "seen_at": now, "run_id": None}
-        if new:
-            connection.execute(files.insert().values(schedule_name=name, path=file.path, **values))
-        else:
-            own = (files.c.schedule_name == name, files.c.path == file.path)
-            connection.execute(update(files).where(*own).values(values))
+    def _note_change(self, connection: Connection, name: str, file: SeenFile, now: datetime) -> None:
+        own = (files.c.schedule_name == name, files.c.path == file.path)
+        changed = {"fingerprint": file.fingerprint, "seen_at": now, "run_id": None}
+        connection.execute(update(files).where(*own).values(changed))
+
+    def _note_new(
+        self, connection: Connection, name: str, found: Sequence[SeenFile], now: datetime, *, run_id: int | None
+    ) -> None:
+        there = {"schedule_name": name, "seen_at": now, "run_id": run_id}
+        rows = [{**there, "path": file.path, "fingerprint": file.fingerprint} for file in found]
+        if rows:
+            connection.execute(files.insert(), rows)
 
     def _replace_files(self, connection: Connection, name: str, known: Sequence[SeenFile]) -> None:
         connection.execute(delete(files).where(files.c.schedule_name == name))
-        if known:
-            there = {"schedule_name": name, "seen_at": self._now(), "run_id": _THERE_BEFORE}
-            rows = [{**there, "path": file.path, "fingerprint": file.fingerprint} for file in known]
-            connection.execute(files.insert(), rows)
+        self._note_new(connection, name, known, self._now(), run_id=_THERE_BEFORE)
 
     def _end(self, connection: Connection, run_id: int, outcome: RunOutcome, values: dict[str, Any]) -> None:
         ended = {"outcome": str(outcome), "claimed_until": None, **values}
@@ -345,6 +372,18 @@ class Schedules:
 
     def _claim(self) -> datetime:
         return self._now() + timedelta(seconds=SUBMIT_SECONDS)
+
+
+def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many as fit into one statement."""
+    return (paths[start : start + 500] for start in range(0, len(paths), 500))
+
+
+def _details(run: ScheduleRun) -> dict[str, Any]:
+    """What is kept of a run beside its columns."""
+    first_tried_at = run.first_tried_at.isoformat() if run.first_tried_at else None
+    found = {"window_start": run.window_start.isoformat(), "files": run.files, "first_tried_at": first_tried_at}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
@@ -379,4 +418,5 @@ def _run(row: Row[Any]) -> ScheduleRun:
         job_name=row.job_name,
         message=row.message,
         files=row.details.get("files"),
+        first_tried_at=row.details.get("first_tried_at"),
     )

@@ -49,7 +49,7 @@ assets_table = Table(
 resources_table = Table(
     "resources",
     metadata,
-    Column("kind", String(16), primary_key=True),
+    Column("kind", String(32), primary_key=True),
     Column("name", String(255), primary_key=True),
     Column("body", JSON, nullable=False),
     Column("credentials", LargeBinary),  # encrypted; see secrets.py

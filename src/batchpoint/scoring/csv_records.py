@@ -47,7 +47,8 @@ class UnreadableRowsError(ValueError):
 def delimiter_of(name: str, csv: Mapping[str, Any]) -> str:
     """The delimiter of a csv file: as set, except that a ``.tsv`` is cut at tabs unless something else was set."""
     delimiter = str(csv.get("delimiter") or ",")
-    return "\t" if delimiter == "," and ".tsv" in Path(name.lower()).suffixes[-2:] else delimiter
+    may_be_tabs = delimiter == "," and ".tsv" in name.lower()  # asked for each slice, and a Path is slow
+    return "\t" if may_be_tabs and ".tsv" in Path(name.lower()).suffixes[-2:] else delimiter
 
 
 def header_of(path: str, delimiter: str, csv: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:

@@ -7,15 +7,16 @@ has one run of rows for each block. Written anew by a resumed run, byte by byte 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-if TYPE_CHECKING:
-    from batchpoint.scoring.mini_batches import InputFile
+from batchpoint.scoring.mini_batches import InputFile, Slice
+from batchpoint.scoring.tabular import Format
 
 ROW_GROUP = 1 << 16
 """Rows of a row group of a parquet copy: a worker reads whole ones."""
@@ -29,6 +30,7 @@ class GatheredFile:
         self.path = folder / "inputs" / "grouped" / file.name
         self.numbers = self.path.with_name(f"{self.path.name}.rows")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file, self._named = replace(file, path=str(self.path)), str(self.numbers)
         self._copy = self.path.open("wb")
         self._numbers = self.numbers.open("wb")
         self._copy.write(header)
@@ -65,6 +67,10 @@ class GatheredFile:
             self._parquet = parquet.ParquetWriter(self._copy, table.schema, compression="zstd")
         self._parquet.write_table(table.take(pa.array(order)), row_group_size=ROW_GROUP)
         return self._count(order, first_row)
+
+    def slice(self, kind: Format, position: int, rows: int, length: int, offset: int = 0) -> Slice:
+        """Rows of the copy, from a position in it; ``offset`` and ``length`` are their bytes, where they are text."""
+        return Slice(self._file, kind, offset, length, position, rows, self._named)
 
     def close(self) -> None:
         """Let others read it."""

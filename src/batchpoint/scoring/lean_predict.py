@@ -36,7 +36,7 @@ def lean(model: Any) -> Lean | None:
     svm = steps[-1]
     if svm._sparse or svm.kernel not in {"linear", "poly", "rbf", "sigmoid"}:  # noqa: SLF001 -- see the module's words
         return None
-    if int(svm.n_support_.sum()) != len(svm.support_vectors_):
+    if int(svm._n_support[0]) != len(svm.support_vectors_):  # noqa: SLF001 -- the same
         return None  # scikit-learn refuses it as altered
     scaler = steps[0] if len(steps) == 2 else None
     if scaler is not None and "_sklearn_output_config" in vars(scaler):

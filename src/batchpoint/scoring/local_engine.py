@@ -27,7 +27,7 @@ from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.fork_server import kill_group, socket_path
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
-from batchpoint.scoring.preloading import modules_for
+from batchpoint.scoring.preloading import READING, modules_for, modules_of_script
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.scoring.state_machine import (
     ChampionDone,
@@ -265,6 +265,10 @@ class LocalEngine:
             self._tell_server({"op": "preload_model", "path": self._spec.model.path})
         if self._spec.model_map is not None:
             modules = modules_for(self._folder / self._spec.model_map.models_file)
+            self._tell_server({"op": "preload", "modules": modules})
+        elif self._spec.script.kind == "script" and self._spec.script.path is not None:
+            reading = READING if self._spec.script.takes == "dataframe" else ()
+            modules = [*reading, *modules_of_script(Path(self._spec.script.path))]
             self._tell_server({"op": "preload", "modules": modules})
 
     def _start_server(self, folder: Path) -> socket.socket:

@@ -226,6 +226,7 @@ class Models:
         """Hold at most so many."""
         self._most = max(1, most)
         self._sibling = load_sibling
+        self._lean = load_sibling("lean_predict").lean
         self._held: OrderedDict[tuple[str, str], KeyModel] = OrderedDict()
         self.loads = 0
         """How many were loaded so far."""
@@ -245,7 +246,7 @@ class Models:
         """Have the system read the files of a model that is wanted soon, unless it is held."""
         if (path, kind) not in self._held and hasattr(os, "posix_fadvise"):
             with suppress(OSError):  # loading it will say what is wrong
-                for file in Path(path).iterdir() if Path(path).is_dir() else [path]:
+                for file in Path(path).iterdir() if os.path.isdir(path) else [path]:  # noqa: PTH112 -- a string
                     descriptor = os.open(file, os.O_RDONLY)
                     try:
                         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -258,33 +259,33 @@ class Models:
         return KeyModel(lambda frame: script.predict_rows(frame.reset_index(drop=True), model), None, takes_names=True)
 
     def _pickled(self, path: str) -> KeyModel:
-        model = unpickled(pickle_in(Path(path)))
+        model = unpickled(pickle_in(path))
         if not callable(getattr(model, "predict", None)):
             raise TypeError(f"a {type(model).__name__} has no method predict")
         names = getattr(model, "feature_names_in_", None)
         features = None if names is None else tuple(str(name) for name in names)
-        lean = self._sibling("lean_predict").lean(model)
-        return KeyModel(model.predict, features, takes_names=names is not None, lean=lean)
+        return KeyModel(model.predict, features, takes_names=names is not None, lean=self._lean(model))
 
 
-def pickle_in(path: Path) -> Path:
+def pickle_in(path: str) -> str:
     """The pickle of a model: the file itself, or the only one in its folder.
 
     Raises:
         FileNotFoundError: there is none, or more than one.
     """
-    if path.is_dir():
-        found = [entry for entry in sorted(path.iterdir()) if entry.suffix in PICKLES]
+    if os.path.isdir(path):  # noqa: PTH112 -- a string: with small models a Path costs as much as reading one
+        found = [entry for entry in sorted(Path(path).iterdir()) if entry.suffix in PICKLES]
         if len(found) != 1:
             kinds = ", ".join(PICKLES)
             raise FileNotFoundError(f"{path} holds {len(found)} files of the kinds {kinds}; one is needed")
-        return found[0]
+        return str(found[0])
     return path
 
 
-def unpickled(path: Path) -> Any:
+def unpickled(path: str) -> Any:
     """The object in a pickle, or in a file that joblib wrote, whatever its ending."""
-    data = path.read_bytes()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- the same
+        data = file.read()
     if data.startswith(b"\x80") and b"joblib.numpy_pickle" not in data:
         return pickle.loads(data)  # noqa: S301 -- a model is code; whoever registers one may run it
     return importlib.import_module("joblib").load(io.BytesIO(data))

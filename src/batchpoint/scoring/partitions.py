@@ -166,7 +166,7 @@ class Partitioner:
         position, bounds = copy.add_text(records.data, records.starts, order, piece.first_row)
         for code, first, last in runs:
             begin, length = int(bounds[first]), int(bounds[last] - bounds[first])
-            self._join(values[code], _gathered(piece, copy, position + first, last - first, length, begin))
+            self._join(values[code], copy.slice(piece.format, position + first, last - first, length, begin))
 
     def _gather_table(self, piece: Slice, codes: Any, values: list[Values]) -> None:
         table = slices.parquet_rows(piece.file.path, piece.first_row, piece.first_row + piece.rows)
@@ -175,7 +175,7 @@ class Partitioner:
         position = copy.add_table(table, order, piece.first_row)
         for code, first, last in runs:
             length = piece.length * (last - first) // piece.rows
-            self._join(values[code], _gathered(piece, copy, position + first, last - first, length=length))
+            self._join(values[code], copy.slice(piece.format, position + first, last - first, length))
 
     def _copy_of(self, piece: Slice, header: int) -> GatheredFile:
         from batchpoint.scoring.gathering import GatheredFile  # noqa: PLC0415 -- imports Arrow, see above
@@ -200,13 +200,6 @@ def _follows(last: Slice, piece: Slice) -> bool:
     if last.numbers or piece.numbers or last.file != piece.file or last.first_row + last.rows != piece.first_row:
         return False
     return piece.format not in {"csv", "jsonl"} or last.offset + last.length == piece.offset
-
-
-def _gathered(piece: Slice, copy: GatheredFile, position: int, rows: int, length: int, offset: int = 0) -> Slice:
-    file = replace(piece.file, path=str(copy.path))
-    return replace(
-        piece, file=file, offset=offset, length=length, first_row=position, rows=rows, numbers=str(copy.numbers)
-    )
 
 
 def _coded(keys: list[Values]) -> tuple[Any, list[Values]]:

@@ -1,11 +1,12 @@
-"""What a fork server should import before it forks the workers of a model map: the packages that its models need.
+"""What a fork server should import before it forks its first workers, who would each need seconds for the same.
 
-Workers would each import them with their first model, which takes seconds. The models of a map are of one kind as a
-rule, so one of them tells. Its pickle is looked at, not loaded: loading runs what is in it.
+The models of a model map are of one kind as a rule, so one of them tells. Its pickle is looked at, not loaded: loading
+runs what is in it. So is a script: of its imports those packages are taken that are known to bear it.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import pickletools
@@ -13,6 +14,9 @@ from pathlib import Path
 
 READING = ("pandas", "pyarrow.csv")
 """What rows are read with; pyarrow may be absent."""
+BEARABLE = frozenset(("joblib", "numpy", "pandas", "pyarrow", "scipy", "sklearn"))
+"""Packages that a script's author did not write, take long, and neither hold threads nor read a job's variables. What
+else a script imports is learnt from its first workers."""
 _TRANSPARENT = frozenset(("MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME", "PROTO"))
 
 
@@ -26,6 +30,19 @@ def modules_for(models: Path) -> list[str]:
         return [*READING, *(modules_in(path.read_bytes()) if is_pickle else ())]
     except (OSError, ValueError, KeyError, TypeError):
         return [*READING]  # the workers, or the plan, will tell
+
+
+def modules_of_script(script: Path) -> list[str]:
+    """Modules of ``BEARABLE`` packages that a script imports at its top, in order; none that lie beside the script."""
+    found: dict[str, None] = {}
+    with contextlib.suppress(OSError, SyntaxError, ValueError):  # the workers will tell
+        for statement in ast.parse(script.read_bytes()).body:
+            if isinstance(statement, ast.Import):
+                found.update(dict.fromkeys(alias.name for alias in statement.names))
+            elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+                found[statement.module] = None
+    own = {entry.stem for entry in script.parent.iterdir()} if found else set()
+    return [name for name in found if name.partition(".")[0] in BEARABLE - own]
 
 
 def modules_in(pickled: bytes) -> list[str]:

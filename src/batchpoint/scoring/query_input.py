@@ -14,13 +14,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchpoint.errors import InputError
+from batchpoint.errors import DatastoreError, InputError
 from batchpoint.scoring.spec import InputSpec, Location, ScoringSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE_NAME = "query.parquet"
+SQLITE_SECONDS = 60.0
+"""How long to wait for a program that writes into a SQLite database."""
 _ROWS_AT_ONCE = 65_536
 """Rows of a row group: what is held in memory, and what the file can be cut at."""
 
@@ -47,7 +49,8 @@ def columns_of(url: str, query: str) -> list[str]:
     """The columns that a query gives, found without reading a row.
 
     Raises:
-        InputError: the database cannot be reached, or does not understand the query.
+        InputError: there is no such database, or it does not understand the query.
+        DatastoreError: the database does not answer.
     """
     with _translated(url):
         if _is_sqlite(url):
@@ -66,7 +69,8 @@ def as_files(spec: ScoringSpec, folder: Path, options: Mapping[str, Mapping[str,
         options: for each datastore of type ``sql``, ``url``: its whole address.
 
     Raises:
-        InputError: the database cannot be reached or does not understand the query, or it gives no row.
+        InputError: there is no such database, it does not understand the query, or it gives no row.
+        DatastoreError: the database does not answer.
     """
     if spec.input.query is None:
         return spec
@@ -120,7 +124,9 @@ def _sqlite(url: str) -> sqlite3.Connection:
     path = Path(url.removeprefix("sqlite:///"))
     if not path.is_file():
         raise InputError(f"There is no database {path}.")
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=SQLITE_SECONDS, isolation_level=None
+    )
 
 
 def _sqlite_tables(url: str, query: str, folder: Path) -> tuple[pa.Schema, Iterator[pa.Table]]:
@@ -254,17 +260,24 @@ def _arrow_type(name: str) -> pa.DataType:
 
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
-    """Whatever the driver says becomes an error that names the database, without its password."""
+    """Whatever the driver says becomes an error that names the database, without its password.
+
+    A database that does not answer may do so later; a query that it does not understand stays what it is.
+    """
     try:
         yield
     except InputError:
         raise
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise DatastoreError(f"The database {url} is locked by another program.", url=url) from error
         raise InputError(f"The query cannot be asked of {url}: {error}.") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "psycopg":
             raise
         shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+        if "OperationalError" in (kind.__name__ for kind in type(error).__mro__):
+            raise DatastoreError(f"The database {shown} does not answer: {str(error).strip()}.", url=shown) from error
         raise InputError(f"The query cannot be asked of {shown}: {str(error).strip()}.") from error
 
 

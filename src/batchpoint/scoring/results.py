@@ -292,7 +292,7 @@ def _tabulate(result: Any) -> dict[str, Any]:
     if package == "pyarrow":
         return _named(result.column_names, [_one_array(column) for column in result.columns])
     if (package, name) == ("pandas", "DataFrame"):
-        return _named(result.columns, [result.iloc[:, at] for at in range(result.shape[1])])
+        return _named(result.columns, [column for _, column in result.items()])
     if (package, name) == ("pandas", "Series"):
         return {"prediction" if result.name is None else str(result.name): result}
     if package == "numpy":

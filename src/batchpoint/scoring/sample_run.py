@@ -212,7 +212,8 @@ def _doubts(plan: SampledPlan, items: int) -> list[str]:
     largest = max((call.items for call in plan.calls), default=0)
     doubts = []
     if len(plan.calls) < 3:
-        doubts.append(f"Only {len(plan.calls)} calls could be timed, so the time is a rough guess.")
+        timed = f"Only {len(plan.calls)} of the sample's calls" if plan.calls else "No call of the sample"
+        doubts.append(f"{timed} could be timed, so the time is a rough guess.")
     if largest and largest < whole / 2 and items < counted.items:
         doubts.append(
             f"The largest call had {largest:,} {plan.unit}, a mini-batch has about {whole:,.0f}: memory may be higher."

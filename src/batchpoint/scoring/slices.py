@@ -31,9 +31,9 @@ def _beside(name: str) -> Any:
 
 
 if TYPE_CHECKING or __name__ == "batchpoint.scoring.slices":
-    from batchpoint.scoring import csv_records
+    from batchpoint.scoring import csv_records, read_ahead
 else:
-    csv_records = _beside("csv_records")
+    csv_records, read_ahead = _beside("csv_records"), _beside("read_ahead")
 
 
 def read_rows(
@@ -60,13 +60,25 @@ def read_rows(
     Raises:
         csv_records.UnreadableRowsError: a row is ragged, not UTF-8, not JSON, or a value does not fit the signature.
     """
+    return _rows(slices, start, stop, csv, schema, None)
+
+
+def _rows(
+    slices: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    csv: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    names: Sequence[str] | None,
+) -> Any:
+    """See ``read_rows``; of csv only the columns ``names``, unless it is None."""
     import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
     frames = []
     for group in _alike(_wanted(slices, start, stop), csv):
         if group[0][0]["format"] == "csv":
             try:
-                frames.append(_read_csv(group, csv, schema))
+                frames.append(_read_csv(group, csv, schema, names))
             except csv_records.UnreadableRowsError as error:
                 if error.item is not None:
                     error.item += start + sum(map(len, frames))
@@ -93,7 +105,7 @@ def read_texts(
     types = {**known, **dict.fromkeys(names, "string")}
     strict = [name for name in (schema or {}).get("strict") or () if name not in names]
     as_text = {**(schema or {}), "columns": list(types), "types": list(types.values()), "strict": strict}
-    return read_rows(slices, start, stop, csv, as_text)[list(names)]
+    return _rows(slices, start, stop, csv, as_text, names)[list(names)]
 
 
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
@@ -110,9 +122,7 @@ def row_numbers(piece: Mapping[str, Any], first: int, last: int) -> Sequence[int
     if not piece.get("numbers"):
         return range(begin, begin + count)
     found = array.array("q")
-    with Path(piece["numbers"]).open("rb") as file:
-        file.seek(begin * found.itemsize)
-        found.fromfile(file, count)
+    found.frombytes(_bytes_at(piece["numbers"], begin * found.itemsize, count * found.itemsize))
     return found
 
 
@@ -196,6 +206,10 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
         yield group
 
 
+OPEN_FILES = 4
+"""Files that stay open between reads: the input, and the numbers of gathered rows."""
+
+
 class _Memory:
     """What was read last. Halving a failing part reads the same slice again and again."""
 
@@ -209,6 +223,8 @@ class _Memory:
     json_rows: list[Any] = []  # noqa: RUF012 -- one per process, on purpose
     parquet_path: str | None = None
     parquet: Any = None
+    ahead = read_ahead.ReadAhead()
+    files: dict[str, Any] = {}  # noqa: RUF012 -- one per process, on purpose
 
 
 def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]:
@@ -224,13 +240,27 @@ def _header(piece: Mapping[str, Any], csv: Mapping[str, Any]) -> tuple[str, ...]
 def _bytes_of(piece: Mapping[str, Any]) -> bytes:
     key = (piece["path"], piece["offset"], piece["length"])
     if _Memory.slice_key != key:
-        with Path(piece["path"]).open("rb") as file:
-            file.seek(piece["offset"])
-            data = file.read(piece["length"])
+        data = _bytes_at(piece["path"], piece["offset"], piece["length"])
         if len(data) != piece["length"]:
             raise csv_records.UnreadableRowsError(f"{piece['name']} has become shorter since it was planned.")
         _Memory.slice_key, _Memory.data, _Memory.bounds = key, data, None
     return _Memory.data
+
+
+def _bytes_at(path: str, offset: int, length: int) -> bytes:
+    """Bytes of a file, which stays open for the next ones: a mini-batch of a model map has slices by the hundred."""
+    file = _Memory.files.get(path)
+    if file is None:
+        if len(_Memory.files) >= OPEN_FILES:
+            for old in _Memory.files.values():
+                old.close()
+            _Memory.files.clear()
+        file = _Memory.files[path] = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- stays open; a string
+    file.seek(offset)
+    data = file.read(length)
+    while len(data) < length and (more := file.read(length - len(data))):
+        data += more
+    return data
 
 
 def _cut(piece: Mapping[str, Any], first: int, last: int, delimiter: str | None) -> bytes:
@@ -283,17 +313,22 @@ def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> A
 # ----------------------------------------------------------------------------------------------------------------- csv
 
 
-def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, Any] | None) -> Any:
+def _read_csv(
+    group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, Any] | None, names: Sequence[str] | None
+) -> Any:
     first = group[0][0]
     columns, delimiter = _header(first, csv), csv_records.delimiter_of(first["name"], csv)
-    data = b"".join(_cut(*piece, delimiter) for piece in group)
     types, strict = _types(first, columns, delimiter, csv, schema)
-    rows = sum(last - begin for _, begin, last in group)
     nulls = list(csv.get("null_values", [""]))
+    ahead = _read_ahead(group, columns, types, delimiter, nulls, names)
+    if ahead is not None:
+        return ahead
+    data = b"".join(_cut(*piece, delimiter) for piece in group)
+    rows = sum(last - begin for _, begin, last in group)
     if data.count(b'"') % 2:  # perhaps a quote that is never closed, which readers let swallow the rows after it
         _explain(group, columns, delimiter)
     try:
-        frame = _parse(data, columns, types, strict, delimiter, nulls)
+        frame = _parse(data, columns, types, strict, delimiter, nulls, names)
     except _BadValueError as error:
         name, row = _place(group, error.row)
         message = f"{name}, row {row}: column {error.column!r} holds {error.value!r}, which is not {error.type}."
@@ -307,6 +342,33 @@ def _read_csv(group: list[Piece], csv: Mapping[str, Any], schema: Mapping[str, A
         message = f"{first['name']}: {rows} rows were planned and {len(frame)} read. Did the file change?"
         raise csv_records.UnreadableRowsError(message)
     return frame
+
+
+def _read_ahead(
+    group: list[Piece],
+    columns: tuple[str, ...],
+    types: Mapping[str, str],
+    delimiter: str,
+    nulls: list[str],
+    names: Sequence[str] | None,
+) -> Any:
+    """The rows of small, whole slices that lie close to those read before; None where they are to be parsed alone."""
+    if len(group) > read_ahead.MOST // 2 or any(last - first < piece["rows"] for piece, first, last in group):
+        return None
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+    except ImportError:
+        return None
+    way = (columns, tuple(types.values()), delimiter, tuple(nulls), tuple(names or ()))
+
+    def parse(data: bytes) -> Any:
+        arrow_types = {name: _arrow_type(kind) for name, kind in types.items()}
+        return _arrow_table(data, columns, arrow_types, delimiter, nulls, names)
+
+    tables = [_Memory.ahead.table(piece, way, parse) for piece, _, _ in group]
+    if any(table is None for table in tables):
+        return None
+    return pa.concat_tables(tables).to_pandas(use_threads=False)
 
 
 def _types(
@@ -344,6 +406,7 @@ def _parse(
     strict: frozenset[str],
     delimiter: str,
     nulls: list[str],
+    names: Sequence[str] | None,
 ) -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
@@ -352,7 +415,7 @@ def _parse(
     arrow_types = {name: _arrow_type(kind) for name, kind in types.items()}
     try:
         # Most files have no odd spellings of "missing" in their numbers: one pass with the policy for text will do.
-        table = _arrow_table(data, columns, arrow_types, delimiter, nulls)
+        table = _arrow_table(data, columns, arrow_types, delimiter, nulls, names)
     except pa.ArrowInvalid:
         texts = _arrow_table(data, columns, dict.fromkeys(columns, pa.string()), delimiter, nulls)
         converted = [
@@ -374,7 +437,12 @@ def _arrow_type(name: str) -> Any:
 
 
 def _arrow_table(
-    data: bytes, columns: Sequence[str], types: Mapping[str, Any], delimiter: str, nulls: list[str]
+    data: bytes,
+    columns: Sequence[str],
+    types: Mapping[str, Any],
+    delimiter: str,
+    nulls: list[str],
+    names: Sequence[str] | None = None,
 ) -> Any:
     from pyarrow import csv as arrow_csv  # noqa: PLC0415 -- the user's own, known to be there
 
@@ -386,6 +454,7 @@ def _arrow_table(
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in data),
         convert_options=arrow_csv.ConvertOptions(
             column_types=types,
+            include_columns=list(names or ()),
             null_values=nulls,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,

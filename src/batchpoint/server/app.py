@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -96,11 +97,12 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/api/v1/server", tags=["server"], name="server.get")
     def server(caller: Reader, shared: Shared) -> JSONResponse:
-        """Version and id of the server, whether local paths may be given, and the caller's role."""
+        """Version, id and Python of the server, whether local paths may be given, and the caller's role."""
         return JSONResponse(
             {
                 "version": __version__,
                 "id": shared.server_id,
+                "python": platform.python_version(),
                 "shares_files": shared.shares_files,
                 "token": caller.name,
                 "role": caller.role,

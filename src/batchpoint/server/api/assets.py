@@ -14,7 +14,7 @@ from batchpoint.entities.base import AssetKind, Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import NotFoundError
-from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json, merged
+from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Shared, Work
 
@@ -86,10 +86,8 @@ class _Routes:
     ) -> JSONResponse:
         """Change description or tags."""
         change = read_body(AssetChange, body)
-        found = work.assets.get(self._kind, name, version=version, label=label)
-        tags = merged(found.tags, change.tags)
-        changed = work.assets.update(self._kind, name, version=found.version, description=change.description, tags=tags)
-        return answer(changed)
+        which = {"version": version, "label": label}
+        return answer(work.assets.update(self._kind, name, **which, description=change.description, tags=change.tags))
 
     def archive(self, name: str, _: Operator, work: Work, version: str | None = None) -> JSONResponse:
         """Hide a version, or all, from lists."""

@@ -28,7 +28,6 @@ from batchpoint.server.api.wire import (
     check_local_paths,
     described,
     files_json,
-    merged,
 )
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Context, Shared, Work
@@ -110,8 +109,7 @@ def get_job(name: str, _: Reader, work: Work) -> JSONResponse:
 def update(name: str, body: JsonBody, _: Operator, work: Work) -> JSONResponse:
     """Change description or tags."""
     change = read_body(JobChange, body)
-    tags = merged(work.jobs.get(name).tags, change.tags)
-    return answer(work.jobs.update(name, description=change.description, tags=tags))
+    return answer(work.jobs.update(name, description=change.description, tags=change.tags))
 
 
 @router.post("/{name}/cancel", name="jobs.cancel", **described(result=Job))

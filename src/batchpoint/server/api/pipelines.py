@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from batchpoint.entities.base import Part
@@ -64,6 +64,13 @@ def update(name: str, body: JsonBody, request: Request, caller: Operator, work: 
     """Let it be started, or not."""
     active = read_body(PipelineChange, body).status == "Active"
     return answer(_addressed(request, work.published_pipelines.set_active(name, active=active, by=caller.name)))
+
+
+@router.delete("/{name}", name="pipelines.delete", status_code=204)
+def delete(name: str, _: Operator, work: Work) -> Response:
+    """Take its address away. Its component and its jobs stay."""
+    work.published_pipelines.delete(name)
+    return Response(status_code=204)
 
 
 @router.post("/{name}", name="pipelines.run", **described(body=RunRequest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlencode
@@ -13,9 +14,10 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.documents import Kind, is_local, local_paths
+from batchpoint.entities.documents import Kind
 from batchpoint.entities.endpoints import BatchDeployment, OutputTable
 from batchpoint.entities.jobs import InvokeRequest
+from batchpoint.entities.local_paths import is_local, local_paths
 from batchpoint.entities.schedules import FILES, Schedule, ScheduledInvoke
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.triggers import FileTrigger
@@ -205,7 +207,7 @@ def _parsed(content: bytes) -> Any:
         raise InvalidEntityError("The request has no body; a JSON object was expected.")
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
@@ -222,6 +224,13 @@ def _parsed(content: bytes) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

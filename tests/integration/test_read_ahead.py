@@ -1,0 +1,119 @@
+"""Small slices that lie close together are parsed in blocks, and hold what they would hold alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from batchpoint.entities.endpoints import CsvOptions
+from batchpoint.scoring import csv_records, read_ahead, slices
+
+KEYS, ROWS = 40, 5
+SCHEMA = {"columns": ["key", "when", "n", "x"], "types": ["int64", "timestamp[s]", "int64", "double"]}
+
+
+def line(key: int, row: int) -> str:
+    return f"{key},2026-01-01T00:00:0{row},{key * ROWS + row},{row / 8}\n"
+
+
+def pieces_of(path: Path, lines: list[str]) -> list[dict[str, Any]]:
+    """A slice for each ``ROWS`` lines of a file that is written here."""
+    texts = ["".join(lines[at : at + ROWS]) for at in range(0, len(lines), ROWS)]
+    path.write_text("key,when,n,x\n" + "".join(texts))
+    pieces, offset = [], len("key,when,n,x\n")
+    for number, text in enumerate(texts):
+        place = {"offset": offset, "length": len(text.encode()), "first_row": number * ROWS, "rows": ROWS}
+        pieces.append({"name": path.name, "path": str(path), "format": "csv", **place})
+        offset += len(text.encode())
+    return pieces
+
+
+def read(piece: dict[str, Any], *others: dict[str, Any], start: int = 0) -> Any:
+    group = [piece, *others]
+    return slices.read_rows(group, start, sum(one["rows"] for one in group), CsvOptions().model_dump(), SCHEMA)
+
+
+def read_alone(piece: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setattr(slices._Memory, "ahead", read_ahead.ReadAhead())
+        return read(piece)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each call of the parser; and nothing is remembered of another test."""
+    sizes: list[int] = []
+    parse = slices._arrow_table
+
+    def counted(data: bytes, *rest: Any) -> Any:
+        sizes.append(len(data))
+        return parse(data, *rest)
+
+    monkeypatch.setattr(slices._Memory, "ahead", read_ahead.ReadAhead())
+    monkeypatch.setattr(slices, "_arrow_table", counted)
+    return sizes
+
+
+def test_slices_of_many_keys_are_parsed_twice_in_all_and_hold_what_they_hold_alone(
+    tmp_path: Path, parsed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
+    frames = [read(piece) for piece in pieces[::2]]
+    assert len(parsed) == 2
+    for frame, piece in zip(frames, pieces[::2], strict=True):
+        pd.testing.assert_frame_equal(frame, read_alone(piece, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "7,2026-01-01T00:00:00,many,1.5\n",  # widens its column
+        "7,2026-01-01T00:00:00,,1.5\n",  # makes whole numbers floats
+        '7,2026-01-01T00:00:00,1,"1.5"\n',
+        "\n7,2026-01-01T00:00:00,1,1.5\n",  # a blank line
+        "7,2026-01-01T00:00:00,1,NA\n",
+    ],
+)
+def test_an_odd_row_changes_its_own_slice_and_no_other(
+    tmp_path: Path, parsed: list[int], monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    lines = [line(key, row) for key in range(KEYS) for row in range(ROWS)]
+    lines[9 * ROWS + 3] = odd
+    pieces = pieces_of(tmp_path / "a.csv", lines)
+    for piece in pieces:
+        pd.testing.assert_frame_equal(read(piece), read_alone(piece, monkeypatch))
+    assert parsed
+
+
+def test_a_bad_row_is_named_as_if_its_slice_had_been_read_alone(tmp_path: Path, parsed: list[int]) -> None:
+    lines = [line(key, row) for key in range(KEYS) for row in range(ROWS)]
+    lines[9 * ROWS + 3] = "7,too short\n"
+    pieces = pieces_of(tmp_path / "a.csv", lines)
+    assert [len(read(piece)) for piece in pieces[:9]] == [ROWS] * 9
+    with pytest.raises(csv_records.UnreadableRowsError, match="row 48: expected 4 fields, found 2"):
+        read(pieces[9])
+    assert len(read(pieces[9], start=4)) == 1
+    assert [len(read(piece)) for piece in pieces[10:]] == [ROWS] * (KEYS - 10)
+    assert parsed
+
+
+def test_the_runs_of_a_key_are_read_together_each_from_its_own_block(tmp_path: Path, parsed: list[int]) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
+    half = KEYS // 2
+    numbers = [
+        read(one, other)["n"].tolist() for one, other in zip(pieces[:half], reversed(pieces[half:]), strict=True)
+    ]
+    assert numbers[3] == [*range(3 * ROWS, 4 * ROWS), *range((KEYS - 4) * ROWS, (KEYS - 3) * ROWS)]
+    assert sorted(number for found in numbers for number in found) == list(range(KEYS * ROWS))
+    assert parsed
+
+
+def test_slices_that_lie_far_apart_are_read_alone(tmp_path: Path, parsed: list[int]) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(4000) for row in range(ROWS)])
+    for piece in pieces[::500]:
+        assert len(read(piece)) == ROWS
+    assert len(parsed) == 8
+    assert max(parsed) < 200

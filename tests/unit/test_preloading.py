@@ -1,0 +1,42 @@
+"""What a fork server imports before it forks its first workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchpoint.scoring.preloading import modules_of_script
+
+SCRIPT = """
+import os
+import numpy as np, joblib
+import torch
+import pandas_helpers
+from sklearn.svm import OneClassSVM
+from . import scipy
+raise SystemExit("nobody runs this")
+
+
+def run(mini_batch):
+    import pandas
+"""
+
+
+def test_only_known_packages_that_a_script_imports_at_its_top_are_preloaded(tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    script.write_text(SCRIPT)
+    assert modules_of_script(script) == ["numpy", "joblib", "sklearn.svm"]
+
+
+def test_a_module_beside_the_script_hides_the_package_of_its_name(tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    script.write_text(SCRIPT)
+    (tmp_path / "joblib.py").touch()
+    (tmp_path / "sklearn").mkdir()
+    assert modules_of_script(script) == ["numpy"]
+
+
+def test_a_script_that_cannot_be_read_preloads_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    assert modules_of_script(script) == []
+    script.write_text("import pandas\ndef run(:\n")
+    assert modules_of_script(script) == []
