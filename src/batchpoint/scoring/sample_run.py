@@ -186,7 +186,7 @@ def _output(spec: ScoringSpec, records: list[Record], folder: Path) -> tuple[lis
 
 
 def _read_back(path: Path, form: str) -> pa.Schema | None:
-    """The schema of a predictions file; empty for Azure's bytes, None where no reader takes it (values of two kinds)."""
+    """The schema of a predictions file; empty for Azure's bytes, None where no reader takes it: values of two kinds."""
     size = path.stat().st_size  # in one block: values may be long, and hold line feeds
     try:
         if form == "csv":
