@@ -215,13 +215,14 @@ class Runner:
 
 def preload(modules: list[str]) -> None:
     """Import packages, so that forked workers have them at once. What cannot be imported is left to the workers."""
-    for name in modules:
-        if name.split(".")[0] not in NEVER_PRELOADED and name not in sys.modules:
-            try:
-                importlib.import_module(name)
-            except Exception as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
-                sys.stderr.write(f"{name} was not preloaded: {error}\n")
-    gc.collect()
+    wanted = [name for name in modules if name.split(".")[0] not in NEVER_PRELOADED and name not in sys.modules]
+    for name in wanted:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
+            sys.stderr.write(f"{name} was not preloaded: {error}\n")
+    if wanted:
+        gc.collect()
 
 
 def preload_model(path: str) -> None:

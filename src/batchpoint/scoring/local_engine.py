@@ -269,7 +269,8 @@ class LocalEngine:
         elif self._spec.script.kind == "script" and self._spec.script.path is not None:
             reading = READING if self._spec.script.takes == "dataframe" else ()
             modules = [*reading, *modules_of_script(Path(self._spec.script.path))]
-            self._tell_server({"op": "preload", "modules": modules})
+            if modules:
+                self._tell_server({"op": "preload", "modules": modules})
 
     def _start_server(self, folder: Path) -> socket.socket:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}
