@@ -12,7 +12,14 @@ export BATCHPOINT_HOME
 bold='' plain=''
 if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); fi
 run() {
-    printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
+    printf '\n%s$' "$bold"
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_./=:,+-]*) printf ' "%s"' "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '%s\n' "$plain"
     "$@"
 }
 

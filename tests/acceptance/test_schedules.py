@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,30 @@ create_job:
 """
 
 
+READINGS = """
+name: readings-of-the-hour
+trigger: {type: cron, expression: "0 * * * *", time_zone: Europe/Berlin}
+create_job:
+  type: invoke
+  endpoint_name: heat
+  inputs:
+    readings:
+      path: azureml://datastores/readings
+      query: |
+        select ts, value from readings
+        where ts >= '{{window_start:%Y-%m-%d %H:%M:%S}}' and ts < '{{window_end:%Y-%m-%d %H:%M:%S}}'
+        order by ts
+batchpoint: {missed: run_all}
+"""
+
+HEAT = """
+name: heat
+endpoint_name: heat
+code_configuration: {code: code, scoring_script: heat.py}
+batchpoint: {mini_batch_type: dataframe, key_columns: [ts]}
+"""
+
+
 def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
     """What is found, once there is something."""
     deadline = time.monotonic() + seconds
@@ -123,7 +149,8 @@ class Desk:
         return made
 
     def output(self, job: str) -> list[str]:
-        assert self.shipped.wait(job)["status"] == "completed"
+        ended = self.shipped.wait(job)
+        assert ended["status"] == "completed", ended.get("error")
         return sorted((self.shipped.output(job) / "predictions.csv").read_text().splitlines()[1:])
 
 
@@ -179,6 +206,39 @@ def test_a_schedule_fires_on_a_moved_clock_across_the_change_to_summer_time(move
     assert now["tags"]["from"] == "2026-03-30T00:30:00Z"
     assert moved.output(now["name"]) == ["a.txt,2"]
     assert len(moved.do("job", "list", "--schedule", "nightly")) == 3
+
+
+def test_each_reading_of_a_database_is_scored_once_though_the_server_was_killed_for_the_change_to_summer_time(
+    desk: Desk,
+) -> None:
+    begin = datetime(2026, 3, 28, 22, tzinfo=UTC)
+    times = [f"{begin + timedelta(minutes=each):%Y-%m-%d %H:%M:%S}" for each in range(0, 300, 20)]
+    with closing(sqlite3.connect(desk.folder / "readings.db")) as database, database:
+        database.execute("create table readings (ts text, value real)")
+        database.executemany("insert into readings values (?, 1.5)", [(each,) for each in times])
+    desk.move_clock("2026-03-28T22:30:00+00:00")
+    with moved_server(desk.shipped, desk.clock) as server:
+        (desk.folder / "code").mkdir()
+        (desk.folder / "code" / "heat.py").write_text("def run(rows):\n    return rows['value'] > 1\n")
+        (desk.folder / "heat.yml").write_text(HEAT)
+        address = f"url=sqlite:///{desk.folder}/readings.db"
+        desk.do("datastore", "create", "-n", "readings", "--type", "sql", "--set", address)
+        desk.do("endpoint", "create", "-n", "heat")
+        desk.do("deployment", "create", "-f", "heat.yml", "--set-default")
+        desk.schedule(READINGS)
+        desk.move_clock("2026-03-28T23:00:00+00:00")
+        desk.acted_on("readings-of-the-hour")
+        server.kill()
+    (desk.shipped.home / "server.json").unlink()
+    desk.move_clock("2026-03-29T03:05:00+00:00")
+    with moved_server(desk.shipped, desk.clock):
+        runs = desk.acted_on("readings-of-the-hour", 5)
+        try:
+            scored = [line.partition(",")[0] for run in runs for line in desk.output(run["job_name"])]
+        finally:
+            desk.shipped.stop()
+    assert [run["fire_at"][11:16] for run in runs] == ["23:00", "00:00", "01:00", "02:00", "03:00"]
+    assert scored == times
 
 
 def test_a_file_that_is_still_being_written_starts_its_job_once_and_whole(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -181,6 +182,14 @@ def test_remove_takes_all_away_twice_and_apply_brings_it_back(client: Client, so
     assert [model.version for model in client.models.list()] == ["1"]
 
 
+def test_what_files_point_to_may_be_gone_when_all_is_removed(client: Client, solution: Path) -> None:
+    client.apply(solution)
+    for gone in ("code", "data", "model"):
+        shutil.rmtree(solution / gone)
+    assert {each.state for each in client.remove(solution)} == {"done"}
+    assert list(client.models.list()) == []
+
+
 def test_assignments_name_what_they_are_for(client: Client, solution: Path) -> None:
     client.apply(solution, set=["deployment/shop/blue:mini_batch_size=30", "compute/cpu:max_instances=3"])
     assert client.deployments.get("blue", "shop").settings.mini_batch_size == 30
@@ -261,6 +270,22 @@ def test_components_and_pipelines_behind_endpoints_follow_what_they_are_made_of(
         ("done", "deployment shop/nightly", ["component"]),
     ]
     assert said(client.apply(solution)) == []
+
+
+@EITHER
+def test_a_pipeline_in_a_schedule_changes_when_its_files_do_or_its_place(client: Client, solution: Path) -> None:
+    (solution / "a-schedule.yml").write_text(
+        "name: weekly\ntrigger: {type: cron, expression: 0 3 * * 1}\n"
+        "create_job:\n  type: pipeline\n  job:\n    type: pipeline\n    inputs: {a: {type: uri_folder, path: data}}\n"
+        "    jobs: {one: {type: command, code: code, command: ls, inputs: {a: '${{parent.inputs.a}}'}}}\n"
+    )
+    assert {each.state for each in client.apply(solution)} == {"done"}
+    assert said(client.apply(solution)) == []
+    shutil.copytree(solution / "data", solution / "other")
+    text = (solution / "a-schedule.yml").read_text()
+    (solution / "a-schedule.yml").write_text(text.replace("path: data", "path: other"))
+    assert said(client.apply(solution)) == [("done", "schedule weekly", ["create_job.job.inputs.a.path"])]
+    assert {each.state for each in client.remove(solution)} == {"done"}
 
 
 def test_a_schedule_comes_after_what_it_starts_and_is_shown_when_it_differs(client: Client, solution: Path) -> None:

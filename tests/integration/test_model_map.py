@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,7 +27,16 @@ from batchpoint.entities.jobs import Reason
 from batchpoint.scoring import lean_predict, model_map, runner
 from batchpoint.scoring.ledger import Ledger
 from batchpoint.scoring.local_engine import retire_fork_server
-from batchpoint.scoring.spec import InputSpec, Location, ModelMapSpec, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
+from batchpoint.scoring.spec import (
+    InputSpec,
+    Location,
+    ModelMapSpec,
+    OutputSpec,
+    RetrySpec,
+    ScoringSpec,
+    ScriptSpec,
+    SplitSpec,
+)
 
 KEYS = [(device, sensor) for device in (1, 2, 3) for sensor in (1, 2, 3, 4, 5)]
 
@@ -101,6 +112,18 @@ def make(tmp_path: Path, warm: Path) -> Make:
         return run
 
     return folder
+
+
+def as_output(run: Path, **changes: Any) -> None:
+    spec = ScoringSpec.read(run)
+    spec.model_copy(update={"output": spec.output.model_copy(update=changes)}).write(run)
+
+
+def read_predictions(run: Path, form: str) -> pd.DataFrame:
+    path = run.with_name(f"{run.name}-out") / f"predictions.{form}"
+    if form == "csv":
+        return pd.read_csv(path)
+    return pd.read_json(path, lines=True) if form == "jsonl" else pd.read_parquet(path)
 
 
 def predictions(run: Path) -> pd.DataFrame:
@@ -187,6 +210,35 @@ def test_a_missing_or_broken_model_fails_only_the_rows_of_its_key(make: Make) ->
     assert said["1", "4"]["message"] == words["4"]
     assert {line["rows"] for key, line in said.items() if key not in faulty} == {20}
     assert len(predictions(run)) == 220
+
+
+class Deadly:
+    """A pickle that ends the process that reads it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (3,)
+
+
+def with_endings(known: dict[tuple[int, int], dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:
+    """One model leaves by ``sys.exit``, and one ends its process."""
+    folder = Path(known[1, 1]["path"]).parent
+    (folder / "1_1.pkl").write_bytes(pickle.dumps(Namespace(predict=sys.exit)))
+    (folder / "1_2.pkl").write_bytes(pickle.dumps(Deadly()))
+    return known
+
+
+def test_a_model_that_ends_its_process_costs_its_own_key(make: Make) -> None:
+    run = make(listed=with_endings)
+    spec = ScoringSpec.read(run)
+    spec.model_copy(update={"retry": RetrySpec(max_worker_losses=0)}).write(run)
+    assert runner.run(run) is Reason.COMPLETED
+    failed = errors(run)
+    assert sorted((line["key"]["Sensor"], line["exception"]) for line in failed) == [
+        *[("1", "SystemExit")] * 20,
+        *[("2", "WorkerLost")] * 20,
+    ]
+    assert "Device=1, Sensor=1: the model model_1_1:1 failed: SystemExit" in failed[0]["message"]
+    assert len(predictions(run)) == 260
 
 
 def test_rows_without_a_usable_model_can_be_left_out_and_are_counted(make: Make) -> None:
@@ -280,6 +332,36 @@ def test_files_of_the_next_models_are_read_while_others_score(tmp_path: Path, mo
     assert seen[: model_map.AHEAD + 2] == [*(f"read {number}" for number in range(model_map.AHEAD + 1)), "load 0"]
     assert [event for event in seen if event.startswith("load")] == [f"load {number}" for number in range(12)]
     assert len(seen) == 24
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_retry_scores_the_rows_that_failed_alone_and_leaves_the_others_as_they_are(make: Make, form: str) -> None:
+    frame = readings()
+    frame["Val"] = frame["Val"].astype(object)
+    frame.loc[frame.index % 45 == 2, "Val"] = "broken"  # of (1, 3) every third row
+    first = make("first", frame=frame, listed=broken, features=["Val"])
+    as_output(first, format=form, file_name=f"predictions.{form}")
+    assert runner.run(first) is Reason.COMPLETED
+    newest = pickle.dumps(DummyRegressor(strategy="constant", constant=77).fit([[0]], [0]))
+
+    def newer(known: dict[tuple[int, int], dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:
+        for line in known.values():
+            Path(line["path"]).write_bytes(newest)
+        return known
+
+    again = make("again", frame=frame, listed=newer, features=["Val"])
+    as_output(again, format=form, file_name=f"predictions.{form}")
+    spec = ScoringSpec.read(again)
+    spec.model_copy(update={"retry_of": str(first)}).write(again)
+    assert runner.run(again) is Reason.COMPLETED
+    before, after = (read_predictions(run, form) for run in (first, again))
+    assert len(after) == 300
+    merged = after.merge(before, on=["file", "row"], how="left")
+    was_there = merged["prediction_y"].notna()
+    assert (merged.loc[was_there, "prediction_x"] == merged.loc[was_there, "prediction_y"]).all()
+    assert (merged.loc[~was_there, "prediction_x"] == 77).all()
+    assert after["row"].tolist() == [row for key in KEYS for row in range(300) if KEYS[row % len(KEYS)] == key]
+    assert {line["rows"] for line in report(again).values()} == {20}
 
 
 def test_a_resumed_run_counts_each_row_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,15 @@ def test_the_command_of_a_step_is_not_retried_by_itself(workspace: Workspace, ht
     assert "Resume its pipeline instead: batchpoint job retry -n p." in refused.text
 
 
+def test_what_two_change_at_once_is_all_there(http: httpx.Client) -> None:
+    http.put("/api/v1/endpoints/churn", json={})
+    with ThreadPoolExecutor(8) as pool:
+        changes = [{"tags": {f"t{number}": "x"}} for number in range(16)]
+        answers = list(pool.map(lambda change: http.patch("/api/v1/endpoints/churn", json=change), changes))
+    assert {answered.status_code for answered in answers} == {200}
+    assert len(http.get("/api/v1/endpoints/churn").json()["tags"]) == 16
+
+
 def test_a_server_that_listens_to_others_takes_no_paths_of_its_machine(workspace: Workspace, tmp_path: Path) -> None:
     secret, _ = workspace.tokens.create("t", "operator")
     background = Background(workspace)
@@ -287,3 +297,10 @@ def test_what_lies_on_the_machine_of_the_client_is_uploaded(workspace: Workspace
     assert job.inputs["a"].path.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
     assert job.pipeline is not None
     assert job.pipeline["jobs"]["command"]["code"].startswith("azureml:")
+
+
+def test_a_step_whose_job_was_archived_is_still_a_step_of_its_pipeline(client: Client, workspace: Workspace) -> None:
+    workspace.registry.jobs.enqueue(Job(name="p", type="pipeline"))
+    workspace.registry.jobs.enqueue(Job(name="p-a", type="command", parent_job_name="p", step_name="a"))
+    workspace.jobs.archive("p-a")
+    assert [job.name for job in client.jobs.get("p").steps().values()] == ["p-a"]

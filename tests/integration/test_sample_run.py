@@ -97,6 +97,20 @@ def test_that_every_item_fails_is_a_forecast_too(tmp_path: Path) -> None:
     assert forecast(run).output_columns == []
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_predictions_with_long_texts_line_feeds_and_two_kinds_of_values_have_columns_too(
+    tmp_path: Path, form: str
+) -> None:
+    script = (
+        "def run(rows):\n    texts = ['a\\n\"b\"' * 100_000 for _ in rows['n']]\n"
+        "    return rows.assign(text=texts, mixed=[1 if n % 2 else 'one' for n in rows['n']])"
+    )
+    output = OutputSpec(folder=Location(url=str(tmp_path / "out")), format=form, file_name=f"predictions.{form}")
+    reason, run = sampled(tmp_path, script, output=output, sample=SampleSpec(rows=16))
+    assert reason is Reason.COMPLETED, (run / "outcome.json").read_text()
+    assert [column.name for column in forecast(run).output_columns] == ["file", "row", "n", "text", "mixed"]
+
+
 def test_a_script_that_cannot_start_leaves_nothing_to_forecast(tmp_path: Path) -> None:
     reason, run = sampled(tmp_path, "raise OSError('no licence')")
     assert reason is Reason.SCORING_SCRIPT_FAILED

@@ -145,7 +145,8 @@ def test_what_the_ledger_keeps_of_a_challenge_reads_back_the_same() -> None:
 
 def compared_job(*, agreement: float = 0.9, model: str = "m:1") -> tuple[Job, Comparison]:
     green = BatchDeployment(name="green", endpoint_name="churn", model=model)
-    job = Job(name="j", endpoint_name="churn", deployment_name="blue", challenger=green)
+    blue = BatchDeployment(name="blue", endpoint_name="churn", model="m:0")
+    job = Job(name="j", endpoint_name="churn", deployment_name="blue", deployment=blue, challenger=green)
     comparison = Comparison(
         job="j",
         champion="blue",
@@ -166,14 +167,18 @@ def test_a_comparison_speaks_for_the_deployment_that_it_compared_with_the_presen
     endpoint = BatchEndpoint(name="churn", defaults=EndpointDefaults(deployment_name="blue"))
     green = BatchDeployment(name="green", endpoint_name="churn", model="m:1")
     job, comparison = compared_job()
-    check_speaks_for(job, comparison, endpoint, green, 0.9)
+    blue = job.deployment
+    check_speaks_for(job, comparison, endpoint, green, 0.9, champion=blue)
     with pytest.raises(ConflictError, match=r"90.00% of its 10 results.*asked for were 95.00%"):
-        check_speaks_for(job, comparison, endpoint, green, 0.95)
-    with pytest.raises(ConflictError, match="has changed since"):
-        check_speaks_for(job, comparison, endpoint, green.model_copy(update={"model": "m:2"}), None)
+        check_speaks_for(job, comparison, endpoint, green, 0.95, champion=blue)
+    with pytest.raises(ConflictError, match="green has changed since"):
+        check_speaks_for(job, comparison, endpoint, green.model_copy(update={"model": "m:2"}), None, champion=blue)
+    newer = green.model_copy(update={"name": "blue", "model": "m:3"})
+    with pytest.raises(ConflictError, match="blue has changed since"):
+        check_speaks_for(job, comparison, endpoint, green, None, champion=newer)
     moved = endpoint.model_copy(update={"defaults": EndpointDefaults(deployment_name="red")})
     with pytest.raises(ConflictError, match="compared green with blue"):
-        check_speaks_for(job, comparison, moved, green, None)
+        check_speaks_for(job, comparison, moved, green, None, champion=None)
     assert newest_comparing([Job(name="x"), job], "green", "blue") is job
     with pytest.raises(NotFoundError, match="--challenger red"):
         newest_comparing([job], "red", "blue")

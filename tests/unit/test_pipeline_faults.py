@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from batchpoint.entities.components import as_steps
-from batchpoint.entities.pipeline_faults import faults_of, refuse
-from batchpoint.entities.pipelines import Pipeline
+from batchpoint.entities.pipeline_faults import faults_of, faults_of_component, refuse
+from batchpoint.entities.pipelines import Component, Pipeline
 from batchpoint.errors import InvalidEntityError
 
 
@@ -250,6 +250,21 @@ def test_what_a_component_declares_is_what_its_step_has_to_give(
     step = {"type": "command", "component": COMPONENT, "inputs": inputs}
     found = faults_of(changed({"jobs.count": step}))
     assert [(fault.place, fault.message) for fault in found] == [(f"jobs.count.inputs.{place}", message)]
+
+
+def test_a_value_is_looked_at_where_it_arrives_however_far_it_was_passed_on() -> None:
+    step = {"component": COMPONENT, "inputs": {"data": "/data", "n": "${{parent.inputs.k}}"}}
+    inner = {"type": "pipeline", "inputs": {"k": "${{parent.inputs.times}}"}, "jobs": {"leaf": step}}
+    direct = {**step, "inputs": {"data": "/data", "n": "${{parent.inputs.times}}"}}
+    whole = {"inputs": {"times": 10}, "jobs": {"inner": inner, "direct": direct}}
+    assert {(fault.place, fault.message) for fault in faults_of(Pipeline.model_validate(whole))} == {
+        ("jobs.inner.jobs.leaf.inputs.n", "${{parent.inputs.k}}: 10 is above the most that is allowed, 9."),
+        ("jobs.direct.inputs.n", "${{parent.inputs.times}}: 10 is above the most that is allowed, 9."),
+    }
+    assert faults_of(Pipeline.model_validate({**whole, "inputs": {"times": 9}})) == []
+    ports = {"times": {"type": "integer"}}
+    open_ = {"name": "open", "type": "pipeline", "inputs": ports, "jobs": whole["jobs"]}
+    assert faults_of_component(Component.model_validate(open_)) == []
 
 
 def test_an_optional_input_that_is_not_given_may_stand_in_an_optional_segment_alone() -> None:

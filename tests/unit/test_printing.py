@@ -36,11 +36,11 @@ def test_a_table_shows_plain_columns_only() -> None:
     assert render(JOBS, output="table", columns=("status",)).splitlines()[0] == "status"
 
 
-def test_a_key_in_a_table_is_written_as_in_messages() -> None:
-    board = [{"key": {"store": "east", "day": 1}, "rows": 2}]
+def test_a_table_is_for_eyes_with_keys_as_in_messages_and_numbers_without_noise() -> None:
+    board = [{"key": {"store": "east", "day": 1}, "seconds": 0.1 + 0.2}]
 
-    assert render(board, output="table", columns=("key", "rows")).splitlines()[2] == "store=east, day=1  2"
-    assert render(board, output="tsv") == '{"store": "east", "day": 1}\t2'
+    assert render(board, output="table", columns=("key", "seconds")).splitlines()[2] == "store=east, day=1  0.3"
+    assert render(board, output="tsv") == '{"store": "east", "day": 1}\t0.30000000000000004'
 
 
 def test_a_query_that_is_not_jmespath_is_a_mistake_of_the_person() -> None:

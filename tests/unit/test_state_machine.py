@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
 from batchpoint.entities.jobs import Reason
 from batchpoint.scoring.ledger import Part, Record, as_seen_from_elsewhere
-from batchpoint.scoring.mini_batches import ErrorInfo, InputFile, MiniBatch, Slice
+from batchpoint.scoring.mini_batches import ErrorInfo, InputFile, KeySpan, MiniBatch, Slice
 from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
 from batchpoint.scoring.state_machine import (
     CancelRequested,
@@ -189,6 +190,46 @@ def test_an_item_that_kills_its_worker_each_time_fails_as_worker_lost_and_the_ot
     assert play.run([files(0, 4)]).reason is Reason.COMPLETED
     assert play.failed() == [("0-2.txt", None, 6, "WorkerLost")]
     assert play.records[0].ok == 3
+
+
+def keyed(index: int, *counts: int) -> MiniBatch:
+    """A mini-batch of a model map: so many rows for each key."""
+    spans = tuple(KeySpan((("k", str(at)),), None, count) for at, count in enumerate(counts))
+    return replace(rows(index, sum(counts)), spans=spans)
+
+
+@pytest.mark.parametrize("how", ["lost", "hang"])
+def test_a_model_that_ends_or_hangs_its_worker_for_every_row_costs_a_few_workers_and_its_own_key(how: str) -> None:
+    def verdict(score: Score) -> str:
+        return how if score.start < 11_000 and score.stop > 1_000 else "ok"
+
+    play = Play(machine(processes_per_instance=2), verdict)
+    assert play.run([keyed(0, 400, 600, 10_000, 17, 300)]).reason is Reason.COMPLETED
+    assert [row for _, row, _, _ in sorted(play.failed())] == list(range(1_000, 11_000))
+    assert play.machine.counts.ok == 1_317
+    assert {str(failure.key) for record in play.records for failure in record.failures} == {"{'k': '2'}"}
+    assert play.machine.counts.worker_losses + play.machine.counts.timeouts < 100
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 16, 17, 23, 1_000])
+@pytest.mark.parametrize("how", ["lost", "hang"])
+def test_a_key_of_any_size_whose_model_ends_or_hangs_its_worker_fails_whole(count: int, how: str) -> None:
+    play = Play(machine(processes_per_instance=3), lambda score: how if score.stop > 50 else "ok")
+    assert play.run([keyed(0, 50, count)]).reason is Reason.COMPLETED
+    assert [row for _, row, _, _ in sorted(play.failed())] == list(range(50, 50 + count))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_single_rows_that_end_their_worker_are_found_in_a_key_whatever_the_number_of_workers(seed: int) -> None:
+    bad = set(random.Random(seed).sample(range(100, 1_100), 5))
+
+    def verdict(score: Score) -> str:
+        return "lost" if bad & set(range(score.start, score.stop)) else "ok"
+
+    for workers in (1, 2, 4):
+        play = Play(machine(processes_per_instance=workers), verdict)
+        play.run([keyed(0, 100, 1_000, 50)])
+        assert {row for _, row, _, _ in play.failed()} == bad
 
 
 def test_what_a_lost_worker_only_had_in_stock_loses_nothing() -> None:

@@ -138,8 +138,11 @@ def invoke(
 
 @endpoint.command("promote")
 @name_option
-@click.option("-d", "--deployment-name", "--deployment", "deployment_name", required=True,
-              help="Deployment that is to answer by default.")  # fmt: skip
+@click.option(
+    *("-d", "--deployment-name", "--deployment", "deployment_name"),
+    required=True,
+    help="Deployment that is to answer by default.",
+)
 @click.option("--job", "job_name", metavar="NAME", help="Job whose comparison speaks for it.")
 @click.option(
     "--if-agreement", type=click.FloatRange(0, 1), help="Share of the results that have to agree, such as 0.98."

@@ -199,7 +199,9 @@ def _cell(value: Any) -> str:
 
 
 def _table_cell(value: Any) -> str:
-    """As ``_cell``, but a mapping in the words of messages: ``store=east, day=1``."""
+    """As ``_cell``, for eyes: mappings in the words of messages (``store=east, day=1``), numbers without noise."""
+    if isinstance(value, float):
+        value = round(value, 6)
     if isinstance(value, dict):
         return ", ".join(f"{name}={_cell(each)}" for name, each in value.items())
     return _cell(value)

@@ -6,6 +6,7 @@ completed by the next one, and nothing is made twice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -67,30 +68,34 @@ class Applying:
     """What some files declare, held against one server."""
 
     def __init__(self, client: Client, paths: Iterable[str | Path], assignments: Iterable[str] = ()) -> None:
-        """Read and check the files, and look up what is stored of what they name.
+        """Read and check the files.
 
         Raises:
             InvalidEntityError: with every fault of every file.
         """
         self._client = client
-        solution: Solution = read_solution(paths, assignments)
-        self.skipped = solution.skipped
-        files = client.files()
-        self._declarations = [placed(each, files) for each in solution.declarations]
-        self._stored = _stored(client, self._declarations)
+        self._solution: Solution = read_solution(paths, assignments)
+        self.skipped = self._solution.skipped
 
     def changes(self) -> list[Change]:
         """What is to be done, in order.
 
         Raises:
-            InvalidEntityError: something refers to what is neither declared nor stored, or to itself in a circle.
+            InvalidEntityError: what a file points to on this machine does not exist; or something refers to what is
+                neither declared nor stored, or to itself in a circle.
             ConflictError: what is declared cannot become so.
         """
-        return changes_of(self._declarations, self._stored)
+        files = self._client.files()
+        declarations = [placed(each, files) for each in self._solution.declarations]
+        return changes_of(declarations, _stored(self._client, declarations))
 
     def removals(self) -> list[Removal]:
-        """What is to be done to be rid of all of it, in order. Jobs, and files in datastores, stay."""
-        return removals_of(self._declarations, self._stored)
+        """What is to be done to be rid of all of it, in order. Jobs, and files in datastores, stay.
+
+        What the files point to on this machine is not looked at, and may be gone.
+        """
+        declarations = [placed(each, _Unread()) for each in self._solution.declarations]
+        return removals_of(declarations, _stored(self._client, declarations))
 
     def carry_out(self, steps: Sequence[Step], told: Told | None = None, *, dry_run: bool = False) -> list[Outcome]:
         """Do the steps until one fails; what comes after that is not reached. A dry run does nothing.
@@ -120,6 +125,19 @@ class Applying:
         except BatchpointError as fault:
             return Outcome(step, "failed", fault)
         return Outcome(step, "done")
+
+
+class _Unread:
+    """Local content where nothing is compared: any address will do."""
+
+    def expected_address(self, kind: Kind, local: str) -> str:
+        return f"azureml://jobs/unread/outputs/{kind}/paths/{Path(local).name}"
+
+    def expected_code(self, local: str) -> str:
+        return f"azureml:{hashlib.sha256(local.encode()).hexdigest()[:32]}:1"
+
+    def expected_place(self, local: str) -> str:
+        return local
 
 
 def is_settled(step: Step) -> bool:

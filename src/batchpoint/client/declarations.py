@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from batchpoint.client.changes import Declaration, asset_reference, without_repetition
-from batchpoint.client.files import LocalFiles, absolute, from_document, read_text
+from batchpoint.client.files import absolute, from_document, read_text
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Asset
 from batchpoint.entities.components import as_component
@@ -18,10 +18,24 @@ from batchpoint.entities.endpoints import BatchDeployment, ModelMap
 from batchpoint.entities.local_paths import is_local, local_paths, looks_like_a_path
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import ANONYMOUS, Component
+from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
 _FOR_ONE = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>[^:=]+):(?P<assignment>.+)$", re.DOTALL)
 """``deployment/churn/blue:settings.mini_batch_size=20``."""
+
+
+class Addresses(Protocol):
+    """Tells where local content lies once it is stored; ``LocalFiles`` does."""
+
+    def expected_address(self, kind: Kind, local: str) -> str:
+        """The address of a file or folder."""
+
+    def expected_code(self, local: str) -> str:
+        """The reference to a folder of code."""
+
+    def expected_place(self, local: str) -> str:
+        """What the server is told for a path."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ def read_solution(paths: Iterable[str | Path], assignments: Iterable[str] = ()) 
     return Solution(tuple(without_repetition(declarations)), tuple(skipped))
 
 
-def placed(declaration: Declaration, files: LocalFiles) -> Declaration:
+def placed(declaration: Declaration, files: Addresses) -> Declaration:
     """The declaration with what is expected to be stored: local content by the address that it gets. Sends nothing.
 
     Raises:
@@ -87,12 +101,14 @@ def placed(declaration: Declaration, files: LocalFiles) -> Declaration:
             return replace(declaration, expected=entity.model_copy(update={"code_configuration": held}))
         if isinstance(entity, Component):
             return _placed_component(declaration, entity, files)
+        if isinstance(entity, Schedule):
+            return _placed_schedule(declaration, entity, files)
     except InvalidEntityError as fault:
         raise InvalidEntityError(f"{declaration.place}: {declaration.kind} {declaration.name}: {fault}") from None
     return declaration
 
 
-def _placed_component(declaration: Declaration, component: Component, files: LocalFiles) -> Declaration:
+def _placed_component(declaration: Declaration, component: Component, files: Addresses) -> Declaration:
     document = Document(value=component.given(), name=declaration.place)
     found = [each for each in local_paths("component", document.value) if each.holds == "path"]
     for each in found:
@@ -100,6 +116,15 @@ def _placed_component(declaration: Declaration, component: Component, files: Loc
         address = files.expected_code(each.path) if is_code else files.expected_address("model", each.path)
         document = document.with_value(each.key, address)
     return replace(declaration, expected=document.entity("component")) if found else declaration
+
+
+def _placed_schedule(declaration: Declaration, schedule: Schedule, files: Addresses) -> Declaration:
+    """What a pipeline in place points to is handed over with it; what a schedule reads is looked for each time."""
+    document = Document(value=schedule.given(), name=declaration.place)
+    found = [each for each in local_paths("schedule", document.value) if each.holds == "path" and "job" in each.key]
+    for each in found:
+        document = document.with_value(each.key, files.expected_place(each.path))
+    return replace(declaration, expected=document.entity("schedule")) if found else declaration
 
 
 def _written(paths: Iterable[str | Path]) -> tuple[list[_Written], list[str]]:

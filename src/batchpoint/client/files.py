@@ -303,6 +303,17 @@ class LocalFiles:
             return f"azureml:{address.split('/')[-2]}:1"
         return f"azureml:{hashlib.sha256(address.encode()).hexdigest()[:32]}:1"
 
+    def expected_place(self, local: str) -> str:
+        """What ``place`` tells the server for a file or folder. Nothing is sent.
+
+        Raises:
+            InvalidEntityError: as ``expected_address``.
+        """
+        if self._shares_files:
+            return absolute(local, Path.cwd())
+        slash = "" if Path(absolute(local, Path.cwd())).is_file() else "/"
+        return f"{self.expected_address('data', local)}{slash}"
+
     def _uploaded(self, local: str, files: list[tuple[str, Path]], progress: ByteProgress | None) -> str:
         datastore = self._datastore()
         root = Path(local)

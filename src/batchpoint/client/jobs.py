@@ -210,7 +210,9 @@ class Job:
 
     def steps(self) -> dict[str, Job]:
         """Of a pipeline: the job of each step that was started, by the step's name, in the order of their start."""
-        found = [entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name)]
+        found = [
+            entity_of(JobEntity, item) for item in self._connection.pages("/jobs", parent=self.name, archived="include")
+        ]
         return {job.step_name or job.name: Job(self._connection, job) for job in reversed(found)}
 
     def output_files(self, output_name: str | None = None) -> list[dict[str, Any]]:

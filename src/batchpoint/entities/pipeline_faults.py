@@ -56,6 +56,8 @@ class _Scope:
     """Place of the pipeline; empty for the outermost."""
     inputs: Mapping[str, str | None]
     """Name of each input → its type; None where it is not known."""
+    values: Mapping[str, LiteralValue]
+    """Of those that are literals, what they are, as far as it is known."""
     unset: frozenset[str]
     """Optional inputs that were not given."""
     outputs: dict[str, OutputBinding]
@@ -64,11 +66,8 @@ class _Scope:
 
 def faults_of(pipeline: Pipeline) -> list[Fault]:
     """Every fault in how the steps are joined and described. The pipeline names its steps itself (``as_steps``)."""
-    inputs = {name: _type_given(given) for name, given in pipeline.inputs.items()}
-    unset = frozenset(name for name, given in pipeline.inputs.items() if given_value(given) is None)
-    steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
-    scope = _Scope("", inputs, unset, pipeline.outputs, steps)
-    return [*_input_faults(pipeline), *_scope_faults(scope)]
+    values = {name: given_value(given) for name, given in pipeline.inputs.items()}
+    return [*_input_faults(pipeline), *_scope_faults(_outermost(pipeline, values))]
 
 
 def faults_of_component(component: Component) -> list[Fault]:
@@ -78,8 +77,18 @@ def faults_of_component(component: Component) -> list[Fault]:
         for name, port in component.inputs.items()
     }
     outputs = {name: OutputBinding(type=port.type) for name, port in component.outputs.items()}
-    found = faults_of(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs))
-    return [fault for fault in found if not fault.place.startswith("inputs.")]
+    return list(_scope_faults(_outermost(Pipeline(inputs=given, outputs=outputs, jobs=component.jobs), {})))
+
+
+def _outermost(pipeline: Pipeline, values: Mapping[str, object]) -> _Scope:
+    inputs = {name: _type_given(given) for name, given in pipeline.inputs.items()}
+    unset = frozenset(name for name, given in pipeline.inputs.items() if given_value(given) is None)
+    steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
+    return _Scope("", inputs, _literals(values), unset, pipeline.outputs, steps)
+
+
+def _literals(values: Mapping[str, object]) -> dict[str, LiteralValue]:
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
 
 
 def _anything(port: InputPort) -> dict[str, Any]:
@@ -160,8 +169,11 @@ def _step_input_faults(scope: _Scope, step_name: str, name: str, given: LiteralV
         elif bound.name in scope.unset:
             if port is not None and not port.optional and port.default is None:
                 yield f"{bound} is an optional input that was not given, and the step requires it."
-        else:
-            yield from _mismatch(str(bound), scope.inputs[bound.name], port, given)
+        elif wrong := [*_mismatch(str(bound), scope.inputs[bound.name], port, given)]:
+            yield from wrong
+        elif port is not None and port.type not in DATA_TYPES and bound.name in scope.values:
+            refused = _wrong_value(scope.values[bound.name], port)
+            yield from [f"{bound}: {refused}"] if refused else []
     elif bound.kind == "step_output":
         yield from _edge_faults(scope, step_name, bound, port, given)
     else:
@@ -300,12 +312,13 @@ def _inner_faults(scope: _Scope, step: PipelineStep, at: str) -> Iterator[Fault]
     ports = step.component.inputs if isinstance(step.component, Component) else {}
     inputs = {name: _type_in(scope, given) for name, given in step.inputs.items()}
     inputs |= {name: port.type for name, port in ports.items()}
+    values = _literals({name: _value_in(scope, given) for name, given in step.inputs.items()})
     unset = frozenset(ports.keys() - step.inputs.keys())
     outputs = {
         name: OutputBinding.model_validate({"type": output_type(step, name, scope.outputs)}) for name in step.outputs
     }
     jobs = {name: expanded(each) for name, each in step.jobs.items()}
-    yield from _scope_faults(_Scope(f"{at}.", inputs, unset, outputs, jobs))
+    yield from _scope_faults(_Scope(f"{at}.", inputs, values, unset, outputs, jobs))
 
 
 def _type_in(scope: _Scope, given: LiteralValue | DataBinding) -> str | None:
@@ -320,6 +333,15 @@ def _type_in(scope: _Scope, given: LiteralValue | DataBinding) -> str | None:
         return scope.inputs.get(bound.name)
     source = scope.jobs.get(bound.step or "")
     return output_type(source, bound.name, scope.outputs) if source and bound.name in source.outputs else None
+
+
+def _value_in(scope: _Scope, given: LiteralValue | DataBinding) -> LiteralValue | DataBinding | None:
+    """What a step is given, where it is known before anything has run."""
+    try:
+        bound = binding_of(given.path if isinstance(given, DataBinding) else given)
+    except InvalidEntityError:
+        return None
+    return given if bound is None else scope.values.get(bound.name) if bound.kind == "parent_input" else None
 
 
 def _type_given(given: LiteralValue | InputPort | DataBinding) -> str | None:

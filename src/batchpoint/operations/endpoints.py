@@ -221,7 +221,8 @@ class Endpoints:
                 else newest_comparing(completed, wanted.name, before)
             )
             comparison = self._jobs.comparison(job.name)
-            check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement)
+            champion = self._registry.deployments.get(name, before) if before is not None else None
+            check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement, champion=champion)
         changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
         return self._registry.endpoints.put(changed, by=by)
 

@@ -263,6 +263,8 @@ def without_earlier(reports: Iterable[ModelReport], earlier: Iterable[ModelRepor
     found = []
     for report in reports:
         old = before.get(tuple(report.key.items()), ModelReport(key=report.key))
+        if report == old:
+            continue  # the retry had nothing to score for this key
         changes = {
             "rows": max(report.rows - old.rows, 0),
             "failed": max(report.failed - old.failed, 0),

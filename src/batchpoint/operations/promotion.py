@@ -36,9 +36,23 @@ def newest_comparing(jobs: Iterable[Job], challenger: str, champion: str | None)
 
 
 def check_speaks_for(
-    job: Job, comparison: Comparison, endpoint: BatchEndpoint, wanted: AnyDeployment, if_agreement: float | None
+    job: Job,
+    comparison: Comparison,
+    endpoint: BatchEndpoint,
+    wanted: AnyDeployment,
+    if_agreement: float | None,
+    *,
+    champion: AnyDeployment | None,
 ) -> None:
     """Check that a job compared this very deployment with the present default, and that they agree enough.
+
+    Args:
+        job: The job.
+        comparison: What it found.
+        endpoint: The endpoint.
+        wanted: The deployment that is to answer by default.
+        if_agreement: Share of the results that have to agree.
+        champion: The deployment that answers by default now.
 
     Raises:
         ConflictError: it does not; the message says what differs.
@@ -50,11 +64,11 @@ def check_speaks_for(
             f"Job {job.name} compared {compared[1]} with {compared[2]} of endpoint {compared[0]}; to be promoted is "
             f"{wanted.name}, in place of {default} of endpoint {endpoint.name}. Invoke with that challenger first."
         )
-    assert job.challenger is not None, "looked at above"
-    if _scorer(job.challenger) != _scorer(wanted):
-        raise ConflictError(
-            f"Deployment {wanted.name} has changed since job {job.name} compared it. Compare it as it is now."
-        )
+    for then, now in ((job.challenger, wanted), (job.deployment, champion)):
+        if then is not None and now is not None and _scorer(then) != _scorer(now):
+            raise ConflictError(
+                f"Deployment {now.name} has changed since job {job.name} compared it. Compare it as it is now."
+            )
     if if_agreement is not None and comparison.agreement_of_all < if_agreement:
         raise ConflictError(
             f"Deployment {wanted.name} agrees with {default} in {comparison.agreement_of_all:.2%} of its "

@@ -82,7 +82,7 @@ class ModelMap:
                 self._note_unusable(error, span, first, last, told)
             else:
                 for begin, end, answer in self._answers(model, rows, first - start, last - start):
-                    if isinstance(answer, Exception):
+                    if isinstance(answer, BaseException):
                         said = f"{_words(span)}: the model {name} failed: {type(answer).__name__}: {answer}"
                         told["failed"].append((begin + start, end + start, _described(answer, said), span["key"]))
                     else:
@@ -110,7 +110,7 @@ class ModelMap:
         if span["model"] is not None:
             try:
                 return self._models.get(span["path"], span["type"]), span["model"]
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if default is None:
                     said = f"the model {span['model']} cannot be loaded from {span['path']}"
                     message = f"{_words(span)}: {said}: {type(error).__name__}: {error}"
@@ -137,7 +137,7 @@ class ModelMap:
         """Answers for ranges of rows, or the exception that a range fails with: all of a faulty model's, a bad row."""
         try:
             yield first, last, self._predict(model, rows, first, last)
-        except Exception as error:  # noqa: BLE001 -- whatever a model raises fails rows of its key, and no others
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a model raises fails rows of its key alone
             if last - first == 1 or self._is_at_fault(model, rows, first, last):
                 yield first, last, error
             else:
@@ -148,7 +148,7 @@ class ModelMap:
         for begin, end in ((first, middle), (middle, last)):
             try:
                 yield begin, end, self._predict(model, rows, begin, end)
-            except Exception as error:  # noqa: BLE001 -- the same
+            except (Exception, SystemExit) as error:  # noqa: BLE001 -- the same
                 if end - begin == 1:
                     yield begin, end, error
                 else:
@@ -160,7 +160,7 @@ class ModelMap:
         for at in range(first, last, step):
             try:
                 self._predict(model, rows, at, at + 1)
-            except Exception:  # noqa: BLE001, S112 -- the same
+            except (Exception, SystemExit):  # noqa: BLE001, S112 -- the same
                 continue
             return False
         return True

@@ -162,12 +162,13 @@ def read_tables(parts: Sequence[Part], segments: Path, schema: pa.Schema) -> Ite
 
 class RowCutter:
     """Cuts parts into smaller ones by rows. Rows of text stay where they are; tables are written again, to a file that
-    is gone at the end.
+    is gone at the end unless it is to be kept.
     """
 
-    def __init__(self, segments: Path, scratch: Path) -> None:
+    def __init__(self, segments: Path, scratch: Path, *, keep: bool = False) -> None:
         self._opened = _OpenSegments(segments)
         self._scratch = scratch
+        self._keep = keep
         self._file: io.BufferedWriter | None = None
 
     def __enter__(self) -> Self:
@@ -177,7 +178,8 @@ class RowCutter:
         self._opened.__exit__()
         if self._file is not None:
             self._file.close()
-            self._scratch.unlink()
+            if not self._keep:
+                self._scratch.unlink()
 
     def cut(self, part: Part, rows: Sequence[int]) -> list[Part]:
         """Parts of so many rows each, in order.

@@ -41,6 +41,7 @@ from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.command_runner import CommandRun
 from batchpoint.scoring.command_spec import is_command
 from batchpoint.scoring.job_logs import JobLogs, PartLog
+from batchpoint.scoring.kept_rows import without_failed_keys
 from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
@@ -710,7 +711,7 @@ def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:
     records: dict[int, Any] = {}
     for old in reversed(earlier):
         records |= {index: as_seen_from_elsewhere(record, str(old)) for index, record in Ledger.read(old).items()}
-    return records
+    return without_failed_keys(records, folder) if spec.model_map is not None else records
 
 
 def _read_line(stop: threading.Event) -> bytes:

@@ -178,19 +178,24 @@ def _output(spec: ScoringSpec, records: list[Record], folder: Path) -> tuple[lis
     target = folder / f"sample.{spec.output.format}"
     if spec.output.table is None:
         write_predictions(parts, folder / "segments", target, spec.output.format)
-        schema = _read_back(target, spec.output.format)
+        schema = _read_back(target, spec.output.format) or read_schema(parts, folder / "segments")
     else:
         schema = read_schema(parts, folder / "segments")
     size = target.stat().st_size / rows if target.exists() else None
     return [OutputColumn(name=field.name, type=str(field.type)) for field in schema], size
 
 
-def _read_back(path: Path, form: str) -> pa.Schema:
-    """The schema of a predictions file; Azure's bytes have none."""
-    if form == "csv":
-        return pyarrow.csv.read_csv(path).schema
-    if form == "jsonl":
-        return pyarrow.json.read_json(path).schema
+def _read_back(path: Path, form: str) -> pa.Schema | None:
+    """The schema of a predictions file; empty for Azure's bytes, None where no reader takes it: values of two kinds."""
+    size = path.stat().st_size  # in one block: values may be long, and hold line feeds
+    try:
+        if form == "csv":
+            lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            return pyarrow.csv.read_csv(path, pyarrow.csv.ReadOptions(block_size=size + 1), lines).schema
+        if form == "jsonl":
+            return pyarrow.json.read_json(path, pyarrow.json.ReadOptions(block_size=size + 1)).schema
+    except pa.ArrowInvalid:
+        return None
     return pyarrow.parquet.read_schema(path) if form == "parquet" else pa.schema([])
 
 

@@ -36,6 +36,8 @@ STARTING_LIMIT = 600.0
 """Seconds that the first worker may take to become ready, whatever the progress time-out is."""
 
 
+DOUBTFUL_SHARE = 8
+"""Parts of a key's rows, all of which end or hang the worker, after which its model is taken to do so for every row."""
 PROBES = 30
 """Items taken alone to find out whether anything can succeed, when the first mini-batch failed whole."""
 GOLDEN_SECTION = 0.6180339887498949
@@ -261,6 +263,24 @@ class _Open:
     left: int
     parts: list[Part] = field(default_factory=list)
     failures: list[FailedItem] = field(default_factory=list)
+    doubtful: list[_Task] = field(default_factory=list)
+    """Parts of keys whose models may be at fault themselves: see ``_doubt``."""
+    bounds: list[int] = field(default_factory=list)
+    """Where the keys of a model map begin, and the end of the last; empty without one."""
+
+    def __post_init__(self) -> None:
+        if self.mini_batch.spans:
+            self.bounds = [0, *accumulate(span.rows for span in self.mini_batch.spans)]
+
+    def values_of(self, task: _Task) -> dict[str, object] | None:
+        """The key that a part belongs to, as people know it; None when that is not one key of a model map."""
+        found = self.key_of(task)
+        return None if found is None else dict(self.mini_batch.spans[self.bounds.index(found[0])].key)
+
+    def key_of(self, task: _Task) -> tuple[int, int] | None:
+        """First row and end of the key that a part belongs to; None when that is not one key of a model map."""
+        at = bisect_right(self.bounds, task.start)
+        return (self.bounds[at - 1], self.bounds[at]) if self.bounds and task.stop <= self.bounds[at] else None
 
 
 @dataclass(slots=True)
@@ -463,6 +483,12 @@ class StateMachine:
             assert worker.is_ready or not worker.tasks, "a worker that is not ready has work"
 
     def _all_tasks(self) -> Iterator[_Task]:
+        yield from self._live_tasks()
+        for entry in self._open.values():
+            yield from entry.doubtful
+
+    def _live_tasks(self) -> Iterator[_Task]:
+        """What is being scored, or will be."""
         yield from self._fresh
         yield from (task for _, task in self._again)
         for worker in self._workers.values():
@@ -566,7 +592,7 @@ class StateMachine:
         if head.losses <= self._retry.max_worker_losses:
             self._push(head)
         elif head.items > 1 and self._retry.isolate_failures:
-            self._halve(head)
+            self._doubt(head, error, now)
         else:
             head.attempts += head.losses_before + head.losses
             self._fail_items(head, error)
@@ -630,6 +656,8 @@ class StateMachine:
             self.counts.missing += len(failures)
         entry.failures.extend(failures)
         self._count_verdicts(entry.mini_batch.index, ok, failures, count_missing=False)
+        if entry.doubtful:
+            self._trust(entry, task)
         self._commit_if_whole(entry)
 
     def _on_champion_done(self, event: ChampionDone, now: float) -> None:
@@ -664,7 +692,9 @@ class StateMachine:
         self, task: _Task, error: ErrorInfo, key: dict[str, object] | None, now: float, *, item: int | None = None
     ) -> None:
         task.attempts += 1
-        if task.items > 1 and self._retry.isolate_failures:
+        if task.items > 1 and self._retry.isolate_failures and error.type == TIMED_OUT:
+            self._doubt(task, error, now)
+        elif task.items > 1 and self._retry.isolate_failures:
             self._divide(task, *self._around(task, item))
         elif task.attempts <= self._retry.max_retries:
             self._push(task)
@@ -709,13 +739,55 @@ class StateMachine:
                 "one, all failed with the same error. Mend the script, deploy it and retry the job.",
             )
 
-    def _halve(self, task: _Task) -> None:
-        self._divide(task, (task.start + task.stop) // 2)
+    def _doubt(self, task: _Task, error: ErrorInfo, now: float) -> None:
+        """Halve a part over which a worker was lost or time ran out, unless that is hopeless.
+
+        A model that ends or hangs its process does so for every row, and halving would cost workers for each of them.
+        So small parts of a key wait for the verdicts on the others of the key. Once one succeeds, they are halved;
+        when none does, all of them fail. Either way the result does not depend on which worker was the first.
+        """
+        entry, key = task.open, task.open.key_of(task)
+        if key is not None:
+            self._progress_at = now  # there is an end to it: the key's rows get their verdict after a few of these
+        is_small = key is not None and task.items * DOUBTFUL_SHARE <= key[1] - key[0]
+        if key is None or not is_small or any(key[0] < part.stop and part.start < key[1] for part in entry.parts):
+            self._divide(task, self._middle(task))
+            return
+        entry.doubtful.append(task)
+        self._condemn(entry, key, error)
+        self._commit_if_whole(entry)
+
+    def _condemn(self, entry: _Open, key: tuple[int, int], error: ErrorInfo) -> None:
+        """Fail the waiting parts of a key when nothing of it is left that could succeed."""
+        tried = (task for task in self._live_tasks() if task.open is entry and not task.is_probe)
+        if any(task.start < key[1] and key[0] < task.stop for task in tried):
+            return
+        doubted = [one for one in entry.doubtful if entry.key_of(one) == key]
+        entry.doubtful = [one for one in entry.doubtful if entry.key_of(one) != key]
+        for task in doubted:
+            task.attempts += task.losses_before + task.losses
+            self._fail_items(task, error)
+
+    def _trust(self, entry: _Open, succeeded: _Task) -> None:
+        """Halve the parts that waited for a success of their key."""
+        waiting, entry.doubtful = entry.doubtful, []
+        for task in waiting:
+            first, last = entry.key_of(task) or (0, 0)
+            if first < succeeded.stop and succeeded.start < last:
+                self._divide(task, self._middle(task))
+            else:
+                entry.doubtful.append(task)
+
+    def _middle(self, task: _Task) -> int:
+        """Where a part is halved: between keys as long as it holds several, for the fault is one model's."""
+        middle = (task.start + task.stop) // 2
+        between = [bound for bound in task.open.bounds if task.start < bound < task.stop]
+        return min(between, key=lambda bound: abs(bound - middle), default=middle)
 
     def _around(self, task: _Task, item: int | None) -> tuple[int, ...]:
         """Where to divide a failed part: around the item at fault when it is known, else in the middle."""
         if item is None or not task.start <= item < task.stop:
-            return ((task.start + task.stop) // 2,)
+            return (self._middle(task),)
         return tuple(cut for cut in (item, item + 1) if task.start < cut < task.stop)
 
     def _divide(self, task: _Task, *cuts: int) -> None:
@@ -724,13 +796,15 @@ class StateMachine:
             self._push(_Task(task.open, start, stop, task.attempts, 0, lost))
 
     def _fail_items(self, task: _Task, error: ErrorInfo, key: dict[str, object] | None = None) -> None:
-        mini_batch = task.open.mini_batch
+        mini_batch, key = task.open.mini_batch, key or task.open.values_of(task)
         failures = [
             FailedItem(item, *_place(mini_batch, item), attempt=task.attempts, error=error, key=key)
             for item in range(task.start, task.stop)
         ]
         task.open.failures.extend(failures)
         task.open.left -= task.items
+        if task.open.doubtful and (its_key := task.open.key_of(task)):
+            self._condemn(task.open, its_key, error)
         self._count_verdicts(mini_batch.index, 0, failures)
 
     def _commit_if_whole(self, entry: _Open) -> None:

@@ -52,9 +52,11 @@ def create_or_update(name: str, body: JsonBody, request: Request, caller: Operat
 
 
 @router.patch("/{name}", name="endpoints.update", **described(body=BatchEndpoint, result=BatchEndpoint))
-def update(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
+def update(name: str, body: JsonBody, request: Request, caller: Operator, shared: Shared) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    return create_or_update(name, merged(work.endpoints.get(name).body(), body), request, caller, work)
+    work = shared.workspace
+    with shared.changing:
+        return create_or_update(name, merged(work.endpoints.get(name).body(), body), request, caller, work)
 
 
 @router.delete("/{name}", name="endpoints.delete", status_code=204)
@@ -163,18 +165,19 @@ def update_deployment(
     skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-    is_model = isinstance(body, dict) and before.get("type") == "model"
-    changed = merged(before, deployment_change(body) if is_model else body)
-    return create_or_update_deployment(
-        name,
-        deployment,
-        changed,
-        caller,
-        shared,
-        set_default=set_default,
-        skip_script_validation=skip_script_validation,
-    )
+    with shared.changing:
+        before = shared.workspace.endpoints.get_deployment(name, deployment).body()
+        is_model = isinstance(body, dict) and before.get("type") == "model"
+        changed = merged(before, deployment_change(body) if is_model else body)
+        return create_or_update_deployment(
+            name,
+            deployment,
+            changed,
+            caller,
+            shared,
+            set_default=set_default,
+            skip_script_validation=skip_script_validation,
+        )
 
 
 @router.delete("/{name}/deployments/{deployment}", name="deployments.delete", status_code=204)

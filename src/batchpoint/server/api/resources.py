@@ -109,11 +109,12 @@ class _Routes:
         entity = named(RESOURCE_KINDS[self._kind], body, name)
         return answer(work.resources.create_or_update(self._kind, entity, by=caller.name))
 
-    def update(self, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
+    def update(self, name: str, body: JsonBody, caller: Admin, shared: Shared) -> JSONResponse:
         """Change the keys that are given; null takes one away."""
-        before = work.resources.get(self._kind, name)
-        entity = named(RESOURCE_KINDS[self._kind], merged(before.body(), body), name)
-        return answer(work.resources.create_or_update(self._kind, entity, by=caller.name))
+        resources = shared.workspace.resources
+        with shared.changing:
+            entity = named(RESOURCE_KINDS[self._kind], merged(resources.get(self._kind, name).body(), body), name)
+            return answer(resources.create_or_update(self._kind, entity, by=caller.name))
 
     def delete(self, name: str, _: Admin, work: Work) -> Response:
         """Delete one. What lies in a datastore stays there."""

@@ -43,7 +43,8 @@ def create_or_update(name: str, body: JsonBody, caller: Operator, shared: Shared
 @router.patch("/{name}", name="schedules.update", **described(body=Schedule, result=Schedule))
 def update(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    return create_or_update(name, merged(shared.workspace.schedules.get(name).body(), body), caller, shared)
+    with shared.changing:
+        return create_or_update(name, merged(shared.workspace.schedules.get(name).body(), body), caller, shared)
 
 
 @router.delete("/{name}", name="schedules.delete", status_code=204)
