@@ -29,7 +29,7 @@ from workloads import BAD_ROW, HERE, MODELS, Workload, make_once, workloads
 
 FEW_MODELS, MANY_MODELS = 16, 512
 """``cached_models`` of W2's look at memory."""
-BURDEN = 1 << 18
+BURDEN = 1 << 20
 """Bytes by which its 500 models are heavier."""
 Measured = dict[str, dict[str, float]]
 """For each system: ``seconds`` (median), ``best``, ``megabytes`` (peak of its processes), ``worker_megabytes``."""

@@ -570,8 +570,8 @@ def test_a_shared_fork_server_serves_two_runs_and_ends_when_idle(make: Make, tmp
 def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_next(make: Make, tmp_path: Path) -> None:
     script = """
         import random, sys
-        early = "numpy" in sys.modules
-        import numpy
+        early = "yaml" in sys.modules
+        import numpy, yaml
         def run(mini_batch):
             return [f"{early} {numpy.random.random()}" for _ in mini_batch]
     """
