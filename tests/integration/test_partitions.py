@@ -171,3 +171,11 @@ def test_an_unreadable_row_among_gathered_ones_is_told_by_its_number_in_the_file
 
 def numbers_of(batch: MiniBatch) -> list[int]:
     return [number for piece in batch.slices for number in piece.row_numbers(0, piece.rows)]
+
+
+def test_true_is_not_the_key_1(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"store": {text}}}\n' for text in ("true", "1", "true", "false", "0")))
+    batches = list(plan(spec_of(tmp_path, ["store"], "dataframe"), Stores(), tmp_path / "run"))
+    assert [(repr(dict(batch.partition)["store"]), batch.items) for batch in batches] == [
+        ("True", 2), ("1", 1), ("False", 1), ("0", 1),
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -552,7 +552,7 @@ def _rows_by_key(
                 partitioner.add(piece, table.head.columns, made, table.head.offset)
     partitioner.close()
     index = 0
-    for mini_batch in (_packed if spec.model_map else _one_for_each_key)(partitioner.groups, spec, folder):
+    for mini_batch in (_packed if spec.model_map else _one_for_each_key)(partitioner.groups.values(), spec, folder):
         yield replace(mini_batch, index=index)
         index += 1
     for file, error in unreadable:
@@ -560,17 +560,21 @@ def _rows_by_key(
         index += 1
 
 
-def _one_for_each_key(groups: dict[Values, list[Slice]], spec: ScoringSpec, _folder: Path) -> Iterator[MiniBatch]:
+_Group = tuple[Values, list[Slice]]
+"""The values of a key, and the runs of rows that have it."""
+
+
+def _one_for_each_key(groups: Iterable[_Group], spec: ScoringSpec, _folder: Path) -> Iterator[MiniBatch]:
     keys = spec.split.partition_keys
-    for values, runs in groups.items():
+    for values, runs in groups:
         yield MiniBatch(0, "rows", slices=tuple(runs), partition=tuple(zip(keys, values, strict=True)))
 
 
-def _packed(groups: dict[Values, list[Slice]], spec: ScoringSpec, folder: Path) -> Iterator[MiniBatch]:
+def _packed(groups: Iterable[_Group], spec: ScoringSpec, folder: Path) -> Iterator[MiniBatch]:
     """Many keys in a mini-batch. What a key has beyond ``BLOCK`` bytes follows in mini-batches of its own."""
     assert spec.model_map is not None
     index = ModelIndex.read(folder, spec.model_map, spec.split.partition_keys)
-    pieces = [(values, runs) for values, all_runs in groups.items() for runs in _bounded(all_runs)]
+    pieces = [(values, runs) for values, all_runs in groups for runs in _bounded(all_runs)]
     sizes = [sum(run.length for run in runs) for _, runs in pieces]
     for together in packed(sizes):
         chosen = pieces[together.start : together.stop]

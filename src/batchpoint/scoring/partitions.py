@@ -42,8 +42,9 @@ class Partitioner:
     """The run's folder."""
     longest: int | None = None
     """Bytes from which on runs that follow each other are left apart; None joins them always."""
-    groups: dict[Values, list[Slice]] = field(default_factory=dict)
-    """For each combination of keys the runs of rows that have it, in order; combinations as they first appear."""
+    groups: dict[object, tuple[Values, list[Slice]]] = field(default_factory=dict)
+    """For each combination of keys its values and the runs of rows that have it, in order; combinations as they first
+    appear."""
     _whole: tuple[str, tuple[Any, list[Values]]] = ("", (None, []))
     """Path, and the keys of all rows, of the parquet or json file that was read last."""
     _copy: tuple[InputFile, GatheredFile] | None = None
@@ -188,7 +189,7 @@ class Partitioner:
 
     def _join(self, values: Values, piece: Slice) -> None:
         """Add a run to those of its key; one that follows the last directly makes it longer."""
-        runs = self.groups.setdefault(values, [])
+        _, runs = self.groups.setdefault(_told_apart(values), (values, []))
         last = runs[-1] if runs else None
         if last is None or not _follows(last, piece) or last.length + piece.length > (self.longest or math.inf):
             runs.append(piece)
@@ -205,9 +206,15 @@ def _follows(last: Slice, piece: Slice) -> bool:
 def _coded(keys: list[Values]) -> tuple[Any, list[Values]]:
     import numpy as np  # noqa: PLC0415 -- costs 0.1 s, which most runs do without
 
-    known: dict[Values, int] = {}
-    codes = np.fromiter((known.setdefault(key, len(known)) for key in keys), np.int64, len(keys))
-    return codes, list(known)
+    known: dict[object, tuple[int, Values]] = {}
+    found = (known.setdefault(_told_apart(key), (len(known), key)) for key in keys)
+    codes = np.fromiter((code for code, _ in found), np.int64, len(keys))
+    return codes, [key for _, key in known.values()]
+
+
+def _told_apart(values: Values) -> object:
+    """What two combinations are equal by: Python takes True for 1, which are two keys."""
+    return values, tuple(type(value) is bool for value in values)
 
 
 def _takes_turns(codes: Any) -> bool:
