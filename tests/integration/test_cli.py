@@ -315,7 +315,7 @@ def test_a_pipeline_is_shown_with_its_steps_and_an_output_of_a_step_is_downloade
 
     shown = batchpoint("job show -n one -o table")
     assert shown.out.splitlines()[-1].split() == ["prepare", "completed", "2.0", "one-prepare"]
-    assert server.asked("GET /jobs")[0].query == {"parent": "one"}
+    assert server.asked("GET /jobs")[0].query == {"parent": "one", "archived": "include"}
     assert batchpoint("job download -n one --output-name prepare.prepared -p got").code == 0
     assert server.asked("GET /jobs/one-prepare/outputs")[0].query == {"output": "prepared"}
     assert (tmp_path / "got" / "a.csv").read_text() == "x"
