@@ -9,10 +9,7 @@ from dataclasses import replace
 import pytest
 
 from batchpoint.entities.jobs import Reason
-from batchpoint.scoring.ledger import Part, Record, as_seen_from_elsewhere
-from batchpoint.scoring.mini_batches import ErrorInfo, InputFile, KeySpan, MiniBatch, Slice
-from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
-from batchpoint.scoring.state_machine import (
+from batchpoint.scoring.events import (
     CancelRequested,
     ChampionDone,
     Commit,
@@ -27,13 +24,16 @@ from batchpoint.scoring.state_machine import (
     RunStarted,
     Score,
     StartWorker,
-    StateMachine,
     TimePassed,
     WorkerInitFailed,
     WorkerKilled,
     WorkerLost,
     WorkerReady,
 )
+from batchpoint.scoring.ledger import Part, Record, as_seen_from_elsewhere
+from batchpoint.scoring.mini_batches import ErrorInfo, InputFile, KeySpan, MiniBatch, Slice
+from batchpoint.scoring.spec import RetrySpec, ThresholdSpec
+from batchpoint.scoring.state_machine import StateMachine
 
 BOOM = ErrorInfo("ValueError", "boom", "Traceback…")
 

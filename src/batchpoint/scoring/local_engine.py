@@ -24,12 +24,7 @@ from typing import Any, Protocol
 
 from batchpoint.errors import EnvironmentBuildError
 from batchpoint.scoring.challenge import challenger_setup, read_challenge
-from batchpoint.scoring.fork_server import kill_group, socket_path
-from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
-from batchpoint.scoring.model_outcomes import read_outcomes
-from batchpoint.scoring.preloading import READING, modules_for, modules_of_script
-from batchpoint.scoring.spec import ScoringSpec
-from batchpoint.scoring.state_machine import (
+from batchpoint.scoring.events import (
     ChampionDone,
     Event,
     PartFailed,
@@ -38,6 +33,11 @@ from batchpoint.scoring.state_machine import (
     WorkerLost,
     WorkerReady,
 )
+from batchpoint.scoring.fork_server import kill_group, socket_path
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
+from batchpoint.scoring.model_outcomes import read_outcomes
+from batchpoint.scoring.preloading import READING, modules_for, modules_of_script
+from batchpoint.scoring.spec import ScoringSpec
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

@@ -40,18 +40,7 @@ from batchpoint.errors import (
 from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.command_runner import CommandRun
 from batchpoint.scoring.command_spec import is_command
-from batchpoint.scoring.job_logs import JobLogs, PartLog
-from batchpoint.scoring.kept_rows import without_failed_keys
-from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
-from batchpoint.scoring.local_engine import Engine, LocalEngine
-from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
-from batchpoint.scoring.mltable import resolved
-from batchpoint.scoring.publication import earlier_runs
-from batchpoint.scoring.query_input import as_files, with_table
-from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
-from batchpoint.scoring.state_machine import (
-    TIMED_OUT,
-    WORKER_LOST,
+from batchpoint.scoring.events import (
     CancelRequested,
     Commit,
     Event,
@@ -65,13 +54,22 @@ from batchpoint.scoring.state_machine import (
     RunStarted,
     Score,
     StartWorker,
-    StateMachine,
     TimePassed,
     WorkerInitFailed,
     WorkerKilled,
     WorkerLost,
     WorkerReady,
 )
+from batchpoint.scoring.job_logs import JobLogs, PartLog
+from batchpoint.scoring.kept_rows import without_failed_keys
+from batchpoint.scoring.ledger import FailedItem, Ledger, as_seen_from_elsewhere
+from batchpoint.scoring.local_engine import Engine, LocalEngine
+from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch
+from batchpoint.scoring.mltable import resolved
+from batchpoint.scoring.publication import earlier_runs
+from batchpoint.scoring.query_input import as_files, with_table
+from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
+from batchpoint.scoring.state_machine import TIMED_OUT, WORKER_LOST, StateMachine
 from batchpoint.scoring.step_data import check_places, fetch_inputs, make_room
 from batchpoint.storage.datastores import Stores
 

@@ -18,6 +18,7 @@ import pyarrow.parquet
 from batchpoint.entities.forecasts import Deadline, Forecast, OutputColumn, SampledError
 from batchpoint.entities.jobs import Reason
 from batchpoint.scoring.estimate import Work, deadline_of, fitted, threshold_words, warm_up, wilson
+from batchpoint.scoring.events import Commit, Event, Finish, Instruction, PartSucceeded, WorkerReady
 from batchpoint.scoring.ledger import FailedItem, Record
 from batchpoint.scoring.local_engine import Engine
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, write_predictions
@@ -25,7 +26,6 @@ from batchpoint.scoring.publication import write_synced
 from batchpoint.scoring.runner import Planner, Run
 from batchpoint.scoring.sample import SampledPlan
 from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
-from batchpoint.scoring.state_machine import Commit, Event, Finish, Instruction, PartSucceeded, WorkerReady
 
 FORECAST = "forecast.json"
 """File of the run's folder."""
