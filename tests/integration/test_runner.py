@@ -586,6 +586,24 @@ def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_nex
     assert len(set(drawn)) == len(drawn), "forks of one parent draw different random numbers"
 
 
+def test_a_new_fork_server_has_the_packages_of_the_last_one_ready(make: Make, tmp_path: Path) -> None:
+    script = """
+        import sys
+        early = "yaml" in sys.modules
+        import yaml
+        def run(mini_batch):
+            return [early for _ in mini_batch]
+    """
+    shared = tmp_path / "shared"
+    settings: dict[str, Any] = {"fork_server": str(shared), "fork_server_idle_seconds": 0.0}
+    first, later = make(script, name="first", **settings), make(script, name="later", **settings)
+    assert runner.run(first) is Reason.COMPLETED
+    wait_for(lambda: not processes_in(shared))
+    assert runner.run(later) is Reason.COMPLETED
+    assert "False" in predictions(first)
+    assert "False" not in predictions(later)
+
+
 def test_a_fork_server_that_is_killed_is_replaced_and_nothing_is_lost(make: Make, tmp_path: Path) -> None:
     script = """
         import os, time

@@ -36,7 +36,7 @@ from batchpoint.scoring.events import (
 from batchpoint.scoring.fork_server import kill_group, socket_path
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
-from batchpoint.scoring.preloading import READING, modules_for, modules_of_script
+from batchpoint.scoring.preloading import READING, modules_for, modules_of_script, remember, remembered
 from batchpoint.scoring.spec import ScoringSpec
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
@@ -237,9 +237,11 @@ class LocalEngine:
         for number in left:
             self._kill(number)
         if self._server is not None:
-            if self._modules and self._spec.fork_server and self._spec.fork_server_idle_seconds:
+            if self._modules and self._spec.fork_server:
                 with contextlib.suppress(OSError):
-                    self._tell_server({"op": "preload", "modules": list(self._modules)})
+                    remember(Path(self._spec.fork_server), self._modules)
+                    if self._spec.fork_server_idle_seconds:
+                        self._tell_server({"op": "preload", "modules": list(self._modules)})
             self._server.close()
             self._server = None
         self._selector.close()
@@ -271,6 +273,9 @@ class LocalEngine:
             modules = [*reading, *modules_of_script(Path(self._spec.script.path))]
             if modules:
                 self._tell_server({"op": "preload", "modules": modules})
+        learnt = remembered(folder)
+        if learnt:
+            self._tell_server({"op": "preload", "modules": learnt})
 
     def _start_server(self, folder: Path) -> socket.socket:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}

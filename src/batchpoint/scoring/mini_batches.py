@@ -135,6 +135,10 @@ SLICES = 32
 a scikit-learn pipeline costs, and no more than 2 MiB: with more, the arrays leave the processor's caches (8 MiB
 cost a seventh more). It also bounds memory, and what a lost worker repeats."""
 
+LONGEST_RUN = 1 << 25
+"""A key of a model map that has more bytes than this is scored in several mini-batches: rows become frames, and those
+take memory. A run of gathered rows stays whole, which is a block at most."""
+
 _FETCHERS = 4
 _FETCH_AHEAD = 8
 """Remote files fetched before they are needed."""
@@ -539,7 +543,7 @@ def _rows_by_key(
     keys, shape = spec.split.partition_keys, spec.table or TableShape()
     schema = result.schema
     types = dict(zip(schema.columns, schema.types, strict=True)) if schema else {}
-    partitioner = Partitioner(keys, types, spec.csv, folder, BLOCK if spec.model_map else None)
+    partitioner = Partitioner(keys, types, spec.csv, folder, LONGEST_RUN if spec.model_map else None)
     unreadable: list[tuple[InputFile, ErrorInfo]] = []
     window = _Window(shape.skip, shape.take)
     for table in tables:
@@ -571,7 +575,7 @@ def _one_for_each_key(groups: Iterable[_Group], spec: ScoringSpec, _folder: Path
 
 
 def _packed(groups: Iterable[_Group], spec: ScoringSpec, folder: Path) -> Iterator[MiniBatch]:
-    """Many keys in a mini-batch. What a key has beyond ``BLOCK`` bytes follows in mini-batches of its own."""
+    """Many keys in a mini-batch. What a key has beyond ``LONGEST_RUN`` bytes follows in mini-batches of its own."""
     assert spec.model_map is not None
     index = ModelIndex.read(folder, spec.model_map, spec.split.partition_keys)
     pieces = [(values, runs) for values, all_runs in groups for runs in _bounded(all_runs)]
@@ -586,7 +590,7 @@ def _bounded(runs: list[Slice]) -> Iterator[list[Slice]]:
     part: list[Slice] = []
     size = 0
     for run in runs:
-        if part and size + run.length > BLOCK:
+        if part and size + run.length > LONGEST_RUN:
             yield part
             part, size = [], 0
         part.append(run)

@@ -86,7 +86,24 @@ def _rows(
         else:
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
     frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return _shaped(frame, _wanted(slices, start, stop), schema) if schema else frame
+    return _with_known_columns(_shaped(frame, _wanted(slices, start, stop), schema) if schema else frame)
+
+
+def _with_known_columns(frame: Any) -> Any:
+    """The frame with the column index of those before it, which pandas has learnt to search.
+
+    With a mini-batch for each key that is a tenth of a script's time. What a script did to an index that it was given
+    is not passed on.
+    """
+    names = list(frame.columns)
+    key = (frame.columns.dtype, *names)
+    known = _Memory.columns.get(key)
+    if known is None or list(known) != names:
+        if len(_Memory.columns) > MOST_COLUMNS:
+            _Memory.columns.clear()
+        known = _Memory.columns[key] = frame.columns
+    frame.columns = known.view()
+    return frame
 
 
 def read_texts(
@@ -206,6 +223,8 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
         yield group
 
 
+MOST_COLUMNS = 64
+"""Column indexes that are remembered."""
 OPEN_FILES = 4
 """Files that stay open between reads: the input, and the numbers of gathered rows."""
 
@@ -224,6 +243,7 @@ class _Memory:
     parquet_path: str | None = None
     parquet: Any = None
     ahead = read_ahead.ReadAhead()
+    columns: dict[object, Any] = {}  # noqa: RUF012 -- one per process, on purpose
     files: dict[str, Any] = {}  # noqa: RUF012 -- one per process, on purpose
 
 
@@ -356,7 +376,7 @@ def _read_ahead(
     if len(group) > read_ahead.MOST // 2 or any(last - first < piece["rows"] for piece, first, last in group):
         return None
     try:
-        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+        import pyarrow as pa  # noqa: F401, PLC0415 -- the user's own, and may be absent
     except ImportError:
         return None
     way = (columns, tuple(types.values()), delimiter, tuple(nulls), tuple(names or ()))
@@ -365,10 +385,7 @@ def _read_ahead(
         arrow_types = {name: _arrow_type(kind) for name, kind in types.items()}
         return _arrow_table(data, columns, arrow_types, delimiter, nulls, names)
 
-    tables = [_Memory.ahead.table(piece, way, parse) for piece, _, _ in group]
-    if any(table is None for table in tables):
-        return None
-    return pa.concat_tables(tables).to_pandas(use_threads=False)
+    return _Memory.ahead.frame([piece for piece, _, _ in group], way, parse)
 
 
 def _types(
