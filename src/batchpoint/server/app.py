@@ -32,6 +32,18 @@ from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
 from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tokens
 from batchpoint.server.auth import Reader
+from batchpoint.server.azureml import assets as azureml_assets
+from batchpoint.server.azureml import (
+    blobs,
+    components,
+    data_plane,
+    run_history,
+)
+from batchpoint.server.azureml import endpoints as azureml_endpoints
+from batchpoint.server.azureml import jobs as azureml_jobs
+from batchpoint.server.azureml import resources as azureml_resources
+from batchpoint.server.azureml import schedules as azureml_schedules
+from batchpoint.server.azureml import tokens as azureml_tokens
 from batchpoint.server.context import WAITERS_ALLOWED, Context, Shared
 from batchpoint.server.door import Door
 
@@ -68,6 +80,11 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     _add_health(app)
     for part in (tokens, endpoints, jobs, pipelines, schedules, resources, assets):
         app.include_router(part.router, prefix="/api/v1")
+    for part in (
+        azureml_tokens, azureml_resources, azureml_assets, components, azureml_endpoints, data_plane, azureml_jobs,
+        run_history, azureml_schedules, blobs,
+    ):  # fmt: skip
+        app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -1,0 +1,7 @@
+"""Models, data, environments and code, as the client registers, finds, archives and downloads them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["azureml"], include_in_schema=False)

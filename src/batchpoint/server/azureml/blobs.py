@@ -1,0 +1,7 @@
+"""The blob operations of up- and downloads."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["azureml"], include_in_schema=False)

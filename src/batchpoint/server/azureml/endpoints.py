@@ -1,0 +1,7 @@
+"""Batch endpoints and deployments."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["azureml"], include_in_schema=False)

@@ -1,0 +1,7 @@
+"""Workspaces, computes and datastores."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["azureml"], include_in_schema=False)
