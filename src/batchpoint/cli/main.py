@@ -84,6 +84,7 @@ COMMANDS: dict[str, Lazy] = {
     "down": Lazy("services", "down", "Stop the local server."),
     "status": Lazy("services", "status", "Show the server in use."),
     "server": Lazy("services", "server", "Run a server in the foreground."),
+    "azureml-env": Lazy("azureml", "azureml_env", "Set up the official azure-ai-ml client."),
     "token": Lazy("services", "token", "Tokens of the server."),
     "audit": Lazy("services", "audit", "Who did what, when."),
     "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),

@@ -39,6 +39,8 @@ class Registry:
     schedules: Schedules
     tokens: Tokens
     audit: Audit
+    signing_key: Callable[[str], bytes]
+    """A key of this home for signatures of one purpose."""
     now: Callable[[], datetime]
     """The clock."""
 
@@ -80,6 +82,7 @@ class Registry:
             schedules=Schedules(database, now),
             tokens=Tokens(database, now),
             audit=Audit(database, now),
+            signing_key=secret_box.signing_key,
             now=now,
         )
 

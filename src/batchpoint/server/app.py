@@ -30,7 +30,7 @@ from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
-from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tokens
+from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tls, tokens
 from batchpoint.server.auth import Reader
 from batchpoint.server.azureml import assets as azureml_assets
 from batchpoint.server.azureml import (
@@ -53,7 +53,7 @@ WORKING_THREADS = 40
 _DESCRIBED: tuple[type[BaseModel], ...] = (
     *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Pipeline,
     PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
-    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tokens.TokenRequest,
+    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
@@ -78,7 +78,7 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    for part in (tokens, endpoints, jobs, pipelines, schedules, resources, assets):
+    for part in (tokens, tls, endpoints, jobs, pipelines, schedules, resources, assets):
         app.include_router(part.router, prefix="/api/v1")
     for part in (
         azureml_tokens, azureml_resources, azureml_assets, components, azureml_endpoints, data_plane, azureml_jobs,

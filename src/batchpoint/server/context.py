@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from batchpoint.background.service import Background
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.server.failed_attempts import FailedAttempts
+from batchpoint.server.tls import TlsAddress
 from batchpoint.workspace import Workspace
 
 WAITERS_ALLOWED = 200
@@ -59,6 +60,8 @@ class Context:
     """Whether callers see the same files as the server: it listens on this machine alone."""
     activity: Activity = field(default_factory=Activity)
     failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    tls: TlsAddress | None = None
+    """The server's second address, which speaks TLS; None where the only one does, or in a test without a process."""
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server ends: event streams and long polls end with it."""
     changing: threading.Lock = field(default_factory=threading.Lock)

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
+_PROBES = frozenset({"/healthz", "/readyz"})
+"""Not a use of the server: a client asks for the first before each command, a monitor for both at all times."""
 _UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/")
 """Uploads go to disk as they come, so their size is the disk's matter."""
 
@@ -38,7 +40,7 @@ class Door:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-        if scope["path"].startswith("/api/"):
+        if scope["path"] not in _PROBES:
             with self._context.activity.request():
                 await self._answer(scope, receive, send)
         else:
