@@ -69,6 +69,11 @@ def from_wire(fields: Sequence[Field], wire: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
+def holds(wire: Mapping[str, Any], path: str) -> bool:
+    """Whether there is anything at a dotted path of what came over the wire."""
+    return _get_any_case(wire, path.split(".")) is not None
+
+
 def words(**names: str) -> Form:
     """An enumeration: ``words(append_row="AppendRow")``. What is not in it travels as it is; case does not matter."""
     back = {wire.lower(): ours for ours, wire in names.items()}
@@ -92,10 +97,21 @@ def duration_of(seconds: float) -> str:
     return f"PT{int(seconds) if float(seconds).is_integer() else seconds}S"
 
 
-DURATION = Form(duration_of, lambda value: seconds_of(value) if isinstance(value, str) else float(value))
-"""Seconds here, ISO 8601 there."""
+def _read_duration(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return seconds_of(value)
+
+
+DURATION = Form(duration_of, _read_duration)
+"""Seconds here, ISO 8601 there; a number that comes over the wire, also as text, means seconds."""
 NUMBER = Form(read=lambda value: int(value) if str(value).lstrip("-").isdigit() else value)
 """A whole number, which the wire may carry as text."""
+TEXTS = Form(read=lambda value: {str(key): str(item) for key, item in value.items() if item is not None})
+"""A mapping of texts, such as tags; numbers among them become text, and what is null is left out."""
+ANSWERED = Form(read=lambda _: None)
+"""What the server says. Callers send it back with the rest, and are not listened to."""
 
 
 def _get(body: Mapping[str, Any], path: Sequence[str]) -> Any:

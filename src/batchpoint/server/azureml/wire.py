@@ -12,7 +12,11 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 
-from batchpoint.entities.base import Entity
+from batchpoint.entities.base import Entity, parse_reference
+from batchpoint.errors import InvalidEntityError
+from batchpoint.operations.places import asset_reference
+from batchpoint.server.api.wire import JsonBody
+from batchpoint.server.azureml.mapping import Form
 from batchpoint.server.context import context_of
 from batchpoint.workspace import Workspace
 
@@ -74,6 +78,16 @@ ScopedWork = Annotated[Workspace, Depends(_work_of)]
 """The operations on what is in that workspace."""
 
 
+def _mapping_of(body: JsonBody) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise InvalidEntityError("The body has to be a JSON object.")
+    return body
+
+
+WireBody = Annotated[dict[str, Any], Depends(_mapping_of)]
+"""The parsed body of a request, which is a JSON object."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceId:
     """What an id names."""
@@ -95,6 +109,22 @@ def name_in(text: str) -> str:
     """The bare name in an id, in ``azureml:<name>``, or alone. The client leaves ``azureml:`` inside of ids, too."""
     found = parse_id(text)
     return (found.name if found else text).removeprefix("azureml:")
+
+
+def asset_form(scope: Scope, kind: str) -> Form:
+    """A reference to an asset here (``azureml:churn:3``), its id there; read in each of its spellings."""
+
+    def write(reference: str) -> str:
+        named = parse_reference(reference)
+        by, which = ("versions", named.version) if named.version else ("labels", named.label or "latest")
+        return scope.id_of(kind, named.name, by, which)
+
+    return Form(write, lambda text: f"azureml:{asset_reference(text) or parse_reference(text)}")
+
+
+def name_form(scope: Scope, kind: str) -> Form:
+    """A resource by name here (``azureml:cluster``), its id there."""
+    return Form(lambda name: scope.id_of(kind, name_in(name)), lambda text: f"azureml:{name_in(text)}")
 
 
 def resource(
