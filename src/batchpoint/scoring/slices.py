@@ -92,17 +92,17 @@ def _rows(
 def _with_known_columns(frame: Any) -> Any:
     """The frame with the column index of those before it, which pandas has learnt to search.
 
-    With a mini-batch for each key that is a tenth of a script's time. What a script did to an index that it was given
-    is not passed on.
+    With a mini-batch for each key that is a tenth of a script's time. Older versions of pandas have indexes that a
+    script can write into: there each frame keeps its own.
     """
-    names = list(frame.columns)
-    key = (frame.columns.dtype, *names)
-    known = _Memory.columns.get(key)
-    if known is None or list(known) != names:
-        if len(_Memory.columns) > MOST_COLUMNS:
-            _Memory.columns.clear()
-        known = _Memory.columns[key] = frame.columns
-    frame.columns = known.view()
+    index = frame.columns
+    if type(index.dtype).__name__ == "StringDtype":
+        names = tuple(index)
+        if names not in _Memory.columns:
+            if len(_Memory.columns) >= MOST_COLUMNS:
+                _Memory.columns.clear()
+            _Memory.columns[names] = index.view()  # a view has a name of its own, and shares what is learnt
+        frame.columns = _Memory.columns[names].view()
     return frame
 
 
