@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
+from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.schedules import SeenFile
 from batchpoint.storage.inputs import matches
@@ -93,7 +94,23 @@ class Schedules:
             NotFoundError: what its job refers to does not exist.
             DatastoreError: the folder of its files cannot be read.
         """
-        before = self._find(schedule.name)
+        return repeated(lambda: self._stored(schedule, self._find(schedule.name), by))
+
+    def update(self, name: str, change: Callable[[Schedule], Schedule], *, by: str | None = None) -> Schedule:
+        """Store what ``change`` makes of a schedule. It is asked again when another change came between.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            BatchpointError: as ``create_or_update`` does.
+        """
+
+        def changed() -> Schedule:
+            before = self.get(name)
+            return self._stored(change(before), before, by)
+
+        return repeated(changed)
+
+    def _stored(self, schedule: Schedule, before: Schedule | None, by: str | None) -> Schedule:
         now = self._registry.now().replace(microsecond=0)
         same_trigger = before is not None and before.trigger == schedule.trigger
         if before is not None and "is_enabled" not in schedule.model_fields_set:
@@ -108,7 +125,7 @@ class Schedules:
             first = before.next_run_at
         known = self._files_there_before(schedule, before)
         schedule = schedule.model_copy(update={"next_run_at": first if schedule.is_enabled else None})
-        stored = self._registry.schedules.put(schedule, by=by, known_files=known)
+        stored = self._registry.schedules.put(schedule, by=by, seen=before, known_files=known)
         self._schedule_changed.set()
         return stored
 
@@ -127,14 +144,18 @@ class Schedules:
             NotFoundError: there is none of that name.
             ConflictError: it would never fire again.
         """
-        schedule = self.get(name)
-        if schedule.is_enabled:
-            return schedule
-        now = self._registry.now()
-        following = schedule.next_time(now)
-        if following is None:
-            raise ConflictError(_never(schedule, now))
-        enabled = self._registry.schedules.set_enabled(name, enabled=True, next_run_at=following)
+
+        def change() -> Schedule:
+            schedule = self.get(name)
+            if schedule.is_enabled:
+                return schedule
+            now = self._registry.now()
+            following = schedule.next_time(now)
+            if following is None:
+                raise ConflictError(_never(schedule, now))
+            return self._registry.schedules.set_enabled(name, enabled=True, next_run_at=following, seen=schedule)
+
+        enabled = repeated(change)
         self._schedule_changed.set()
         return enabled
 
