@@ -214,6 +214,31 @@ def test_what_a_resumed_pipeline_never_came_to_is_taken_over_by_the_next(workspa
     assert (ended.status, ran) == (JobStatus.COMPLETED, ["d"])
 
 
+def test_a_pipeline_that_was_resumed_and_completed_is_not_resumed_again_and_the_answer_names_the_job_that_did(
+    workspace: Workspace, raw: Path
+) -> None:
+    job = workspace.pipelines.submit(diamond(raw))
+    complete(workspace, job, failing=("b",))
+    again, _ = complete(workspace, workspace.jobs.retry_failed(job.name))
+    with pytest.raises(ConflictError, match=f"{job.name} was resumed already, by job {again.name}, which completed"):
+        workspace.jobs.retry_failed(job.name)
+
+
+def test_a_pipeline_whose_resumed_job_failed_too_goes_on_from_there(workspace: Workspace, raw: Path) -> None:
+    job = workspace.pipelines.submit(diamond(raw, settings={"force_rerun": True}))
+    complete(workspace, job, failing=("b",))
+    between, ran = complete(workspace, workspace.jobs.retry_failed(job.name), failing=("d",))
+    assert ran == ["b", "d"]
+    last = workspace.jobs.retry_failed(job.name)
+    assert last.retry_of == between.name
+    with pytest.raises(ConflictError, match=f"is being retried already, by job {last.name}"):
+        workspace.jobs.retry_failed(job.name)
+    ended, ran = complete(workspace, last)
+    assert (ended.status, ran) == (JobStatus.COMPLETED, ["d"])
+    with pytest.raises(ConflictError, match=last.name):
+        workspace.jobs.retry_failed(job.name)
+
+
 @on_sqlite
 def test_a_step_whose_outputs_are_gone_is_run_again_when_the_pipeline_is_resumed(
     workspace: Workspace, raw: Path

@@ -21,7 +21,7 @@ from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
-from batchpoint.operations.pipelines import Pipelines
+from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
@@ -118,14 +118,15 @@ class Jobs:
 
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
-            ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, or lost
-                its folder.
+            ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, lost its
+                folder, or failed and was retried by one that completed.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
         if job.type == "pipeline":
             return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
+        self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         of_then = {AS_OF, FOUND} if current_deployment else set()  # today's deployment scores with today's models
         properties = {key: value for key, value in job.properties.items() if key not in of_then}
@@ -309,6 +310,17 @@ class Jobs:
         if outcome is None or not outcome.is_file():
             return job.receipt
         return Receipt.model_validate(json.loads(outcome.read_bytes())["receipt"])
+
+    def _check_place_free(self, job: Job) -> None:
+        """A job that failed has published nothing that a retry could replace, but another retry of it may have."""
+        if job.status == JobStatus.COMPLETED or job.deployment is None:
+            return
+        newest = latest_retry(self._registry, job)
+        if newest.status == JobStatus.COMPLETED and job.deployment.batchpoint.if_exists == "fail":
+            raise ConflictError(
+                f"Job {job.name} was retried already, by job {newest.name}, which completed. "
+                f"Retry that one if items failed in it: batchpoint job retry -n {newest.name}."
+            )
 
     def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
         """The deployment that scores failed items again, and what the user should know about it."""
