@@ -336,3 +336,16 @@ def test_faults_that_the_server_finds_are_told_with_the_lines_of_the_file(
     assert said.code == 2
     assert "pipeline.yml:4: jobs.one.compute: There is no compute named none." in said.err
     assert server.asked("POST /jobs/validate")[0].body["inputs"] == {"n": 3}
+
+
+def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(server: FakeServer, batchpoint: Any) -> None:
+    step = {"step": "b", "job": "one-b", "code": "command_failed", "file": None, "row": None, "exception": None}
+    failed = {**step, "message": "exit code 3", "traceback": "Traceback: boom"}
+    server.routes["GET /jobs/one"] = JOB
+    server.routes["GET /jobs/one/errors"] = {"value": [failed], "next": None}
+
+    said = batchpoint("job errors -n one -o table")
+
+    heading, _, line = said.out.splitlines()
+    assert heading.split()[:2] == ["step", "job"]
+    assert (line.split()[:2], line.rpartition("exit")[2]) == (["b", "one-b"], " code 3")

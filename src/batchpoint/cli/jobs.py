@@ -218,8 +218,8 @@ def compare(state: State, name: str) -> None:
 @name_option
 @common
 def errors(state: State, name: str) -> None:
-    """List the items that failed, with file, row and error."""
-    columns = ("file", "row", "attempt", "exception", "message")
+    """List the items that failed, with file, row and error; of a pipeline the steps that did."""
+    columns = ("step", "job", "file", "row", "attempt", "exception", "message")
     state.show(state.client().jobs.get(name).errors(), columns=columns)
 
 

@@ -278,7 +278,10 @@ class Job:
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
-        """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
+        """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback.
+
+        Of a pipeline one for each failed step: step, job, code, file, row, exception, message, traceback.
+        """
         return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
 
     def models(self, *, failing: bool = False) -> Iterator[ModelReport]:
