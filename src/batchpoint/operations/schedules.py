@@ -48,6 +48,8 @@ RETRY_SECONDS = 30.0
 """When to try again after a store or the like did not answer."""
 RETRY_FOR = timedelta(hours=1)
 """After so long a time whose job could not be started for such a reason has failed."""
+MOST_BROKEN_TRIES = 5
+"""So often at most it is tried to start a job when that breaks off for a reason that nobody foresaw."""
 LONGEST_PATH = 1024
 
 
@@ -196,8 +198,9 @@ class Schedules:
             run = self._registry.schedules.record_manual(name, window_start)
         try:
             job = self._submit(schedule, run, by=by)
-        except BatchpointError as error:
-            self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
+        except Exception as error:
+            message = error.message if isinstance(error, BatchpointError) else _broken(error)
+            self._registry.schedules.finish(run, RunOutcome.FAILED, message=message)
             raise
         return self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
 
@@ -244,11 +247,24 @@ class Schedules:
                 return  # by another server, which took this one for lost
             since = run.first_tried_at or self._registry.now()
             if error.retryable and self._registry.now() - since < RETRY_FOR:
-                self._registry.schedules.postpone(run, RETRY_SECONDS, error.message, first_tried_at=since)
+                tried = run.model_copy(update={"first_tried_at": since})
+                self._registry.schedules.postpone(tried, RETRY_SECONDS, error.message)
             else:
                 self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
         else:
             self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
+
+    def broke_off(self, run: ScheduleRun, error: Exception) -> None:
+        """Write down that ``start`` broke off for a reason that nobody foresaw: it is tried again, or given up."""
+        if self._is_started(run):
+            return
+        run = run.model_copy(update={"broken_tries": run.broken_tries + 1})
+        if run.broken_tries < MOST_BROKEN_TRIES:
+            said = f"{_broken(error)} It is tried again: this was try {run.broken_tries} of {MOST_BROKEN_TRIES}."
+            self._registry.schedules.postpone(run, RETRY_SECONDS, said)
+        else:
+            said = f"Given up after {MOST_BROKEN_TRIES} tries. {_broken(error)}"
+            self._registry.schedules.finish(run, RunOutcome.FAILED, message=said)
 
     def look_for_files(self, schedule: Schedule, until: datetime) -> ScheduleRun | None:
         """Look at the folder of a schedule that the caller claimed until then; the run over what is new in it."""
@@ -529,6 +545,11 @@ class Schedules:
             message = f"All {run.files} files have changed since they were found; they count as new again."
             raise InvalidEntityError(message)
         return Input(path=paths[0], paths=paths[1:])
+
+
+def _broken(error: Exception) -> str:
+    found = f"{type(error).__name__}: {error}"[:500]
+    return f"The job could not be started, by a fault of Batchpoint: {found}. The server's log has more."
 
 
 def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:

@@ -298,16 +298,13 @@ class Schedules:
         """Write down what became of a run."""
         values = {"job_name": job_name, "message": (message or run.message or "")[:1024] or None}
         with self._database.write() as connection:
-            self._end(connection, run.id, outcome, values)
+            self._end(connection, run.id, outcome, {**values, "details": _details(run)})
         return run.model_copy(update={"outcome": outcome, **values})
 
-    def postpone(
-        self, run: ScheduleRun, seconds: float, message: str, *, first_tried_at: datetime | None = None
-    ) -> None:
-        """Leave a run pending for so long, and say why; ``first_tried_at`` is kept."""
-        values: dict[str, Any] = {"claimed_until": self._now() + timedelta(seconds=seconds), "message": message[:1024]}
-        if first_tried_at is not None:
-            values["details"] = _details(run.model_copy(update={"first_tried_at": first_tried_at}))
+    def postpone(self, run: ScheduleRun, seconds: float, message: str) -> None:
+        """Leave a run pending for so long, and say why; what it says of earlier tries is kept."""
+        until = self._now() + timedelta(seconds=seconds)
+        values = {"claimed_until": until, "message": message[:1024], "details": _details(run)}
         with self._database.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
@@ -403,7 +400,12 @@ def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
 def _details(run: ScheduleRun) -> dict[str, Any]:
     """What is kept of a run beside its columns."""
     first_tried_at = run.first_tried_at.isoformat() if run.first_tried_at else None
-    found = {"window_start": run.window_start.isoformat(), "files": run.files, "first_tried_at": first_tried_at}
+    found = {
+        "window_start": run.window_start.isoformat(),
+        "files": run.files,
+        "first_tried_at": first_tried_at,
+        "broken_tries": run.broken_tries or None,
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -448,4 +450,5 @@ def _run(row: Row[Any]) -> ScheduleRun:
         message=row.message,
         files=row.details.get("files"),
         first_tried_at=row.details.get("first_tried_at"),
+        broken_tries=row.details.get("broken_tries", 0),
     )
