@@ -447,6 +447,7 @@ class LocalEngine:
                     error=error,
                     key=message.get("key"),
                     item=message.get("item"),
+                    is_unread=message["unread"],
                     seconds=message["seconds"],
                 )
             )
