@@ -397,6 +397,16 @@ def test_a_retry_scores_the_rows_that_failed_alone_and_leaves_the_others_as_they
     assert {line["rows"] for line in report(again).values()} == {20}
 
 
+def test_a_run_whose_folder_is_named_relative_to_the_runners_own_finds_its_gathered_rows(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make()
+    monkeypatch.chdir(run.parent)
+    assert runner.run(Path(run.name)) is Reason.COMPLETED
+    assert (run / "inputs" / "grouped").is_dir()
+    assert len(predictions(run)) == 300
+
+
 def test_a_resumed_run_counts_each_row_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = readings(30_000)
     run = make(frame=frame)

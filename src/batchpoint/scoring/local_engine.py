@@ -400,6 +400,7 @@ class LocalEngine:
                     error=error,
                     key=message.get("key"),
                     item=message.get("item"),
+                    is_unread=message["unread"],
                     seconds=message["seconds"],
                 )
             )

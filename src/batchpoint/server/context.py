@@ -61,8 +61,6 @@ class Context:
     failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server ends: event streams and long polls end with it."""
-    changing: threading.Lock = field(default_factory=threading.Lock)
-    """Held by a PATCH from reading to writing, so that of two at once on this server neither undoes the other."""
     _waiters: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITERS_ALLOWED))
 
     def take_waiting_place(self) -> Callable[[], None]:
