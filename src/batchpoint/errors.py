@@ -52,6 +52,13 @@ class ConflictError(RequestError):
     code = "conflict"
 
 
+class ChangedMeanwhileError(ConflictError):
+    """The thing was changed at the same time from elsewhere."""
+
+    code = "changed_meanwhile"
+    retryable = True
+
+
 class AuthenticationError(RequestError):
     """The token is missing, unknown, expired or revoked."""
 

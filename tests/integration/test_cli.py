@@ -218,6 +218,32 @@ def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(serve
         assert "First failing item: a.csv, row 7\nTrace" in said.err
 
 
+@pytest.mark.parametrize("printed", ["stream", "wait"])
+def test_the_traceback_of_a_failed_step_shows_once(server: FakeServer, batchpoint: Any, printed: str) -> None:
+    traceback = ["Traceback (most recent call last):", '  File "train.py", line 1', "", "ValueError: no rows"]
+    error = {"code": "step_failed", "message": "Step train failed", "traceback": "\n".join(traceback)}
+    server.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "failed", "error": error}
+    server.routes["GET /jobs"] = {"value": [], "next": None}
+    other = {"step": "other", "line": "meanwhile"}
+    lines = [{"step": "train", "line": "begins"}, *({"step": "train", "line": line} for line in traceback)]
+    events = "".join(f"event: log\ndata: {json.dumps(data)}\n\n" for data in [*lines[:3], other, *lines[3:]])
+    server.routes["GET /jobs/one/events"] = f"{events}event: end\ndata: {{}}\n\n".encode()
+
+    said = batchpoint(f"job {printed} -n one")
+
+    assert said.code == 1
+    assert (said.out + said.err).count("ValueError: no rows") == 1
+    assert "Job one failed: Step train failed" in said.err
+
+
+def test_a_traceback_that_was_not_streamed_whole_is_told_at_the_end(server: FakeServer, batchpoint: Any) -> None:
+    error = {"code": "command_failed", "message": "exit code 1", "traceback": "Traceback:\nValueError: no rows"}
+    server.routes["GET /jobs/one"] = {"name": "one", "status": "failed", "error": error}
+    server.routes["GET /jobs/one/events"] = b'event: log\ndata: {"line": "Traceback:"}\n\nevent: end\ndata: {}\n\n'
+
+    assert "Traceback:\nValueError: no rows" in batchpoint("job stream -n one").err
+
+
 def test_a_download_copies_the_output_and_with_all_the_logs(
     server: FakeServer, batchpoint: Any, tmp_path: Path
 ) -> None:
@@ -336,3 +362,16 @@ def test_faults_that_the_server_finds_are_told_with_the_lines_of_the_file(
     assert said.code == 2
     assert "pipeline.yml:4: jobs.one.compute: There is no compute named none." in said.err
     assert server.asked("POST /jobs/validate")[0].body["inputs"] == {"n": 3}
+
+
+def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(server: FakeServer, batchpoint: Any) -> None:
+    step = {"step": "b", "job": "one-b", "code": "command_failed", "file": None, "row": None, "exception": None}
+    failed = {**step, "message": "exit code 3", "traceback": "Traceback: boom"}
+    server.routes["GET /jobs/one"] = JOB
+    server.routes["GET /jobs/one/errors"] = {"value": [failed], "next": None}
+
+    said = batchpoint("job errors -n one -o table")
+
+    heading, _, line = said.out.splitlines()
+    assert heading.split()[:2] == ["step", "job"]
+    assert (line.split()[:2], line.rpartition("exit")[2]) == (["b", "one-b"], " code 3")

@@ -398,6 +398,23 @@ def test_failed_items_are_retried_into_the_same_output(workspace: Workspace, tmp
         workspace.jobs.retry_failed(clean.name)
 
 
+def test_a_job_that_failed_is_not_retried_again_once_a_retry_has_published(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    deployed(workspace, tmp_path)
+    job = workspace.endpoints.invoke("churn", request(write(tmp_path / "in.csv")))
+    (tmp_path / "run").mkdir()
+    claimed = workspace.registry.jobs.claim("server", 30)
+    assert claimed is not None
+    workspace.registry.jobs.update(job.name, folder=str(tmp_path / "run"))
+    workspace.registry.jobs.finish(job.name, claimed.lease_token, Reason.ERROR_THRESHOLD_EXCEEDED)
+    again = workspace.jobs.retry_failed(job.name)
+    finished(workspace, again, tmp_path / "run", failed=1, uri="azureml://datastores/workspaceblobstore/paths/x/")
+    with pytest.raises(ConflictError, match=f"was retried already, by job {again.name}, which completed"):
+        workspace.jobs.retry_failed(job.name)
+    assert workspace.jobs.retry_failed(again.name).retry_of == again.name
+
+
 def test_the_progress_of_a_running_job_is_read_from_its_folder(workspace: Workspace, tmp_path: Path) -> None:
     deployed(workspace, tmp_path)
     job = workspace.endpoints.invoke("churn", request(write(tmp_path / "in.csv")))

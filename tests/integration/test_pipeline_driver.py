@@ -184,6 +184,44 @@ def test_a_failed_step_fails_the_pipeline_with_its_own_error_and_what_does_not_d
     assert (ended.error.code, ended.error.traceback) == ("step_failed", "Traceback: boom")
 
 
+@on_sqlite
+def test_the_errors_of_a_pipeline_are_its_failed_steps_those_of_inner_pipelines_among_them(
+    workspace: Workspace, raw: Path
+) -> None:
+    ended, _ = complete(workspace, workspace.pipelines.submit(diamond(raw)), failing=("b", "c"))
+    errors = workspace.jobs.errors(ended.name)
+    assert [(error["step"], error["job"]) for error in errors] == [("b", f"{ended.name}-b"), ("c", f"{ended.name}-c")]
+    assert errors[0] | {"step": "b", "job": ""} == {
+        "step": "b", "job": "", "code": "command_failed", "file": None, "row": None, "exception": None,
+        "message": "exit code 3", "traceback": "Traceback: boom",
+    }  # fmt: skip
+    assert len(workspace.jobs.errors(ended.name, limit=1)) == 1
+    ended, _ = complete(workspace, workspace.pipelines.submit(nested(raw)), failing=("two",))
+    errors = workspace.jobs.errors(ended.name)
+    assert [(error["step"], error["job"]) for error in errors] == [("inner.two", f"{ended.name}-inner-two")]
+
+
+@on_sqlite
+def test_the_errors_of_a_pipeline_name_steps_that_were_canceled_and_what_came_after_the_steps(
+    workspace: Workspace, raw: Path
+) -> None:
+    job = workspace.pipelines.submit(diamond(raw))
+    driver_of(workspace).drive()
+    workspace.jobs.cancel(f"{job.name}-a")
+    assert [(error["code"], error["message"]) for error in workspace.jobs.errors(job.name)] == [
+        ("canceled_by_user", "The step was canceled.")
+    ]
+    broken = workspace.pipelines.submit(diamond(raw))
+    claimed = workspace.registry.jobs.claim("server", 30, types=("pipeline",))
+    while claimed is not None and claimed.job.name != broken.name:
+        claimed = workspace.registry.jobs.claim("server", 30, types=("pipeline",))
+    assert claimed is not None
+    failure = JobError(code="output_failed", message="An output could not be registered.")
+    workspace.registry.jobs.finish(broken.name, claimed.lease_token, Reason.OUTPUT_FAILED, error=failure)
+    (error,) = workspace.jobs.errors(broken.name)
+    assert (error["step"], error["job"], error["message"]) == (None, broken.name, failure.message)
+
+
 def test_a_resumed_pipeline_takes_over_what_completed_and_runs_the_rest(workspace: Workspace, raw: Path) -> None:
     job = workspace.pipelines.submit(diamond(raw))
     complete(workspace, job, failing=("b",))
@@ -212,6 +250,31 @@ def test_what_a_resumed_pipeline_never_came_to_is_taken_over_by_the_next(workspa
     last = workspace.jobs.retry_failed(between.name)
     ended, ran = complete(workspace, last)
     assert (ended.status, ran) == (JobStatus.COMPLETED, ["d"])
+
+
+def test_a_pipeline_that_was_resumed_and_completed_is_not_resumed_again_and_the_answer_names_the_job_that_did(
+    workspace: Workspace, raw: Path
+) -> None:
+    job = workspace.pipelines.submit(diamond(raw))
+    complete(workspace, job, failing=("b",))
+    again, _ = complete(workspace, workspace.jobs.retry_failed(job.name))
+    with pytest.raises(ConflictError, match=f"{job.name} was resumed already, by job {again.name}, which completed"):
+        workspace.jobs.retry_failed(job.name)
+
+
+def test_a_pipeline_whose_resumed_job_failed_too_goes_on_from_there(workspace: Workspace, raw: Path) -> None:
+    job = workspace.pipelines.submit(diamond(raw, settings={"force_rerun": True}))
+    complete(workspace, job, failing=("b",))
+    between, ran = complete(workspace, workspace.jobs.retry_failed(job.name), failing=("d",))
+    assert ran == ["b", "d"]
+    last = workspace.jobs.retry_failed(job.name)
+    assert last.retry_of == between.name
+    with pytest.raises(ConflictError, match=f"is being retried already, by job {last.name}"):
+        workspace.jobs.retry_failed(job.name)
+    ended, ran = complete(workspace, last)
+    assert (ended.status, ran) == (JobStatus.COMPLETED, ["d"])
+    with pytest.raises(ConflictError, match=last.name):
+        workspace.jobs.retry_failed(job.name)
 
 
 @on_sqlite

@@ -227,6 +227,33 @@ def test_one_bad_row_of_a_table_is_named_and_all_others_are_predicted(make: Make
     assert outcome(folder)["receipt"]["failed"] == 1
 
 
+def test_rows_of_a_file_that_is_gone_fail_together_and_each_is_named(make: Make, tmp_path: Path) -> None:
+    data, progress = tmp_path / "data", tmp_path / "run" / "progress.json"
+    script = f"""
+        import json, os, time
+        def run(mini_batch):
+            while not os.path.exists("{progress}") or not json.load(open("{progress}"))["planned_all"]:
+                time.sleep(0.01)
+            if os.path.exists("{data}/b.csv"):
+                os.unlink("{data}/b.csv")
+            return mini_batch * 2
+    """
+    folder = make(script, files=0, retry=RetrySpec(max_retries=2))
+    for name in "ab":
+        (data / f"{name}.csv").write_text("x\n" + "".join(f"{x}\n" for x in range(100)))
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["script"]["takes"], spec["split"] = "dataframe", {"by": "rows", "rows": 100}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    assert runner.run(folder) is Reason.COMPLETED
+    assert outcome(folder)["receipt"]["failed"] == 100
+    assert [(error["file"], error["row"], error["attempt"]) for error in errors(folder)] == [
+        ("b.csv", row, 3) for row in range(100)
+    ]
+    assert {error["exception"] for error in errors(folder)} == {"FileNotFoundError"}
+    told = (folder / "logs" / "user" / "error").rglob("*.txt")
+    assert sum(log.read_text().count("FileNotFoundError: ") for log in told) == 3
+
+
 def test_a_job_that_fails_tells_its_first_failing_file(make: Make) -> None:
     folder = make(
         "def run(mini_batch):\n    return 1 / 0\n", thresholds=ThresholdSpec(items=0), retry=RetrySpec(max_retries=0)

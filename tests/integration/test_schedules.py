@@ -22,7 +22,7 @@ from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
-from batchpoint.operations.schedules import MOST_WAITING
+from batchpoint.operations.schedules import MOST_BROKEN_TRIES, MOST_WAITING
 from batchpoint.registry import schedules as registry_of_schedules
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -365,6 +365,86 @@ def test_a_missed_time_is_tried_again_as_long_as_one_in_time(
     assert [outcome for outcome, _ in runs(workspace)] == ["pending"]
     pass_time(workspace, clock, utc(31, 13))
     assert [outcome for outcome, _ in runs(workspace)] == ["started"]
+
+
+def broken(*_: object, **__: object) -> Job:
+    raise KeyError("of nobody's")
+
+
+def test_a_time_whose_job_breaks_off_unexpectedly_is_given_up_and_the_next_is_started(
+    workspace: Workspace, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    daily(workspace, batchpoint={"overlap": "queue"})
+    clock.time = utc(28, 1, 30)
+    with monkeypatch.context() as breaking:
+        breaking.setattr(workspace.schedules, "_submit", broken)
+        step(workspace)
+        (run,) = workspace.schedules.runs("nightly")
+        assert (run.outcome, run.broken_tries) == (RunOutcome.PENDING, 1)
+        assert run.message is not None
+        assert 'KeyError: "of nobody\'s"' in run.message
+        assert f"try 1 of {MOST_BROKEN_TRIES}" in run.message
+        pass_time(workspace, clock, utc(28, 2), every=timedelta(seconds=30))
+    (run,) = workspace.schedules.runs("nightly")
+    assert (run.outcome, run.broken_tries) == (RunOutcome.FAILED, MOST_BROKEN_TRIES)
+    assert run.message is not None
+    assert run.message.startswith(f"Given up after {MOST_BROKEN_TRIES} tries. The job could not be started")
+    assert sum("could not be started" in record.message for record in caplog.records) == MOST_BROKEN_TRIES
+    pass_time(workspace, clock, utc(29, 2))
+    assert [outcome for outcome, _ in runs(workspace)] == ["failed", "started"]
+
+
+def test_what_breaks_off_once_is_started_by_the_next_try_and_holds_up_no_other_schedule(
+    workspace: Workspace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily(workspace)
+    daily(workspace, name="other")
+    submit = workspace.schedules._submit
+    clock.time = utc(28, 1, 30)
+
+    def refuse(schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
+        return broken() if schedule.name == "nightly" else submit(schedule, run, by=by)
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(workspace.schedules, "_submit", refuse)
+        step(workspace)
+    assert runs(workspace, "other") == [("started", utc(28, 1, 30))]
+    assert runs(workspace) == [("pending", utc(28, 1, 30))]
+    clock.move(31)
+    step(workspace)
+    assert runs(workspace) == [("started", utc(28, 1, 30))]
+
+
+def test_a_job_that_was_made_before_its_start_broke_off_is_kept(
+    workspace: Workspace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily(workspace)
+    clock.time = utc(28, 1, 30)
+    finish, calls = workspace.registry.schedules.finish, iter(range(9))
+
+    def break_once(*args: Any, **kwargs: Any) -> ScheduleRun:
+        if next(calls) == 0:
+            broken()
+        return finish(*args, **kwargs)
+
+    monkeypatch.setattr(workspace.registry.schedules, "finish", break_once)
+    step(workspace)
+    assert runs(workspace) == [("started", utc(28, 1, 30))]
+    assert len(workspace.jobs.list(schedule="nightly")) == 1
+
+
+def test_trigger_now_that_breaks_off_is_recorded_and_not_tried_again(
+    workspace: Workspace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daily(workspace)
+    with monkeypatch.context() as breaking:
+        breaking.setattr(workspace.schedules, "_submit", broken)
+        with pytest.raises(KeyError):
+            workspace.schedules.trigger("nightly")
+    clock.move(registry_of_schedules.SUBMIT_SECONDS)
+    step(workspace)
+    (run,) = workspace.schedules.runs("nightly")
+    assert (run.outcome, "KeyError" in (run.message or "")) == (RunOutcome.FAILED, True)
 
 
 def test_the_job_of_an_endpoint_is_done_again_by_its_name(workspace: Workspace, clock: Clock) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 from batchpoint.background.loop import Loop
+from batchpoint.entities.schedules import ScheduleRun
+from batchpoint.errors import RegistryError
 from batchpoint.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """How often to look for schedules that another server of the same registry was given."""
@@ -41,7 +46,7 @@ class Scheduler:
     def _fire(self) -> bool:
         runs = self._schedules.claim_due()
         for run in runs or ():
-            self._operations.start(run)
+            self._start(run)
         return runs is not None
 
     def _look(self) -> bool:
@@ -50,11 +55,20 @@ class Scheduler:
             return False
         run = self._operations.look_for_files(*claimed)
         if run is not None:
-            self._operations.start(run)
+            self._start(run)
         return True
 
     def _take_over(self) -> bool:
         run = self._schedules.claim_pending()
         if run is not None:
-            self._operations.start(run)
+            self._start(run)
         return run is not None
+
+    def _start(self, run: ScheduleRun) -> None:
+        try:
+            self._operations.start(run)
+        except RegistryError:
+            raise  # nothing can be written down: whoever claims the run later tries again
+        except Exception as error:  # the rim of a run: whatever happened belongs into its record, and others go on
+            log.exception("The job of schedule %s at %s could not be started", run.schedule_name, run.fire_at)
+            self._operations.broke_off(run, error)

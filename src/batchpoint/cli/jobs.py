@@ -141,7 +141,7 @@ def wait(state: State, name: str, timeout: float | None) -> None:
             waited.wait(timeout, raise_on_failure=False)
         except TimeoutError as late:
             raise click.ClickException(str(late)) from None
-        end(waited.entity)
+        end(waited)
     state.show(waited.entity.body())
 
 
@@ -218,8 +218,8 @@ def compare(state: State, name: str) -> None:
 @name_option
 @common
 def errors(state: State, name: str) -> None:
-    """List the items that failed, with file, row and error."""
-    columns = ("file", "row", "attempt", "exception", "message")
+    """List the items that failed, with file, row and error; of a pipeline the steps that did."""
+    columns = ("step", "job", "file", "row", "attempt", "exception", "message")
     state.show(state.client().jobs.get(name).errors(), columns=columns)
 
 
@@ -306,7 +306,7 @@ def stream_to_end(state: State, job: Job) -> None:
         state.note(render(_steps(job), output="table", columns=STEP_COLUMNS))
     for line in summary(job.entity):
         state.note(line)
-    end(job.entity)
+    end(job)
 
 
 def _body(job: Job) -> dict[str, Any]:

@@ -59,19 +59,19 @@ def follow(job: Job, state: State) -> None:
         raise
     for line in summary(job.entity):
         state.note(line)
-    end(job.entity)
+    end(job)
 
 
-def end(job: JobEntity) -> None:
+def end(job: Job) -> None:
     """Leave with exit code 1, saying why, when the job failed or was canceled."""
-    from batchpoint.client.jobs import failure_text
     from batchpoint.entities.jobs import JobStatus
 
-    if job.status is JobStatus.FAILED:
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {failure_text(job)}", err=True)
-    elif job.status is JobStatus.CANCELED:
+    status = job.entity.status
+    if status is JobStatus.FAILED:
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {job.why_failed()}", err=True)
+    elif status is JobStatus.CANCELED:
         click.echo(f"Job {job.name} was canceled. What was committed until then is kept.", err=True)
-    if job.status in (JobStatus.FAILED, JobStatus.CANCELED):
+    if status in (JobStatus.FAILED, JobStatus.CANCELED):
         raise click.exceptions.Exit(1)
 
 

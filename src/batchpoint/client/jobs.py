@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,8 @@ WAIT_SECONDS = 20.0
 """How long one request waits for the end of a job."""
 REFRESH_SECONDS = 0.5
 """How old ``Job.progress`` may be before it is asked for again."""
+STREAMED_LINES = 5_000
+"""So many lines of logs are looked through for a traceback that was printed already."""
 
 
 class Job:
@@ -60,6 +63,8 @@ class Job:
         self._seen_at = time.monotonic()
         self._receipt: Receipt | None = None
         """The whole of it, once asked for, where the record leaves out files."""
+        self._streamed: deque[str] = deque(maxlen=STREAMED_LINES)
+        """The last lines of logs that ``stream`` printed."""
 
     def __repr__(self) -> str:
         return f"Job({self.name!r}, {self.entity.status.value})"
@@ -155,6 +160,13 @@ class Job:
             code = job.error.code if job.error else "scoring_failed"
             raise BY_CODE.get(code, ScoringError)(failure_text(job), job=job.name, reason=job.reason)
 
+    def why_failed(self) -> str:
+        """What went wrong in a job that failed; its traceback too, unless ``stream`` has just printed that."""
+        error = self.entity.error
+        if error is None or not error.traceback or not _holds(self._streamed, error.traceback.splitlines()):
+            return failure_text(self.entity)
+        return failure_text(self.entity.model_copy(update={"error": error.model_copy(update={"traceback": None})}))
+
     def events(self) -> Iterator[tuple[str, Any]]:
         """``status``, ``progress``, ``step``, ``log`` and ``end`` events with their data, as they happen."""
         for name, data in self._connection.events(address("jobs", self.name, "events")):
@@ -172,6 +184,8 @@ class Job:
             printed_at = time.monotonic() if name == "progress" else printed_at
             if line := event_line(name, data):
                 print(line, file=out, flush=True)
+            if name == "log" and isinstance(data, dict):
+                self._streamed.append(str(data.get("line", "")))
         # The stream may end before the job does, when the server is stopped or killed: the wait goes on from there.
         return self.refresh().wait(raise_on_failure=raise_on_failure)
 
@@ -278,7 +292,10 @@ class Job:
             return read_table(local, engine=engine, azureml=format_ == "azureml")
 
     def errors(self, limit: int = 100_000) -> list[dict[str, Any]]:
-        """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback."""
+        """One mapping for each failed item: key, file, row, mini_batch, attempt, exception, message, traceback.
+
+        Of a pipeline one for each failed step: step, job, code, file, row, exception, message, traceback.
+        """
         return list(self._connection.get(address("jobs", self.name, "errors"), limit=limit)["value"])
 
     def models(self, *, failing: bool = False) -> Iterator[ModelReport]:
@@ -498,6 +515,12 @@ def failure_text(job: JobEntity) -> str:
     if job.error.log:
         lines.append(f"More in {job.error.log}; 'batchpoint job logs -n {job.name}' lists the logs.")
     return "\n".join(lines)
+
+
+def _holds(printed: Iterable[str], wanted: Sequence[str]) -> bool:
+    """Whether the lines that are wanted were printed in this order; those of other steps may stand between them."""
+    lines = (line.rstrip() for line in printed)
+    return all(line.rstrip() in lines for line in wanted)
 
 
 def event_line(name: str, data: Any) -> str | None:

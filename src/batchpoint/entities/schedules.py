@@ -222,6 +222,8 @@ class ScheduleRun(Part):
     """How many new files it was for."""
     first_tried_at: datetime | None = None
     """When its job could not be started for the first time, for a reason that may pass."""
+    broken_tries: int = 0
+    """How often starting its job has broken off, for a reason that nobody foresaw."""
 
     @property
     def idempotency_key(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -27,6 +27,7 @@ from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places
 from batchpoint.operations.promotion import check_speaks_for, newest_comparing, promoted
 from batchpoint.registry import Registry
+from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.scored_models import Order
 
@@ -62,20 +63,32 @@ class Endpoints:
         Raises:
             NotFoundError: the default deployment does not exist.
         """
-        try:
-            before = self.get(endpoint.name)
-        except NotFoundError:
-            before = None
-        if before is not None:
-            kept = {
-                key: getattr(before, key) for key in BatchEndpoint.model_fields if key not in endpoint.model_fields_set
-            }
-            endpoint = endpoint.model_copy(update=kept)
-        default = endpoint.defaults.deployment_name
-        if default is not None:
-            self._check_default(endpoint.name, default, exists=before is not None)
-        endpoint = endpoint.model_copy(update={"provisioning_state": "Succeeded"})
-        return self._registry.endpoints.put(endpoint, by=by)
+        not_given = BatchEndpoint.model_fields.keys() - endpoint.model_fields_set
+
+        def change() -> BatchEndpoint:
+            try:
+                before = self.get(endpoint.name)
+            except NotFoundError:
+                return self._stored(endpoint, None, by)
+            kept = {key: getattr(before, key) for key in not_given}
+            return self._stored(endpoint.model_copy(update=kept), before, by)
+
+        return repeated(change)
+
+    def update(
+        self, name: str, change: Callable[[BatchEndpoint], BatchEndpoint], *, by: str | None = None
+    ) -> BatchEndpoint:
+        """Store what ``change`` makes of an endpoint. It is asked again when another change came between.
+
+        Raises:
+            NotFoundError: there is no such endpoint, or no such deployment to be its default.
+        """
+
+        def changed() -> BatchEndpoint:
+            before = self.get(name)
+            return self._stored(change(before), before, by)
+
+        return repeated(changed)
 
     def get(self, name: str) -> BatchEndpoint:
         """One endpoint. Raises ``NotFoundError``."""
@@ -128,16 +141,37 @@ class Endpoints:
                     f"Endpoint {endpoint.name} has {MOST_DEPLOYMENTS} deployments, the most it may. Delete one first."
                 )
                 raise ConflictError(message) from None
-        resolved: AnyDeployment
-        if isinstance(deployment, PipelineDeployment):
-            resolved = self._pipeline_deployments.resolve(deployment, by=by)
-        else:
-            self._inputs_and_outputs.check_table(deployment)
-            resolved = self._resolver.resolve(deployment, by=by, read_script=not skip_script_validation)
+        resolved = self._resolved(deployment, by, read_script=not skip_script_validation)
         stored = self._registry.deployments.put(resolved, by=by)
         if set_default:
-            defaults = EndpointDefaults(deployment_name=deployment.name)
-            self._registry.endpoints.put(endpoint.model_copy(update={"defaults": defaults}), by=by)
+            self._set_default(stored, by)
+        return stored
+
+    def update_deployment(
+        self,
+        endpoint_name: str,
+        name: str,
+        change: Callable[[AnyDeployment], AnyDeployment],
+        *,
+        set_default: bool = False,
+        skip_script_validation: bool = False,
+        by: str | None = None,
+    ) -> AnyDeployment:
+        """Store what ``change`` makes of a deployment. It is asked again when another change came between.
+
+        Raises:
+            NotFoundError: there is no such deployment, or something that it refers to does not exist.
+            InvalidEntityError: a part is missing or wrong, such as a syntax error in the script.
+        """
+
+        def changed() -> AnyDeployment:
+            before = self.get_deployment(endpoint_name, name)
+            resolved = self._resolved(change(before), by, read_script=not skip_script_validation)
+            return self._registry.deployments.put(resolved, by=by, seen=before)
+
+        stored = repeated(changed)
+        if set_default:
+            self._set_default(stored, by)
         return stored
 
     def get_deployment(self, endpoint_name: str, name: str) -> AnyDeployment:
@@ -205,6 +239,9 @@ class Endpoints:
             NotFoundError: there is no such endpoint, deployment, job or comparison.
             ConflictError: the job compared something else, the deployment has changed since, or they agree too little.
         """
+        return repeated(lambda: self._promoted(name, request, by))
+
+    def _promoted(self, name: str, request: PromoteRequest, by: str | None) -> BatchEndpoint:
         endpoint = self.get(name)
         before = endpoint.defaults.deployment_name
         wanted = self._registry.deployments.get(name, request.deployment_name)
@@ -224,7 +261,7 @@ class Endpoints:
             champion = self._registry.deployments.get(name, before) if before is not None else None
             check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement, champion=champion)
         changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
-        return self._registry.endpoints.put(changed, by=by)
+        return self._registry.endpoints.put(changed, by=by, seen=endpoint)
 
     def invoke(
         self,
@@ -296,6 +333,16 @@ class Endpoints:
         stored, _ = self._registry.jobs.enqueue(job)
         self._job_queued.set()
         return stored
+
+    def _resolved(self, deployment: AnyDeployment, by: str | None, *, read_script: bool) -> AnyDeployment:
+        if isinstance(deployment, PipelineDeployment):
+            return self._pipeline_deployments.resolve(deployment, by=by)
+        self._inputs_and_outputs.check_table(deployment)
+        return self._resolver.resolve(deployment, by=by, read_script=read_script)
+
+    def _set_default(self, deployment: AnyDeployment, by: str | None) -> None:
+        defaults = EndpointDefaults(deployment_name=deployment.name)
+        self.update(deployment.endpoint_name, lambda before: before.model_copy(update={"defaults": defaults}), by=by)
 
     def _job(self, declared: BatchDeployment, request: InvokeRequest, by: str | None) -> Job:
         if request.job_name is not None and self._registry.jobs.exists(request.job_name):
@@ -374,6 +421,13 @@ class Endpoints:
         found = len(self._model_maps.found(model_map, deployment.batchpoint.partition_keys, as_of=moment))
         notice = f"The model map has models for {found:,} {'key' if found == 1 else 'keys'}."
         return {AS_OF: str(moment), FOUND: str(found)}, [notice]
+
+    def _stored(self, endpoint: BatchEndpoint, before: BatchEndpoint | None, by: str | None) -> BatchEndpoint:
+        default = endpoint.defaults.deployment_name
+        if default is not None:
+            self._check_default(endpoint.name, default, exists=before is not None)
+        endpoint = endpoint.model_copy(update={"provisioning_state": "Succeeded"})
+        return self._registry.endpoints.put(endpoint, by=by, seen=before)
 
     def _check_default(self, endpoint_name: str, deployment_name: str, *, exists: bool) -> None:
         try:

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
-from batchpoint.entities.jobs import Job, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
-from batchpoint.operations.pipelines import Pipelines
+from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
@@ -118,14 +119,15 @@ class Jobs:
 
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
-            ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, or lost
-                its folder.
+            ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, lost its
+                folder, or failed and was retried by one that completed.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
         if job.type == "pipeline":
             return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
+        self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         of_then = {AS_OF, FOUND} if current_deployment else set()  # today's deployment scores with today's models
         properties = {key: value for key, value in job.properties.items() if key not in of_then}
@@ -235,11 +237,14 @@ class Jobs:
         """The items that failed, in input order: the lines of the errors file. None while the job runs.
 
         A job that did not complete publishes nothing; what failed in it by then is in the errors file of its folder.
+        Of a pipeline, the steps that failed so far, in the order of their start, each with its own error.
 
         Raises:
             NotFoundError: there is no such job.
         """
         job = self._registry.jobs.get(name)
+        if job.type == "pipeline":
+            return [*islice(self._failed_steps(job), limit)] or _own_error(job)
         collected = collected_output(job)
         output = job.outputs.get(collected)
         for path in output.files if output is not None else ():
@@ -309,6 +314,26 @@ class Jobs:
         if outcome is None or not outcome.is_file():
             return job.receipt
         return Receipt.model_validate(json.loads(outcome.read_bytes())["receipt"])
+
+    def _failed_steps(self, job: Job, inside: str = "") -> Iterator[dict[str, Any]]:
+        """A line for each; of an inner pipeline its failed steps, as far as it came to any."""
+        for found in self._registry.jobs.steps([job.name]):
+            if not has_failed([found.status]):
+                continue
+            step, name = self._registry.jobs.get(found.name), f"{inside}{found.step_name}"
+            inner = [*self._failed_steps(step, f"{name}.")] if step.type == "pipeline" else []
+            yield from inner or [_failed_step(name, step)]
+
+    def _check_place_free(self, job: Job) -> None:
+        """A job that failed has published nothing that a retry could replace, but another retry of it may have."""
+        if job.status == JobStatus.COMPLETED or job.deployment is None:
+            return
+        newest = latest_retry(self._registry, job)
+        if newest.status == JobStatus.COMPLETED and job.deployment.batchpoint.if_exists == "fail":
+            raise ConflictError(
+                f"Job {job.name} was retried already, by job {newest.name}, which completed. "
+                f"Retry that one if items failed in it: batchpoint job retry -n {newest.name}."
+            )
 
     def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
         """The deployment that scores failed items again, and what the user should know about it."""
@@ -396,6 +421,17 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
     if job.folder is None or not Path(job.folder).is_dir():
         raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")
+
+
+def _own_error(job: Job) -> list[dict[str, Any]]:
+    """The line of a pipeline that failed although no step of it did."""
+    return [_failed_step(None, job)] if job.error is not None else []
+
+
+def _failed_step(name: str | None, job: Job) -> dict[str, Any]:
+    error = job.error or JobError(code=str(job.reason), message=f"The step was {job.status}.")
+    told = error.model_dump(include={"code", "file", "row", "exception", "message", "traceback"})
+    return {"step": name, "job": job.name, **told}
 
 
 def _error_lines(file: IO[bytes], name: str, limit: int) -> list[dict[str, Any]]:

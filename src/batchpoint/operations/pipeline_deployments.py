@@ -21,6 +21,7 @@ from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.registry import Registry
+from batchpoint.registry.changes import repeated
 
 
 class PipelineDeployments:
@@ -144,8 +145,14 @@ class PublishedPipelines:
 
     def set_active(self, name: str, *, active: bool, by: str | None = None) -> PublishedPipeline:
         """Let it be started, or let every POST be refused. Raises ``NotFoundError``."""
-        changed = self.get(name).model_copy(update={"status": "Active" if active else "Disabled"})
-        return cast("PublishedPipeline", self._registry.resources.put("published_pipeline", changed, by=by))
+
+        def change() -> PublishedPipeline:
+            before = self.get(name)
+            changed = before.model_copy(update={"status": "Active" if active else "Disabled"})
+            stored = self._registry.resources.put("published_pipeline", changed, by=by, seen=before)
+            return cast("PublishedPipeline", stored)
+
+        return repeated(change)
 
     def delete(self, name: str) -> None:
         """Take its address away. Its component and the jobs that it started stay. Raises ``NotFoundError``."""

@@ -157,15 +157,23 @@ class Pipelines:
     def retry_failed(self, job: Job, *, job_name: str | None = None, by: str | None = None) -> Job:
         """Go on with a pipeline job that failed or was canceled: a new job, which takes over what completed in it.
 
+        When it was resumed before, and that failed or was canceled too, the new job goes on from there.
+
         Raises:
-            ConflictError: it is not finished, or completed, or is being resumed already.
+            ConflictError: it is not finished, or completed, at the latest when it was resumed; or it is being resumed.
             AlreadyExistsError: ``job_name`` is taken.
         """
         if not job.status.is_finished:
             raise ConflictError(f"Job {job.name} is {job.status}. Resume it when it is finished.")
         if job.status == JobStatus.COMPLETED:
             raise ConflictError(f"Job {job.name} completed: there is nothing to resume. Start the pipeline again.")
-        again = resumed(job, job_name or _new_name(), by)
+        newest = latest_retry(self._registry, job)
+        if newest.status == JobStatus.COMPLETED:
+            raise ConflictError(
+                f"Job {job.name} was resumed already, by job {newest.name}, which completed: "
+                "there is nothing to resume. Start the pipeline again."
+            )
+        again = resumed(newest, job_name or _new_name(), by)
         stored, _ = self._registry.jobs.enqueue(again)
         self._wake.set()
         return stored
@@ -181,6 +189,15 @@ class Pipelines:
             return again
         self._wake.set()
         return stored
+
+
+def latest_retry(registry: Registry, job: Job) -> Job:
+    """The last finished one of the jobs that retried ``job``, that retried that one, …; ``job`` when none did."""
+    while found := registry.jobs.list(retry_of=job.name, archived="include", limit=1):
+        if not found[0].status.is_finished:
+            break  # whoever retries as well is refused when his job is put in
+        job = found[0]
+    return job
 
 
 def _job_of(pipeline: Pipeline, trigger_time: datetime) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from batchpoint.entities.base import Entity
@@ -11,6 +11,7 @@ from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import check_no_password
 from batchpoint.registry import Registry
+from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.storage.datastores import datastore_url
 
@@ -35,16 +36,32 @@ class Resources:
             ConflictError: the change is one that this kind does not allow.
             InvalidEntityError: it could not be used as declared.
         """
-        try:
-            before = self.get(kind, entity.name)
-        except NotFoundError:
-            before = None
-        if isinstance(entity, Compute) and before is not None:
-            entity = cast("E", _changed_compute(entity, cast("Compute", before)))
-        if isinstance(entity, Datastore):
-            entity = entity.model_copy(update={"is_default": entity.name == DEFAULT_DATASTORE})
-            _check_datastore(entity, cast("Datastore | None", before))
-        return cast("E", self._registry.resources.put(kind, entity, by=by))
+
+        def change() -> E:
+            try:
+                before = self.get(kind, entity.name)
+            except NotFoundError:
+                before = None
+            return cast("E", self._stored(kind, entity, before, by))
+
+        return repeated(change)
+
+    def update(
+        self, kind: ResourceKind, name: str, change: Callable[[Entity], Entity], *, by: str | None = None
+    ) -> Entity:
+        """Store what ``change`` makes of one. It is asked again when another change came between.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: the change is one that this kind does not allow.
+            InvalidEntityError: it could not be used as declared.
+        """
+
+        def changed() -> Entity:
+            before = self.get(kind, name)
+            return self._stored(kind, change(before), before, by)
+
+        return repeated(changed)
 
     def get(self, kind: ResourceKind, name: str) -> Entity:
         """One of them. Credentials are never shown; ``has_credentials`` says whether there are some.
@@ -81,6 +98,14 @@ class Resources:
         if kind == "compute":
             self._check_compute_unused(name)
         self._registry.resources.delete(kind, name)
+
+    def _stored(self, kind: ResourceKind, entity: Entity, before: Entity | None, by: str | None) -> Entity:
+        if isinstance(entity, Compute) and before is not None:
+            entity = _changed_compute(entity, cast("Compute", before))
+        if isinstance(entity, Datastore):
+            entity = entity.model_copy(update={"is_default": entity.name == DEFAULT_DATASTORE})
+            _check_datastore(entity, cast("Datastore | None", before))
+        return self._registry.resources.put(kind, entity, by=by, seen=before)
 
     def _check_compute_unused(self, name: str) -> None:
         if jobs := self._registry.jobs.list(compute=name, status=ACTIVE_STATUSES, archived="include", limit=1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
 from batchpoint.operations.places import Places, asset_reference
 from batchpoint.registry import Registry
+from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.schedules import SeenFile
 from batchpoint.storage.inputs import matches
@@ -47,6 +48,8 @@ RETRY_SECONDS = 30.0
 """When to try again after a store or the like did not answer."""
 RETRY_FOR = timedelta(hours=1)
 """After so long a time whose job could not be started for such a reason has failed."""
+MOST_BROKEN_TRIES = 5
+"""So often at most it is tried to start a job when that breaks off for a reason that nobody foresaw."""
 LONGEST_PATH = 1024
 
 
@@ -93,7 +96,23 @@ class Schedules:
             NotFoundError: what its job refers to does not exist.
             DatastoreError: the folder of its files cannot be read.
         """
-        before = self._find(schedule.name)
+        return repeated(lambda: self._stored(schedule, self._find(schedule.name), by))
+
+    def update(self, name: str, change: Callable[[Schedule], Schedule], *, by: str | None = None) -> Schedule:
+        """Store what ``change`` makes of a schedule. It is asked again when another change came between.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            BatchpointError: as ``create_or_update`` does.
+        """
+
+        def changed() -> Schedule:
+            before = self.get(name)
+            return self._stored(change(before), before, by)
+
+        return repeated(changed)
+
+    def _stored(self, schedule: Schedule, before: Schedule | None, by: str | None) -> Schedule:
         now = self._registry.now().replace(microsecond=0)
         same_trigger = before is not None and before.trigger == schedule.trigger
         if before is not None and "is_enabled" not in schedule.model_fields_set:
@@ -108,7 +127,7 @@ class Schedules:
             first = before.next_run_at
         known = self._files_there_before(schedule, before)
         schedule = schedule.model_copy(update={"next_run_at": first if schedule.is_enabled else None})
-        stored = self._registry.schedules.put(schedule, by=by, known_files=known)
+        stored = self._registry.schedules.put(schedule, by=by, seen=before, known_files=known)
         self._schedule_changed.set()
         return stored
 
@@ -127,14 +146,18 @@ class Schedules:
             NotFoundError: there is none of that name.
             ConflictError: it would never fire again.
         """
-        schedule = self.get(name)
-        if schedule.is_enabled:
-            return schedule
-        now = self._registry.now()
-        following = schedule.next_time(now)
-        if following is None:
-            raise ConflictError(_never(schedule, now))
-        enabled = self._registry.schedules.set_enabled(name, enabled=True, next_run_at=following)
+
+        def change() -> Schedule:
+            schedule = self.get(name)
+            if schedule.is_enabled:
+                return schedule
+            now = self._registry.now()
+            following = schedule.next_time(now)
+            if following is None:
+                raise ConflictError(_never(schedule, now))
+            return self._registry.schedules.set_enabled(name, enabled=True, next_run_at=following, seen=schedule)
+
+        enabled = repeated(change)
         self._schedule_changed.set()
         return enabled
 
@@ -175,8 +198,9 @@ class Schedules:
             run = self._registry.schedules.record_manual(name, window_start)
         try:
             job = self._submit(schedule, run, by=by)
-        except BatchpointError as error:
-            self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
+        except Exception as error:
+            message = error.message if isinstance(error, BatchpointError) else _broken(error)
+            self._registry.schedules.finish(run, RunOutcome.FAILED, message=message)
             raise
         return self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
 
@@ -223,11 +247,24 @@ class Schedules:
                 return  # by another server, which took this one for lost
             since = run.first_tried_at or self._registry.now()
             if error.retryable and self._registry.now() - since < RETRY_FOR:
-                self._registry.schedules.postpone(run, RETRY_SECONDS, error.message, first_tried_at=since)
+                tried = run.model_copy(update={"first_tried_at": since})
+                self._registry.schedules.postpone(tried, RETRY_SECONDS, error.message)
             else:
                 self._registry.schedules.finish(run, RunOutcome.FAILED, message=error.message)
         else:
             self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
+
+    def broke_off(self, run: ScheduleRun, error: Exception) -> None:
+        """Write down that ``start`` broke off for a reason that nobody foresaw: it is tried again, or given up."""
+        if self._is_started(run):
+            return
+        run = run.model_copy(update={"broken_tries": run.broken_tries + 1})
+        if run.broken_tries < MOST_BROKEN_TRIES:
+            said = f"{_broken(error)} It is tried again: this was try {run.broken_tries} of {MOST_BROKEN_TRIES}."
+            self._registry.schedules.postpone(run, RETRY_SECONDS, said)
+        else:
+            said = f"Given up after {MOST_BROKEN_TRIES} tries. {_broken(error)}"
+            self._registry.schedules.finish(run, RunOutcome.FAILED, message=said)
 
     def look_for_files(self, schedule: Schedule, until: datetime) -> ScheduleRun | None:
         """Look at the folder of a schedule that the caller claimed until then; the run over what is new in it."""
@@ -508,6 +545,11 @@ class Schedules:
             message = f"All {run.files} files have changed since they were found; they count as new again."
             raise InvalidEntityError(message)
         return Input(path=paths[0], paths=paths[1:])
+
+
+def _broken(error: Exception) -> str:
+    found = f"{type(error).__name__}: {error}"[:500]
+    return f"The job could not be started, by a fault of Batchpoint: {found}. The server's log has more."
 
 
 def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:

@@ -40,7 +40,7 @@ class Assets:
         while True:
             with self._database.write() as connection:
                 if asset.version is not None:
-                    known = _find(connection, kind, asset.name, asset.version)
+                    known = _find(connection, kind, asset.name, asset.version, lock=True)
                     if known is not None:
                         return self._again(connection, known, asset, content_hash), False
                 version = asset.version or _next_version(connection, kind, asset.name)

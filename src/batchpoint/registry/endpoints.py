@@ -12,6 +12,7 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.pipeline_deployments import AnyDeployment, deployment_of
 from batchpoint.errors import NotFoundError
+from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import deployments_table as deployments
 from batchpoint.registry.tables import endpoints_table as endpoints
@@ -26,12 +27,17 @@ class Endpoints:
         self._database = database
         self._now = now
 
-    def put(self, endpoint: BatchEndpoint, *, by: str | None) -> BatchEndpoint:
-        """Store an endpoint, new or in place of the one of that name."""
+    def put(self, endpoint: BatchEndpoint, *, by: str | None, seen: BatchEndpoint | None = None) -> BatchEndpoint:
+        """Store an endpoint, new or in place of the one of that name; given ``seen``, in place of that one alone.
+
+        Raises:
+            ChangedMeanwhileError: another one is stored than was seen.
+        """
 
         def work(connection: Connection) -> BatchEndpoint:
             query = select(endpoints.c.body).where(endpoints.c.name == endpoint.name).with_for_update()
             before = connection.execute(query).scalar()
+            check_unchanged(BatchEndpoint.model_validate(before) if before else None, seen)
             stored = stamped(endpoint, before, self._now(), by)
             if before is None:
                 connection.execute(endpoints.insert().values(name=endpoint.name, body=stored.body()))
@@ -78,16 +84,18 @@ class Deployments:
         self._database = database
         self._now = now
 
-    def put(self, deployment: AnyDeployment, *, by: str | None) -> AnyDeployment:
-        """Store a deployment, new or in place of the one of that name.
+    def put(self, deployment: AnyDeployment, *, by: str | None, seen: AnyDeployment | None = None) -> AnyDeployment:
+        """Store a deployment, new or in place of the one of that name; given ``seen``, in place of that one alone.
 
         Raises:
             ConflictError: its endpoint does not exist any more.
+            ChangedMeanwhileError: another one is stored than was seen.
         """
         key = (deployments.c.endpoint_name == deployment.endpoint_name, deployments.c.name == deployment.name)
 
         def work(connection: Connection) -> AnyDeployment:
             before = connection.execute(select(deployments.c.body).where(*key).with_for_update()).scalar()
+            check_unchanged(deployment_of(before) if before else None, seen)
             stored = stamped(deployment, before, self._now(), by)
             model = stored.model if isinstance(stored, BatchDeployment) and isinstance(stored.model, str) else None
             values = {"compute": stored.compute_name, "model": model, "body": stored.body()}

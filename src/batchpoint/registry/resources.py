@@ -13,6 +13,7 @@ from batchpoint.entities.base import Entity
 from batchpoint.entities.kinds import NAMED_KINDS, NamedKind
 from batchpoint.entities.resources import Datastore, DatastoreCredentials
 from batchpoint.errors import NotFoundError
+from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
 from batchpoint.registry.secrets import SecretBox
@@ -27,15 +28,19 @@ class Resources:
         self._now = now
         self._secret_box = secret_box
 
-    def put(self, kind: NamedKind, entity: Entity, *, by: str | None) -> Entity:
-        """Store an entity, new or in place of the one of that name.
+    def put(self, kind: NamedKind, entity: Entity, *, by: str | None, seen: Entity | None = None) -> Entity:
+        """Store an entity, new or in place of the one of that name; given ``seen``, in place of that one alone.
 
         A datastore without credentials keeps those that it has; empty ones take them away.
+
+        Raises:
+            ChangedMeanwhileError: another one is stored than was seen.
         """
 
         def work(connection: Connection) -> Entity:
             key = (resources.c.kind == kind, resources.c.name == entity.name)
             before = connection.execute(select(resources).where(*key).with_for_update()).first()
+            check_unchanged(NAMED_KINDS[kind].model_validate(before.body) if before else None, seen)
             bare, encrypted = self._without_credentials(entity, before.credentials if before else None)
             stored = stamped(bare, before.body if before else None, self._now(), by)
             values = {"body": stored.body(), "credentials": encrypted}

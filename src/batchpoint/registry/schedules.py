@@ -25,6 +25,7 @@ from batchpoint.entities.schedules import (
 )
 from batchpoint.entities.triggers import FileTrigger
 from batchpoint.errors import NotFoundError
+from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
 from batchpoint.registry.tables import schedule_files_table as files
@@ -57,17 +58,34 @@ class Schedules:
         self._database = database
         self._now = now
 
-    def put(self, schedule: Schedule, *, by: str | None, known_files: Sequence[SeenFile] | None = None) -> Schedule:
-        """Store a schedule, new or in place of the one of that name. ``next_run_at`` says when it is due.
+    def put(
+        self,
+        schedule: Schedule,
+        *,
+        by: str | None,
+        seen: Schedule | None = None,
+        known_files: Sequence[SeenFile] | None = None,
+    ) -> Schedule:
+        """Store a schedule, new or in place of the one of that name; given ``seen``, in place of that one alone.
 
-        ``known_files`` take the place of all files that it knew: they do not count as new.
+        ``next_run_at`` says when it is due; one that is as it was seen is left to the scheduler, which may have moved
+        on since. ``known_files`` take the place of all files that it knew: they do not count as new.
+
+        Raises:
+            ChangedMeanwhileError: another one is stored than was seen.
         """
         key = schedules.c.name == schedule.name
 
         def work(connection: Connection) -> Schedule:
-            before = connection.execute(select(schedules.c.body).where(key).with_for_update()).scalar()
-            stored = stamped(schedule, before, self._now(), by)
-            values = {"enabled": stored.is_enabled, "next_fire_at": stored.next_run_at, "body": _body(stored)}
+            before = connection.execute(select(schedules).where(key).with_for_update()).first()
+            _check_unchanged(before, seen)
+            if before and seen and schedule.next_run_at == seen.next_run_at:
+                next_run_at = before.next_fire_at
+            else:
+                next_run_at = schedule.next_run_at
+            stored = stamped(schedule, before.body if before else None, self._now(), by)
+            stored = stored.model_copy(update={"next_run_at": next_run_at})
+            values = {"enabled": stored.is_enabled, "next_fire_at": next_run_at, "body": _body(stored)}
             if before is None:
                 connection.execute(schedules.insert().values(name=schedule.name, **values))
             else:
@@ -97,14 +115,17 @@ class Schedules:
         with self._database.read() as connection:
             return [_schedule(row) for row in connection.execute(query)]
 
-    def set_enabled(self, name: str, *, enabled: bool, next_run_at: datetime | None) -> Schedule:
-        """Let a schedule fire, or not.
+    def set_enabled(
+        self, name: str, *, enabled: bool, next_run_at: datetime | None, seen: Schedule | None = None
+    ) -> Schedule:
+        """Let a schedule fire, or not; given ``seen``, only when that is what is stored.
 
         Raises:
             NotFoundError: there is none of that name.
+            ChangedMeanwhileError: another one is stored than was seen.
         """
         with self._database.write() as connection:
-            _row(connection, name, lock=True)
+            _check_unchanged(_row(connection, name, lock=True), seen)
             values = {"enabled": enabled, "next_fire_at": next_run_at}
             connection.execute(update(schedules).where(schedules.c.name == name).values(values))
             return _schedule(_row(connection, name))
@@ -277,16 +298,13 @@ class Schedules:
         """Write down what became of a run."""
         values = {"job_name": job_name, "message": (message or run.message or "")[:1024] or None}
         with self._database.write() as connection:
-            self._end(connection, run.id, outcome, values)
+            self._end(connection, run.id, outcome, {**values, "details": _details(run)})
         return run.model_copy(update={"outcome": outcome, **values})
 
-    def postpone(
-        self, run: ScheduleRun, seconds: float, message: str, *, first_tried_at: datetime | None = None
-    ) -> None:
-        """Leave a run pending for so long, and say why; ``first_tried_at`` is kept."""
-        values: dict[str, Any] = {"claimed_until": self._now() + timedelta(seconds=seconds), "message": message[:1024]}
-        if first_tried_at is not None:
-            values["details"] = _details(run.model_copy(update={"first_tried_at": first_tried_at}))
+    def postpone(self, run: ScheduleRun, seconds: float, message: str) -> None:
+        """Leave a run pending for so long, and say why; what it says of earlier tries is kept."""
+        until = self._now() + timedelta(seconds=seconds)
+        values = {"claimed_until": until, "message": message[:1024], "details": _details(run)}
         with self._database.write() as connection:
             connection.execute(update(runs).where(runs.c.id == run.id).values(values))
 
@@ -382,7 +400,12 @@ def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
 def _details(run: ScheduleRun) -> dict[str, Any]:
     """What is kept of a run beside its columns."""
     first_tried_at = run.first_tried_at.isoformat() if run.first_tried_at else None
-    found = {"window_start": run.window_start.isoformat(), "files": run.files, "first_tried_at": first_tried_at}
+    found = {
+        "window_start": run.window_start.isoformat(),
+        "files": run.files,
+        "first_tried_at": first_tried_at,
+        "broken_tries": run.broken_tries or None,
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -392,6 +415,14 @@ def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
     if row is None:
         raise _no_schedule(name)
     return row
+
+
+def _check_unchanged(row: Row[Any] | None, seen: Schedule | None) -> None:
+    """``check_unchanged`` of all but the next time, which the scheduler moves on without changing the schedule."""
+    if seen is None:
+        return
+    found = _schedule(row).model_copy(update={"next_run_at": seen.next_run_at}) if row is not None else None
+    check_unchanged(found, seen)
 
 
 def _no_schedule(name: str) -> NotFoundError:
@@ -419,4 +450,5 @@ def _run(row: Row[Any]) -> ScheduleRun:
         message=row.message,
         files=row.details.get("files"),
         first_tried_at=row.details.get("first_tried_at"),
+        broken_tries=row.details.get("broken_tries", 0),
     )

@@ -583,7 +583,25 @@ def _packed(groups: Iterable[_Group], spec: ScoringSpec, folder: Path) -> Iterat
     for together in packed(sizes):
         chosen = pieces[together.start : together.stop]
         spans = [KeySpan(*index.of(values), sum(run.rows for run in runs)) for values, runs in chosen]
-        yield MiniBatch(0, "rows", slices=tuple(run for _, runs in chosen for run in runs), spans=tuple(spans))
+        yield MiniBatch(0, "rows", slices=_joined(run for _, runs in chosen for run in runs), spans=tuple(spans))
+
+
+def _joined(runs: Iterable[Slice]) -> tuple[Slice, ...]:
+    """The same rows in as few slices as there can be: keys that were gathered lie one behind the other."""
+    joined: list[Slice] = []
+    for run in runs:
+        last = joined[-1] if joined else None
+        if last is not None and _is_followed_by(last, run):
+            joined[-1] = replace(last, rows=last.rows + run.rows, length=last.length + run.length)
+        else:
+            joined.append(run)
+    return tuple(joined)
+
+
+def _is_followed_by(last: Slice, run: Slice) -> bool:
+    if last.file != run.file or last.numbers != run.numbers or last.first_row + last.rows != run.first_row:
+        return False
+    return run.format not in {"csv", "jsonl"} or last.offset + last.length == run.offset
 
 
 def _bounded(runs: list[Slice]) -> Iterator[list[Slice]]:

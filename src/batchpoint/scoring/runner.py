@@ -159,6 +159,7 @@ def run(
         ConflictError: another runner is at work in the folder.
         StoppedError: ``stop`` was set; the run can be resumed.
     """
+    folder = folder.absolute()  # workers have a folder of their own, and are told where in this one the input lies
     lock = os.open(folder / "runner.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

@@ -92,17 +92,17 @@ def _rows(
 def _with_known_columns(frame: Any) -> Any:
     """The frame with the column index of those before it, which pandas has learnt to search.
 
-    With a mini-batch for each key that is a tenth of a script's time. What a script did to an index that it was given
-    is not passed on.
+    With a mini-batch for each key that is a tenth of a script's time. Older versions of pandas have indexes that a
+    script can write into: there each frame keeps its own.
     """
-    names = list(frame.columns)
-    key = (frame.columns.dtype, *names)
-    known = _Memory.columns.get(key)
-    if known is None or list(known) != names:
-        if len(_Memory.columns) > MOST_COLUMNS:
-            _Memory.columns.clear()
-        known = _Memory.columns[key] = frame.columns
-    frame.columns = known.view()
+    index = frame.columns
+    if type(index.dtype).__name__ == "StringDtype":
+        names = tuple(index)
+        if names not in _Memory.columns:
+            if len(_Memory.columns) >= MOST_COLUMNS:
+                _Memory.columns.clear()
+            _Memory.columns[names] = index.view()  # a view has a name of its own, and shares what is learnt
+        frame.columns = _Memory.columns[names].view()
     return frame
 
 
@@ -161,7 +161,11 @@ def parquet_rows(path: str, first: int, last: int) -> Any:
         rows = _Memory.parquet.metadata.row_group(group).num_rows
         if passed < last and passed + rows > first:
             if _Memory.group_key != (path, group):
-                _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                try:
+                    _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                except OSError:
+                    _Memory.parquet_path = None  # as with the files that stay open
+                    raise
                 _Memory.group_key = (path, group)
             begin = max(first - passed, 0)
             tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
@@ -276,10 +280,14 @@ def _bytes_at(path: str, offset: int, length: int) -> bytes:
                 old.close()
             _Memory.files.clear()
         file = _Memory.files[path] = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- stays open; a string
-    file.seek(offset)
-    data = file.read(length)
-    while len(data) < length and (more := file.read(length - len(data))):
-        data += more
+    try:
+        file.seek(offset)
+        data = file.read(length)
+        while len(data) < length and (more := file.read(length - len(data))):
+            data += more
+    except OSError:
+        _Memory.files.pop(path).close()  # opened anew by the next try: a file system that was away knows it no more
+        raise
     return data
 
 
@@ -680,5 +688,7 @@ def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
     try:
         table = parquet_rows(piece["path"], first, last)
     except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the file is gone, or its disk fails: it is not its content that is at fault
         raise csv_records.UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
     return table.to_pandas(use_threads=False, ignore_metadata=True)

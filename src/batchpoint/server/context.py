@@ -64,8 +64,6 @@ class Context:
     """The server's second address, which speaks TLS; None where the only one does, or in a test without a process."""
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server ends: event streams and long polls end with it."""
-    changing: threading.Lock = field(default_factory=threading.Lock)
-    """Held by a PATCH from reading to writing, so that of two at once on this server neither undoes the other."""
     _waiters: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITERS_ALLOWED))
 
     def take_waiting_place(self) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from batchpoint.entities.documents import model_of, read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
 from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
-from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.errors import InvalidEntityError
 from batchpoint.registry.scored_models import Order
 from batchpoint.server.api.resources import named
@@ -25,7 +25,7 @@ from batchpoint.server.api.wire import (
     merged,
 )
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.context import Shared, Work
+from batchpoint.server.context import Context, Shared, Work
 
 router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
@@ -47,16 +47,17 @@ def get_endpoint(name: str, request: Request, _: Reader, work: Work) -> JSONResp
 def create_or_update(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
     """Create an endpoint, or change the one of that name."""
     endpoint = named(BatchEndpoint, body, name)
-    assert isinstance(endpoint, BatchEndpoint)
     return answer(addressed(request, work.endpoints.create_or_update(endpoint, by=caller.name)))
 
 
 @router.patch("/{name}", name="endpoints.update", **described(body=BatchEndpoint, result=BatchEndpoint))
-def update(name: str, body: JsonBody, request: Request, caller: Operator, shared: Shared) -> JSONResponse:
+def update(name: str, body: JsonBody, request: Request, caller: Operator, work: Work) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    work = shared.workspace
-    with shared.changing:
-        return create_or_update(name, merged(work.endpoints.get(name).body(), body), request, caller, work)
+
+    def change(before: BatchEndpoint) -> BatchEndpoint:
+        return named(BatchEndpoint, merged(before.body(), body), name)
+
+    return answer(addressed(request, work.endpoints.update(name, change, by=caller.name)))
 
 
 @router.delete("/{name}", name="endpoints.delete", status_code=204)
@@ -135,16 +136,11 @@ def create_or_update_deployment(
     skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Create a deployment, or change the one of that name; with ``set_default=true`` it answers from now on."""
-    if isinstance(body, dict):
-        body = {"endpoint_name": name, **body}
-    entity = named(model_of("deployment", body), body, deployment)
-    assert isinstance(entity, BatchDeployment | PipelineDeployment)
-    if entity.endpoint_name != name:
-        message = f"The body names endpoint {entity.endpoint_name!r}, the address {name!r}."
-        raise InvalidEntityError(message)
-    check_local_paths(shared, "deployment", entity)
     stored = shared.workspace.endpoints.create_or_update_deployment(
-        entity, set_default=set_default, skip_script_validation=skip_script_validation, by=caller.name
+        _declared(name, deployment, body, shared),
+        set_default=set_default,
+        skip_script_validation=skip_script_validation,
+        by=caller.name,
     )
     return answer(stored)
 
@@ -165,19 +161,21 @@ def update_deployment(
     skip_script_validation: bool = False,
 ) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    with shared.changing:
-        before = shared.workspace.endpoints.get_deployment(name, deployment).body()
-        is_model = isinstance(body, dict) and before.get("type") == "model"
-        changed = merged(before, deployment_change(body) if is_model else body)
-        return create_or_update_deployment(
-            name,
-            deployment,
-            changed,
-            caller,
-            shared,
-            set_default=set_default,
-            skip_script_validation=skip_script_validation,
-        )
+
+    def change(before: AnyDeployment) -> AnyDeployment:
+        is_model = isinstance(body, dict) and isinstance(before, BatchDeployment)
+        changes = deployment_change(body) if is_model else body
+        return _declared(name, deployment, merged(before.body(), changes), shared)
+
+    stored = shared.workspace.endpoints.update_deployment(
+        name,
+        deployment,
+        change,
+        set_default=set_default,
+        skip_script_validation=skip_script_validation,
+        by=caller.name,
+    )
+    return answer(stored)
 
 
 @router.delete("/{name}/deployments/{deployment}", name="deployments.delete", status_code=204)
@@ -213,3 +211,20 @@ def list_deployment_jobs(name: str, deployment: str, _: Reader, work: Work, page
 def addressed(request: Request, endpoint: BatchEndpoint) -> BatchEndpoint:
     """An endpoint with the address that invokes are posted to, as the caller reaches this server."""
     return endpoint.model_copy(update={"scoring_uri": str(request.url_for("endpoints.invoke", name=endpoint.name))})
+
+
+def _declared(endpoint_name: str, name: str, body: object, shared: Context) -> AnyDeployment:
+    """The deployment of a body whose names stand in the address.
+
+    Raises:
+        InvalidEntityError: the body is not valid, names another, or paths that the caller cannot mean.
+    """
+    if isinstance(body, dict):
+        body = {"endpoint_name": endpoint_name, **body}
+    deployment = named(model_of("deployment", body), body, name)
+    assert isinstance(deployment, BatchDeployment | PipelineDeployment)
+    if deployment.endpoint_name != endpoint_name:
+        message = f"The body names endpoint {deployment.endpoint_name!r}, the address {endpoint_name!r}."
+        raise InvalidEntityError(message)
+    check_local_paths(shared, "deployment", deployment)
+    return deployment

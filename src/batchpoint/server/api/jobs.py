@@ -209,7 +209,7 @@ def open_output(name: str, path: str, _: Reader, work: Work, output: str | None 
 
 @router.get("/{name}/errors", name="jobs.errors")
 def errors(name: str, _: Reader, work: Work, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> JSONResponse:
-    """The items that failed."""
+    """The items that failed; of a pipeline the steps."""
     return answer({"value": list(work.jobs.errors(name, limit)), "next": None})
 
 

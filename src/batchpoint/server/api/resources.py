@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -19,6 +20,8 @@ from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files
 from batchpoint.server.auth import Admin, Operator, Reader
 from batchpoint.server.context import Shared, Work
 from batchpoint.workspace import Workspace
+
+E = TypeVar("E", bound=Entity)
 
 router = APIRouter(tags=["resources"])
 
@@ -109,12 +112,13 @@ class _Routes:
         entity = named(RESOURCE_KINDS[self._kind], body, name)
         return answer(work.resources.create_or_update(self._kind, entity, by=caller.name))
 
-    def update(self, name: str, body: JsonBody, caller: Admin, shared: Shared) -> JSONResponse:
+    def update(self, name: str, body: JsonBody, caller: Admin, work: Work) -> JSONResponse:
         """Change the keys that are given; null takes one away."""
-        resources = shared.workspace.resources
-        with shared.changing:
-            entity = named(RESOURCE_KINDS[self._kind], merged(resources.get(self._kind, name).body(), body), name)
-            return answer(resources.create_or_update(self._kind, entity, by=caller.name))
+
+        def change(before: Entity) -> Entity:
+            return named(RESOURCE_KINDS[self._kind], merged(before.body(), body), name)
+
+        return answer(work.resources.update(self._kind, name, change, by=caller.name))
 
     def delete(self, name: str, _: Admin, work: Work) -> Response:
         """Delete one. What lies in a datastore stays there."""
@@ -122,7 +126,7 @@ class _Routes:
         return Response(status_code=204)
 
 
-def named(model: type[Entity], body: object, name: str) -> Entity:
+def named(model: type[E], body: object, name: str) -> E:
     """The entity of a body whose name stands in the address.
 
     Raises:

@@ -11,7 +11,7 @@ from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import JsonBody, Paged, answer, as_json, check_schedule_paths, described, merged
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.context import Shared, Work
+from batchpoint.server.context import Context, Shared, Work
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
@@ -33,18 +33,18 @@ def get_schedule(name: str, _: Reader, work: Work) -> JSONResponse:
 @router.put("/{name}", name="schedules.create_or_update", **described(body=Schedule, result=Schedule))
 def create_or_update(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
     """Create a schedule, or replace the one of that name. It fires from now on unless ``is_enabled`` is false."""
-    given = {key: value for key, value in body.items() if key not in _SET_BY_SERVER} if isinstance(body, dict) else body
-    schedule = named(Schedule, given, name)
-    assert isinstance(schedule, Schedule)
-    check_schedule_paths(shared, schedule)
+    schedule = _declared(name, body, shared)
     return answer(shared.workspace.schedules.create_or_update(schedule, by=caller.name))
 
 
 @router.patch("/{name}", name="schedules.update", **described(body=Schedule, result=Schedule))
 def update(name: str, body: JsonBody, caller: Operator, shared: Shared) -> JSONResponse:
     """Change the keys that are given; null takes one away."""
-    with shared.changing:
-        return create_or_update(name, merged(shared.workspace.schedules.get(name).body(), body), caller, shared)
+
+    def change(before: Schedule) -> Schedule:
+        return _declared(name, merged(before.body(), body), shared)
+
+    return answer(shared.workspace.schedules.update(name, change, by=caller.name))
 
 
 @router.delete("/{name}", name="schedules.delete", status_code=204)
@@ -83,3 +83,15 @@ def upcoming(name: str, _: Reader, work: Work, count: Annotated[int, Query(ge=1,
 def runs(name: str, _: Reader, work: Work, page: Paged, *, outcome: RunOutcome | None = None) -> JSONResponse:
     """The times that a schedule fired, or should have, with what became of each; the newest first."""
     return page.answer(work.schedules.runs(name, outcome=outcome, limit=page.reach, offset=page.offset))
+
+
+def _declared(name: str, body: object, shared: Context) -> Schedule:
+    """The schedule of a body whose name stands in the address.
+
+    Raises:
+        InvalidEntityError: the body is not valid, names another, or paths that the caller cannot mean.
+    """
+    given = {key: value for key, value in body.items() if key not in _SET_BY_SERVER} if isinstance(body, dict) else body
+    schedule = named(Schedule, given, name)
+    check_schedule_paths(shared, schedule)
+    return schedule
