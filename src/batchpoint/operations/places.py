@@ -196,7 +196,7 @@ def _check_url(text: str) -> None:
         known = ", ".join(sorted(_SCHEMES))
         raise InvalidEntityError(f"{text!r} is no address that is opened here: {known}. {SUPPORTED}")
     try:
-        urlsplit(text)
+        _ = urlsplit(text).port
     except ValueError as fault:
         raise InvalidEntityError(f"{text!r} is not a URL: {fault}.") from None
 

@@ -6,7 +6,8 @@ account's name that address leads back here, to ``<base>/<workspace>.blob.core.w
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from urllib.parse import quote, unquote, urlsplit
 
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.server.azureml.wire import Scope
@@ -17,8 +18,12 @@ ARTIFACT_DATASTORE = "workspaceartifactstore"
 SUFFIX = ".blob.core.windows.net"
 """What the client adds to the name of an account."""
 
+CODE_UPLOADS = "code-uploads"
+"""The folder of the default datastore in which each upload of code has a container of its own."""
+
 _CONTAINERS = {DEFAULT_DATASTORE: "azureml-blobstore", ARTIFACT_DATASTORE: "azureml"}
 _DATASTORES = {container: datastore for datastore, container in _CONTAINERS.items()}
+_PATH = re.compile(rf"^(?:/.*{re.escape(SUFFIX)})?/(?P<container>[^/]+)/(?P<path>.*)$")
 
 
 def account_of(scope: Scope) -> str:
@@ -31,9 +36,23 @@ def container_of(datastore: str) -> str:
     return _CONTAINERS.get(datastore, datastore)
 
 
-def datastore_of(container: str) -> str:
-    """The datastore that a container stands for."""
-    return _DATASTORES.get(container, container)
+def place_in(container: str, path: str) -> str:
+    """Where a blob lies: ``azureml://datastores/<datastore>/paths/<path>``."""
+    datastore = _DATASTORES.get(container, container)
+    if "-" in datastore:  # which no datastore has in its name
+        datastore, path = DEFAULT_DATASTORE, f"{CODE_UPLOADS}/{container}/{path}"
+    return f"azureml://datastores/{datastore}/paths/{path}"
+
+
+def place_of(scope: Scope, address: str) -> str:
+    """Where the blob of an address of this server lies; any other address as it is.
+
+    The account may be missing: where the client joins addresses by itself, it loses it.
+    """
+    if not address.startswith(f"{scope.base}/"):
+        return address
+    match = _PATH.match(urlsplit(address).path)
+    return address if match is None else place_in(unquote(match["container"]), unquote(match["path"]))
 
 
 def blob_address(scope: Scope, datastore: str, path: str) -> str:

@@ -112,6 +112,12 @@ TEXTS = Form(read=lambda value: {str(key): str(item) for key, item in value.item
 """A mapping of texts, such as tags; numbers among them become text, and what is null is left out."""
 ANSWERED = Form(read=lambda _: None)
 """What the server says. Callers send it back with the rest, and are not listened to."""
+DESCRIBED = (
+    Field("description", "properties.description"),
+    Field("tags", "properties.tags", TEXTS),
+    Field("properties", "properties.properties", TEXTS),
+)
+"""What most things have, as it stands in the whole body of a resource."""
 
 
 def _get(body: Mapping[str, Any], path: Sequence[str]) -> Any:

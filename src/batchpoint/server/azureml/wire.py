@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse
 
 from batchpoint.entities.base import Entity, parse_reference
@@ -24,6 +24,11 @@ PROVIDER = "Microsoft.MachineLearningServices"
 WORKSPACES = f"/subscriptions/{{subscription}}/resourceGroups/{{resource_group}}/providers/{PROVIDER}/workspaces"
 WORKSPACE = f"{WORKSPACES}/{{workspace}}"
 """The prefix of every route of the control plane."""
+
+LOCATION = "local"
+"""The region that everything is said to be in."""
+
+Item = TypeVar("Item")
 
 PREFIXES = ("/subscriptions/", "/history/", "/mferp/", "/data/", "/modelregistry/", "/discovery", "/azureml/")
 """Addresses that are answered in the dialect, errors too."""
@@ -172,6 +177,39 @@ def timestamp(moment: datetime | None) -> str | None:
 def page(items: Iterable[Mapping[str, Any]], *, following: str | None = None) -> JSONResponse:
     """A list; ``following`` is the absolute address of the next page."""
     return JSONResponse({"value": list(items), **({"nextLink": following} if following else {})})
+
+
+class Listing:
+    """Which part of a list is asked for: pages of ``count``, or at most ``$top`` in all."""
+
+    def __init__(
+        self,
+        request: Request,
+        top: Annotated[int | None, Query(alias="$top", ge=1, le=1000)] = None,
+        count: Annotated[int, Query(ge=1, le=1000)] = 100,
+        skip: Annotated[int, Query(alias="$skip", ge=0, le=2**53)] = 0,
+    ) -> None:
+        self._request = request
+        self._is_whole = top is not None
+        self.limit = top or count
+        self.offset = skip
+
+    @property
+    def reach(self) -> int:
+        """How many items to ask for: one more than the page holds, which tells whether there is a next page."""
+        return self.limit + 1
+
+    def answer(self, found: Sequence[Item], written: Callable[[Item], Mapping[str, Any] | None]) -> JSONResponse:
+        """The page, each item as ``written`` says it (None leaves it out), and the address of the next page."""
+        following = None
+        if len(found) > self.limit and not self._is_whole:
+            following = str(self._request.url.include_query_params(**{"$skip": self.offset + self.limit}))
+        items = (written(item) for item in found[: self.limit])
+        return page([item for item in items if item is not None], following=following)
+
+
+Listed = Annotated[Listing, Depends(Listing)]
+"""Paging of a list route."""
 
 
 def error_body(
