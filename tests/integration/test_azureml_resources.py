@@ -51,7 +51,8 @@ def test_the_workspaces_of_a_group_and_of_a_subscription_are_listed(client: http
 
 def test_a_compute_is_created_shown_changed_listed_and_deleted(client: httpx.Client, workspace: Workspace) -> None:
     made = client.put(f"{WS}/computes/cpu", json=compute_body())
-    assert made.status_code == 200, made.text
+    assert made.status_code == 201, made.text
+    assert made.json()["properties"]["provisioningState"] == "Creating"
     compute = workspace.resources.get("compute", "cpu")
     assert isinstance(compute, Compute)
     assert (compute.size, compute.tier, compute.max_instances) == ("Standard_DS3_v2", "low_priority", 3)
@@ -67,7 +68,7 @@ def test_a_compute_is_created_shown_changed_listed_and_deleted(client: httpx.Cli
     assert "enableNodePublicIp" not in inner
 
     found["properties"]["properties"]["scaleSettings"]["maxNodeCount"] = 5
-    assert client.put(f"{WS}/computes/cpu", json=found).status_code == 200
+    assert client.put(f"{WS}/computes/cpu", json=found).status_code == 201
     assert client.get("/api/v1/computes/cpu").json()["max_instances"] == 5
     assert {item["name"] for item in client.get(f"{WS}/computes").json()["value"]} == {"cpu", "local"}
     assert client.delete(f"{WS}/computes/cpu?underlyingResourceAction=Delete").status_code == 204
@@ -84,7 +85,7 @@ def test_a_compute_declared_without_a_size_can_be_put_by_the_client_which_always
 ) -> None:
     assert client.put("/api/v1/computes/cpu", json={"max_instances": 2}).status_code == 200
     body = compute_body(vmPriority="Dedicated")
-    assert client.put(f"{WS}/computes/cpu", json=body).status_code == 200
+    assert client.put(f"{WS}/computes/cpu", json=body).status_code == 201
     assert client.get("/api/v1/computes/cpu").json()["size"] == "Standard_DS3_v2"
     refused = client.put(f"{WS}/computes/cpu", json=compute_body(vmPriority="Dedicated", vmSize="Standard_NC6"))
     assert refused.status_code == 409
@@ -95,7 +96,7 @@ def test_the_built_in_compute_takes_changes_from_the_client_and_stays_what_it_is
     found = client.get(f"{WS}/computes/local").json()
     assert found["properties"]["computeType"] == "AmlCompute"
     found["properties"]["properties"]["scaleSettings"]["maxNodeCount"] = 7
-    assert client.put(f"{WS}/computes/local", json=found).status_code == 200
+    assert client.put(f"{WS}/computes/local", json=found).status_code == 201
     stored = client.get("/api/v1/computes/local").json()
     assert (stored["type"], stored["max_instances"]) == ("local", 7)
     refused = client.delete(f"{WS}/computes/local")

@@ -79,12 +79,17 @@ def get_compute(name: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONRe
 
 @router.put(f"{WORKSPACE}/computes/{{name}}", name="azureml.computes.create_or_update")
 def put_compute(name: str, body: WireBody, scope: Scoped, work: ScopedWork, caller: Admin) -> JSONResponse:
-    """Create one, or change the one of that name."""
+    """Create one, or change the one of that name.
+
+    It is there at once, and said to be on its way: older clients read an answer that says everything twice, and no
+    longer find the type of the compute in it. Told to come again, they read another.
+    """
     kind = from_wire((Field("type", "properties.computeType"),), body).get("type")
     if str(kind).lower() != "amlcompute":
         raise InvalidEntityError(f"computeType is {kind!r}; the one kind of compute here is AmlCompute.")
     compute = _read("compute", name_in(name), from_wire(_COMPUTE, body))
-    return JSONResponse(_compute(scope, work.resources.create_or_update("compute", compute, by=caller.name)))
+    stored = work.resources.create_or_update("compute", compute, by=caller.name)
+    return JSONResponse(_compute(scope, stored, state="Creating"), status_code=201)
 
 
 @router.delete(f"{WORKSPACE}/computes/{{name}}", name="azureml.computes.delete")
@@ -165,7 +170,7 @@ def _workspace(scope: Scope) -> dict[str, Any]:
     }
 
 
-def _compute(scope: Scope, compute: Entity) -> dict[str, Any]:
+def _compute(scope: Scope, compute: Entity, *, state: str = "Succeeded") -> dict[str, Any]:
     assert isinstance(compute, Compute)
     told = to_wire(_COMPUTE, compute.body())
     known = {
@@ -173,7 +178,7 @@ def _compute(scope: Scope, compute: Entity) -> dict[str, Any]:
         "computeType": "AmlCompute",
         "computeLocation": compute.location or LOCATION,
         "isAttachedCompute": False,
-        "provisioningState": "Succeeded",
+        "provisioningState": state,
     }
     found = resource(scope, "computes", (compute.name,), known, entity=compute)
     return {**found, "location": compute.location or LOCATION, **told}
