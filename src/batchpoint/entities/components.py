@@ -201,6 +201,15 @@ def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBindi
     return {name: value for name, value in found.items() if value is not None}
 
 
+DECLARED_NAME = "declared_name"
+"""The property that holds the name of a component that was declared in place: it is registered under another."""
+
+
+def declared_name(component: Component) -> str:
+    """What a component calls itself."""
+    return component.properties.get(DECLARED_NAME, component.name)
+
+
 def as_component(pipeline: Pipeline, name: str) -> Component:
     """A pipeline component that does what the pipeline does; what the pipeline was given are its defaults."""
     inputs = {key: _port(given) for key, given in pipeline.inputs.items()}

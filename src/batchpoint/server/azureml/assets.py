@@ -47,7 +47,7 @@ View = Annotated[Archived, Depends(_view)]
 
 
 @dataclass(frozen=True)
-class _Spoken:
+class Spoken:
     """How the wire speaks of one kind."""
 
     kind: AssetKind
@@ -89,16 +89,16 @@ class _Spoken:
         return to_wire(fields, one.body()) == to_wire(fields, other.body())
 
 
-class _Routes:
+class AssetRoutes:
     """The routes of one kind of asset."""
 
-    def __init__(self, spoken: _Spoken) -> None:
-        self._spoken = spoken
+    def __init__(self, spoken: Spoken) -> None:
+        self.spoken = spoken
         self._kind = spoken.kind
 
     def add_to(self, router: APIRouter) -> None:
         """Put the routes below the workspace."""
-        path, name = f"{WORKSPACE}/{self._spoken.plural}", f"azureml.{self._spoken.plural}"
+        path, name = f"{WORKSPACE}/{self.spoken.plural}", f"azureml.{self.spoken.plural}"
         one = f"{path}/{{name}}"
         router.get(path, name=f"{name}.names")(self.list_containers)
         router.get(one, name=f"{name}.name")(self.get_container)
@@ -114,7 +114,7 @@ class _Routes:
         found = work.assets.by_name(self._kind, archived=archived, limit=listing.reach, offset=listing.offset)
 
         def written(item: AssetVersions) -> dict[str, Any] | None:
-            return None if item.latest.name in ANONYMOUS else self._spoken.write_container(scope, item)
+            return None if item.latest.name in ANONYMOUS else self.spoken.write_container(scope, item)
 
         return listing.answer(found, written)
 
@@ -140,13 +140,13 @@ class _Routes:
         """Versions, the newest first. A hash of code is looked for under all names: the client makes up a new one."""
         if content_hash is not None and self._kind == "code":
             known = work.assets.code_with(content_hash)
-            return page([] if known is None else [self._spoken.write(scope, known)])
+            return page([] if known is None else [self.spoken.write(scope, known)])
         found = work.assets.list(self._kind, name=name, archived=archived, limit=listing.reach, offset=listing.offset)
-        return listing.answer(found, lambda asset: self._spoken.write(scope, asset))
+        return listing.answer(found, lambda asset: self.spoken.write(scope, asset))
 
     def get_version(self, name: str, version: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
         """One version."""
-        return JSONResponse(self._spoken.write(scope, work.assets.get(self._kind, name, version)))
+        return JSONResponse(self.spoken.write(scope, work.assets.get(self._kind, name, version)))
 
     def put_version(
         self, name: str, version: str, body: WireBody, scope: Scoped, caller: Operator, work: ScopedWork, shared: Shared
@@ -156,19 +156,19 @@ class _Routes:
         Archiving means: the version is read, its flag turned, and all sent back. What is shown can be less than what
         is known, so whoever sends back what was shown changes nothing else.
         """
-        asset = self._spoken.read(scope, name, version, body)
+        asset = self.spoken.read(scope, name, version, body)
         stored = self._known(work, name, version)
-        if stored is not None and self._spoken.is_same(scope, stored, asset):
+        if stored is not None and self.spoken.is_same(scope, stored, asset):
             tags = {**dict.fromkeys(stored.tags), **asset.tags} if "tags" in asset.model_fields_set else None
             found = work.assets.update(self._kind, name, version, description=asset.description, tags=tags)
         else:
             check_local_paths(shared, self._kind, asset)
             found = work.assets.create_or_update(self._kind, asset, by=caller.name)
         self._set_archived(work, found, body)
-        return JSONResponse(self._spoken.write(scope, work.assets.get(self._kind, name, version)))
+        return JSONResponse(self.spoken.write(scope, work.assets.get(self._kind, name, version)))
 
     def _container(self, name: str, scope: Scope, work: Workspace) -> JSONResponse:
-        return JSONResponse(self._spoken.write_container(scope, work.assets.versions_of(self._kind, name)))
+        return JSONResponse(self.spoken.write_container(scope, work.assets.versions_of(self._kind, name)))
 
     def _known(self, work: Workspace, name: str, version: str) -> Asset | None:
         try:
@@ -220,8 +220,8 @@ _FLAVORS = Form(
     lambda flavors: {name: (flavor or {}).get("data") or {} for name, flavor in flavors.items()},
 )
 
-_SPOKEN = (
-    _Spoken(
+_ALL = (
+    Spoken(
         "model",
         "models",
         lambda scope: (
@@ -234,7 +234,7 @@ _SPOKEN = (
             Field("job_name", "properties.jobName"),
         ),
     ),
-    _Spoken(
+    Spoken(
         "data",
         "data",
         lambda _scope: (
@@ -243,7 +243,7 @@ _SPOKEN = (
         ),
         (Field("auto_delete_setting", "properties.autoDeleteSetting"),),
     ),
-    _Spoken(
+    Spoken(
         "environment",
         "environments",
         lambda scope: (
@@ -257,7 +257,7 @@ _SPOKEN = (
             Field("inference_config", "properties.inferenceConfig"),
         ),
     ),
-    _Spoken(
+    Spoken(
         "code",
         "codes",
         lambda scope: (Field("path", "properties.codeUri", _blob_form(scope)),),
@@ -266,5 +266,5 @@ _SPOKEN = (
     ),
 )
 
-for _each in _SPOKEN:
-    _Routes(_each).add_to(router)
+for _each in _ALL:
+    AssetRoutes(_each).add_to(router)
