@@ -26,6 +26,7 @@ demo: ## The taxi lab: a pipeline from nothing to 246,414 fares, in a folder of 
 test: lint ## Lint, then every test but the torture
 	@.ci/setup azureml
 	@.ci/setup postgres
+	@.ci/setup azurite
 	$(PYTEST) -n 2 --dist loadfile -m "not torture" $(ARGS)
 
 .PHONY: lint

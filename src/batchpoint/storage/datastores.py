@@ -295,12 +295,35 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
     if datastore.type == "gcs":
         return _renamed(secrets, {"token": "token"})
     if datastore.type in {"azure_blob", "azure_data_lake_gen2"}:
-        names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
-        options = _renamed(secrets, {name: name for name in names})
-        return {"account_name": datastore.account_name, "anon": False, **options}
+        return _blob_options(datastore, secrets)
     if datastore.type == "http" and "token" in secrets:
         return {"headers": {"Authorization": f"Bearer {secrets['token']}"}}
     return {}
+
+
+def _blob_options(datastore: Datastore, secrets: Mapping[str, Any]) -> dict[str, Any]:
+    """The account's options. ``endpoint`` is a cloud's suffix, as Azure writes it, or the whole address of the account.
+
+    The second is what emulators and private gateways have: ``http://127.0.0.1:10000/devstoreaccount1``.
+    """
+    names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
+    options = {
+        "account_name": datastore.account_name,
+        "anon": False,
+        **_renamed(secrets, {name: name for name in names}),
+    }
+    endpoint = (datastore.endpoint or "").rstrip("/")
+    if "://" in endpoint:
+        parts = {
+            "BlobEndpoint": endpoint,
+            "AccountName": datastore.account_name,
+            "AccountKey": secrets.get("account_key"),
+            "SharedAccessSignature": secrets.get("sas_token"),
+        }
+        options["connection_string"] = ";".join(f"{name}={value}" for name, value in parts.items() if value)
+    elif endpoint and endpoint != AZURE_SUFFIX:
+        options["account_host"] = f"{datastore.account_name}.blob.{endpoint}"
+    return options
 
 
 def _root_url(datastore: Datastore) -> str:
@@ -348,6 +371,8 @@ def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {new: values[old] for old, new in names.items() if old in values}
 
 
+AZURE_SUFFIX = "core.windows.net"
+"""Of Azure's public cloud."""
 _TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
 """What file systems call that which changes with the content; the surest first."""
 
