@@ -253,6 +253,7 @@ def test_code_is_registered_where_it_was_uploaded_and_found_by_its_hash_under_an
     found = client.get(f"{WS}/codes/another/versions", params=searched).json()["value"]
     assert [item["id"] for item in found] == [f"{WS}/codes/made-up/versions/1"]
     shown = client.get(found[0]["id"]).json()["properties"]
+    assert shown["codeUri"] == uri
     assert shown["properties"] == {"hash_sha256": "f00d", "hash_version": "202208"}
     assert client.get("/api/v1/codes/made-up/files").json()["value"] == [{"path": "score.py", "size": 19}]
 

@@ -23,6 +23,7 @@ CODE_UPLOADS = "code-uploads"
 
 _CONTAINERS = {DEFAULT_DATASTORE: "azureml-blobstore", ARTIFACT_DATASTORE: "azureml"}
 _DATASTORES = {container: datastore for datastore, container in _CONTAINERS.items()}
+_CODE_UPLOAD = re.compile(rf"^/?{CODE_UPLOADS}/(?P<container>[^/]+)/(?P<path>.*)$")
 _PATH = re.compile(rf"^(?:/.*{re.escape(SUFFIX)})?/(?P<container>[^/]+)/(?P<path>.*)$")
 
 
@@ -56,5 +57,8 @@ def place_of(scope: Scope, address: str) -> str:
 
 
 def blob_address(scope: Scope, datastore: str, path: str) -> str:
-    """The address of a file or folder of a datastore, as the client reaches it."""
-    return f"{scope.base}/{quote(scope.workspace)}{SUFFIX}/{container_of(datastore)}/{quote(path.lstrip('/'))}"
+    """The address of a file or folder of a datastore, as the client reaches it; ``place_of`` reads it."""
+    container = container_of(datastore)
+    if datastore == DEFAULT_DATASTORE and (match := _CODE_UPLOAD.match(path)):
+        container, path = match["container"], match["path"]
+    return f"{scope.base}/{quote(scope.workspace)}{SUFFIX}/{container}/{quote(path.lstrip('/'))}"
