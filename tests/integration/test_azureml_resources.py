@@ -78,6 +78,7 @@ def test_a_compute_is_created_shown_changed_listed_and_deleted(client: httpx.Cli
 
 def test_a_compute_may_carry_the_prefix_that_the_client_leaves_in_ids(client: httpx.Client) -> None:
     assert client.get(f"{WS}/computes/azureml:local").json()["name"] == "local"
+    assert client.post(f"{WS}/computes/azureml:local/listNodes").json() == {"nodes": []}
 
 
 def test_a_compute_declared_without_a_size_can_be_put_by_the_client_which_always_says_one(
@@ -173,6 +174,7 @@ def test_a_folder_of_this_machine_looks_like_a_container_and_comes_back_as_the_f
     shown = client.get(f"{WS}/datastores/shared").json()
     assert shown["properties"]["containerName"] == "shared"
     shown["properties"]["tags"] = {"of": "us"}
+    shown["properties"]["accountName"] = "another-name-of-this-host:1/w"
     assert client.put(f"{WS}/datastores/shared", json=shown).status_code == 200
     stored = workspace.resources.get("datastore", "shared")
     assert isinstance(stored, Datastore)

@@ -32,6 +32,7 @@ from batchpoint.server.azureml.wire import (
     page,
     resource,
 )
+from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
@@ -98,6 +99,13 @@ def delete_compute(name: str, work: ScopedWork, _: Admin) -> Response:
     return _delete(work, "compute", name_in(name))
 
 
+@router.post(f"{WORKSPACE}/computes/{{name}}/listNodes", name="azureml.computes.nodes")
+def list_nodes(name: str, work: ScopedWork, shared: Shared, _: Reader) -> JSONResponse:
+    """The instances of a compute, and what each does."""
+    compute = cast("Compute", work.resources.get("compute", name_in(name)))
+    return JSONResponse({"nodes": [to_wire(_NODE, vars(node)) for node in shared.background.nodes(compute)]})
+
+
 @router.get(f"{WORKSPACE}/datastores", name="azureml.datastores.list")
 def list_datastores(
     scope: Scoped,
@@ -129,8 +137,8 @@ def put_datastore(name: str, body: WireBody, scope: Scoped, work: ScopedWork, ca
     """Create one, or change the one of that name. Credentials that are not given stay."""
     _check_not_artifacts(name)
     given = from_wire(_DATASTORE, body)
-    if given.get("account_name") == account_of(scope):
-        # A datastore of this server, sent back as it was shown: what may change is what describes it.
+    if "/" in str(given.get("account_name", "")):
+        # As no account of Azure: a datastore of this server is sent back. What may change is what describes it.
         known = _stored(work, name)
         given = {**known.body(), **{key: given[key] for key in ("description", "tags", "properties") if key in given}}
     elif secrets := from_wire(_SECRETS, body):
@@ -246,6 +254,8 @@ _COMPUTE = (
     Field("network_settings.subnet", "properties.properties.subnet.id"),
 )
 """Without enableNodePublicIp: a client that is told of it fails when it sends the compute back."""
+
+_NODE = (Field("node_id", "nodeId"), Field("node_state", "nodeState"), Field("current_job_name", "runId"))
 
 _AZURE = {
     "azure_blob": "AzureBlob",
