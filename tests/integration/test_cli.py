@@ -340,7 +340,7 @@ def test_a_pipeline_is_shown_with_its_steps_and_an_output_of_a_step_is_downloade
     server.routes["GET /jobs/one-prepare/outputs/a.csv"] = b"x"
 
     shown = batchpoint("job show -n one -o table")
-    assert shown.out.splitlines()[-1].split() == ["prepare", "completed", "2.0", "one-prepare"]
+    assert shown.out.splitlines()[-1].split() == ["prepare", "Completed", "2.0", "one-prepare"]
     assert server.asked("GET /jobs")[0].query == {"parent": "one", "archived": "include"}
     assert batchpoint("job download -n one --output-name prepare.prepared -p got").code == 0
     assert server.asked("GET /jobs/one-prepare/outputs")[0].query == {"output": "prepared"}
