@@ -137,8 +137,10 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, each with its other names."""
-        shown = [(name, command) for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))]
-        rows = [(", ".join(self.names_of(name)), each.get_short_help_str()) for name, each in shown if not each.hidden]
+        commands = {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))}
+        names = {name: ", ".join(self.names_of(name)) for name in commands}
+        width = formatter.width - 6 - max(map(len, names.values()))
+        rows = [(names[name], command.get_short_help_str(width)) for name, command in commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
