@@ -62,6 +62,9 @@ while [[ $STATUS != Completed ]]; do
   sleep 0.2; STATUS=$(az ml job show -n $JOB_NAME --query status -o tsv)
 done
 az ml batch-deployment list-jobs -n plain -e $ENDPOINT_NAME --query "[?status=='Completed'].name | length(@)" -o tsv
+TOKEN=$(az account get-access-token --resource https://ml.azure.com --query accessToken -o tsv)
+curl -sf -H "Authorization: Bearer $TOKEN" $(az ml job show -n $JOB_NAME --query services.Studio.endpoint -o tsv)
+echo
 az ml batch-endpoint delete --name $ENDPOINT_NAME --yes
 code=0; az ml batch-endpoint show --name $ENDPOINT_NAME || code=$?
 echo "gone: $code"
@@ -171,7 +174,8 @@ def test_a_script_of_today_goes_from_an_endpoint_to_downloaded_predictions(shipp
 
     after = lines.index("Job completed")
     assert lines[after + 1 : after + 4] == ["file,prediction", "a.txt,hello a.txt", "b.txt,hello b.txt"]
-    assert lines[-2:] == ["2", "gone: 3"]
+    assert lines[-3::2] == ["2", "gone: 3"]
+    assert '"status":"completed"' in lines[-2]
     mine = shipped.home / "datastores" / "workspaceblobstore" / "mine" / "mine.csv"
     assert mine.read_text() == "file,prediction\na.txt,hello a.txt\nb.txt,hello b.txt\n"
 

@@ -74,11 +74,12 @@ def test_defaults_are_told_not_to_be_kept_and_other_extensions_are_refused(az: A
     assert az("extension add -n aks-preview").code == 2
 
 
-def test_an_account_and_a_token_are_there_for_requests(az: Any) -> None:
+def test_an_account_and_a_token_are_there_for_requests(az: Any, server: FakeServer) -> None:
+    server.routes["GET /azureml/msi/token"] = {"access_token": "signed", "expires_on": "1800000000"}
     assert az("account list --query [?isDefault].state -o tsv").out == "Enabled\n"
     assert az("account show --query id -o tsv").out.count("-") == 4
     line = "account get-access-token --resource https://ml.azure.com --query accessToken -o tsv"
-    assert az(line).out == "secret\n"
+    assert az(line).out == "signed\n"
 
 
 def test_a_workspace_is_shown_by_the_name_that_was_asked_for(az: Any) -> None:

@@ -11,9 +11,6 @@ import click
 
 from batchpoint.cli.options import Command, Group, State, common, unused_options
 
-NO_SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
-"""There is none; who parses one gets one that parses."""
-
 _HOME = "the server of this home, or BATCHPOINT_URL, is the one in use"
 
 
@@ -51,9 +48,21 @@ def set_(state: State) -> None:
 )
 @common
 def get_access_token(state: State) -> None:
-    """Show the token that this command line uses, for 'Authorization: Bearer' of requests."""
-    shown = {"accessToken": state.client().token, "tokenType": "Bearer", "subscription": NO_SUBSCRIPTION}
-    state.show(shown)
+    """Show a token for 'Authorization: Bearer' of requests; it is valid for an hour."""
+    from datetime import UTC, datetime
+
+    from batchpoint.client.azureml import DEFAULTS
+
+    token, expires_on = state.client().signed_token()
+    state.show(
+        {
+            "accessToken": token,
+            "expiresOn": datetime.fromtimestamp(expires_on, UTC).astimezone().isoformat(" ", "seconds"),
+            "expires_on": expires_on,
+            "subscription": DEFAULTS["subscription_id"],
+            "tokenType": "Bearer",
+        }
+    )
 
 
 @click.group("extension", cls=Group)
@@ -126,23 +135,27 @@ def list_workspaces(state: State) -> None:
 
 
 def _account(state: State) -> dict[str, Any]:
+    from batchpoint.client.azureml import DEFAULTS
+
     client = state.client()
     return {
-        "id": NO_SUBSCRIPTION,
+        "id": DEFAULTS["subscription_id"],
         "name": "batchpoint",
         "isDefault": True,
         "state": "Enabled",
-        "tenantId": NO_SUBSCRIPTION,
+        "tenantId": DEFAULTS["subscription_id"],
         "environmentName": client.url,
         "user": {"name": client.server().get("role", "admin"), "type": "token"},
     }
 
 
 def _workspace(state: State, name: str | None) -> dict[str, Any]:
+    from batchpoint.client.azureml import DEFAULTS
+
     client = state.client()
     return {
-        "name": name or state.workspace or "batchpoint",
-        "resource_group": state.resource_group or "batchpoint",
+        "name": name or state.workspace or DEFAULTS["workspace_name"],
+        "resource_group": state.resource_group or DEFAULTS["resource_group"],
         "location": "local",
         "discovery_url": client.url,
         "provisioning_state": "Succeeded",

@@ -92,11 +92,6 @@ class Client:
         """Address of the server."""
         return self._connection.url
 
-    @property
-    def token(self) -> str | None:
-        """The bearer token that requests carry."""
-        return self._connection.token
-
     def server(self) -> dict[str, Any]:
         """``version``, ``id``, ``python``, ``shares_files``, ``role``, asked for once. Warns when versions differ."""
         if self._server is None:
