@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchpoint.errors import RequestTooLargeError
+from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
 from batchpoint.server.problems import problem, problem_of
 
@@ -21,8 +22,10 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
 _PROBES = frozenset({"/healthz", "/readyz"})
 """Not a use of the server: a client asks for the first before each command, a monitor for both at all times."""
-_UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/")
+_UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/|" + blob_wire.ADDRESS.pattern)
 """Uploads go to disk as they come, so their size is the disk's matter."""
+_BLOCK = re.compile(rb"(?:^|&)comp=block(?:&|$)")
+"""One of the hundreds of blocks that a file is sent in; what the audit log tells is that they became the file."""
 
 
 class Door:
@@ -59,7 +62,7 @@ class Door:
                 raise
             message = "Something went wrong in the server; its log has the details under this request id."
             await passage.reply(problem("error", message, status=500, request_id=scope["request_id"]))
-        if scope["method"] in _WRITES and "token" in scope:
+        if scope["method"] in _WRITES and "token" in scope and not _BLOCK.search(scope["query_string"]):
             await run_in_threadpool(self._audit, scope, passage.status)
 
     def _audit(self, scope: Scope, status: int) -> None:

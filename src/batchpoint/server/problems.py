@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from batchpoint.errors import (
@@ -29,6 +29,7 @@ from batchpoint.errors import (
     ServerUnavailableError,
     TooManyRequestsError,
 )
+from batchpoint.server.azureml import blob_wire
 from batchpoint.server.azureml import wire as azureml
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,10 @@ def problem(
     return JSONResponse({"error": body}, status_code=status, headers=headers)
 
 
-def problem_at(path: str, error: BatchpointError, request_id: str | None) -> JSONResponse:
+def problem_at(path: str, error: BatchpointError, request_id: str | None) -> Response:
     """An error of batchpoint, in the shape of the interface that ``path`` belongs to."""
+    if blob_wire.ADDRESS.match(path):
+        return blob_wire.error(error, status_of(error))
     if path.startswith(azureml.PREFIXES):
         return JSONResponse(azureml.error_body(error.code, error.message), status_code=status_of(error))
     return problem_of(error, request_id)
@@ -86,14 +89,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def _batchpoint_error(request: Request, error: Exception) -> JSONResponse:
+def _batchpoint_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BatchpointError)
     if status_of(error) >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message, exc_info=error)
     return problem_at(request.url.path, error, request.scope.get("request_id"))
 
 
-def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [
         {"place": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()

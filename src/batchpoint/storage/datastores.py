@@ -6,6 +6,7 @@ Local files never go through fsspec: they are read and renamed directly.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -173,6 +174,32 @@ class Stores:
             return
         with self._access(url, datastore) as (system, inner):
             system.put_file(str(source), inner)
+
+    def move(self, source: Path, url: str, datastore: str | None = None) -> None:
+        """As ``put``, of a file that is not needed any more: within one file system it is renamed, not copied.
+
+        Raises:
+            InvalidEntityError: a file lies where a folder of the path would have to be.
+            DatastoreError: it could not be written there.
+        """
+        if (path := self.local_path(url)) is not None:
+            with _reported(url):
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    message = f"{url} cannot be written: a file lies where one of its folders would have to be."
+                    raise InvalidEntityError(message) from None
+                with source.open("rb") as file:
+                    os.fsync(file.fileno())
+                try:
+                    source.replace(path)
+                except OSError as fault:
+                    if fault.errno != errno.EXDEV:
+                        raise
+                else:
+                    return
+        self.put(source, url, datastore)
+        source.unlink()
 
     def write_bytes(self, url: str, content: bytes, datastore: str | None = None) -> None:
         """Write a small file, whole or not at all. Raises ``DatastoreError`` when it cannot be written."""
@@ -395,7 +422,7 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
     """Tell in our words what a file system or a cloud's client raised."""
     try:
         yield
-    except (DatastoreError, InputError):
+    except (DatastoreError, InputError, InvalidEntityError):
         raise
     except FileNotFoundError:
         raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url) from None

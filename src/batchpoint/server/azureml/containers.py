@@ -7,6 +7,7 @@ account's name that address leads back here, to ``<base>/<workspace>.blob.core.w
 from __future__ import annotations
 
 import re
+import uuid
 from urllib.parse import quote, unquote, urlsplit
 
 from batchpoint.operations.assets import DEFAULT_DATASTORE
@@ -54,6 +55,16 @@ def place_of(scope: Scope, address: str) -> str:
         return address
     match = _PATH.match(urlsplit(address).path)
     return address if match is None else place_in(unquote(match["container"]), unquote(match["path"]))
+
+
+def new_code_container() -> str:
+    """A container for one upload of code, which nothing else is uploaded to."""
+    return f"code-{uuid.uuid4().hex}"
+
+
+def container_path(workspace: str, container: str) -> str:
+    """The path of a container on this server, with nothing escaped."""
+    return f"/{workspace}{SUFFIX}/{container}"
 
 
 def blob_address(scope: Scope, datastore: str, path: str) -> str:

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
 
@@ -27,19 +27,20 @@ _VERSION = "2024-11-04"
 
 
 def signed(context: Context, path: str, *, seconds: float, permission: Permission = "r") -> str:
-    """A path of this server, with the parameters that open it, and all below it, for so many seconds."""
+    """The address of a path, which is given with nothing escaped, with what opens it for so many seconds; that of a
+    container opens all that it holds."""
     ends = context.workspace.registry.now() + timedelta(seconds=seconds)
     expiry = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
-    signature = _signature(context, unquote(path), expiry, permission)
+    signature = _signature(context, path, expiry, permission)
     parameters = {"sv": _VERSION, "se": expiry, "sp": permission, "sig": signature}
-    return f"{quote(unquote(path), safe='/-_.~')}?{urlencode(parameters)}"
+    return f"{quote(path)}?{urlencode(parameters)}"
 
 
 def opened(path_of: Callable[[Request], str], *, writes: bool = False) -> Callable[[Request], None]:
     """A dependency that lets through who has a signed address, or a token that allows as much.
 
     Args:
-        path_of: the path that the address has to be signed for; ``own_path`` for the request's own.
+        path_of: the path, with nothing escaped, that the address has to be signed for; ``own_path`` for the request's.
         writes: whether the route writes.
     """
     role: Role = "operator" if writes else "reader"
@@ -55,8 +56,8 @@ def opened(path_of: Callable[[Request], str], *, writes: bool = False) -> Callab
 
 
 def own_path(request: Request) -> str:
-    """The path of a request."""
-    return request.url.path
+    """The path of a request, with nothing escaped."""
+    return str(request.scope["path"])
 
 
 SignedReader = Annotated[None, Depends(opened(own_path))]
@@ -66,7 +67,7 @@ SignedReader = Annotated[None, Depends(opened(own_path))]
 def _check(request: Request, path: str, *, writes: bool) -> None:
     context, given = context_of(request), request.query_params
     expiry, permission = given.get("se", ""), given.get("sp", "")
-    genuine = _signature(context, unquote(path), expiry, permission)
+    genuine = _signature(context, path, expiry, permission)
     if not hmac.compare_digest(genuine.encode(), given["sig"].encode()):
         raise AuthenticationError("The address was not signed by this server, or was changed. Ask for a new one.")
     if datetime.fromisoformat(expiry) <= context.workspace.registry.now():
