@@ -377,6 +377,7 @@ class Jobs:
         name: str,
         *,
         description: str | None = None,
+        display_name: str | None = None,
         tags: Mapping[str, str | None] | None = None,
         properties: Mapping[str, str] | None = None,
         folder: str | None = None,
@@ -394,6 +395,8 @@ class Jobs:
             job = _job(_row(connection, name, lock=True))
             if description is not None:
                 job.description = description
+            if display_name is not None:
+                job.display_name = display_name
             if tags is not None:
                 job.tags = retagged(job.tags, tags)
             if properties is not None:

@@ -1,7 +1,222 @@
-"""Jobs of the control plane: show, list, create pipelines, cancel."""
+"""Jobs of the control plane: show, list, cancel."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from batchpoint.background.step_places import is_own_folder
+from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
+from batchpoint.errors import NotFoundError
+from batchpoint.server.api.wire import LARGEST_OFFSET
+from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.azureml.mapping import Field, to_wire
+from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, page, resource
+from batchpoint.server.context import Shared
+from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
+
+JOBS = f"{WORKSPACE}/jobs"
+JOB = f"{JOBS}/{{job}}"
+PAGE = 100
+"""Jobs of one page of a list."""
+
+CHILD = "-score"
+"""Ends the name of the one child that the job of a model deployment is shown with. It has no row of its own."""
+BATCH_RUN = "azureml.batchrun"
+"""Tag by which the client knows the job of an endpoint: it downloads what the child wrote."""
+JOB_TYPE = "azureml.jobtype"
+PIPELINE_JOB = "azureml.pipelinejob"
+"""Value of the tag ``azureml.jobtype`` that says: download the named outputs of the job itself."""
+
+JOB_FIELDS = (
+    Field("description", "description"),
+    Field("display_name", "displayName"),
+    Field("experiment_name", "experimentName"),
+    Field("tags", "tags"),
+    Field("properties", "properties"),
+    Field("archived", "isArchived"),
+    Field("status", "status"),
+    Field("services", "services"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the client means by the name of a job: the job itself, or the child that it is shown with."""
+
+    job: Job
+    is_child: bool = False
+    """Whether it is the child of the job of a model deployment."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return f"{self.job.name}{CHILD}" if self.is_child else self.job.name
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether it is shown below another."""
+        return self.is_child or self.job.parent_job_name is not None
+
+
+def run_of(work: Workspace, name: str) -> Run:
+    """The job of a name, or the child that one is shown with. Raises ``NotFoundError``."""
+    try:
+        return Run(work.jobs.get(name))
+    except NotFoundError:
+        if name.endswith(CHILD) and work.registry.jobs.exists(name.removesuffix(CHILD)):
+            job = work.jobs.get(name.removesuffix(CHILD))
+            if has_child(job):
+                return Run(job, is_child=True)
+        raise
+
+
+def has_child(job: Job) -> bool:
+    """Whether it is shown with one child: the job of a model deployment, which is no step itself."""
+    return job.type == "scoring" and job.parent_job_name is None
+
+
+@router.get(JOBS, name="azureml.jobs.list")
+def list_jobs(
+    request: Request,
+    scope: Scoped,
+    work: ScopedWork,
+    _: Reader,
+    view: Annotated[Literal["ActiveOnly", "ArchivedOnly", "All"], Query(alias="listViewType")] = "ActiveOnly",
+    schedule: Annotated[str | None, Query(alias="scheduleId")] = None,
+) -> JSONResponse:
+    """Jobs that are no steps, the newest first."""
+    archived: Mapping[str, Any] = {"ActiveOnly": "exclude", "ArchivedOnly": "only", "All": "include"}
+    return job_page(
+        request,
+        lambda limit, offset: work.jobs.list(schedule=schedule, archived=archived[view], limit=limit, offset=offset),
+        lambda job: job_resource(scope, work, job),
+    )
+
+
+@router.get(JOB, name="azureml.jobs.get")
+def get_job(job: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
+    """One job. Of what is shown below another only the name: the client then asks the run history."""
+    run = run_of(work, job)
+    if run.has_parent:
+        return JSONResponse({"id": scope.id_of("jobs", run.name), "name": run.name})
+    return JSONResponse(job_resource(scope, work, run.job))
+
+
+@router.post(f"{JOB}/cancel", name="azureml.jobs.cancel")
+def cancel(job: str, scope: Scoped, shared: Shared, work: ScopedWork, _: Operator) -> Response:
+    """Ask for a job to be canceled; whoever waits for the answer's ``Location`` waits until it is."""
+    asked = work.jobs.cancel(run_of(work, job).job.name)
+    shared.background.dispatcher.hurry(asked.name)
+    shared.background.changes.notify()
+    return _canceled(scope, asked)
+
+
+@router.get(f"{JOB}/cancel", name="azureml.jobs.canceled")
+def canceled(job: str, scope: Scoped, work: ScopedWork, _: Reader) -> Response:
+    """Whether a job that is to be canceled has ended."""
+    return _canceled(scope, work.jobs.get(job))
+
+
+def _canceled(scope: Scope, job: Job) -> Response:
+    if job.status.is_finished:
+        return Response(status_code=200)
+    location = f"{scope.base}{scope.id_of('jobs', job.name, 'cancel')}"
+    return Response(status_code=202, headers={"Location": location, "Retry-After": "1"})
+
+
+def job_page(
+    request: Request, fetch: Callable[[int, int], Sequence[Job]], shown: Callable[[Job], dict[str, Any]]
+) -> JSONResponse:
+    """One page of jobs. ``fetch`` is given how many are wanted, and how many to leave out."""
+    skip = request.query_params.get("$skip", "0")
+    offset = min(int(skip), LARGEST_OFFSET) if skip.isdecimal() else 0
+    found = fetch(PAGE + 1, offset)
+    following = None
+    if len(found) > PAGE:
+        query = urlencode({**request.query_params, "$skip": offset + PAGE})
+        following = f"{request.url.replace(query=query)}"
+    return page((shown(job) for job in found[:PAGE]), following=following)
+
+
+def job_resource(scope: Scope, work: Workspace, job: Job) -> dict[str, Any]:
+    """A job as the control plane shows it. What it runs is said by ``definition``."""
+    said = {
+        **job.body(),
+        "status": status_of(job),
+        "display_name": job.display_name or job.name,
+        "experiment_name": experiment_of(job),
+        "tags": tags_of(job),
+        "services": services(scope, job),
+    }
+    properties = {**to_wire(JOB_FIELDS, said), **definition(work, job)}
+    return resource(scope, "jobs", [job.name], properties, entity=job)
+
+
+def definition(work: Workspace, job: Job) -> dict[str, Any]:
+    """What a job runs, reads and writes."""
+    inputs: dict[str, Any] = {
+        name: {"jobInputType": given.type or "uri_folder", "uri": given.path, "mode": "ReadOnlyMount"}
+        for name, given in job.inputs.items()
+    }
+    inputs |= {name: {"jobInputType": "literal", "value": str(value)} for name, value in job.literals.items()}
+    outputs = {
+        name: {"jobOutputType": kind, "uri": address, "mode": "ReadWriteMount"}
+        for name, (kind, address) in outputs_of(work, job).items()
+    }
+    return {"jobType": "Pipeline", "jobs": {}, "inputs": inputs, "outputs": outputs, "settings": {}}
+
+
+def status_of(job: Job) -> str:
+    """Azure ML's word for where a job is."""
+    if job.cancel_requested and not job.status.is_finished:
+        return "CancelRequested"
+    return AZURE_STATUS[job.status]
+
+
+def experiment_of(job: Job) -> str:
+    """The experiment that a job is shown in: its own, or that of its endpoint."""
+    return job.experiment_name or job.endpoint_name or "Default"
+
+
+def tags_of(job: Job) -> dict[str, str]:
+    """The job's tags, and those by which the client knows what to download."""
+    if job.endpoint_name is None:
+        return job.tags
+    kind = {JOB_TYPE: PIPELINE_JOB} if job.type == "pipeline" else {}
+    return {**job.tags, BATCH_RUN: "true", **kind}
+
+
+def services(scope: Scope, job: Job) -> dict[str, Any]:
+    """Where more is to be seen about a job."""
+    address = f"{scope.base}/api/v1/jobs/{job.name}"
+    return {"Studio": {"jobServiceType": "Studio", "endpoint": address, "status": "Running"}}
+
+
+def outputs_of(work: Workspace, job: Job) -> dict[str, tuple[str, str]]:
+    """Of each output that has been published and lies in a datastore: its type, and its address there."""
+    found = {}
+    for name, output in job.outputs.items():
+        kind, place = _published(name, output)
+        address = work.places.in_datastore(place) if place else None
+        if address is not None:
+            found[name] = (kind, address)
+    return found
+
+
+def _published(name: str, output: Output) -> tuple[str, str | None]:
+    """Type and place of what there is to download of an output.
+
+    A folder that belongs to the job is taken whole: beside the predictions lie receipt and errors.
+    """
+    is_file = output.type == "uri_file" and output.uri is not None
+    if is_file and not (output.folder and is_own_folder(output.folder, name)):
+        return "uri_file", output.uri
+    return "uri_folder", output.folder
