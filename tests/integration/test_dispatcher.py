@@ -291,3 +291,16 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
     assert workspace.jobs.get(job.name).folder == str(folder)
+
+
+def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace: Workspace) -> None:
+    """The pipe that wakes the follower is closed by then, and its number may be that of somebody's connection."""
+    ended = Background(workspace, runner_parent=FAKE_RUNNER)
+    ended.start()
+    ended.stop()
+    others = [os.pipe() for _ in range(20)]
+    ended.dispatcher.hurry("nobody")
+    for read_end, write_end in others:
+        os.close(write_end)
+        assert os.read(read_end, 10) == b""
+        os.close(read_end)
