@@ -131,7 +131,8 @@ def test_the_log_that_is_streamed_only_grows_and_ends_with_the_receipt(
     details = got(client, f"{HISTORY}/runs/{job.name}/details")
     assert details["status"] == "Running"
     address = details["logFiles"]["logs/azureml/executionlogs.txt"]
-    early = client.get(address).text
+    early = httpx.get(address).text  # without a token
+    assert httpx.get(address.partition("?")[0]).status_code == 401
     assert early.startswith(f"Job {job.name}: churn/blue scores ")
     (Path(workspace.jobs.get(job.name).folder or "") / "go").touch()
     finished(workspace, job)

@@ -15,7 +15,9 @@ from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.jobs import Run, experiment_of, has_child, outputs_of, run_of, status_of, tags_of
 from batchpoint.server.azureml.mapping import TEXTS, Field, from_wire, to_wire
+from batchpoint.server.azureml.signing import SignedReader, signed
 from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, WireBody, page
+from batchpoint.server.context import Context, Shared
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
@@ -81,9 +83,11 @@ def children(run: str, work: ScopedWork, _: Reader) -> JSONResponse:
 
 
 @router.get(f"{RUN}/details", name="azureml.runs.details")
-def details(run: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
+def details(run: str, scope: Scoped, work: ScopedWork, shared: Shared, _: Reader) -> JSONResponse:
     """Status, error and logs of a run, which the client asks for again and again while it prints them."""
-    return JSONResponse(run_details(scope, work, run_of(work, run)))
+    found = run_of(work, run)
+    logs = {name: _log_address(shared, scope, found, path) for name, path in _logs_shown(work, found.job).items()}
+    return JSONResponse({**run_details(found), "logFiles": logs})
 
 
 @router.post(f"{HISTORY}/rundata", name="azureml.runs.data")
@@ -124,7 +128,7 @@ def resolved(body: WireBody, scope: Scoped, work: ScopedWork, _: Reader) -> JSON
 
 
 @router.get(f"{LOGS}/{{path:path}}", name="azureml.runs.log")
-def read_log(run: str, path: str, work: ScopedWork, _: Reader) -> StreamingResponse:
+def read_log(run: str, path: str, work: ScopedWork, _: SignedReader) -> StreamingResponse:
     """A log as the client prints it: always the whole of it, as it counts the lines that it has printed already."""
     found = run_of(work, run)
     text = execution_log(work, found.job) if path == EXECUTION_LOG else log_of(work, found.job, path)
@@ -155,15 +159,14 @@ def run_resource(work: Workspace, run: Run) -> dict[str, Any]:
     return to_wire(RUN_FIELDS, said)
 
 
-def run_details(scope: Scope, work: Workspace, run: Run) -> dict[str, Any]:
-    """What the client needs to print a run as it goes on."""
+def run_details(run: Run) -> dict[str, Any]:
+    """How a run goes on: its status and, when it has failed, why."""
     job = run.job
     found: dict[str, Any] = {
         "runId": run.name,
         # Not CancelRequested: at that word the client stops printing, before it is known how the job ended.
         "status": AZURE_STATUS[job.status],
         "properties": job.properties,
-        "logFiles": {name: _log_address(scope, run, path) for name, path in _logs_shown(work, job).items()},
         "warnings": [{"message": notice} for notice in job.notices],
     }
     if job.error is not None:
@@ -236,15 +239,15 @@ def _logs_shown(work: Workspace, job: Job) -> dict[str, str]:
     return {EXECUTION_LOG: EXECUTION_LOG, **shown}
 
 
-def _log_address(scope: Scope, run: Run, path: str) -> str:
-    """Where a log is read without a token."""
+def _log_address(shared: Context, scope: Scope, run: Run, path: str) -> str:
+    """Where a log is read without a token: the client sends none."""
     place = LOGS.format(
         subscription=scope.subscription,
         resource_group=scope.resource_group,
         workspace=scope.workspace,
         run=quote(run.name),
     )
-    return f"{scope.base}{place}/{quote(path)}"
+    return f"{scope.base}{signed(shared, f'{place}/{quote(path)}', seconds=LOG_SECONDS)}"
 
 
 _OUTPUT = re.compile(r"^azureml://jobs/(?P<run>[^/]+)/outputs/(?P<output>[^/]+)$")
