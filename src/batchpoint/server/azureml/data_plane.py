@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
 
 from batchpoint.entities.documents import read_body
@@ -15,9 +15,9 @@ from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.api.wire import check_invoke_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.endpoints import DEPLOYMENT, ENDPOINT
-from batchpoint.server.azureml.jobs import job_page, services, status_of
+from batchpoint.server.azureml.jobs import services, status_of
 from batchpoint.server.azureml.mapping import DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
-from batchpoint.server.azureml.wire import Scope, Scoped, ScopedWork, WireBody, name_in, resource
+from batchpoint.server.azureml.wire import Listed, Scope, Scoped, ScopedWork, WireBody, name_in, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
 
@@ -117,26 +117,20 @@ def invoke(
 
 @router.get(f"{FRONTEND}{ENDPOINT}/jobs", name="azureml.endpoints.client_jobs")
 @router.get(f"{ENDPOINT}/jobs", name="azureml.endpoints.jobs")
-def list_jobs(endpoint: str, request: Request, scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
+def list_jobs(endpoint: str, scope: Scoped, work: ScopedWork, listed: Listed, _: Reader) -> JSONResponse:
     """The jobs of an endpoint, the newest first."""
-    return job_page(
-        request,
-        lambda limit, offset: work.jobs.list(endpoint=endpoint, limit=limit, offset=offset),
-        lambda job: scoring_job(scope, job),
-    )
+    found = work.jobs.list(endpoint=endpoint, limit=listed.reach, offset=listed.offset)
+    return listed.answer(found, lambda job: scoring_job(scope, job))
 
 
 @router.get(f"{FRONTEND}{DEPLOYMENT}/jobs", name="azureml.deployments.client_jobs")
 @router.get(f"{DEPLOYMENT}/jobs", name="azureml.deployments.jobs")
 def list_deployment_jobs(
-    endpoint: str, deployment: str, request: Request, scope: Scoped, work: ScopedWork, _: Reader
+    endpoint: str, deployment: str, scope: Scoped, work: ScopedWork, listed: Listed, _: Reader
 ) -> JSONResponse:
     """The jobs of a deployment, the newest first."""
-    return job_page(
-        request,
-        lambda limit, offset: work.jobs.list(endpoint=endpoint, deployment=deployment, limit=limit, offset=offset),
-        lambda job: scoring_job(scope, job),
-    )
+    found = work.jobs.list(endpoint=endpoint, deployment=deployment, limit=listed.reach, offset=listed.offset)
+    return listed.answer(found, lambda job: scoring_job(scope, job))
 
 
 @router.get(f"{ENDPOINT}/jobs/{{job}}", name="azureml.endpoints.job")

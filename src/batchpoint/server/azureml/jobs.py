@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.background.step_places import is_own_folder
 from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
 from batchpoint.errors import NotFoundError
-from batchpoint.server.api.wire import LARGEST_OFFSET
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import Field, to_wire
-from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, page, resource
+from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
 
@@ -24,9 +22,6 @@ router = APIRouter(tags=["azureml"], include_in_schema=False)
 
 JOBS = f"{WORKSPACE}/jobs"
 JOB = f"{JOBS}/{{job}}"
-PAGE = 100
-"""Jobs of one page of a list."""
-
 CHILD = "-score"
 """Ends the name of the one child that the job of a model deployment is shown with. It has no row of its own."""
 BATCH_RUN = "azureml.batchrun"
@@ -85,20 +80,17 @@ def has_child(job: Job) -> bool:
 
 @router.get(JOBS, name="azureml.jobs.list")
 def list_jobs(
-    request: Request,
     scope: Scoped,
     work: ScopedWork,
+    listed: Listed,
     _: Reader,
     view: Annotated[Literal["ActiveOnly", "ArchivedOnly", "All"], Query(alias="listViewType")] = "ActiveOnly",
     schedule: Annotated[str | None, Query(alias="scheduleId")] = None,
 ) -> JSONResponse:
     """Jobs that are no steps, the newest first."""
     archived: Mapping[str, Any] = {"ActiveOnly": "exclude", "ArchivedOnly": "only", "All": "include"}
-    return job_page(
-        request,
-        lambda limit, offset: work.jobs.list(schedule=schedule, archived=archived[view], limit=limit, offset=offset),
-        lambda job: job_resource(scope, work, job),
-    )
+    found = work.jobs.list(schedule=schedule, archived=archived[view], limit=listed.reach, offset=listed.offset)
+    return listed.answer(found, lambda job: job_resource(scope, work, job))
 
 
 @router.get(JOB, name="azureml.jobs.get")
@@ -130,20 +122,6 @@ def _canceled(scope: Scope, job: Job) -> Response:
         return Response(status_code=200)
     location = f"{scope.base}{scope.id_of('jobs', job.name, 'cancel')}"
     return Response(status_code=202, headers={"Location": location, "Retry-After": "1"})
-
-
-def job_page(
-    request: Request, fetch: Callable[[int, int], Sequence[Job]], shown: Callable[[Job], dict[str, Any]]
-) -> JSONResponse:
-    """One page of jobs. ``fetch`` is given how many are wanted, and how many to leave out."""
-    skip = request.query_params.get("$skip", "0")
-    offset = min(int(skip), LARGEST_OFFSET) if skip.isdecimal() else 0
-    found = fetch(PAGE + 1, offset)
-    following = None
-    if len(found) > PAGE:
-        query = urlencode({**request.query_params, "$skip": offset + PAGE})
-        following = f"{request.url.replace(query=query)}"
-    return page((shown(job) for job in found[:PAGE]), following=following)
 
 
 def job_resource(scope: Scope, work: Workspace, job: Job) -> dict[str, Any]:
