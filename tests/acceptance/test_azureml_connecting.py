@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from azure_client import CURRENT, OLDER, AzureClient
-from shipped import Shipped
+from console_fences import CHECKOUT
+from shipped import SOURCE, Shipped
 
 FIRST_STEPS = """
 from azure.ai.ml.entities import Data, Model
@@ -40,6 +43,21 @@ def test_one_command_in_a_fresh_shell_lets_the_client_connect_with_certificates_
     assert (uploaded / "a+b 1.csv").read_text() == "x\n1\n"
     assert (uploaded / "ä" / "empty.csv").read_text() == ""
     assert [shown["version"] for shown in shipped.json("data", "list", "-n", "input")] == ["2", "1"]
+
+
+def test_the_ways_to_connect_that_the_page_shows_do(shipped: Shipped, tmp_path: Path) -> None:
+    client = AzureClient(shipped, tmp_path / "notebook")
+    fences = re.findall(
+        r"^```python\n(.*?)^```", (CHECKOUT / "docs" / "azureml.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(fences) == 2
+    # In one environment with the client, as `pip install batchpoint` leaves it; the client's own packages come first.
+    beside = [str(SOURCE), *(path for path in sys.path if path.endswith("site-packages"))]
+    unset = [name for name in client.variables if name != "BATCHPOINT_HOME"]
+    client.variables["BATCHPOINT_HOME"] = str(shipped.home)
+    own = f"sys.path += {beside}\nfor name in {unset}: os.environ.pop(name)\n"
+    assert client.ok(fences[0]) == "[]\n"
+    assert client.ok(own + fences[1]) == "[]\n"
 
 
 def test_without_the_set_up_the_certificate_is_not_trusted_and_check_says_what_to_do(
