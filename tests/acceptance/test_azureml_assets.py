@@ -43,7 +43,10 @@ store = AzureBlobDatastore(name="lake", account_name="acct", container_name="c",
 ml_client.datastores.create_or_update(store)
 found["default"] = ml_client.datastores.get_default().name
 found["stores"] = sorted(each.name for each in ml_client.datastores.list())
-found["lake"] = [ml_client.datastores.get("lake").container_name, ml_client.datastores.get("lake").tags]
+lake = ml_client.datastores.get("lake")
+found["lake"] = [lake.container_name, lake.tags, lake.credentials.type]
+lake.description = "changed"
+ml_client.datastores.create_or_update(lake)
 try:
     ml_client.datastores.delete("workspaceblobstore")
 except HttpResponseError as error:
@@ -56,9 +59,11 @@ print(json.dumps(found))
     assert "There is no compute named cpu" in found["gone"]
     assert found["default"] == "workspaceblobstore"
     assert found["stores"] == ["lake", "workspaceartifactstore", "workspaceblobstore"]
-    assert found["lake"] == ["c", {"a": "b"}]
+    container, tags, credentials = found["lake"]
+    assert (container, tags, credentials.lower().replace("_", "")) == ("c", {"a": "b"}, "accountkey")
     assert found["refused"] == [409, "The datastore workspaceblobstore is built in and cannot be deleted."]
-    assert shipped.json("datastore", "show", "-n", "lake")["has_credentials"] is True
+    lake = shipped.json("datastore", "show", "-n", "lake")
+    assert (lake["has_credentials"], lake["description"]) == (True, "changed")
 
 
 def test_assets_that_lie_in_a_datastore_are_registered_labelled_archived_and_never_changed(
@@ -138,3 +143,55 @@ print(json.dumps(found))
         "old",
     )
     assert not (root / "LocalUpload" / "old").exists()
+
+
+def test_local_folders_are_uploaded_once_and_come_back_byte_for_byte(
+    client: AzureClient, shipped: Shipped, tmp_path: Path
+) -> None:
+    contents = {"weights.bin": bytes(range(256)) * 300, "inner/größe 1.txt": b"a b\n", "inner/empty": b""}
+    for name, content in contents.items():
+        for folder in (client.folder / "model", tmp_path / "ours"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    (client.folder / "a.csv").write_text("a\n1\n")
+    (client.folder / "ctx").mkdir()
+    (client.folder / "ctx" / "Dockerfile").write_text("FROM ubuntu\n")
+    (client.folder / "src").mkdir()
+    (client.folder / "src" / "score.py").write_text("def run(files): ...\n")
+    shipped.ok("model", "create", "-n", "ours", "--path", tmp_path / "ours")
+    found = client.json("""
+from azure.ai.ml._artifacts._artifact_utilities import download_artifact_from_aml_uri
+from azure.ai.ml.entities import BuildContext, Data, Environment, Model
+from azure.ai.ml.entities._assets import Code
+
+found = {}
+made = [ml_client.models.create_or_update(Model(name="theirs", path="model")) for _ in range(2)]
+found["models"] = [[each.version, each.path.rpartition("/paths/")[2]] for each in made]
+ml_client.models.download("theirs", version="1", download_path="back")
+ml_client.models.download("ours", version="1", download_path="back")
+data = ml_client.data.create_or_update(Data(name="rows", path="a.csv", type="uri_file"))
+found["data"] = data.path
+download_artifact_from_aml_uri(uri=data.path, destination="back", datastore_operation=ml_client.datastores)
+codes = [ml_client._code.create_or_update(Code(path="src")) for _ in range(2)]
+found["codes"] = [each.id for each in codes]
+ml_client._code.download(codes[0].name, codes[0].version, "back/code")
+build = BuildContext(path="ctx")
+found["build"] = ml_client.environments.create_or_update(Environment(name="built", build=build)).build.path
+print(json.dumps(found))
+""")
+    uploaded = found["models"][0][1]
+    assert found["models"] == [["1", uploaded], ["2", uploaded]]
+    for back in (client.folder / "back" / "theirs" / "model", client.folder / "back" / "ours" / "ours"):
+        read = {path.relative_to(back).as_posix(): path.read_bytes() for path in back.rglob("*") if path.is_file()}
+        assert read == contents
+    assert (client.folder / "back" / "a.csv").read_text() == "a\n1\n"
+    assert found["data"].endswith("/a.csv")
+    assert found["codes"][0] == found["codes"][1]
+    assert (client.folder / "back" / "code" / "score.py").exists()
+    assert "/LocalUpload/" in found["build"]
+    shipped.ok("model", "download", "-n", "theirs", "-v", "1", "--download-path", tmp_path / "shipped")
+    assert [path.read_bytes() for path in (tmp_path / "shipped").rglob("weights.bin")] == [contents["weights.bin"]]
+    context = shipped.json("environment", "show", "-n", "built", "-v", "1")["build"]["path"]
+    assert context.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
+    uploads = shipped.home / "datastores" / "workspaceblobstore" / "LocalUpload"
+    assert len([*uploads.rglob("weights.bin")]) == 2, "one of each: registering copies nothing"

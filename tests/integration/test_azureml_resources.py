@@ -78,7 +78,12 @@ def test_a_compute_is_created_shown_changed_listed_and_deleted(client: httpx.Cli
 
 def test_a_compute_may_carry_the_prefix_that_the_client_leaves_in_ids(client: httpx.Client) -> None:
     assert client.get(f"{WS}/computes/azureml:local").json()["name"] == "local"
-    assert client.post(f"{WS}/computes/azureml:local/listNodes").json() == {"nodes": []}
+
+
+def test_the_nodes_of_a_compute_are_listed_with_what_they_do(client: httpx.Client) -> None:
+    client.put("/api/v1/computes/warm", json={"min_instances": 1})
+    found = client.post(f"{WS}/computes/warm/listNodes").json()
+    assert found == {"nodes": [{"nodeId": "warm-0", "nodeState": "idle"}]}
 
 
 def test_a_compute_declared_without_a_size_can_be_put_by_the_client_which_always_says_one(
@@ -148,6 +153,7 @@ def test_a_datastore_of_azure_is_created_with_credentials_that_are_never_shown(
     assert client.get("/api/v1/datastores/mine").json()["has_credentials"] is True
 
     back = client.get(f"{WS}/datastores/mine").json()
+    assert back["properties"]["credentials"] == {"credentialsType": "AccountKey"}
     back["properties"]["description"] = "new words"
     assert client.put(f"{WS}/datastores/mine", json=back).status_code == 200
     given = DatastoreCredentials.model_validate({"account_key": "c2VjcmV0"})

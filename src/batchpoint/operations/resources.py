@@ -81,6 +81,11 @@ class Resources:
         stored = self._registry.resources.credentials(name) or DatastoreCredentials()
         return stored.model_dump() == credentials.model_dump()
 
+    def credential_keys(self, name: str) -> frozenset[str]:
+        """Which credentials a datastore has: their keys, and never their values."""
+        stored = self._registry.resources.credentials(name) or DatastoreCredentials()
+        return frozenset(stored.model_dump(exclude_none=True))
+
     def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> Sequence[Entity]:
         """All of a kind, by name."""
         return self._registry.resources.list(kind, limit=limit, offset=offset)

@@ -122,14 +122,14 @@ def list_datastores(
     else:
         shown.append(_ARTIFACTS)
     return listing.answer(
-        shown[listing.offset : listing.offset + listing.reach], lambda store: _datastore(scope, store)
+        shown[listing.offset : listing.offset + listing.reach], lambda store: _datastore(scope, work, store)
     )
 
 
 @router.get(f"{WORKSPACE}/datastores/{{name}}", name="azureml.datastores.get")
 def get_datastore(name: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
     """One of them, without its credentials."""
-    return JSONResponse(_datastore(scope, _stored(work, name)))
+    return JSONResponse(_datastore(scope, work, _stored(work, name)))
 
 
 @router.put(f"{WORKSPACE}/datastores/{{name}}", name="azureml.datastores.create_or_update")
@@ -144,7 +144,9 @@ def put_datastore(name: str, body: WireBody, scope: Scoped, work: ScopedWork, ca
     elif secrets := from_wire(_SECRETS, body):
         given["credentials"] = {**from_wire(_IDENTITIES, body), **secrets}
     datastore = cast("Datastore", _read("datastore", name, given))
-    return JSONResponse(_datastore(scope, work.resources.create_or_update("datastore", datastore, by=caller.name)))
+    return JSONResponse(
+        _datastore(scope, work, work.resources.create_or_update("datastore", datastore, by=caller.name))
+    )
 
 
 @router.delete(f"{WORKSPACE}/datastores/{{name}}", name="azureml.datastores.delete")
@@ -202,7 +204,7 @@ def _stored(work: Workspace, name: str) -> Datastore:
     return found
 
 
-def _datastore(scope: Scope, datastore: Datastore) -> dict[str, Any]:
+def _datastore(scope: Scope, work: Workspace, datastore: Datastore) -> dict[str, Any]:
     known: dict[str, Any] = to_wire(_DATASTORE, datastore.body())["properties"]
     if datastore.type not in _AZURE:
         known |= {
@@ -212,7 +214,9 @@ def _datastore(scope: Scope, datastore: Datastore) -> dict[str, Any]:
             "endpoint": "core.windows.net",
             "protocol": "https",
         }
-    known |= {"credentials": {"credentialsType": "None"}, "isDefault": datastore.is_default}
+    keys = work.resources.credential_keys(datastore.name) if datastore.has_credentials else frozenset[str]()
+    kind = next((kind for key, kind in _CREDENTIALS.items() if key in keys), "None")
+    known |= {"credentials": {"credentialsType": kind}, "isDefault": datastore.is_default}
     return resource(scope, "datastores", (datastore.name,), known, entity=datastore)
 
 
@@ -280,6 +284,8 @@ _DATASTORE = (
     Field("endpoint", "properties.endpoint"),
     Field("protocol", "properties.protocol"),
 )
+_CREDENTIALS = {"account_key": "AccountKey", "sas_token": "Sas", "client_secret": "ServicePrincipal"}
+"""Without certificates: older clients fail when they are told of one."""
 _SECRETS = (
     Field("account_key", "properties.credentials.secrets.key"),
     Field("sas_token", "properties.credentials.secrets.sasToken"),
