@@ -197,6 +197,11 @@ def test_data_keeps_the_short_address_and_its_type(client: httpx.Client, workspa
     assert client.put(f"{WS}/data/d/versions/1", json=folder).status_code == 409
     long = data_body(dataUri=f"{LONG}/in/a.csv")
     assert client.put(f"{WS}/data/d/versions/1", json=long).status_code == 200
+    table = data_body("in", dataType="mltable", referencedUris=["./a.csv"])
+    refused = client.put(f"{WS}/data/t/versions/1", json=table)
+    assert (refused.status_code, "MLTable" in refused.text) == (422, True)
+    upload(workspace, "in/MLTable", b"paths: [{file: ./a.csv}]")
+    assert client.put(f"{WS}/data/t/versions/1", json=table).status_code == 200
     gone = client.put(f"{WS}/data/d/versions/2", json=data_body("in/gone.csv"))
     assert gone.status_code == 422
     assert "in/gone.csv does not exist" in gone.json()["error"]["message"]

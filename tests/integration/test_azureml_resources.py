@@ -110,6 +110,18 @@ def test_the_built_in_compute_takes_changes_from_the_client_and_stays_what_it_is
     assert refused.json()["error"]["code"] == "Conflict"
 
 
+def test_identity_and_network_of_a_compute_are_kept(client: httpx.Client) -> None:
+    access = {"subnet": {"id": "/subnets/a"}, "remoteLoginPortPublicAccess": "Disabled"}
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {"/identities/me": {}}}
+    assert client.put(f"{WS}/computes/cpu", json={**compute_body(**access), "identity": identity}).status_code == 201
+    shown = client.get(f"{WS}/computes/cpu").json()
+    assert shown["identity"] == identity
+    assert access.items() <= shown["properties"]["properties"].items()
+    stored = client.get("/api/v1/computes/cpu").json()
+    assert stored["identity"]["user_assigned_identities"] == [{"resource_id": "/identities/me"}]
+    assert client.put(f"{WS}/computes/cpu", json=shown).status_code == 201
+
+
 def test_another_kind_of_compute_and_a_bad_name_are_refused_with_a_reason(client: httpx.Client) -> None:
     body = compute_body()
     body["properties"]["computeType"] = "ComputeInstance"

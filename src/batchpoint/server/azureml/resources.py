@@ -37,8 +37,8 @@ from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
-DEFAULT_WORKSPACE = "default"
-"""The workspace that lists show. Any other may be named."""
+DEFAULT_GROUP, DEFAULT_WORKSPACE = "batchpoint", "default"
+"""The resource group and the workspace that lists show. Any others may be named."""
 
 
 @router.get("/discovery", name="azureml.discovery")
@@ -62,7 +62,7 @@ def list_workspaces(subscription: str, resource_group: str, request: Request, _:
 @router.get(f"/subscriptions/{{subscription}}/providers/{PROVIDER}/workspaces", name="azureml.workspaces.list_all")
 def list_all_workspaces(subscription: str, request: Request, _: Reader) -> JSONResponse:
     """The workspaces of a subscription."""
-    return page([_workspace(Scope(subscription, DEFAULT_WORKSPACE, DEFAULT_WORKSPACE, base_of(request)))])
+    return page([_workspace(Scope(subscription, DEFAULT_GROUP, DEFAULT_WORKSPACE, base_of(request)))])
 
 
 @router.get(f"{WORKSPACE}/computes", name="azureml.computes.list")
