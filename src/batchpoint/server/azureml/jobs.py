@@ -1,4 +1,4 @@
-"""Jobs of the control plane: show, list, cancel."""
+"""Jobs of the control plane: start, show, list, cancel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from batchpoint.background.step_places import is_own_folder
 from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
 from batchpoint.errors import NotFoundError
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.azureml.mapping import Field, to_wire
-from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, resource
+from batchpoint.server.azureml.mapping import Field, from_wire, to_wire
+from batchpoint.server.azureml.pipelines import definition_of, submitted
+from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
 
@@ -102,6 +103,22 @@ def get_job(job: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONRespons
     return JSONResponse(job_resource(scope, work, run.job))
 
 
+@router.put(JOB, name="azureml.jobs.create_or_update")
+def put_job(
+    job: str, body: WireBody, scope: Scoped, shared: Shared, work: ScopedWork, caller: Operator
+) -> JSONResponse:
+    """Start a pipeline or a command; or hide the job of that name, or show it again, as older clients ask for it."""
+    fields = (Field("wire", "properties"), Field("archived", "properties.isArchived"))
+    given = from_wire(fields, body)
+    if work.registry.jobs.exists(job) and (archived := given.get("archived")) in {True, False}:
+        known = work.jobs.get(job)
+        if known.archived != archived:
+            change = work.jobs.archive if archived else work.jobs.restore
+            return JSONResponse(job_resource(scope, work, change(job)))
+    started = submitted(shared, scope, job, given.get("wire", {}), by=caller.name)
+    return JSONResponse(job_resource(scope, work, started))
+
+
 @router.post(f"{JOB}/cancel", name="azureml.jobs.cancel")
 def cancel(job: str, scope: Scoped, shared: Shared, work: ScopedWork, _: Operator) -> Response:
     """Ask for a job to be canceled; whoever waits for the answer's ``Location`` waits until it is."""
@@ -134,12 +151,13 @@ def job_resource(scope: Scope, work: Workspace, job: Job) -> dict[str, Any]:
         "tags": tags_of(job),
         "services": services(scope, job),
     }
-    properties = {**to_wire(JOB_FIELDS, said), **definition(work, job)}
+    runs = definition_of(scope, job) if job.type == "pipeline" else definition(work, job)
+    properties = {**runs, **to_wire(JOB_FIELDS, said)}
     return resource(scope, "jobs", [job.name], properties, entity=job)
 
 
 def definition(work: Workspace, job: Job) -> dict[str, Any]:
-    """What a job runs, reads and writes."""
+    """What the job of a model deployment reads and writes."""
     inputs: dict[str, Any] = {
         name: {"jobInputType": given.type or "uri_folder", "uri": given.path, "mode": "ReadOnlyMount"}
         for name, given in job.inputs.items()

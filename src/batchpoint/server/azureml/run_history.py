@@ -10,6 +10,7 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from batchpoint.entities.components import DECLARED_NAME
 from batchpoint.entities.jobs import AZURE_STATUS, Job
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
@@ -282,7 +283,7 @@ def _module_name(work: Workspace, run: Run) -> str:
 def _component_of(pipeline: Mapping[str, Any], step: str) -> str | None:
     given = pipeline.get("jobs", {}).get(step, {}).get("component")
     if isinstance(given, Mapping):
-        given = given.get("name")
+        given = given.get("properties", {}).get(DECLARED_NAME) or given.get("name")
     return str(given).removeprefix("azureml:").partition(":")[0] if given else None
 
 
