@@ -41,7 +41,7 @@ class _Components(Spoken):
 
     def read(self, scope: Scope, name: str, version: str, body: Mapping[str, Any]) -> Asset:
         """The component that a body declares. Raises ``InvalidEntityError``."""
-        found = with_options(from_wire((*DESCRIBED, *self.content(scope)), body))
+        found = with_options(from_wire((*DESCRIBED, *self.content(scope)), body), is_whole=True)
         given = from_wire((Field("name", f"{_SPEC}.name"),), body).get("name", name)
         if given != name:
             found["properties"] = {**found.get("properties", {}), DECLARED_NAME: given}

@@ -18,6 +18,7 @@ from batchpoint.entities.pipelines import ANONYMOUS, Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.places import asset_reference
 from batchpoint.server.api.wire import check_local_paths
+from batchpoint.server.azureml.endpoints import OUTPUT_FORMAT
 from batchpoint.server.azureml.mapping import DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import Scope, asset_form, name_form
 from batchpoint.server.context import Context
@@ -152,10 +153,17 @@ def prefixed(scope: Scope, kind: str) -> Form:
     return Form(write, lambda given: given if asset_reference(given) is None else form.read(given))
 
 
-def with_options(body: dict[str, Any]) -> dict[str, Any]:
-    """A parallel step or component with the options of ours that its properties hold (``batchpoint.<key>``)."""
-    options = options_of({}, body.get("properties") or {}) if body.get("type") == "parallel" else {}
-    return {**body, **({"batchpoint": options} if options else {})}
+def with_options(body: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
+    """A parallel step or component with the options of ours that its properties hold (``batchpoint.<key>``).
+
+    Its rows are written as Azure ML does unless they say otherwise: readers here expect that. A step with a component
+    (``is_whole`` is false) and no options of its own has those of the component.
+    """
+    properties = body.get("properties", {})
+    if body.get("type") != "parallel" or not (is_whole or any(key.startswith("batchpoint.") for key in properties)):
+        return body
+    properties = {OUTPUT_FORMAT: "azureml", **properties}
+    return {**body, "properties": properties, "batchpoint": options_of({}, properties)}
 
 
 # ── whole jobs ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,7 +254,9 @@ def _step_words(scope: Scope) -> Words:
 
 
 def _read_step(scope: Scope, wire: Any) -> Any:
-    return with_options(from_wire(_step_words(scope), wire)) if isinstance(wire, Mapping) else wire
+    if not isinstance(wire, Mapping):
+        return wire
+    return with_options(from_wire(_step_words(scope), wire), is_whole="componentId" not in wire)
 
 
 def _write_step(scope: Scope, name: str, step: Mapping[str, Any]) -> dict[str, Any]:
