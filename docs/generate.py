@@ -51,8 +51,9 @@ accepted, and a note says so; it is not listed below.
 
 Results are printed as JSON, on a terminal too, so that a command does in a script what it did by hand; `-o` chooses
 another form and `--query` a part (JMESPath); there the keys that `az` prints are known too. The status of a job is told
-in Azure's words (`Completed`); REST and Python say it in lower case. Notes, progress and errors go to standard error. A
-job that is followed on a terminal shows a bar, elsewhere a line every few seconds.
+in Azure's words (`Completed`), and the `scoring_uri` of an endpoint takes Azure's bodies; REST and Python have words of
+their own. Notes, progress and errors go to standard error. A job that is followed on a terminal shows a bar, elsewhere
+a line every few seconds.
 
 Every command also takes `--debug` (requests, and where an error came from), `--verbose` and `--only-show-errors`; all
 but `score` take `-o`/`--output` (json, jsonc, yaml, yamlc, table, tsv, none) and `--query`.

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from batchpoint.cli.main import run
-from fake_server import FakeServer, fake_server
+from fake_server import FakeServer
+from integration.conftest import CommandLine
 
 JOB = {"name": "one", "status": "completed", "outputs": {"score": {"type": "uri_file"}}}
 WORKSPACE = "-g group -w workspace --subscription 1"
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("BATCHPOINT_URL", fake.url)
-        monkeypatch.setenv("BATCHPOINT_TOKEN", "secret")
-        monkeypatch.setenv("BATCHPOINT_HOME", str(tmp_path / "home"))
-        yield fake
+def az(batchpoint: CommandLine) -> CommandLine:
+    """The function: it takes the first word away."""
+    return lambda line, *more: batchpoint(line.partition(" ")[2], *more)
 
 
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def az(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(line: str, *more: str) -> Said:
-        code = run([*line.split()[1:], *more])  # the first word is what the function takes away
-        return Said(code, *capsys.readouterr())
-
-    return call
-
-
-def asked(server: FakeServer, route: str) -> Any:
-    return server.asked(route)[-1].body
+def asked(fake: FakeServer, route: str) -> Any:
+    return fake.asked(route)[-1].body
 
 
 @pytest.mark.parametrize(
@@ -58,32 +39,34 @@ def asked(server: FakeServer, route: str) -> Any:
         "extension remove -n azure-cli-ml",
         "configure --defaults group=g workspace=w location=l",
         "configure --list-defaults",
+        "group create --name g --location l",
     ],
 )
-def test_what_a_script_prepares_is_taken_and_means_nothing(az: Any, server: FakeServer, line: str) -> None:
+def test_what_a_script_prepares_is_taken_and_means_nothing(az: CommandLine, fake: FakeServer, line: str) -> None:
     said = az(line)
 
     assert said.code == 0, said.err
-    assert server.requests == []
+    assert fake.requests == []
 
 
-def test_defaults_are_told_not_to_be_kept_and_other_extensions_are_refused(az: Any) -> None:
+def test_defaults_are_told_not_to_be_kept_and_other_extensions_are_refused(az: CommandLine) -> None:
     said = az("configure --defaults group=g workspace=w")
     assert "Defaults are not kept (group, workspace)" in said.err
     assert az("configure --defaults group=g --only-show-errors").err == ""
     assert az("extension add -n aks-preview").code == 2
 
 
-def test_an_account_and_a_token_are_there_for_requests(az: Any, server: FakeServer) -> None:
-    server.routes["GET /azureml/msi/token"] = {"access_token": "signed", "expires_on": "1800000000"}
+def test_an_account_and_a_token_are_there_for_requests(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /azureml/msi/token"] = {"access_token": "signed", "expires_on": "1800000000"}
     assert az("account list --query [?isDefault].state -o tsv").out == "Enabled\n"
     assert az("account show --query id -o tsv").out.count("-") == 4
     line = "account get-access-token --resource https://ml.azure.com --query accessToken -o tsv"
     assert az(line).out == "signed\n"
 
 
-def test_a_workspace_is_shown_by_the_name_that_was_asked_for(az: Any) -> None:
+def test_a_workspace_is_shown_by_the_name_that_was_asked_for(az: CommandLine) -> None:
     assert az("ml workspace show -n w -g g --query [name,resource_group] -o tsv").out == "w\ng\n"
+    assert az("ml workspace create -n w -g g --query name -o tsv").out == "w\n"
     assert json.loads(az("ml workspace list --workspace w").out)[0]["name"] == "w"
 
 
@@ -98,49 +81,49 @@ def test_a_workspace_is_shown_by_the_name_that_was_asked_for(az: Any) -> None:
     ],
 )
 def test_an_option_takes_several_values_and_may_be_cut_short(
-    az: Any, server: FakeServer, line: str, given: Any
+    az: CommandLine, fake: FakeServer, line: str, given: Any
 ) -> None:
-    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    fake.routes["PATCH /endpoints/churn"] = {"name": "churn"}
 
     assert az(f"ml batch-endpoint update --name churn {line} {WORKSPACE} --no-wait").code == 0
-    assert asked(server, "PATCH /endpoints/churn") == given
+    assert asked(fake, "PATCH /endpoints/churn") == given
 
 
-def test_an_option_that_may_be_two_has_to_be_written_out(az: Any) -> None:
+def test_an_option_that_may_be_two_has_to_be_written_out(az: CommandLine) -> None:
     said = az("ml batch-endpoint invoke -n churn --out tsv")
     assert said.code == 2
     assert "'--out' may be" in said.err
     assert "--output-path" in said.err
 
 
-def test_a_job_is_told_in_azures_words(az: Any, server: FakeServer) -> None:
-    server.routes["GET /jobs/one"] = JOB
-    server.routes["GET /jobs"] = {"value": [JOB, {"name": "two", "status": "failed"}], "next": None}
+def test_a_job_is_told_in_azures_words(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /jobs/one"] = JOB
+    fake.routes["GET /jobs"] = {"value": [JOB, {"name": "two", "status": "failed"}], "next": None}
 
     assert az("ml job show -n one --query status -o tsv").out == "Completed\n"
     assert az("ml job show -n one --query id -o tsv").out == "azureml:one\n"
-    address = f"{server.url}/api/v1/jobs/one\n"
+    address = f"{fake.url}/api/v1/jobs/one\n"
     assert az("ml job show -n one --query services.Studio.endpoint -o tsv").out == address
     assert az("ml job show -n one --query interaction_endpoints.studio -o tsv").out == address
     assert az("ml job show-services -n one --query Studio.endpoint -o tsv").out == address
     assert address.strip() in az("ml job show -n one --web").err
     assert az("ml job list -r 5 --query", "[?contains(display_name, 'tw')].status", "-o", "tsv").out == "Failed\n"
     assert az("ml job list --status Completed").code == 0
-    assert server.requests[-1].query["status"] == "completed"
+    assert fake.requests[-1].query["status"] == "completed"
 
 
-def test_records_answer_queries_in_the_words_that_az_prints(az: Any, server: FakeServer) -> None:
-    server.routes["GET /endpoints/churn"] = {
+def test_records_answer_queries_in_the_words_that_az_prints(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /endpoints/churn"] = {
         "name": "churn", "defaults": {"deployment_name": "blue"}, "scoring_uri": "http://here/invoke",
     }  # fmt: skip
-    server.routes["GET /endpoints/churn/deployments/blue"] = {
+    fake.routes["GET /endpoints/churn/deployments/blue"] = {
         "name": "blue", "endpoint_name": "churn", "settings": {"mini_batch_size": 7}, "created_by": "me",
         "created_at": "2026-01-01T00:00:00Z",
     }  # fmt: skip
-    server.routes["GET /models/m"] = {"name": "m", "version": "3", "path": "azureml://datastores/d/paths/p"}
+    fake.routes["GET /models/m"] = {"name": "m", "version": "3", "path": "azureml://datastores/d/paths/p"}
 
     assert az("ml batch-endpoint show -n churn --query defaults.deployment_name -o tsv").out == "blue\n"
-    assert az("ml batch-endpoint show -n churn --query scoring_uri -o tsv").out == "http://here/invoke\n"
+    assert az("ml batch-endpoint show -n churn --query scoring_uri -o tsv").out.endswith("/batchEndpoints/churn/jobs\n")
     assert az("ml endpoint show -n churn -t batch --query traffic.blue -o tsv").out == "100\n"
     show = "ml batch-deployment show -n blue --endpoint churn -o tsv --query"
     assert az(f"{show} mini_batch_size").out == "7\n"
@@ -152,12 +135,12 @@ def test_records_answer_queries_in_the_words_that_az_prints(az: Any, server: Fak
 
 
 @pytest.mark.parametrize("line", ["model show -n m", "job show -n j", "batch-endpoint show -n e", "compute show -n c"])
-def test_what_is_not_there_ends_with_exit_code_3(az: Any, line: str) -> None:
+def test_what_is_not_there_ends_with_exit_code_3(az: CommandLine, line: str) -> None:
     assert az(f"ml {line} {WORKSPACE}").code == 3
 
 
-def test_what_would_not_count_is_named(az: Any, server: FakeServer) -> None:
-    server.routes["PUT /computes/cpu"] = lambda request: request.body
+def test_what_would_not_count_is_named(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["PUT /computes/cpu"] = lambda request: request.body
 
     said = az(
         "ml compute create -n cpu --type AmlCompute --min-instances 0 --max-instances 2 --tier low_priority -d 60 "
@@ -166,7 +149,7 @@ def test_what_would_not_count_is_named(az: Any, server: FakeServer) -> None:
     )
 
     assert said.code == 0, said.err
-    assert asked(server, "PUT /computes/cpu")["max_instances"] == 2
+    assert asked(fake, "PUT /computes/cpu")["max_instances"] == 2
     for option in ("--vnet-name", "--admin-username", "--identity-type", "--user-assigned-identities"):
         assert f"{option} does not count here" in said.err
 
@@ -182,31 +165,31 @@ def test_what_would_not_count_is_named(az: Any, server: FakeServer) -> None:
         ("endpoint create --type online -n e", "'online' is not"),
     ],
 )
-def test_a_command_that_is_not_here_says_what_to_do(az: Any, line: str, hint: str) -> None:
+def test_a_command_that_is_not_here_says_what_to_do(az: CommandLine, line: str, hint: str) -> None:
     said = az(f"ml {line}")
     assert (said.code, hint in said.err) == (2, True), said.err
 
 
-def test_things_that_azure_deletes_without_asking_are_deleted_in_scripts(az: Any, server: FakeServer) -> None:
-    server.routes["DELETE /datastores/d"] = server.routes["DELETE /schedules/s"] = {}
+def test_things_that_azure_deletes_without_asking_are_deleted_in_scripts(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["DELETE /datastores/d"] = fake.routes["DELETE /schedules/s"] = {}
     assert az("ml datastore delete -n d").code == 0
     assert az("ml schedule delete -n s").code == 0
     assert az("ml compute delete -n c").code == 2
 
 
-def test_an_environment_keeps_the_folder_that_an_image_would_be_built_from(az: Any, server: FakeServer) -> None:
-    server.routes["POST /environments"] = lambda request: (201, {**request.body, "version": "1"})
+def test_an_environment_keeps_the_folder_that_an_image_would_be_built_from(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["POST /environments"] = lambda request: (201, {**request.body, "version": "1"})
     assert az("ml environment create -n e -b ./context -d Other").code == 2, "the folder is not there"
     Path("context").mkdir()
     assert az("ml environment create -n e -b ./context -d Other").code == 0
-    assert asked(server, "POST /environments")["build"] == {
+    assert asked(fake, "POST /environments")["build"] == {
         "path": str(Path("context").absolute()),
         "dockerfile_path": "Other",
     }
 
 
-def test_an_invoke_sets_inputs_and_outputs_by_key(az: Any, server: FakeServer) -> None:
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+def test_an_invoke_sets_inputs_and_outputs_by_key(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
 
     said = az(
         "ml batch-endpoint invoke -n churn --set inputs.heart.type=uri_folder inputs.heart.path=azureml:heart:1 "
@@ -214,16 +197,16 @@ def test_an_invoke_sets_inputs_and_outputs_by_key(az: Any, server: FakeServer) -
     )
 
     assert said.out == "one\n"
-    body = asked(server, "POST /endpoints/churn/invoke")
+    body = asked(fake, "POST /endpoints/churn/invoke")
     assert body["inputs"] == {"heart": {"type": "uri_folder", "path": "azureml:heart:1"}} | body["inputs"]
     assert body["outputs"]["score"]["path"] == "azureml://datastores/d/paths/p"
     assert body["overrides"]["error_threshold"] == 3
 
 
-def test_a_download_lies_where_azures_readers_look_too(az: Any, server: FakeServer) -> None:
-    server.routes["GET /jobs/one"] = JOB
-    server.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 1}], "next": None}
-    server.routes["GET /jobs/one/outputs/predictions.csv"] = b"x"
+def test_a_download_lies_where_azures_readers_look_too(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /jobs/one"] = JOB
+    fake.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 1}], "next": None}
+    fake.routes["GET /jobs/one/outputs/predictions.csv"] = b"x"
 
     assert az("ml job download --name one --output-name score --download-path ./got").code == 0
     assert Path("got/predictions.csv").read_text() == "x"
@@ -234,10 +217,10 @@ def test_a_download_lies_where_azures_readers_look_too(az: Any, server: FakeServ
     assert not Path("plain/named-outputs").exists()
 
 
-def test_a_job_is_saved_and_followed_by_its_old_name_too(az: Any, server: FakeServer) -> None:
+def test_a_job_is_saved_and_followed_by_its_old_name_too(az: CommandLine, fake: FakeServer) -> None:
     Path("job.yml").write_text("command: ls\n")
-    server.routes["POST /jobs"] = server.routes["GET /jobs/one"] = {**JOB, "type": "command"}
-    server.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"
+    fake.routes["POST /jobs"] = fake.routes["GET /jobs/one"] = {**JOB, "type": "command"}
+    fake.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"
 
     assert az("ml job create -f job.yml --save-as made.yml --web").code == 0
     assert yaml.safe_load(Path("made.yml").read_text())["status"] == "Completed"
@@ -256,75 +239,75 @@ PREVIEW_PLACES = {
 
 
 @pytest.mark.parametrize("options", PREVIEW_PLACES)
-def test_an_input_in_the_words_of_the_preview(az: Any, server: FakeServer, options: str) -> None:
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+def test_an_input_in_the_words_of_the_preview(az: CommandLine, fake: FakeServer, options: str) -> None:
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
 
     said = az(f"ml endpoint invoke -n churn --type batch {options} --output-datastore azureml:o --output-path p")
 
     assert said.code == 0, said.err
-    body = asked(server, "POST /endpoints/churn/invoke")
+    body = asked(fake, "POST /endpoints/churn/invoke")
     assert body["inputs"]["input"] == PREVIEW_PLACES[options] | body["inputs"]["input"]
     assert {key: body["inputs"]["input"].get(key) for key in PREVIEW_PLACES[options]} == PREVIEW_PLACES[options]
     assert body["outputs"]["score"]["path"] == "azureml://datastores/o/paths/p"
 
 
-def test_local_data_of_the_preview_goes_to_the_datastore_that_is_named(az: Any, server: FakeServer) -> None:
+def test_local_data_of_the_preview_goes_to_the_datastore_that_is_named(az: CommandLine, fake: FakeServer) -> None:
     Path("data/more").mkdir(parents=True)
     Path("data/a.csv").write_text("a")
     Path("data/more/b.csv").write_text("b")
-    server.routes["PUT /datastores/d/files/in/a.csv"] = server.routes["PUT /datastores/d/files/in/more/b.csv"] = {}
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    fake.routes["PUT /datastores/d/files/in/a.csv"] = fake.routes["PUT /datastores/d/files/in/more/b.csv"] = {}
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
 
     said = az("ml endpoint invoke -n churn -t batch --input-local-path data --input-datastore d --input-path in")
 
     assert said.code == 0, said.err
-    assert server.asked("PUT /datastores/d/files/in/more/b.csv")[0].content == b"b"
-    path = asked(server, "POST /endpoints/churn/invoke")["inputs"]["input"]["path"]
+    assert fake.asked("PUT /datastores/d/files/in/more/b.csv")[0].content == b"b"
+    path = asked(fake, "POST /endpoints/churn/invoke")["inputs"]["input"]["path"]
     assert path == "azureml://datastores/d/paths/in/"
     assert az("ml endpoint invoke -n churn -t batch --input-local-path data").code == 0
-    assert asked(server, "POST /endpoints/churn/invoke")["inputs"]["input"]["path"] == str(Path("data").absolute())
+    assert asked(fake, "POST /endpoints/churn/invoke")["inputs"]["input"]["path"] == str(Path("data").absolute())
     two = az("ml endpoint invoke -n churn -t batch --input-local-path data --input-data azureml:d:1")
     assert (two.code, "are two" in two.err) == (2, True)
     assert az("ml endpoint invoke -n churn --input-local-path none --input-datastore d").code == 2
 
 
-def test_traffic_chooses_the_default_deployment(az: Any, server: FakeServer) -> None:
-    server.routes["GET /endpoints/churn"] = {"name": "churn", "defaults": {"deployment_name": "blue"}}
-    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+def test_traffic_chooses_the_default_deployment(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /endpoints/churn"] = {"name": "churn", "defaults": {"deployment_name": "blue"}}
+    fake.routes["PATCH /endpoints/churn"] = {"name": "churn"}
     update = "ml endpoint update -n churn --type batch --traffic"
 
     for given, wanted in (("red:100", "red"), ("blue:0,red:100", "red"), ("blue=0 red=100", "red"), ("blue:0", None)):
         assert az(f"{update} {given}").code == 0
-        assert asked(server, "PATCH /endpoints/churn") == {"defaults": {"deployment_name": wanted}}
-    before = len(server.asked("PATCH /endpoints/churn"))
+        assert asked(fake, "PATCH /endpoints/churn") == {"defaults": {"deployment_name": wanted}}
+    before = len(fake.asked("PATCH /endpoints/churn"))
     assert az(f"{update} red:0").code == 0
-    assert len(server.asked("PATCH /endpoints/churn")) == before, "red had none"
+    assert len(fake.asked("PATCH /endpoints/churn")) == before, "red had none"
     for given, hint in (("red:50", "100 or 0"), ("red:100,blue:100", "only one"), ("red", "NAME:100")):
         said = az(f"{update} {given}")
         assert (said.code, hint in said.err) == (2, True), said.err
 
 
-def test_the_preview_lists_the_jobs_of_the_deployment_with_the_traffic(az: Any, server: FakeServer) -> None:
-    server.routes["GET /endpoints/churn"] = {"name": "churn", "defaults": {"deployment_name": "blue"}}
+def test_the_preview_lists_the_jobs_of_the_deployment_with_the_traffic(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["GET /endpoints/churn"] = {"name": "churn", "defaults": {"deployment_name": "blue"}}
     for path, name in {"": "all", "/deployments/blue": "blue", "/deployments/red": "red"}.items():
-        server.routes[f"GET /endpoints/churn{path}/jobs"] = {"value": [{"name": name}], "next": None}
+        fake.routes[f"GET /endpoints/churn{path}/jobs"] = {"value": [{"name": name}], "next": None}
 
     lines = {"": "all", "-t batch": "blue", "-t batch --deployment red": "red", "-d red": "red"}
     for options, name in lines.items():
         assert az(f"ml endpoint list-jobs -n churn {options} --query [].name -o tsv").out == f"{name}\n"
 
 
-def test_a_deployment_file_of_the_preview_adds_a_deployment(az: Any, server: FakeServer) -> None:
+def test_a_deployment_file_of_the_preview_adds_a_deployment(az: CommandLine, fake: FakeServer) -> None:
     Path("m").mkdir()
     Path("d.yml").write_text(
         "name: red_one\nmodel: {name: m, version: 2, local_path: ./m}\ncompute: {target: azureml:c}"
     )
-    server.routes["PUT /endpoints/churn/deployments/red_one"] = lambda request: request.body
-    server.routes["GET /endpoints/churn"] = {"name": "churn"}
+    fake.routes["PUT /endpoints/churn/deployments/red_one"] = lambda request: request.body
+    fake.routes["GET /endpoints/churn"] = {"name": "churn"}
 
     said = az("ml endpoint update -n churn --type batch --deployment-file d.yml")
 
     assert said.code == 0, said.err
-    body = asked(server, "PUT /endpoints/churn/deployments/red_one")
+    body = asked(fake, "PUT /endpoints/churn/deployments/red_one")
     assert (body["compute"], body["model"]["version"]) == ("azureml:c", "2")
     assert json.loads(said.out)["name"] == "churn"

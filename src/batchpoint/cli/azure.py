@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from batchpoint.cli.options import Command, Group, State, common, unused_options
+from batchpoint.cli.options import (
+    Command,
+    Group,
+    State,
+    common,
+    file_option,
+    no_wait_option,
+    set_option,
+    unused_options,
+)
 
 _HOME = "the server of this home, or BATCHPOINT_URL, is the one in use"
 
@@ -88,6 +97,19 @@ for _name in ("add", "remove", "update"):
     _extension_command(_name)
 
 
+@click.group("group", cls=Group)
+def group() -> None:
+    """Resource groups: there are none."""
+
+
+@group.command("create")
+@unused_options("--name/-n", "--location/-l", "--tags", why=_HOME)
+@common
+def create_group(state: State) -> None:
+    """Take the wish for a resource group."""
+    state.note(f"No resource group was made: {_HOME}.")
+
+
 @click.command("configure", cls=Command)
 @click.option("-d", "--defaults", "pairs", multiple=True, metavar="KEY=VALUE", help="Such as: group=g workspace=w.")
 @click.option("-l", "--list-defaults", "listed", is_flag=True, help="List them: there are none.")
@@ -124,6 +146,21 @@ def workspace() -> None:
 @common
 def show_workspace(state: State, name: str | None) -> None:
     """Show the server in use as a workspace."""
+    state.show(_workspace(state, name))
+
+
+@workspace.command("create")
+@file_option()
+@click.option("-n", "--name", help="Name, as it is to be shown.")
+@set_option
+@unused_options("--location/-l", "--display-name", "--description", "--tags", "--storage-account", why=_HOME)
+@no_wait_option
+@common
+def create_workspace(state: State, file: str | None, name: str | None, assignments: tuple[str, ...]) -> None:
+    """Take the wish for a workspace: the server in use stands for every one."""
+    if file is not None or assignments:
+        state.note(f"What a workspace is made of does not count here: {_HOME}.")
+    state.note(f"No workspace was made: {_HOME}.")
     state.show(_workspace(state, name))
 
 

@@ -92,6 +92,7 @@ COMMANDS: dict[str, Lazy] = {
     "workspace": Lazy("azure", "workspace", "The server in use, as a workspace."),
     "account": Lazy("azure", "account", "The account, for scripts that ask for it.", hidden=True),
     "extension": Lazy("azure", "extension", "Extensions: all is built in.", hidden=True),
+    "group": Lazy("azure", "group", "Resource groups: there are none.", hidden=True),
     "configure": Lazy("azure", "configure", "Defaults of Azure's command line; not kept.", hidden=True),
     "login": Lazy("azure", "login", "Nobody has to log in.", hidden=True),
 }
@@ -99,6 +100,7 @@ COMMANDS: dict[str, Lazy] = {
 _MISSING_WORDS: dict[str, str] = {
     **dict.fromkeys(("set", "show", "list", "get-access-token"), "account"),
     **dict.fromkeys(("add", "remove"), "extension"),
+    "create": "group",
     **dict.fromkeys(("--defaults", "-d", "--list-defaults"), "configure"),
     **dict.fromkeys(
         ("--identity", "--service-principal", "--use-device-code", "--tenant", "--username", "-u"), "login"

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from batchpoint.client.azureml import WORKSPACE_PATH
 from batchpoint.entities.base import Asset, Entity
-from batchpoint.entities.endpoints import LEGACY_KEYS
+from batchpoint.entities.endpoints import LEGACY_KEYS, BatchEndpoint
 from batchpoint.entities.jobs import AZURE_STATUS, Job
 
 
 def record(entity: Entity, url: str) -> dict[str, Any]:
     """The keys of an entity, with an ``id`` that other commands and files take as a reference to it.
 
-    The status of a job is told in Azure's words, for scripts that wait for ``Completed``.
+    The status of a job is told in Azure's words, for scripts that wait for ``Completed``, and the ``scoring_uri`` of an
+    endpoint is the address that they post Azure's bodies to.
     """
     body = entity.body()
     if isinstance(entity, Job):
         body["status"] = AZURE_STATUS[entity.status]
         body.setdefault("display_name", entity.name)
         body["services"] = services(entity, url)
+    if isinstance(entity, BatchEndpoint):
+        body["scoring_uri"] = f"{url}{WORKSPACE_PATH}/batchEndpoints/{entity.name}/jobs"
     return {**body, "id": f"azureml:{_reference(entity)}"}
 
 

@@ -30,6 +30,11 @@ DEFAULTS = {
     "workspace_name": "default",
 }
 """The client wants all three; any subscription and resource group will do."""
+WORKSPACE_PATH = (
+    f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{DEFAULTS['resource_group']}"
+    f"/providers/Microsoft.MachineLearningServices/workspaces/{DEFAULTS['workspace_name']}"
+)
+"""What the addresses of the dialect begin with."""
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _OURS = "\n# The authority of a batchpoint server\n"

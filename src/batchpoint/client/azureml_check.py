@@ -10,9 +10,8 @@ from typing import Any
 
 import httpx
 
-from batchpoint.client.azureml import AUDIENCE, DEFAULTS, AzureML, claims_of
+from batchpoint.client.azureml import AUDIENCE, WORKSPACE_PATH, AzureML, claims_of
 
-_PROVIDER = "providers/Microsoft.MachineLearningServices"
 _OTHER_CREDENTIALS = (
     ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"),
     ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_CERTIFICATE_PATH"),
@@ -84,10 +83,6 @@ class _Checks:
         self._azureml = azureml
         self._token = ""
         self._workspace: dict[str, Any] = {}
-        self._path = (
-            f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{DEFAULTS['resource_group']}"
-            f"/{_PROVIDER}/workspaces/{DEFAULTS['workspace_name']}"
-        )
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or azureml.ca_bundle
         self._http = httpx.Client(verify=ssl.create_default_context(cafile=bundle), timeout=10)
 
@@ -105,7 +100,7 @@ class _Checks:
         return f"granted to {claims['sub']}"
 
     def workspace(self) -> str:
-        self._workspace = self._get(self._path, headers=self._bearer()).json()
+        self._workspace = self._get(WORKSPACE_PATH, headers=self._bearer()).json()
         return str(self._workspace["name"])
 
     def discovery(self) -> str:
@@ -115,7 +110,7 @@ class _Checks:
         return f"leads to {found}"
 
     def blobs(self) -> str:
-        told = self._get(f"{self._path}/datastores/workspaceblobstore", headers=self._bearer()).json()["properties"]
+        told = self._get(f"{WORKSPACE_PATH}/datastores/workspaceblobstore", headers=self._bearer()).json()["properties"]
         url = f"https://{told['accountName']}.blob.core.windows.net/{told['containerName']}"
         self._get(url, params={"restype": "container", "comp": "list", "prefix": "check/"}, headers=self._bearer())
         return f"{url} is listed"
