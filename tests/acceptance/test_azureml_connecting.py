@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import os
 import re
 import sys
 from pathlib import Path
@@ -58,6 +60,35 @@ def test_the_ways_to_connect_that_the_page_shows_do(shipped: Shipped, tmp_path: 
     own = f"sys.path += {beside}\nfor name in {unset}: os.environ.pop(name)\n"
     assert client.ok(fences[0]) == "[]\n"
     assert client.ok(own + fences[1]) == "[]\n"
+
+
+LARGE = """
+import time
+from azure.ai.ml.entities import Model
+chunk = os.urandom(1 << 20)
+with Path("model.bin").open("wb") as file:
+    for number in range({mebibytes}):
+        file.write(number.to_bytes(8, "little") + chunk[8:])
+ml_client.models.create_or_update(Model(name="large", version="1", path="model.bin", type="custom_model"))
+ml_client.models.download("large", "1", download_path="back")
+"""
+
+
+def test_a_large_model_goes_up_in_blocks_and_comes_back_and_the_server_never_holds_it(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    mebibytes = int(os.environ.get("LARGE_MODEL_MIB", "200"))
+    client = AzureClient(shipped, tmp_path / "notebook")
+    before = resident_mebibytes(shipped)
+    client.ok(LARGE.replace("{mebibytes}", str(mebibytes)), timeout=600)
+    assert filecmp.cmp(client.folder / "model.bin", client.folder / "back" / "large" / "model.bin", shallow=False)
+    assert resident_mebibytes(shipped) - before < 150
+
+
+def resident_mebibytes(shipped: Shipped) -> float:
+    """The most that the server ever had in memory."""
+    status = Path(f"/proc/{shipped.server()['pid']}/status").read_text()
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0]) / 1024
 
 
 def test_without_the_set_up_the_certificate_is_not_trusted_and_check_says_what_to_do(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -79,9 +79,23 @@ def test_a_file_is_written_whole_is_there_and_is_not_written_again(server: Serve
     assert (server.files / "LocalUpload/sha/model/MLmodel").read_bytes() == b"y"
 
 
-def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(server: Served) -> None:
+def by_offset(number: int) -> str:
+    """The name that the official client gives to a block."""
+    inner = base64.b64encode(f"{number * 6000:032d}".encode()).decode()
+    return base64.b64encode(quote(inner).encode()).decode()
+
+
+def by_number(number: int) -> str:
+    """The name that another client may give to it."""
+    return base64.b64encode(f"block {number}".encode()).decode()
+
+
+@pytest.mark.parametrize("named", [by_offset, by_number])
+def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(
+    server: Served, named: Callable[[int], str]
+) -> None:
     url = f"{CONTAINER}/big.bin"
-    blocks = {base64.b64encode(f"{number:032d}".encode()).decode(): bytes([number]) * 6000 for number in range(9)}
+    blocks = {named(number): bytes([number]) * 6000 for number in range(9)}
 
     def send(block: str) -> None:
         answered = server.client.put(url, params={"comp": "block", "blockid": block}, content=blocks[block])
@@ -95,7 +109,7 @@ def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(s
     assert server.client.head(url).status_code == 404
     document = "".join(f"<Latest>{block}</Latest>" for block in blocks)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{document}</BlockList>'
-    absent = server.client.put(url, params={"comp": "blocklist"}, content=body.replace("Latest>MD", "Latest>XX", 1))
+    absent = server.client.put(url, params={"comp": "blocklist"}, content=body.replace("</Latest>", "=</Latest>", 1))
     assert absent.status_code in (400, 422)
     done = server.client.put(url, params={"comp": "blocklist"}, content=body, headers={"x-ms-meta-a": "b"})
     assert done.status_code == 201
@@ -104,6 +118,15 @@ def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(s
     assert list((server.files.parents[1] / "uploads").rglob("*")) == [server.files.parents[1] / "uploads" / "blocks"]
     # Hundreds of blocks are one deed.
     assert [record.ok for record in server.context.workspace.tokens.audit()] == [True, False]
+
+
+def test_blocks_named_by_offset_are_joined_in_the_order_that_is_asked_for(server: Served) -> None:
+    url = f"{CONTAINER}/turned.bin"
+    for number in range(3):
+        server.client.put(url, params={"comp": "block", "blockid": by_offset(number)}, content=bytes([number]) * 6000)
+    order = "".join(f"<Latest>{by_offset(number)}</Latest>" for number in (2, 0))
+    assert server.client.put(url, params={"comp": "blocklist"}, content=f"<BlockList>{order}</BlockList>").is_success
+    assert (server.files / "turned.bin").read_bytes() == b"\2" * 6000 + b"\0" * 6000
 
 
 def test_metadata_is_kept_beside_the_datastore_and_ends_with_what_it_describes(server: Served) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
 from fastapi.responses import Response
@@ -26,6 +27,8 @@ ADDRESS = re.compile(rf"^/[^/]+{re.escape(SUFFIX)}/")
 _METADATA = "x-ms-meta-"
 _BLOCKS = re.compile(rb"<(?:Latest|Uncommitted|Committed)>([^<]+)</")
 _RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
+_FARTHEST = 1 << 43
+"""No file system takes files that are much larger."""
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML cannot hold."""
 
@@ -80,6 +83,16 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
 def blocks_in(document: bytes) -> list[str]:
     """The blocks of a block list, in their order. No XML parser sees what a stranger wrote."""
     return [found.decode().strip() for found in _BLOCKS.findall(document)]
+
+
+def offset_in(block: str) -> int | None:
+    """Where in its file a block lies: the client makes the names of its blocks of that. None for any other name."""
+    try:
+        inner = unquote_to_bytes(base64.b64decode(block, validate=True))
+        offset = int(base64.b64decode(inner, validate=True).decode("ascii"))
+    except ValueError:
+        return None
+    return offset if 0 <= offset < _FARTHEST else None
 
 
 def range_in(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:

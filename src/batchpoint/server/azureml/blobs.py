@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import IO, Annotated
 from urllib.parse import quote
@@ -153,7 +154,8 @@ async def put_blob(
     uploads = BlockUploads(work.settings.home / "uploads" / "blocks")
     if comp == "block":
         async with received(request, work.settings.home / "uploads") as body:
-            await to_thread.run_sync(uploads.keep, blob.place.uri, blockid, body)
+            keep = partial(uploads.keep, offset=blob_wire.offset_in(blockid))
+            await to_thread.run_sync(keep, blob.place.uri, blockid, body)
         return Response(status_code=201)
     exclusive = request.headers.get("if-none-match") == "*"
     if comp == "blocklist":
