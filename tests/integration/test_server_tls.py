@@ -9,6 +9,7 @@ import json
 import socket
 import ssl
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ import uvicorn
 
 from batchpoint import Client, local_server
 from batchpoint.background.service import Background
+from batchpoint.cli.azureml import SHELLS
 from batchpoint.client.azureml import AzureML
 from batchpoint.errors import ConflictError, InvalidEntityError, PermissionDeniedError
 from batchpoint.server.certificates import Certificates
@@ -128,6 +130,14 @@ def test_a_proxy_is_told_to_leave_this_machine_alone() -> None:
     assert "NO_PROXY" not in found.variables({})
     assert found.variables({"HTTPS_PROXY": "http://p", "NO_PROXY": "a.b"})["NO_PROXY"] == "a.b,localhost"
     assert "NO_PROXY" not in found.variables({"HTTPS_PROXY": "http://p", "NO_PROXY": "localhost"})
+
+
+def test_every_shell_is_told_in_its_own_words() -> None:
+    value = "it's $HOME"
+    assert SHELLS["fish"]("A", value) == "set -gx A 'it'\"'\"'s $HOME'"
+    assert SHELLS["powershell"]("A", value) == "$env:A = 'it''s $HOME'"
+    printed = subprocess.check_output(["sh", "-c", SHELLS["sh"]("A", value) + "; printenv A"], text=True)
+    assert printed == f"{value}\n"
 
 
 def test_a_certificate_is_renewed_before_its_end_and_its_authority_too(tmp_path: Path) -> None:

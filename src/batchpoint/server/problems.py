@@ -106,7 +106,7 @@ def _invalid_request(request: Request, error: Exception) -> Response:
     return problem_at(request.url.path, error_of, request.scope.get("request_id"))
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     method, path = request.method, request.url.path
     if error.status_code == 404:
@@ -115,6 +115,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         code, message = RequestError.code, f"{path} does not take {method}."
     else:
         code, message = RequestError.code, f"{HTTPStatus(error.status_code).phrase}: {error.detail}"
+    if blob_wire.ADDRESS.match(path):
+        return blob_wire.error(RequestError(message), error.status_code)
     if path.startswith(azureml.PREFIXES):
         return JSONResponse(azureml.error_body(code, message), status_code=error.status_code)
     return problem(code, message, status=error.status_code, request_id=request.scope.get("request_id"))

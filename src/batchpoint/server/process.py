@@ -81,9 +81,11 @@ def serve(
             server_header=False,
         )
         server = _Server(config, context)
+        watchers = [Loop("idle", lambda: _end_if_idle(server, context), interval=1.0)] if ends_when_idle else []
         if tls_cert is None:
             context.tls = TlsAddress(settings.home / "tls", settings.host, server.accept)
-        _run(server, listener, background, context if ends_when_idle else None)
+            watchers.append(Loop("certificate", context.tls.renew, interval=24 * 3600))
+        _run(server, listener, background, watchers)
 
 
 def check_address(host: str, *, tls: bool, allow_insecure: bool) -> None:
@@ -147,25 +149,24 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _run(server: uvicorn.Server, listener: socket.socket, background: Background, idle: Context | None) -> None:
+def _run(server: uvicorn.Server, listener: socket.socket, background: Background, watchers: list[Loop]) -> None:
     # uvicorn raises the signal that ended it once more when it is done; ours swallow it, so that the end is orderly.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
     background.start()
-    watcher = Loop("idle", lambda: _end_if_idle(server, idle), interval=1.0) if idle is not None else None
     try:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.start()
         server.run(sockets=[listener])
     finally:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.stop()
         background.stop()
 
 
-def _end_if_idle(server: uvicorn.Server, context: Context | None) -> bool:
-    if context is None or context.activity.idle_seconds < context.workspace.settings.idle_shutdown_seconds:
+def _end_if_idle(server: uvicorn.Server, context: Context) -> bool:
+    if context.activity.idle_seconds < context.workspace.settings.idle_shutdown_seconds:
         return False
     if context.tls is not None and context.tls.port is not None:
         return False  # whoever connects there cannot start the server again

@@ -96,6 +96,12 @@ class TlsAddress:
         except ConflictError as error:
             log.warning("%s", error.message)
 
+    def renew(self) -> bool:
+        """Renew the certificate when it is near its end, for servers that run for a year. Answers that this was all."""
+        if self.port is not None:
+            self.open()
+        return False
+
     def _kept(self) -> Kept | None:
         try:
             return Kept(**json.loads(self._file.read_text()))
