@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from ast import literal_eval
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -114,6 +115,9 @@ def init():
     print("model:", os.environ["AZUREML_MODEL_DIR"], os.environ["COLOUR"])
 
 def run(mini_batch):
+    if Path(mini_batch[0]).name.startswith("table"):
+        import pandas as pd
+        return pd.DataFrame({"file": [Path(path).name for path in mini_batch], "score": 0.5, "risk": ["high", None]})
     found = []
     for path in mini_batch:
         if Path(path).name.startswith("bad"):
@@ -160,6 +164,8 @@ def notebook(client: AzureClient) -> AzureClient:
         "data/a.csv": "1\n",
         "data/b.csv": "2\n",
         "data/c.csv": "3\n",
+        "tables/table 1.csv": "6\n",
+        "tables/table 2.csv": "7\n",
         "bad/bad.csv": "4\n",
         "slow/slow.csv": "5\n",
     }.items():
@@ -178,6 +184,7 @@ data = ml_client.data.create_or_update(Data(name="hearts", version="1", path="da
 folder = scored(input=Input(type="uri_folder", path="data"))
 print(json.dumps({
     "folder": folder,
+    "tables": scored(input=Input(type="uri_folder", path="tables")),
     "file": scored(input=Input(type="uri_file", path="data/b.csv")),
     "asset": scored(input=Input(type="uri_folder", path="azureml:hearts:1")) == folder,
     "latest": scored(input=Input(type="uri_folder", path="azureml:hearts@latest")) == folder,
@@ -196,6 +203,8 @@ print(json.dumps({
     )
     assert found["folder"] == ["a.csv: 2", "b.csv: 2", "c.csv: 1"]
     assert found["file"] == ["b.csv: 1"]
+    table = pd.read_csv(StringIO("\n".join(found["tables"])), sep=" ", header=None)
+    assert table.fillna("").to_numpy().tolist() == [["table 1.csv", 0.5, "high"], ["table 2.csv", 0.5, ""]]
     assert (found["asset"], found["latest"], found["named"]) == (True, True, True)
     assert found["changed"] == ["a.csv: 3", "b.csv: 3", "c.csv: 3"]
     assert found["place"] == found["folder"]
