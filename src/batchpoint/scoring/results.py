@@ -388,10 +388,10 @@ def _frame_of_line(names: list[str], style: Style) -> tuple[list[str], str]:
 
 
 def _cells(column: Any, style: Style) -> list[str]:
-    if len(column) > 1 and _is_one_text(column):
-        return _cells(column[:1], style) * len(column)
-    numbers = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
-    if _kind(numbers) == ("numpy", "ndarray") and numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers):
+    if isinstance(column, list):
+        if len(column) > 1 and _is_one_text(column):
+            return _cells(column[:1], style) * len(column)
+    elif (numbers := _whole_numbers(column)) is not None:
         if (numbers == numbers[0]).all():  # the values of keys, as a rule
             return [str(numbers[0])] * len(numbers)
         return list(map(str, numbers.tolist()))
@@ -407,6 +407,13 @@ def _cells(column: Any, style: Style) -> list[str]:
             return [_quoted(value) for value in values] if unsafe else values
         return [_json_text(value) for value in values] if unsafe else [f'"{value}"' for value in values]
     return [_cell(value, style) for value in values]
+
+
+def _whole_numbers(column: Any) -> Any:
+    """The numpy array of a column that holds whole numbers; None for others and for an empty one."""
+    array = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
+    is_array = _kind(array) == ("numpy", "ndarray") and array.ndim == 1 and array.dtype.kind in "iu"
+    return array if is_array and len(array) else None
 
 
 def _values(column: Any) -> list[Any]:
