@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -397,3 +398,17 @@ def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
         cell_by_cell = results._text_bytes({**table, **more}, 3, style)
         monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: True)
         assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell
+
+
+def test_an_arrow_whose_writer_cannot_leave_out_quotes_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    expected = written(tmp_path / "a", [1.5, 2.0], rows_part(2), output=KEYS)
+
+    class OldOptions:
+        def __init__(self, include_header: bool | None = None, *, batch_size: int | None = None) -> None:
+            """As in pyarrow 10, and older."""
+
+    monkeypatch.setattr(pyarrow.csv, "WriteOptions", OldOptions)
+    assert written(tmp_path / "b", [1.5, 2.0], rows_part(2), output=KEYS) == expected

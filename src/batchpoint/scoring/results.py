@@ -543,10 +543,12 @@ def _is_installed(package: str) -> bool:
 
 
 def _write_with_arrow(table: dict[str, Any], rows: int) -> bytes | None:
-    """The same bytes by Arrow's own writer, several times quicker; None where a cell needs quotes."""
+    """The same bytes by Arrow's own writer, several times quicker; None where a cell needs quotes, or it is too old."""
     import pyarrow as pa  # noqa: PLC0415 - lazily: slow to import, and perhaps not there
     from pyarrow import csv as arrow_csv  # noqa: PLC0415 - the same
 
+    if not hasattr(arrow_csv.WriteOptions, "quoting_style"):  # before pyarrow 11
+        return None
     arrays = []
     for column in table.values():
         if _is_one_text(column):
