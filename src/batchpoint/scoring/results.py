@@ -413,7 +413,7 @@ def _whole_numbers(column: Any) -> Any:
     """The numpy array of a column that holds whole numbers; None for others and for an empty one."""
     array = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
     is_array = _kind(array) == ("numpy", "ndarray") and array.ndim == 1 and array.dtype.kind in "iu"
-    return array if is_array and len(array) else None
+    return array if is_array and len(array) and not hasattr(array, "mask") else None  # what is masked is missing
 
 
 def _values(column: Any) -> list[Any]:
@@ -593,7 +593,7 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
 
 def _is_one_text(column: Any) -> bool:
     """Whether a column is a list that repeats one text, as the names of files do."""
-    return isinstance(column, list) and isinstance(column[0], str) and column.count(column[0]) == len(column)
+    return isinstance(column, list) and type(column[0]) is str and column.count(column[0]) == len(column)
 
 
 def _arrow_cells(column: Any, style: Style) -> Any:
