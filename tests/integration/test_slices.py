@@ -222,3 +222,14 @@ def test_json_is_read_in_the_forms_that_mlflow_takes(tmp_path: Path, value: Any)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value))
     assert read(path).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+def test_what_a_script_does_to_nested_values_of_json_is_gone_when_they_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"tags": ["x"], "more": {"deep": [number]}} for number in range(4)]))
+    first = read(path)
+    first["tags"].iloc[0].append("mine")
+    first["more"].iloc[1]["deep"].append("mine")
+    again = read(path)
+    assert again["tags"].tolist() == [["x"]] * 4
+    assert again["more"].tolist() == [{"deep": [number]} for number in range(4)]
