@@ -222,7 +222,7 @@ def preload(modules: list[str]) -> None:
                 continue
             try:
                 importlib.import_module(name)
-            except Exception as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
+            except BaseException as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
                 sys.stderr.write(f"{name} was not preloaded: {error}\n")
     finally:
         gc.enable()

@@ -120,6 +120,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _started(spec: ScoringSpec, folder: Path) -> socket.socket:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}
     environment.update(dict.fromkeys(_THREADS, str(threads_of_worker(spec))))
+    environment.update(spec.environment_variables)  # read by packages while they are imported, here or in a worker
     idle = spec.fork_server_idle_seconds if spec.fork_server else 0
     command = [spec.python, str(FORK_SERVER), str(folder), str(idle)]
     errors_file = folder / "fork_server.log"
