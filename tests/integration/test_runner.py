@@ -18,7 +18,7 @@ import pytest
 
 from batchpoint.entities.jobs import Reason
 from batchpoint.errors import ConflictError
-from batchpoint.scoring import runner
+from batchpoint.scoring import fork_server_access, runner
 from batchpoint.scoring.ledger import Ledger
 from batchpoint.scoring.spec import (
     InputSpec,
@@ -611,6 +611,16 @@ def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_nex
     assert "False" not in predictions(warm)
     drawn = [line.split()[-1] for line in predictions(warm).splitlines()[1:]]
     assert len(set(drawn)) == len(drawn), "forks of one parent draw different random numbers"
+
+
+def test_to_look_for_a_fork_server_leaves_nothing_open(tmp_path: Path) -> None:
+    far = tmp_path / ("a-rather-long-name-" * 6)
+    far.mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert fork_server_access.connected(far) is None
+        assert fork_server_access.connected(far / "not there") is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_new_fork_server_has_the_packages_of_the_last_one_ready(make: Make, tmp_path: Path) -> None:

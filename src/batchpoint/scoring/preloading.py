@@ -87,7 +87,7 @@ def remembered(folder: Path) -> list[str]:
     """The modules that ``remember`` kept, in the order of their imports."""
     try:
         found = json.loads((folder / LEARNT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
