@@ -233,3 +233,18 @@ def test_what_a_script_does_to_nested_values_of_json_is_gone_when_they_are_read_
     again = read(path)
     assert again["tags"].tolist() == [["x"]] * 4
     assert again["more"].tolist() == [{"deep": [number]} for number in range(4)]
+
+
+def test_without_pyarrow_a_number_is_the_one_that_stands_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    texts = ["0.09158478740507359", "", "1e-310", "123456789.12345678", "-0.0", "NA", "7"]
+    path.write_text("x,y\n" + "".join(f"{text},1\n" for text in texts))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    exact = pd.to_numeric
+    monkeypatch.setattr(pd, "to_numeric", lambda found: exact(found) * (1 + 2**-52))  # as before pandas 3
+    found = read(path, {"columns": ["x", "y"], "types": ["double", "double"]})["x"]
+    assert [repr(value) for value in found] == [
+        repr(float(text)) if text not in {"", "NA"} else "nan" for text in texts
+    ]

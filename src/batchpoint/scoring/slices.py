@@ -575,6 +575,8 @@ def _pandas_column(present: Any, kind: str) -> Any:
     if kind.startswith("timestamp"):
         return pd.to_datetime(present)
     numbers = pd.to_numeric(present)
+    if numbers.dtype.kind == "f":
+        numbers = present.astype("float64")  # before pandas 3 the last digits of the others are off
     whole = kind in {"int64", "int32"}
     if whole and present.dropna().str.contains(r"[.eE]").any():
         return numbers.astype("float64")
