@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from batchpoint import __version__
 from batchpoint.background.command_launcher import CommandPreparation
 from batchpoint.background.environments import Environments, Interpreter
 from batchpoint.background.models_file import write_models
@@ -170,10 +171,12 @@ def job_folder(home: Path, job: str) -> Path:
 def fork_server_folder(resolved: Resolved, script: ScriptSpec, variables: Mapping[str, str], workers: int) -> Path:
     """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads.
 
-    And of the same environment variables: what is imported ahead may read them.
+    And of the same environment variables: what is imported ahead may read them. One that outlives an upgrade would
+    fork workers of the version before.
     """
     key = json.dumps(
         [
+            __version__,
             resolved.python,
             resolved.compute.name,
             resolved.model.reference if resolved.model else None,
