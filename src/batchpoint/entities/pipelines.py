@@ -39,6 +39,11 @@ def _named(value: Any) -> Any:
     return {"name": ANONYMOUS, **value} if isinstance(value, Mapping) else value
 
 
+def _left_open(value: Any) -> Any:
+    """An output that says nothing, ``prepared_data:``, goes where outputs go. Source: Azure ML's examples."""
+    return {} if value is None else value
+
+
 EnvironmentInPlace = Annotated[Environment, BeforeValidator(_named)]
 ModelInPlace = Annotated[Model, BeforeValidator(_named)]
 
@@ -93,6 +98,9 @@ class OutputBinding(Part):
     version: str | None = None
 
 
+NamedOutput = Annotated[OutputBinding, BeforeValidator(_left_open)]
+
+
 class Limits(Part):
     """How long a step may take."""
 
@@ -127,11 +135,20 @@ class _Step(Part):
     """``azureml:name:version``, ``azureml:name@default``, a component in place, or (in files) a path to one."""
     inputs: dict[PortName, LiteralValue | DataBinding] = Field(default_factory=dict)
     """A literal, a binding in text, or data."""
-    outputs: dict[PortName, str | OutputBinding] = Field(default_factory=dict)
+    outputs: dict[PortName, Annotated[str | OutputBinding, BeforeValidator(_left_open)]] = Field(default_factory=dict)
     """A binding in text, or a place."""
     compute: str | None = None
     is_deterministic: bool | None = None
     """Whether the same code, inputs, settings and environment give the same outputs; None: as its component says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _component_is_of_its_type(cls, value: Any) -> Any:
+        """A component in place needs no type: it is of the type of the step. Source: Azure ML's examples."""
+        component = _of(value, "component")
+        if not isinstance(value, Mapping) or not isinstance(component, Mapping):
+            return value
+        return {**value, "component": {"type": value.get("type", "command"), **component}}
 
 
 class CommandStep(_Step):
@@ -293,7 +310,7 @@ class Pipeline(Entity):
     settings: PipelineSettings = Field(default_factory=PipelineSettings)
     inputs: dict[PortName, LiteralValue | InputPort | DataBinding] = Field(default_factory=dict)
     """A literal, a declared literal (``{type: integer, default: 3}``), or data."""
-    outputs: dict[PortName, OutputBinding] = Field(default_factory=dict)
+    outputs: dict[PortName, NamedOutput] = Field(default_factory=dict)
     jobs: dict[StepName, Step] = Field(default_factory=dict)
     component: str | ComponentInPlace | None = None
     """Instead of ``jobs``: a pipeline component."""
