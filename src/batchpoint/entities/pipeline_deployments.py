@@ -17,7 +17,7 @@ from batchpoint.entities.pipelines import (
     EnvironmentInPlace,
     InputPort,
     Limits,
-    NamedOutput,
+    OutputBinding,
     Pipeline,
     PipelineSettings,
     PortName,
@@ -43,7 +43,7 @@ class CommandJob(Entity):
     identity: dict[str, Any] | None = None
     distribution: dict[str, Any] | None = None
     inputs: dict[PortName, LiteralValue | InputPort | DataBinding] = Field(default_factory=dict)
-    outputs: dict[PortName, NamedOutput] = Field(default_factory=dict)
+    outputs: dict[PortName, OutputBinding] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _command_or_component(self) -> CommandJob:

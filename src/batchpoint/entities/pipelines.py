@@ -39,11 +39,6 @@ def _named(value: Any) -> Any:
     return {"name": ANONYMOUS, **value} if isinstance(value, Mapping) else value
 
 
-def _left_open(value: Any) -> Any:
-    """An output that says nothing, ``prepared_data:``, goes where outputs go. Source: Azure ML's examples."""
-    return {} if value is None else value
-
-
 EnvironmentInPlace = Annotated[Environment, BeforeValidator(_named)]
 ModelInPlace = Annotated[Model, BeforeValidator(_named)]
 
@@ -97,8 +92,11 @@ class OutputBinding(Part):
     """When given, the output is registered as a data asset of this name once its job has completed."""
     version: str | None = None
 
-
-NamedOutput = Annotated[OutputBinding, BeforeValidator(_left_open)]
+    @model_validator(mode="before")
+    @classmethod
+    def _may_say_nothing(cls, value: object) -> object:
+        """``prepared_data:`` alone goes where outputs go. Source: Azure ML's examples."""
+        return {} if value is None else value
 
 
 class Limits(Part):
@@ -135,7 +133,7 @@ class _Step(Part):
     """``azureml:name:version``, ``azureml:name@default``, a component in place, or (in files) a path to one."""
     inputs: dict[PortName, LiteralValue | DataBinding] = Field(default_factory=dict)
     """A literal, a binding in text, or data."""
-    outputs: dict[PortName, Annotated[str | OutputBinding, BeforeValidator(_left_open)]] = Field(default_factory=dict)
+    outputs: dict[PortName, str | OutputBinding] = Field(default_factory=dict)
     """A binding in text, or a place."""
     compute: str | None = None
     is_deterministic: bool | None = None
@@ -310,7 +308,7 @@ class Pipeline(Entity):
     settings: PipelineSettings = Field(default_factory=PipelineSettings)
     inputs: dict[PortName, LiteralValue | InputPort | DataBinding] = Field(default_factory=dict)
     """A literal, a declared literal (``{type: integer, default: 3}``), or data."""
-    outputs: dict[PortName, NamedOutput] = Field(default_factory=dict)
+    outputs: dict[PortName, OutputBinding] = Field(default_factory=dict)
     jobs: dict[StepName, Step] = Field(default_factory=dict)
     component: str | ComponentInPlace | None = None
     """Instead of ``jobs``: a pipeline component."""
