@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -223,6 +225,29 @@ def test_a_deployment_that_cannot_be_says_why(client: httpx.Client) -> None:
     assert client.put(address, json=[1]).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("table", {"url": "sqlite:////srv/secret.db", "name": "predictions"}),
+        ("model_map", {"folder": "/srv/secret", "file_pattern": "{Device}.pkl"}),
+    ],
+)
+def test_options_name_paths_of_the_server_for_callers_who_are_on_it_alone(
+    workspace: Workspace, option: str, value: dict[str, str]
+) -> None:
+    secret, _ = workspace.tokens.create("far", "operator")
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    with served(Context(workspace, background, server_id="s1", shares_files=False), secret) as client:
+        client.put(ENDPOINT, json=endpoint_body())
+        keys = {"batchpoint.partition_keys": '["Device"]'}
+        body = deployment_body(properties={**keys, f"batchpoint.{option}": json.dumps(value)})
+        if option == "model_map":
+            del body["properties"]["model"]
+        refused = client.put(f"{ENDPOINT}/deployments/blue", json=body)
+    assert refused.status_code == 422, refused.text
+    assert "is a path of some machine" in refused.json()["error"]["message"]
+
+
 def test_a_pipeline_component_stands_behind_an_endpoint(client: httpx.Client, workspace: Workspace) -> None:
     steps = {"say": CommandStep(command="echo hello")}
     workspace.assets.create_or_update("component", Component(name="prep-and-score", type="pipeline", jobs=steps))
@@ -280,3 +305,13 @@ def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 _WHOLE = {"model", "environment", "batchpoint", "parallel_run_config"}
 """Fields that travel in one piece."""
+
+
+@pytest.mark.parametrize("name", ["w\r\nX-Sent: by somebody else", "Büro ☃", "a b"])
+def test_whatever_a_workspace_is_called_an_answer_holds_it_escaped(client: httpx.Client, name: str) -> None:
+    workspace = f"{WS.removesuffix('w1')}{quote(name)}"
+    answered = client.put(f"{workspace}/batchEndpoints/churn/deployments/green", json=deployment_body())
+    assert answered.status_code == 201, answered.text
+    assert "X-Sent" not in answered.headers
+    followed = client.get(answered.headers["Azure-AsyncOperation"])
+    assert followed.json() == {"status": "Succeeded"}

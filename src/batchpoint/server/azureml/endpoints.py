@@ -12,6 +12,7 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, ScoringOptions
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.errors import NotFoundError
+from batchpoint.server.api.wire import check_local_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import (
     ANSWERED,
@@ -37,6 +38,7 @@ from batchpoint.server.azureml.wire import (
     resource,
     stored_at_once,
 )
+from batchpoint.server.context import Shared
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
@@ -178,7 +180,7 @@ def get_deployment(endpoint: str, deployment: str, scope: Scoped, work: ScopedWo
 
 @router.put(DEPLOYMENT, name="azureml.deployments.create_or_update")
 def put_deployment(
-    endpoint: str, deployment: str, body: WireBody, scope: Scoped, work: ScopedWork, caller: Operator
+    endpoint: str, deployment: str, body: WireBody, scope: Scoped, work: ScopedWork, shared: Shared, caller: Operator
 ) -> JSONResponse:
     """Create a deployment, or replace the one of that name."""
     given: dict[str, Any] = {"name": deployment, "endpoint_name": endpoint}
@@ -190,6 +192,7 @@ def put_deployment(
         given |= from_wire(model_deployment_fields(scope), body)
         given["properties"] = {OUTPUT_FORMAT: "azureml", **given.get("properties", {})}
         read = read_body(BatchDeployment, given, name="deployment")
+    check_local_paths(shared, "deployment", read)
     stored = work.endpoints.create_or_update_deployment(read, by=caller.name)
     return stored_at_once(scope, deployment_resource(scope, stored))
 

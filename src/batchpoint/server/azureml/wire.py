@@ -53,9 +53,11 @@ class Scope:
 
     @property
     def path(self) -> str:
-        """The workspace's own id."""
+        """The workspace's own id. It stands in headers, and the names in it are whatever an address can hold."""
         return WORKSPACE.format(
-            subscription=self.subscription, resource_group=self.resource_group, workspace=self.workspace
+            subscription=quote(self.subscription),
+            resource_group=quote(self.resource_group),
+            workspace=quote(self.workspace),
         )
 
     def id_of(self, kind: str, name: str, *inner: str) -> str:
@@ -227,10 +229,8 @@ def stored_at_once(scope: Scope, body: Mapping[str, Any]) -> JSONResponse:
 
     Older clients make the object of this very answer twice, and the first time takes the type out of it.
     """
-    place = OPERATION.format(
-        subscription=scope.subscription, resource_group=scope.resource_group, workspace=scope.workspace
-    )
-    return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": f"{scope.base}{place}"})
+    place = f"{scope.base}{scope.path}{OPERATION.removeprefix(WORKSPACE)}"
+    return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": place})
 
 
 def error_body(
