@@ -112,6 +112,7 @@ def test_a_warm_process_is_shared_by_runs_of_the_same_model_code_and_interpreter
     assert build_spec(make_job(error_threshold=5), resolved()).fork_server == first
     others = [
         resolved(python="/other/python"),
+        resolved(pool="risk/cpu"),
         resolved(model_path=Path("/store/other/model")),
         resolved(code_dir=Path("/store/other/code")),
     ]
