@@ -73,7 +73,7 @@ PYTHON = """\
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
 `environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
-`pipelines`, `schedules`, `tokens`.
+`pipelines`, `schedules`, `tokens`, `workspaces`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -106,7 +106,8 @@ PYTHON_CLASSES: list[type] = [
     client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes,
     client.resources.Datastores,
     client.endpoints.Endpoints, client.endpoints.Deployments, client.jobs.Jobs, client.pipelines.Pipelines,
-    client.schedules.Schedules, client.tokens.Tokens, Job,
+    client.schedules.Schedules, client.tokens.Tokens,
+    client.workspaces.Workspaces, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}

@@ -126,12 +126,15 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchpoint")
-def cli() -> None:
+@click.option("-w", "--workspace-name", metavar="NAME", help="Work within this workspace of the server.")
+@click.pass_obj
+def cli(state: State, workspace_name: str | None) -> None:
     """Batch endpoints on your own machines.
 
     The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
-    use another one.
+    use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, or 'default'.
     """
+    state.workspace = workspace_name
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ OUTPUTS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 class State:
     """What the options that every command takes have set."""
 
+    workspace: str | None = None
     output: str | None = None
     query: str | None = None
     debug: bool = False
@@ -33,7 +34,7 @@ class State:
         if self._client is None:
             from batchpoint.client import Client
 
-            self._client = Client()
+            self._client = Client(workspace=self.workspace)
             click.get_current_context().call_on_close(self._client.close)
         return self._client
 

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Query, Request
 
 from batchpoint.background.service import Background
+from batchpoint.entities.tokens import Token
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.server.failed_attempts import FailedAttempts
 from batchpoint.workspace import Workspace
@@ -53,6 +55,7 @@ class Context:
     """The workspace, what goes on by itself, and what the server remembers between requests."""
 
     workspace: Workspace
+    """That of the request, for whoever has it from ``Shared``; else the default one."""
     background: Background
     server_id: str
     shares_files: bool
@@ -82,11 +85,39 @@ def context_of(request: Request) -> Context:
     return context
 
 
-def _workspace_of(request: Request) -> Workspace:
-    return context_of(request).workspace
+def within(request: Request, workspace: str) -> Context:
+    """The context, with the operations of a workspace. Only who may change something makes one by naming it.
+
+    The caller has to be known by now: routes ask for him first.
+
+    Raises:
+        InvalidEntityError: no workspace can be called so.
+        NotFoundError: there is none of that name, and the caller may make none.
+    """
+    context, caller = context_of(request), request.scope.get("token")
+    may_create = isinstance(caller, Token) and caller.allows("operator")
+    found = context.workspace.within(workspace, create=may_create)
+    request.scope["workspace"] = found.name
+    return replace(context, workspace=found)
 
 
-Shared = Annotated[Context, Depends(context_of)]
-"""What the routes share."""
+def _shared_of(
+    request: Request,
+    workspace: Annotated[str | None, Query()] = None,
+    x_batchpoint_workspace: Annotated[str | None, Header()] = None,
+) -> Context:
+    return within(request, workspace or x_batchpoint_workspace or DEFAULT_WORKSPACE)
+
+
+Shared = Annotated[Context, Depends(_shared_of)]
+"""What the routes share, within the workspace that a request names."""
+
+
+def _workspace_of(shared: Shared) -> Workspace:
+    return shared.workspace
+
+
 Work = Annotated[Workspace, Depends(_workspace_of)]
-"""The operations."""
+"""The operations of the workspace that a request names."""
+Server = Annotated[Context, Depends(context_of)]
+"""What the routes about the server itself share: they are asked within no workspace."""
