@@ -375,3 +375,16 @@ def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(server: FakeSe
     heading, _, line = said.out.splitlines()
     assert heading.split()[:2] == ["step", "job"]
     assert (line.split()[:2], line.rpartition("exit")[2]) == (["b", "one-b"], " code 3")
+
+
+def test_the_workspace_is_that_of_the_option_or_of_the_setting(
+    server: FakeServer, batchpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.routes["GET /models"] = {"value": [], "next": None}
+    batchpoint("model list")
+    monkeypatch.setenv("BATCHPOINT_WORKSPACE", "sales")
+    batchpoint("model list")
+    batchpoint("-w risk model list")
+    named = [request.headers.get("x-batchpoint-workspace") for request in server.asked("GET /models")]
+    assert named == [None, "sales", "risk"]
+    assert batchpoint("-w ../x model list").code == 2

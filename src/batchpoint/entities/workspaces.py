@@ -32,7 +32,7 @@ def workspace_key(name: str) -> str:
     Raises:
         InvalidEntityError: no workspace can be called so.
     """
-    if not re.match(_PATTERN, name):
+    if not re.fullmatch(_PATTERN, name):
         raise InvalidEntityError(
             f"{name!r} cannot be the name of a workspace: names have 3 to 33 letters, digits, dashes and underscores, "
             "and begin with a letter or digit."
