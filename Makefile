@@ -24,7 +24,9 @@ demo: ## The taxi lab: a pipeline from nothing to 246,414 fares, in a folder of 
 
 .PHONY: test
 test: lint ## Lint, then every test but the torture
+	@.ci/setup azureml
 	@.ci/setup postgres
+	@.ci/setup azurite
 	$(PYTEST) -n 2 --dist loadfile -m "not torture" $(ARGS)
 
 .PHONY: lint

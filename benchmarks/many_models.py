@@ -129,6 +129,7 @@ def fast(path: Path, models: Path) -> tuple[list[Any], Callable[[Any], bytes]]:
 
 
 SCRIPT = """
+# What ``naive`` does for each key; file and row are added for it.
 import os
 import pandas as pd
 import joblib
@@ -137,7 +138,9 @@ import joblib
 def run(mini_batch, context):
     key = context.partition_key_value
     model = joblib.load(os.path.join(os.environ["MODELS"], f"model_{key['Device']}_{key['Sensor']}.pkl"))
-    return mini_batch[["Device", "Sensor"]].assign(prediction=model.predict(mini_batch[["Val"]]))
+    return pd.DataFrame(
+        {"Device": key["Device"], "Sensor": key["Sensor"], "prediction": model.predict(mini_batch[["Val"]])}
+    )
 """
 
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from batchpoint import client
-from batchpoint.cli.main import COMMANDS, EXIT_CODES, cli
+from batchpoint.cli.main import EXIT_CODES, cli
+from batchpoint.cli.options import Group
 from batchpoint.client.jobs import Job
 from batchpoint.entities import (
     assets,
@@ -42,10 +43,17 @@ CLI = """\
 
 The commands and options are those of Azure ML's command line, without `az ml`; `batch-endpoint` and `batch-deployment`
 are other names of `endpoint` and `deployment`. `-g`, `-w` and `--subscription` are accepted and mean nothing here.
+[Scripts for Azure ML](how-to/move-from-azure-ml.md#scripts-of-azures-command-line) run as they are.
+
+An option that may be repeated also takes several values at once (`--set a=1 b=2`), and a long option may be cut short
+where it stays the only one (`--endpoint` for `--endpoint-name`). An option of Azure's that does not count here is
+accepted, and a note says so; it is not listed below.
 
 Results are printed as JSON, on a terminal too, so that a command does in a script what it did by hand; `-o` chooses
-another form and `--query` a part (JMESPath). Notes, progress and errors go to standard error. A job that is followed on
-a terminal shows a bar, elsewhere a line every few seconds.
+another form and `--query` a part (JMESPath); there the keys that `az` prints are known too. The status of a job is told
+in Azure's words (`Completed`), and the `scoring_uri` of an endpoint takes Azure's bodies; REST and Python have words of
+their own. Notes, progress and errors go to standard error. A job that is followed on a terminal shows a bar, elsewhere
+a line every few seconds.
 
 Every command also takes `--debug` (requests, and where an error came from), `--verbose` and `--only-show-errors`; all
 but `score` take `-o`/`--output` (json, jsonc, yaml, yamlc, table, tsv, none) and `--query`.
@@ -154,14 +162,18 @@ def _commands() -> Iterator[str]:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
-        also = "".join(f" (also `{alias}`)" for alias in COMMANDS[name].aliases)
-        yield f"\n## {name}{also}\n\n{_help(command)}"
+        yield f"\n## {name}{_also(cli, name)}\n\n{_help(command)}"
         if isinstance(command, click.Group):
             for inner in sorted(command.commands):
-                yield f"\n### {name} {inner}\n\n{_help(command.commands[inner])}"
+                yield f"\n### {name} {inner}{_also(command, inner)}\n\n{_help(command.commands[inner])}"
                 yield from _options(command.commands[inner])
         else:
             yield from _options(command)
+
+
+def _also(group: click.Group, name: str) -> str:
+    others = group.names_of(name)[1:] if isinstance(group, Group) else []
+    return "".join(f" (also `{other}`)" for other in others)
 
 
 def _help(command: click.Command) -> str:

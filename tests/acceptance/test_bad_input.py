@@ -195,7 +195,7 @@ def test_storing_an_endpoint_again_keeps_its_default_deployment(desk: Desk) -> N
     desk.shipped.ok("endpoint", "create", "-n", "bad", "--description", "twice")
     shown = desk.shipped.json("endpoint", "show", "-n", "bad")
     assert (shown["defaults"], shown["description"]) == ({"deployment_name": "blue"}, "twice")
-    assert shown["scoring_uri"].endswith("/api/v1/endpoints/bad/invoke")
+    assert shown["scoring_uri"].endswith("/batchEndpoints/bad/jobs")
 
 
 def test_keys_and_passed_through_columns_of_a_csv_stay_the_texts_that_they_are(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the tutorial and of the how-to pages, run line by line as a reader would, on an empty home."""
+"""The commands of the tutorial, the how-to pages and the like, run line by line as a reader would, on an empty home."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from shipped import Shipped
 
 PAGES = [
     page
-    for page in [CHECKOUT / "docs" / "tutorial.md", *sorted((CHECKOUT / "docs" / "how-to").glob("*.md"))]
+    for page in [
+        CHECKOUT / "docs" / "tutorial.md",
+        CHECKOUT / "docs" / "azureml.md",
+        *sorted((CHECKOUT / "docs" / "how-to").glob("*.md")),
+    ]
     if list(steps_of(page.read_text()))
 ]
 

@@ -52,9 +52,9 @@ def test_each_step_runs_once_however_often_the_server_is_killed(shipped: Shipped
 
     done = shipped.wait("nightly")
 
-    assert done["status"] == "completed", done.get("error")
+    assert done["status"] == "Completed", done.get("error")
     ran = log.read_text().split()
     assert (ran[0], sorted(ran[1:3]), ran[3:]) == ("a", ["b", "c"], ["d"])
     again = shipped.json("job", "create", "-f", tmp_path / "pipeline.yml", "-n", "again")
-    assert shipped.wait(again["name"])["status"] == "completed"
+    assert shipped.wait(again["name"])["status"] == "Completed"
     assert log.read_text().split() == ran

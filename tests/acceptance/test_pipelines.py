@@ -256,7 +256,7 @@ def test_canceling_a_pipeline_cancels_its_running_step(shipped: Shipped, folder:
 
     assert "was canceled" in stream.communicate(timeout=60)[1]
     assert stream.returncode == 1
-    assert [step["status"] for step in shipped.json("job", "show", "-n", job)["steps"]] == ["canceled"]
+    assert [step["status"] for step in shipped.json("job", "show", "-n", job)["steps"]] == ["Canceled"]
 
 
 def test_a_pipeline_deployment_is_invoked_with_data_and_a_literal(shipped: Shipped, folder: Path) -> None:

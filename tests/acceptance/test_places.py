@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import azurite_server
 from postgres_server import running_postgres
 from shipped import Shipped
 
@@ -68,9 +70,16 @@ def deploy(shipped: Shipped, folder: Path, *, model: str = "factor.txt") -> None
     shipped.ok("deployment", "create", "-f", "deployment.yml", "--set-default", cwd=folder)
 
 
-@pytest.fixture
-def bucket() -> Iterator[tuple[str, Any]]:
-    """Address of an S3 server on this machine, and a client of it."""
+@pytest.fixture(params=["s3", "azure_blob"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Any]]:
+    """A datastore's declaration, of a bucket or a container on a server of this machine, and a client of that."""
+    opened = s3_bucket() if request.param == "s3" else blob_container()
+    with opened as found:
+        yield found
+
+
+@contextmanager
+def s3_bucket() -> Iterator[tuple[dict[str, Any], Any]]:
     import s3fs  # noqa: PLC0415 -- slow to import, and only these tests need it
     from moto.server import ThreadedMotoServer  # noqa: PLC0415 -- the same
 
@@ -80,20 +89,34 @@ def bucket() -> Iterator[tuple[str, Any]]:
     address = f"http://{host}:{port}"
     client = s3fs.S3FileSystem(**CREDENTIALS, endpoint_url=address, skip_instance_cache=True)
     client.mkdir("lake")
-    yield address, client
+    credentials = {"access_key_id": "testing", "secret_access_key": "testing"}
+    yield {"type": "s3", "bucket": "lake", "endpoint": address, "credentials": credentials}, client
     server.stop()
 
 
-def test_a_bucket_holds_model_input_and_output(shipped: Shipped, folder: Path, bucket: tuple[str, Any]) -> None:
-    address, client = bucket
+@contextmanager
+def blob_container() -> Iterator[tuple[dict[str, Any], Any]]:
+    import adlfs  # noqa: PLC0415 -- slow to import, and only these tests need it
+
+    account, key = azurite_server.ACCOUNT, azurite_server.KEY
+    with azurite_server.running_azurite() as address:
+        named = f"BlobEndpoint={address};AccountName={account};AccountKey={key}"
+        client = adlfs.AzureBlobFileSystem(connection_string=named, skip_instance_cache=True)
+        client.mkdir("lake")
+        place = {"account_name": account, "container_name": "lake", "endpoint": address}
+        yield {"type": "azure_blob", **place, "credentials": {"account_key": key}}, client
+
+
+def test_a_bucket_holds_model_input_and_output(
+    shipped: Shipped, folder: Path, bucket: tuple[dict[str, Any], Any]
+) -> None:
+    store, client = bucket
     for name in ("one.csv", "two.csv"):
         client.pipe(f"lake/in/{name}", (folder / "in" / name).read_bytes())
     client.pipe("lake/models/factor.txt", b"2")
-    credentials = {"access_key_id": "testing", "secret_access_key": "testing"}
-    store = {"name": "lake", "type": "s3", "bucket": "lake", "endpoint": address, "credentials": credentials}
-    (folder / "lake.yml").write_text(json.dumps(store))
-    shown = shipped.json("datastore", "create", "-f", "lake.yml", cwd=folder)
-    assert "testing" not in json.dumps(shown)
+    (folder / "lake.yml").write_text(json.dumps({"name": "lake", **store}))
+    shown = json.dumps(shipped.json("datastore", "create", "-f", "lake.yml", cwd=folder))
+    assert not any(secret in shown for secret in store["credentials"].values())
     deploy(shipped, folder, model="azureml://datastores/lake/paths/models/factor.txt")
     shipped.ok("data", "create", "-n", "rows", "--path", "azureml://datastores/lake/paths/in/")
     invoke = ["endpoint", "invoke", "-n", "doubles", "--input", "azureml:rows@latest", "--job-name", "first"]

@@ -150,7 +150,7 @@ class Desk:
 
     def output(self, job: str) -> list[str]:
         ended = self.shipped.wait(job)
-        assert ended["status"] == "completed", ended.get("error")
+        assert ended["status"] == "Completed", ended.get("error")
         return sorted((self.shipped.output(job) / "predictions.csv").read_text().splitlines()[1:])
 
 
@@ -301,6 +301,6 @@ def test_two_servers_on_one_postgresql_make_one_job_for_each_tick_though_one_of_
             desk.shipped.wait(runs[-1]["job_name"])
         jobs = desk.do("job", "list", "--schedule", "hourly", "--all-results")
         assert sorted(job["name"] for job in jobs) == [f"hourly-20260328T{hour}0000Z" for hour in range(13, 19)]
-        assert {job["status"] for job in jobs} == {"completed"}
+        assert {job["status"] for job in jobs} == {"Completed"}
         for home in homes:
             home.stop()

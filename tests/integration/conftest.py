@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from batchpoint.cli.main import run
 from batchpoint.registry import Registry
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
+from fake_server import FakeServer, fake_server
 from postgres_server import running_postgres
 
 
@@ -34,6 +37,39 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
     return url
+
+
+class Said(NamedTuple):
+    """What a command line said, and what it ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+CommandLine = Callable[..., Said]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """The server that command lines speak to, from an empty folder."""
+    with fake_server() as fake:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BATCHPOINT_URL", fake.url)
+        monkeypatch.setenv("BATCHPOINT_TOKEN", "secret")
+        monkeypatch.setenv("BATCHPOINT_HOME", str(tmp_path / "home"))
+        yield fake
+
+
+@pytest.fixture
+def batchpoint(fake: FakeServer, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Carry out a command line in this process; words with blanks follow the line."""
+
+    def call(line: str, *more: str) -> Said:
+        code = run([*line.split(), *more])
+        return Said(code, *capsys.readouterr())
+
+    return call
 
 
 class Clock:

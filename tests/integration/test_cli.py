@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchpoint.cli.main import run
-from fake_server import FakeServer, error, fake_server
+from fake_server import FakeServer, error
+from integration.conftest import CommandLine
 
 JOB = {"name": "one", "status": "queued"}
 FAILED = {
@@ -27,35 +26,11 @@ DONE = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    with fake_server() as fake:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("BATCHPOINT_URL", fake.url)
-        monkeypatch.setenv("BATCHPOINT_TOKEN", "secret")
-        monkeypatch.setenv("BATCHPOINT_HOME", str(tmp_path / "home"))
-        yield fake
-
-
-class Said:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def batchpoint(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(line: str, *more: str) -> Said:
-        code = run([*line.split(), *more])
-        return Said(code, *capsys.readouterr())
-
-    return call
-
-
 def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "endpoint.yml").write_text("name: churn\n")
-    server.routes["PUT /endpoints/churn"] = lambda request: request.body
+    fake.routes["PUT /endpoints/churn"] = lambda request: request.body
 
     said = batchpoint(
         "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait"
@@ -65,7 +40,9 @@ def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
     assert json.loads(said.out)["tags"] == {"team": "risk"}
 
 
-def test_a_slip_in_a_file_is_told_with_its_line_and_without_a_traceback(batchpoint: Any, tmp_path: Path) -> None:
+def test_a_slip_in_a_file_is_told_with_its_line_and_without_a_traceback(
+    batchpoint: CommandLine, tmp_path: Path
+) -> None:
     (tmp_path / "endpoint.yml").write_text("name: churn\ndescripton: x\n")
 
     said = batchpoint("endpoint create -f endpoint.yml")
@@ -83,8 +60,10 @@ def test_a_slip_in_a_file_is_told_with_its_line_and_without_a_traceback(batchpoi
         ("invalid_entity", 2), ("registry_unavailable", 6), ("scoring_failed", 1),
     ],
 )  # fmt: skip
-def test_each_kind_of_error_has_its_exit_code(server: FakeServer, batchpoint: Any, code: str, exit_code: int) -> None:
-    server.routes["GET /jobs/one"] = (400, error(code, "Because."))
+def test_each_kind_of_error_has_its_exit_code(
+    fake: FakeServer, batchpoint: CommandLine, code: str, exit_code: int
+) -> None:
+    fake.routes["GET /jobs/one"] = (400, error(code, "Because."))
 
     said = batchpoint("job show -n one")
 
@@ -92,7 +71,9 @@ def test_each_kind_of_error_has_its_exit_code(server: FakeServer, batchpoint: An
     assert "Error: Because." in said.err
 
 
-def test_no_server_has_its_exit_code_and_says_what_to_do(batchpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_has_its_exit_code_and_says_what_to_do(
+    batchpoint: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BATCHPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("batchpoint.client.connection.FIRST_PAUSE_SECONDS", 0)
 
@@ -114,57 +95,57 @@ def test_no_server_has_its_exit_code_and_says_what_to_do(batchpoint: Any, monkey
         ("model create -n m -p . --tags nonsense", "write key=value"),
     ],
 )
-def test_a_command_that_is_not_understood_says_why(batchpoint: Any, line: str, hint: str) -> None:
+def test_a_command_that_is_not_understood_says_why(batchpoint: CommandLine, line: str, hint: str) -> None:
     said = batchpoint(line)
 
     assert said.code == 2
     assert hint in said.err
 
 
-def test_a_model_is_registered_from_options_alone(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+def test_a_model_is_registered_from_options_alone(fake: FakeServer, batchpoint: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
-    server.routes["POST /models"] = lambda request: (201, {**request.body, "version": "1"})
+    fake.routes["POST /models"] = lambda request: (201, {**request.body, "version": "1"})
 
     said = batchpoint(
         "model create -n churn -p ./m -t mlflow_model --tags", "a=b c=d", "--query", "version", "-o", "tsv"
     )
 
     assert (said.code, said.out) == (0, "1\n")
-    (request,) = server.asked("POST /models")
+    (request,) = fake.asked("POST /models")
     assert request.body["path"] == str(tmp_path / "m")
     assert request.body["tags"] == {"a": "b", "c": "d"}
 
 
-def test_an_update_sends_only_what_changes(server: FakeServer, batchpoint: Any) -> None:
-    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
-    server.routes["PATCH /computes/local"] = {"name": "local"}
+def test_an_update_sends_only_what_changes(fake: FakeServer, batchpoint: CommandLine) -> None:
+    fake.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    fake.routes["PATCH /computes/local"] = {"name": "local"}
 
     assert batchpoint("endpoint update -n churn --defaults deployment_name=blue --set description=x").code == 0
     assert batchpoint("compute update -n local --max-instances 3").code == 0
 
-    assert server.asked("PATCH /endpoints/churn")[0].body == {
+    assert fake.asked("PATCH /endpoints/churn")[0].body == {
         "defaults": {"deployment_name": "blue"},
         "description": "x",
     }
-    assert server.asked("PATCH /computes/local")[0].body == {"max_instances": 3}
+    assert fake.asked("PATCH /computes/local")[0].body == {"max_instances": 3}
 
 
 def test_a_deployment_becomes_the_default_and_is_named_by_the_command(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "deployment.yml").write_text("name: red\nendpoint_name: other\nmodel: azureml:churn:1\n")
-    server.routes["PUT /endpoints/churn/deployments/blue"] = lambda request: request.body
+    fake.routes["PUT /endpoints/churn/deployments/blue"] = lambda request: request.body
 
     said = batchpoint("batch-deployment create -f deployment.yml -n blue -e churn --set-default")
 
     assert said.code == 0
-    (request,) = server.asked("PUT /endpoints/churn/deployments/blue")
+    (request,) = fake.asked("PUT /endpoints/churn/deployments/blue")
     assert request.query == {"set_default": "true"}
 
 
-def test_an_invoke_prints_the_job_at_once(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+def test_an_invoke_prints_the_job_at_once(fake: FakeServer, batchpoint: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "trips.csv").write_text("a\n")
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
 
     said = batchpoint(
         "endpoint invoke -n churn --input trips.csv --input-type uri_file -d blue -c 2 -m 100 --job-name one "
@@ -172,7 +153,7 @@ def test_an_invoke_prints_the_job_at_once(server: FakeServer, batchpoint: Any, t
     )
 
     assert said.out == "one\n"
-    body = server.asked("POST /endpoints/churn/invoke")[0].body
+    body = fake.asked("POST /endpoints/churn/invoke")[0].body
     assert body["inputs"]["input"]["type"] == "uri_file"
     assert body["overrides"]["output_file_name"] == "x.csv"
     assert (body["overrides"]["instance_count"], body["overrides"]["mini_batch_size"]) == (2, 100)
@@ -180,24 +161,26 @@ def test_an_invoke_prints_the_job_at_once(server: FakeServer, batchpoint: Any, t
     assert body["outputs"]["score"]["path"] == f"{tmp_path}/out/"
 
 
-def test_an_invoke_reads_inputs_from_a_file_relative_to_it(server: FakeServer, batchpoint: Any, tmp_path: Path) -> None:
+def test_an_invoke_reads_inputs_from_a_file_relative_to_it(
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
+) -> None:
     (tmp_path / "asked").mkdir()
     (tmp_path / "asked" / "trips").mkdir()
     (tmp_path / "asked" / "inputs.yml").write_text(
         "inputs: {heart: {type: uri_folder, path: ./trips}}\noutputs: {score: {path: 'azureml://datastores/d/paths/p'}}\n"
     )
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
 
     assert batchpoint("endpoint invoke -n churn -f asked/inputs.yml").code == 0
 
-    body = server.asked("POST /endpoints/churn/invoke")[0].body
+    body = fake.asked("POST /endpoints/churn/invoke")[0].body
     assert body["inputs"]["heart"]["path"] == str(tmp_path / "asked" / "trips")
     assert body["outputs"]["score"]["path"] == "azureml://datastores/d/paths/p"
 
 
-def test_a_followed_invoke_ends_with_receipt_and_places(server: FakeServer, batchpoint: Any) -> None:
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
-    server.routes["GET /jobs/one/wait"] = DONE
+def test_a_followed_invoke_ends_with_receipt_and_places(fake: FakeServer, batchpoint: CommandLine) -> None:
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    fake.routes["GET /jobs/one/wait"] = DONE
 
     said = batchpoint("endpoint invoke -n churn --input azureml:trips:1 --stream")
 
@@ -207,10 +190,12 @@ def test_a_followed_invoke_ends_with_receipt_and_places(server: FakeServer, batc
     assert "batchpoint job retry-failed -n one" in said.err
 
 
-def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(server: FakeServer, batchpoint: Any) -> None:
-    server.routes["POST /endpoints/churn/invoke"] = (202, JOB)
-    server.routes["GET /jobs/one/wait"] = server.routes["GET /jobs/one"] = FAILED
-    server.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"
+def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(
+    fake: FakeServer, batchpoint: CommandLine
+) -> None:
+    fake.routes["POST /endpoints/churn/invoke"] = (202, JOB)
+    fake.routes["GET /jobs/one/wait"] = fake.routes["GET /jobs/one"] = FAILED
+    fake.routes["GET /jobs/one/events"] = b"event: end\ndata: {}\n\n"
 
     for line in ("endpoint invoke -n churn --input azureml:t:1 -s", "job stream -n one", "job wait -n one"):
         said = batchpoint(line)
@@ -219,15 +204,15 @@ def test_a_followed_job_that_fails_ends_with_its_traceback_and_exit_code_1(serve
 
 
 @pytest.mark.parametrize("printed", ["stream", "wait"])
-def test_the_traceback_of_a_failed_step_shows_once(server: FakeServer, batchpoint: Any, printed: str) -> None:
+def test_the_traceback_of_a_failed_step_shows_once(fake: FakeServer, batchpoint: CommandLine, printed: str) -> None:
     traceback = ["Traceback (most recent call last):", '  File "train.py", line 1', "", "ValueError: no rows"]
     error = {"code": "step_failed", "message": "Step train failed", "traceback": "\n".join(traceback)}
-    server.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "failed", "error": error}
-    server.routes["GET /jobs"] = {"value": [], "next": None}
+    fake.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "failed", "error": error}
+    fake.routes["GET /jobs"] = {"value": [], "next": None}
     other = {"step": "other", "line": "meanwhile"}
     lines = [{"step": "train", "line": "begins"}, *({"step": "train", "line": line} for line in traceback)]
     events = "".join(f"event: log\ndata: {json.dumps(data)}\n\n" for data in [*lines[:3], other, *lines[3:]])
-    server.routes["GET /jobs/one/events"] = f"{events}event: end\ndata: {{}}\n\n".encode()
+    fake.routes["GET /jobs/one/events"] = f"{events}event: end\ndata: {{}}\n\n".encode()
 
     said = batchpoint(f"job {printed} -n one")
 
@@ -236,22 +221,22 @@ def test_the_traceback_of_a_failed_step_shows_once(server: FakeServer, batchpoin
     assert "Job one failed: Step train failed" in said.err
 
 
-def test_a_traceback_that_was_not_streamed_whole_is_told_at_the_end(server: FakeServer, batchpoint: Any) -> None:
+def test_a_traceback_that_was_not_streamed_whole_is_told_at_the_end(fake: FakeServer, batchpoint: CommandLine) -> None:
     error = {"code": "command_failed", "message": "exit code 1", "traceback": "Traceback:\nValueError: no rows"}
-    server.routes["GET /jobs/one"] = {"name": "one", "status": "failed", "error": error}
-    server.routes["GET /jobs/one/events"] = b'event: log\ndata: {"line": "Traceback:"}\n\nevent: end\ndata: {}\n\n'
+    fake.routes["GET /jobs/one"] = {"name": "one", "status": "failed", "error": error}
+    fake.routes["GET /jobs/one/events"] = b'event: log\ndata: {"line": "Traceback:"}\n\nevent: end\ndata: {}\n\n'
 
     assert "Traceback:\nValueError: no rows" in batchpoint("job stream -n one").err
 
 
 def test_a_download_copies_the_output_and_with_all_the_logs(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
-    server.routes["GET /jobs/one"] = DONE
-    server.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 1}], "next": None}
-    server.routes["GET /jobs/one/outputs/predictions.csv"] = b"x"
-    server.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/a.txt", "size": 1}], "next": None}
-    server.routes["GET /jobs/one/logs/logs/user/a.txt"] = b"log"
+    fake.routes["GET /jobs/one"] = DONE
+    fake.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 1}], "next": None}
+    fake.routes["GET /jobs/one/outputs/predictions.csv"] = b"x"
+    fake.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/a.txt", "size": 1}], "next": None}
+    fake.routes["GET /jobs/one/logs/logs/user/a.txt"] = b"log"
 
     assert batchpoint("job download -n one --output-name score -p got --all").code == 0
 
@@ -259,21 +244,21 @@ def test_a_download_copies_the_output_and_with_all_the_logs(
     assert (tmp_path / "got" / "logs" / "user" / "a.txt").read_text() == "log"
 
 
-def test_lists_are_json_unless_a_table_is_asked_for(server: FakeServer, batchpoint: Any) -> None:
-    server.routes["GET /jobs"] = {"value": [JOB], "next": None}
+def test_lists_are_json_unless_a_table_is_asked_for(fake: FakeServer, batchpoint: CommandLine) -> None:
+    fake.routes["GET /jobs"] = {"value": [JOB], "next": None}
 
     assert json.loads(batchpoint("job list").out)[0]["name"] == "one"
     assert batchpoint("job list -o table").out.splitlines()[0].split() == ["name", "type", "status"]
-    assert server.requests[0].query == {"limit": "50", "archived": "exclude"}
+    assert fake.requests[0].query == {"limit": "50", "archived": "exclude"}
 
 
-def test_the_completion_of_a_shell_and_the_version_need_no_server(batchpoint: Any, server: FakeServer) -> None:
+def test_the_completion_of_a_shell_and_the_version_need_no_server(batchpoint: CommandLine, fake: FakeServer) -> None:
     assert "_BATCHPOINT_COMPLETE" in batchpoint("completion zsh").out
     assert "batchpoint" in json.loads(batchpoint("version").out)
-    assert server.requests == []
+    assert fake.requests == []
 
 
-def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: Any, tmp_path: Path) -> None:
+def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("a\n1\n")
     (tmp_path / "empty").mkdir()
 
@@ -293,22 +278,24 @@ def test_score_refuses_what_it_cannot_do_before_any_work(batchpoint: Any, tmp_pa
     ],
 )
 def test_an_update_sets_adds_and_removes_keys_as_they_are_written(
-    server: FakeServer, batchpoint: Any, options: list[str], change: Any
+    fake: FakeServer, batchpoint: CommandLine, options: list[str], change: Any
 ) -> None:
-    server.routes["PATCH /endpoints/churn"] = {"name": "churn"}
+    fake.routes["PATCH /endpoints/churn"] = {"name": "churn"}
     assert batchpoint("endpoint update -n churn", *options).code == 0
-    (request,) = server.asked("PATCH /endpoints/churn")
+    (request,) = fake.asked("PATCH /endpoints/churn")
     assert request.body == change
 
 
-def test_adding_to_a_list_is_refused_with_what_to_write(batchpoint: Any) -> None:
+def test_adding_to_a_list_is_refused_with_what_to_write(batchpoint: CommandLine) -> None:
     said = batchpoint("endpoint update -n churn --add batchpoint.passthrough id")
     assert said.code == 2
     assert "--set batchpoint.passthrough=" in said.err
 
 
 @pytest.mark.parametrize("key", ["output", "inputz"])
-def test_a_slip_in_the_file_of_an_invoke_is_told_with_its_line(batchpoint: Any, tmp_path: Path, key: str) -> None:
+def test_a_slip_in_the_file_of_an_invoke_is_told_with_its_line(
+    batchpoint: CommandLine, tmp_path: Path, key: str
+) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n")
     (tmp_path / "io.yml").write_text(f"inputs:\n  d: {{path: a.csv}}\n{key}:\n  score: {{path: out}}\n")
     said = batchpoint("endpoint invoke -n churn -f io.yml")
@@ -316,59 +303,59 @@ def test_a_slip_in_the_file_of_an_invoke_is_told_with_its_line(batchpoint: Any, 
     assert f"io.yml:3: key '{key}' is not known here. Did you mean '{key[:5]}" in said.err
 
 
-def test_a_job_name_that_is_none_is_told_in_words(batchpoint: Any, tmp_path: Path) -> None:
+def test_a_job_name_that_is_none_is_told_in_words(batchpoint: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n")
     said = batchpoint("endpoint invoke -n churn --input a.csv --job-name", "two words")
     assert said.code == 2
     assert "key 'job_name' is 'two words'; letters, digits" in said.err
 
 
-def test_an_input_that_is_not_there_is_a_mistake_of_the_command(server: FakeServer, batchpoint: Any) -> None:
-    server.routes["POST /endpoints/churn/invoke"] = lambda _: (422, error("input_unavailable", "Nothing to score."))
+def test_an_input_that_is_not_there_is_a_mistake_of_the_command(fake: FakeServer, batchpoint: CommandLine) -> None:
+    fake.routes["POST /endpoints/churn/invoke"] = lambda _: (422, error("input_unavailable", "Nothing to score."))
     assert batchpoint("endpoint invoke -n churn --input azureml:d:1").code == 2
 
 
 def test_a_pipeline_is_shown_with_its_steps_and_an_output_of_a_step_is_downloaded(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
     step = {"name": "one-prepare", "step_name": "prepare", "type": "command", "status": "completed"}
     step |= {"started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:02Z", "reused_job_name": None}
-    server.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "completed"}
-    server.routes["GET /jobs"] = {"value": [step], "next": None}
-    server.routes["GET /jobs/one-prepare"] = step
-    server.routes["GET /jobs/one-prepare/outputs"] = {"value": [{"path": "a.csv", "size": 1}], "next": None}
-    server.routes["GET /jobs/one-prepare/outputs/a.csv"] = b"x"
+    fake.routes["GET /jobs/one"] = {"name": "one", "type": "pipeline", "status": "completed"}
+    fake.routes["GET /jobs"] = {"value": [step], "next": None}
+    fake.routes["GET /jobs/one-prepare"] = step
+    fake.routes["GET /jobs/one-prepare/outputs"] = {"value": [{"path": "a.csv", "size": 1}], "next": None}
+    fake.routes["GET /jobs/one-prepare/outputs/a.csv"] = b"x"
 
     shown = batchpoint("job show -n one -o table")
-    assert shown.out.splitlines()[-1].split() == ["prepare", "completed", "2.0", "one-prepare"]
-    assert server.asked("GET /jobs")[0].query == {"parent": "one", "archived": "include"}
+    assert shown.out.splitlines()[-1].split() == ["prepare", "Completed", "2.0", "one-prepare"]
+    assert fake.asked("GET /jobs")[0].query == {"parent": "one", "archived": "include"}
     assert batchpoint("job download -n one --output-name prepare.prepared -p got").code == 0
-    assert server.asked("GET /jobs/one-prepare/outputs")[0].query == {"output": "prepared"}
+    assert fake.asked("GET /jobs/one-prepare/outputs")[0].query == {"output": "prepared"}
     assert (tmp_path / "got" / "a.csv").read_text() == "x"
     missing = batchpoint("job download -n one --output-name score.scores")
     assert (missing.code, "has no step score. Its steps: prepare." in missing.err) == (3, True)
 
 
 def test_faults_that_the_server_finds_are_told_with_the_lines_of_the_file(
-    server: FakeServer, batchpoint: Any, tmp_path: Path
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "pipeline.yml").write_text("jobs:\n  one:\n    command: ls\n    compute: azureml:none\n")
     problem = {"key": "jobs.one.compute", "place": "jobs.one.compute", "message": "There is no compute named none."}
     found = {"valid": False, "message": "no", "problems": [problem]}
-    server.routes["POST /jobs/validate"] = found
+    fake.routes["POST /jobs/validate"] = found
 
     said = batchpoint("job validate -f pipeline.yml --set inputs.n=3")
 
     assert said.code == 2
     assert "pipeline.yml:4: jobs.one.compute: There is no compute named none." in said.err
-    assert server.asked("POST /jobs/validate")[0].body["inputs"] == {"n": 3}
+    assert fake.asked("POST /jobs/validate")[0].body["inputs"] == {"n": 3}
 
 
-def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(server: FakeServer, batchpoint: Any) -> None:
+def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(fake: FakeServer, batchpoint: CommandLine) -> None:
     step = {"step": "b", "job": "one-b", "code": "command_failed", "file": None, "row": None, "exception": None}
     failed = {**step, "message": "exit code 3", "traceback": "Traceback: boom"}
-    server.routes["GET /jobs/one"] = JOB
-    server.routes["GET /jobs/one/errors"] = {"value": [failed], "next": None}
+    fake.routes["GET /jobs/one"] = JOB
+    fake.routes["GET /jobs/one/errors"] = {"value": [failed], "next": None}
 
     said = batchpoint("job errors -n one -o table")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+import azurite_server
+from azurite_server import running_azurite
 from batchpoint.entities.resources import Datastore, DatastoreCredentials
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
 from batchpoint.storage import datastores
@@ -27,12 +29,32 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(scope="session")
+def blob_account() -> Iterator[str]:
+    with running_azurite() as address:
+        yield address
+
+
+def blob_container(address: str) -> Datastore:
+    """A new container of an emulated account."""
+    credentials = DatastoreCredentials(account_key=SecretStr(azurite_server.KEY))
+    container = f"c{uuid.uuid4().hex}"
+    store = Datastore(name="blobs", type="azure_blob", account_name=azurite_server.ACCOUNT, container_name=container,
+                      endpoint=address, credentials=credentials)  # fmt: skip
+    import adlfs  # noqa: PLC0415 -- only this store needs it
+
+    adlfs.AzureBlobFileSystem(**storage_options(store)).mkdir(container)
+    return store
+
+
+@pytest.fixture(params=["local", "memory", "s3", "azure_blob"])
 def datastore(request: pytest.FixtureRequest, tmp_path: Path) -> Datastore:
     if request.param == "local":
         return Datastore(name="place", type="local", path=str(tmp_path / "store"))
     if request.param == "memory":
         return Datastore(name=f"m{uuid.uuid4().hex}", type="memory")
+    if request.param == "azure_blob":
+        return blob_container(request.getfixturevalue("blob_account"))
     endpoint = request.getfixturevalue("s3_endpoint")
     secret = SecretStr("testing")
     credentials = DatastoreCredentials(access_key_id="testing", secret_access_key=secret)
@@ -137,6 +159,9 @@ def test_each_type_has_its_address() -> None:
     assert datastore_url(web, "x.csv") == "https://example.org/data/x.csv"
     assert datastore_url(gcs) == "gs://b"
     assert storage_options(blob) == {"account_name": "acc", "anon": False}
+    assert storage_options(blob.model_copy(update={"endpoint": "core.windows.net"})) == storage_options(blob)
+    china = storage_options(blob.model_copy(update={"endpoint": "core.chinacloudapi.cn"}))
+    assert china["account_host"] == "acc.blob.core.chinacloudapi.cn"
     with pytest.raises(InvalidEntityError, match="not supported here"):
         storage_options(Datastore(name="h", type="hdfs"))
 

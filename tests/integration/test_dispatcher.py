@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -291,3 +293,16 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
     assert workspace.jobs.get(job.name).folder == str(folder)
+
+
+def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace: Workspace) -> None:
+    """The pipe that wakes the follower is closed by then, and its number may be that of somebody's connection."""
+    ended = Background(workspace, runner_parent=FAKE_RUNNER)
+    ended.start()
+    ended.stop()
+    others = [end for _ in range(20) for end in socket.socketpair()]
+    ended.dispatcher.hurry("nobody")
+    readable, _, _ = select.select(others, [], [], 0)
+    for end in others:
+        end.close()
+    assert readable == []

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -24,9 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from batchpoint.entities.jobs import Reason
-from batchpoint.scoring import lean_predict, model_map, runner
+from batchpoint.scoring import fork_server_access, lean_predict, mini_batches, model_map, preloading, runner
 from batchpoint.scoring.ledger import Ledger
-from batchpoint.scoring.local_engine import retire_fork_server
 from batchpoint.scoring.spec import (
     InputSpec,
     Location,
@@ -37,6 +37,7 @@ from batchpoint.scoring.spec import (
     ScriptSpec,
     SplitSpec,
 )
+from batchpoint.storage.datastores import Stores
 
 KEYS = [(device, sensor) for device in (1, 2, 3) for sensor in (1, 2, 3, 4, 5)]
 
@@ -67,7 +68,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Folder of a fork server that serves all runs: their workers have pandas and scikit-learn at once."""
     folder = tmp_path_factory.mktemp("warm")
     yield folder
-    retire_fork_server(folder)
+    fork_server_access.retire(folder)
 
 
 @pytest.fixture
@@ -175,6 +176,38 @@ def test_the_output_is_the_same_with_one_worker_and_with_four(make: Make) -> Non
     assert runner.run(one) is runner.run(four) is Reason.COMPLETED
     files = [run.with_name(f"{run.name}-out") / "predictions.csv" for run in (one, four)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_gathered_rows_of_many_keys_are_one_slice_of_a_mini_batch(make: Make) -> None:
+    run = make()
+    (batch,) = mini_batches.plan(ScoringSpec.read(run), Stores({}), run)
+    (piece,) = batch.slices
+    assert (piece.rows, len(batch.spans)) == (300, len(KEYS))
+    numbers = list(piece.row_numbers(0, piece.rows))
+    assert numbers == sorted(numbers, key=lambda number: (number % len(KEYS), number))
+
+
+def test_a_fork_server_is_started_while_its_run_is_prepared_once_it_is_known_what_it_imports(
+    make: Make, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    given = ScoringSpec.read(make())
+    spec = given.model_copy(update={"fork_server": str(shared), "fork_server_idle_seconds": 30})
+    fork_server_access.warm_up(spec)
+    assert not shared.exists(), "nothing is known yet"
+    shared.mkdir()
+    preloading.remember(shared, ["yaml", "no_such_module"])
+    fork_server_access.warm_up(spec)
+    deadline = time.monotonic() + 20
+    while (server := fork_server_access.connected(shared)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server is not None
+    server.close()
+    log = shared / "fork_server.log"
+    while "no_such_module was not preloaded" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "no_such_module was not preloaded" in log.read_text()
+    fork_server_access.retire(shared)
 
 
 def broken(known: dict[tuple[int, int], dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:

@@ -53,6 +53,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return parse(data, *rest)
 
     monkeypatch.setattr(slices._Memory, "ahead", read_ahead.ReadAhead())
+    monkeypatch.setattr(slices._Memory, "columns", {})
     monkeypatch.setattr(slices, "_arrow_table", counted)
     return sizes
 
@@ -117,3 +118,39 @@ def test_slices_that_lie_far_apart_are_read_alone(tmp_path: Path, parsed: list[i
         assert len(read(piece)) == ROWS
     assert len(parsed) == 8
     assert max(parsed) < 200
+
+
+def test_a_missing_value_of_another_key_in_the_block_leaves_whole_numbers_whole(
+    tmp_path: Path, parsed: list[int]
+) -> None:
+    lines = [line(key, row) for key in range(KEYS) for row in range(ROWS)]
+    lines[9 * ROWS + 3] = "7,2026-01-01T00:00:00,,1.5\n"
+    frames = [read(piece) for piece in pieces_of(tmp_path / "a.csv", lines)]
+    assert [str(frame["n"].dtype) for frame in frames] == ["int64"] * 9 + ["float64"] + ["int64"] * (KEYS - 10)
+    assert len(parsed) == 2
+
+
+def test_what_a_script_does_to_its_frame_reaches_no_later_one(tmp_path: Path, parsed: list[int]) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
+    first, second = read(pieces[1]), read(pieces[2])
+    second["x"] = -1.0
+    second.iloc[0, 0] = -7
+    first.columns.name = "also mine"
+    second.columns.name = "mine"
+    second.columns = ["a", "b", "c", "d"]
+    later = [read(piece) for piece in (pieces[2], pieces[3])]
+    assert [list(frame.columns) for frame in (first, *later)] == [["key", "when", "n", "x"]] * 3
+    assert [frame.columns.name for frame in later] == [None] * 2
+    assert later[0]["key"].tolist() == [2] * ROWS
+    assert later[0]["x"].tolist() == [row / 8 for row in range(ROWS)]
+    assert parsed
+
+
+def test_a_script_cannot_write_into_the_index_that_its_frames_share(tmp_path: Path, parsed: list[int]) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
+    first, second = read(pieces[1]), read(pieces[2])
+    assert first.columns._engine is second.columns._engine, "what pandas learnt of one serves the next"
+    with pytest.raises(ValueError, match="read-only"):
+        first.columns.values[0] = "written"
+    assert list(read(pieces[3]).columns) == ["key", "when", "n", "x"]
+    assert parsed

@@ -38,6 +38,22 @@ def test_latest_is_the_most_recently_created_that_is_not_archived(registry: Regi
     assert len(registry.assets.list("data", name="d")) == 2
 
 
+def test_a_name_tells_its_latest_and_its_next_version_and_is_archived_when_all_its_versions_are(
+    registry: Registry,
+) -> None:
+    for name, version in (("a", "3"), ("a", "beta"), ("b", "1"), ("c", "1")):
+        registry.assets.register("data", Data(name=name, path="/p", version=version), version, by=None)
+    registry.assets.set_archived("data", "a", "beta", archived=True)
+    registry.assets.set_archived("data", "b", None, archived=True)
+    shown = [(each.latest.reference, each.next_version) for each in registry.assets.by_name("data")]
+    assert shown == [("c:1", "2"), ("a:3", "4")]
+    assert [each.latest.reference for each in registry.assets.by_name("data", archived="only")] == ["b:1"]
+    assert [each.latest.name for each in registry.assets.by_name("data", archived="include", offset=1)] == ["b", "a"]
+    assert [each.latest.name for each in registry.assets.by_name("data", archived="include", limit=1)] == ["c"]
+    assert registry.assets.by_name("data", name="nothing", archived="include") == []
+    assert registry.assets.by_name("model") == []
+
+
 def test_a_version_never_changes_its_content(registry: Registry) -> None:
     asset, created = registry.assets.register("data", Data(name="d", path="/p", version="1"), "h", by=None)
     assert created

@@ -227,6 +227,33 @@ def test_one_bad_row_of_a_table_is_named_and_all_others_are_predicted(make: Make
     assert outcome(folder)["receipt"]["failed"] == 1
 
 
+def test_rows_of_a_file_that_is_gone_fail_together_and_each_is_named(make: Make, tmp_path: Path) -> None:
+    data, progress = tmp_path / "data", tmp_path / "run" / "progress.json"
+    script = f"""
+        import json, os, time
+        def run(mini_batch):
+            while not os.path.exists("{progress}") or not json.load(open("{progress}"))["planned_all"]:
+                time.sleep(0.01)
+            if os.path.exists("{data}/b.csv"):
+                os.unlink("{data}/b.csv")
+            return mini_batch * 2
+    """
+    folder = make(script, files=0, retry=RetrySpec(max_retries=2))
+    for name in "ab":
+        (data / f"{name}.csv").write_text("x\n" + "".join(f"{x}\n" for x in range(100)))
+    spec = json.loads((folder / "spec.json").read_text())
+    spec["script"]["takes"], spec["split"] = "dataframe", {"by": "rows", "rows": 100}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    assert runner.run(folder) is Reason.COMPLETED
+    assert outcome(folder)["receipt"]["failed"] == 100
+    assert [(error["file"], error["row"], error["attempt"]) for error in errors(folder)] == [
+        ("b.csv", row, 3) for row in range(100)
+    ]
+    assert {error["exception"] for error in errors(folder)} == {"FileNotFoundError"}
+    told = (folder / "logs" / "user" / "error").rglob("*.txt")
+    assert sum(log.read_text().count("FileNotFoundError: ") for log in told) == 3
+
+
 def test_a_job_that_fails_tells_its_first_failing_file(make: Make) -> None:
     folder = make(
         "def run(mini_batch):\n    return 1 / 0\n", thresholds=ThresholdSpec(items=0), retry=RetrySpec(max_retries=0)
@@ -584,6 +611,24 @@ def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_nex
     assert "False" not in predictions(warm)
     drawn = [line.split()[-1] for line in predictions(warm).splitlines()[1:]]
     assert len(set(drawn)) == len(drawn), "forks of one parent draw different random numbers"
+
+
+def test_a_new_fork_server_has_the_packages_of_the_last_one_ready(make: Make, tmp_path: Path) -> None:
+    script = """
+        import sys
+        early = "yaml" in sys.modules
+        import yaml
+        def run(mini_batch):
+            return [early for _ in mini_batch]
+    """
+    shared = tmp_path / "shared"
+    settings: dict[str, Any] = {"fork_server": str(shared), "fork_server_idle_seconds": 0.0}
+    first, later = make(script, name="first", **settings), make(script, name="later", **settings)
+    assert runner.run(first) is Reason.COMPLETED
+    wait_for(lambda: not processes_in(shared))
+    assert runner.run(later) is Reason.COMPLETED
+    assert "False" in predictions(first)
+    assert "False" not in predictions(later)
 
 
 def test_a_fork_server_that_is_killed_is_replaced_and_nothing_is_lost(make: Make, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_the_client_of_a_home_reaches_its_server_behind_a_certificate_that_nobod
         with Client(settings=Settings(home=home)) as client:
             assert client.url.startswith("https:")
             assert client.server()["role"] == "admin"
+            # An address that speaks TLS already is the one that other clients are told.
+            assert (client.azureml().url, client.azureml().ca_bundle) == (client.url, None)
         process.terminate()
 
 

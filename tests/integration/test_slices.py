@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import subprocess
@@ -153,6 +154,40 @@ def test_parquet_is_cut_inside_row_groups(tmp_path: Path) -> None:
     frame.to_parquet(path, row_group_size=300)
     assert read(path, size=500)["n"].tolist() == list(range(1000))
     assert read(path, size=500, part=(295, 305))["t"].tolist() == [f"x{i}" for i in range(295, 305)]
+
+
+class Stale:
+    """A file that is still open, on a file system that was away: it can never be read again."""
+
+    def __init__(self, metadata: Any = None) -> None:
+        self.metadata = metadata
+
+    def seek(self, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    read_row_group = seek
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_file_that_can_no_longer_be_read_is_opened_anew_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("n\n1\n2\n")
+    slices._Memory.files[str(path)] = Stale()
+    with pytest.raises(OSError, match="Stale"):
+        read(path)
+    assert read(path)["n"].tolist() == [1, 2]
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"n": [1, 2]}).to_parquet(path)
+    read(path)
+    monkeypatch.setattr(slices._Memory, "parquet", Stale(slices._Memory.parquet.metadata))
+    monkeypatch.setattr(slices._Memory, "group_key", None)
+    with pytest.raises(OSError, match="Stale"):
+        read(path)
+    assert read(path)["n"].tolist() == [1, 2]
 
 
 def test_without_pyarrow_pandas_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from batchpoint.scoring import worker as worker_module
@@ -249,6 +250,39 @@ def test_the_key_of_a_failed_row_is_that_of_the_input_whatever_the_script_did_to
     part = {"id": 9, "mini_batch": 0, "start": 1, "stop": 2, "unit": "rows", "files": [], "slices": [piece]}
     driver.send({"op": "score", **part})
     assert driver.hear()["key"] == {"x": "2", "y": None}
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_a_file_that_cannot_be_read_is_told_from_content_and_scripts_that_fail(start: Start, format_: str) -> None:
+    script = """
+        def run(mini_batch):
+            raise OSError(5, "of the script's own")
+    """
+    driver = start(script, takes="dataframe", schema={"columns": ["x"], "types": ["int64"], "strict": []})
+    driver.hear()
+    path = driver.folder / f"in.{format_}"
+    piece = {
+        "name": path.name,
+        "path": str(path),
+        "format": format_,
+        "offset": 2,
+        "length": 2,
+        "first_row": 0,
+        "rows": 1,
+    }
+    part = {"id": 9, "mini_batch": 0, "start": 0, "stop": 1, "unit": "rows", "files": [], "slices": [piece]}
+
+    def told() -> tuple[bool, str]:
+        driver.send({"op": "score", **part})
+        answer = driver.hear()
+        return answer["unread"], answer["error"]["type"]
+
+    assert told() == (True, "FileNotFoundError")
+    path.write_text("x\n1\n")
+    if format_ == "parquet":
+        assert told() == (False, "UnreadableRowsError")
+        pd.DataFrame({"x": [1]}).to_parquet(path)
+    assert told() == (False, "OSError")
 
 
 def test_an_error_without_words_and_one_with_too_many_are_told_all_the_same(start: Start) -> None:

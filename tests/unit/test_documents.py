@@ -65,7 +65,7 @@ def test_an_unknown_key_without_a_near_one_lists_what_is_known() -> None:
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
-    text = "name: a_b\nsettings: {mini_batch_size: ten, logging_level: inf}\nresources: 4\n"
+    text = "name: a b\nsettings: {mini_batch_size: ten, logging_level: inf}\nresources: 4\n"
 
     faults = faults_of(text, "deployment")
 

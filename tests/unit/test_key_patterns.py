@@ -20,6 +20,12 @@ def test_a_name_is_read_back_in_every_way_that_it_could_have_been_made() -> None
         assert pattern.keys_of(name) == [], name
     assert KeyPattern("{day}.pkl").keys_of("2026.pkl.pkl") == [{"day": "2026.pkl"}]
     assert KeyPattern("all").keys_of("all") == [{}]
+    assert KeyPattern("{a}-{b}").keys_of("1\n-2") == [{"a": "1\n", "b": "2"}]
+    assert KeyPattern("({a}.{b}.{c}").keys_of("(1.2.3.4") == [
+        {"a": "1", "b": "2", "c": "3.4"},
+        {"a": "1", "b": "2.3", "c": "4"},
+        {"a": "1.2", "b": "3", "c": "4"},
+    ]
 
 
 def test_a_file_name_holds_the_time_of_submission_in_utc_whatever_zone_it_was_told_in() -> None:

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from batchpoint.client.files import declared_document, kind_of, load
-from batchpoint.entities.components import as_component, definition
+from batchpoint.entities.components import as_component, definition, typed
 from batchpoint.entities.documents import read_document
 from batchpoint.entities.jobs import InvokeRequest, literal_in
 from batchpoint.entities.local_paths import local_paths
 from batchpoint.entities.pipeline_deployments import CommandJob, PipelineDeployment
 from batchpoint.entities.pipelines import Component, InputPort, ParallelStep, Pipeline
 from batchpoint.errors import InvalidEntityError
-from batchpoint.operations.pipeline_deployments import typed
 
 SCHEMA = "$schema: https://azuremlschemas.azureedge.net/latest/{}.schema.json\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchpoint.scoring.preloading import modules_of_script
+from batchpoint.scoring.preloading import LEARNT, modules_of_script, remember, remembered
 
 SCRIPT = """
 import os
@@ -40,3 +40,17 @@ def test_a_script_that_cannot_be_read_preloads_nothing(tmp_path: Path) -> None:
     assert modules_of_script(script) == []
     script.write_text("import pandas\ndef run(:\n")
     assert modules_of_script(script) == []
+
+
+def test_what_workers_imported_is_remembered_in_order_and_added_to(tmp_path: Path) -> None:
+    assert remembered(tmp_path) == []
+    remember(tmp_path, ["numpy", "sklearn.svm"])
+    remember(tmp_path, ["numpy", "yaml"])
+    assert remembered(tmp_path) == ["numpy", "sklearn.svm", "yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == [LEARNT]
+
+
+def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    for text in ("", "[", '{"numpy": 1}', "[1, null]"):
+        (tmp_path / LEARNT).write_text(text)
+        assert remembered(tmp_path) == []

@@ -288,7 +288,7 @@ def test_with_pyarrow_or_without_the_bytes_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     frame = pd.DataFrame(TYPES)
-    monkeypatch.setattr(results, "MANY_ROWS", 1)
+    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
     by_arrow = written(tmp_path / "a", frame, rows_part(3, frame=frame), encoding=encoding, output=KEYS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     by_python = written(tmp_path / "b", frame, rows_part(3, frame=frame), encoding=encoding, output=KEYS)
@@ -316,6 +316,9 @@ def test_csv_read_by_python_gives_back_the_texts(rows: list[tuple[str, str]]) ->
     assert "".join(results.csv_line(list(row)) for row in rows) == text
     prefixes, suffix = results._frame_of_line(["a", "b"], "csv")
     assert results._join_with_arrow(columns, len(rows), "csv", prefixes, suffix).decode() == text
+    by_its_writer = results._write_with_arrow(columns, len(rows))
+    assert (by_its_writer is None) == ('"' in text)
+    assert by_its_writer is None or by_its_writer.decode() == text
 
 
 def test_arrow_blocks_hold_typed_columns_each_a_stream_of_its_own(segment: Path) -> None:
@@ -390,7 +393,7 @@ def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
 ) -> None:
     table = {"file": [name] * 3, "again": [name] * 3}
     for more in ({}, {"row": [0, 1, 2]}):
-        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: False)
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: False)
         cell_by_cell = results._text_bytes({**table, **more}, 3, style)
-        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows: True)
+        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: True)
         assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell

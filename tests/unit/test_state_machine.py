@@ -99,6 +99,9 @@ class Play:
                     case "hang":
                         self.now += 61
                         return [TimePassed()]
+                    case "unread":
+                        gone = ErrorInfo("FileNotFoundError", "No such file or directory")
+                        return [PartFailed(worker, task, gone, is_unread=True)]
                     case error:
                         kind, _, message = error.rpartition(": ")
                         return [PartFailed(worker, task, ErrorInfo(kind or "ValueError", message))]
@@ -167,6 +170,44 @@ def test_without_isolation_a_part_is_tried_again_whole_and_then_all_its_items_fa
     play.run([files(0, 3), files(1, 1)])
     assert [(score.start, score.stop) for score in play.given if score.mini_batch.index == 0] == [(0, 3), (0, 3)]
     assert [file for file, *_ in play.failed()] == ["0-0.txt", "0-1.txt", "0-2.txt"]
+
+
+def test_a_part_that_cannot_be_read_is_tried_again_whole_and_then_each_of_its_rows_is_named() -> None:
+    play = Play(
+        machine(retry=RetrySpec(max_retries=2)), lambda score: "unread" if score.mini_batch.index == 1 else "ok"
+    )
+    assert play.run([rows(0, 40), rows(1, 40, first=100), rows(2, 40)]).reason is Reason.COMPLETED
+    assert [(score.start, score.stop) for score in play.given if score.mini_batch.index == 1] == [(0, 40)] * 3
+    assert play.failed() == [("1-0.csv", row, 3, "FileNotFoundError") for row in range(100, 140)]
+    assert (play.machine.counts.ok, play.machine.counts.failed) == (80, 40)
+
+
+def test_of_a_part_with_several_files_only_those_that_cannot_be_read_fail() -> None:
+    unread = bad_row(45, "unread")
+    play = Play(machine(retry=RetrySpec(max_retries=3)), unread)
+    assert play.run([rows(0, 10, 10, 10, 20, 10)]).reason is Reason.COMPLETED
+    assert play.failed() == [("0-3.csv", row, 4, "FileNotFoundError") for row in range(20)]
+    assert [(score.start, score.stop) for score in play.given if unread(score) == "unread"] == [
+        (0, 60), (30, 60), (30, 50), (30, 50),
+    ]  # fmt: skip
+
+
+def test_runs_of_rows_of_one_file_that_cannot_be_read_are_not_told_apart() -> None:
+    (piece,) = rows(0, 10).slices
+    spans = tuple(KeySpan((("store", str(number)),), None, 10) for number in range(3))
+    mini_batch = MiniBatch(0, "rows", slices=(piece,) * 3, spans=spans)
+    play = Play(machine(retry=RetrySpec(max_retries=0)), lambda _: "unread")
+    play.run([mini_batch])
+    assert [(score.start, score.stop) for score in play.given] == [(0, 30)]
+    assert [failure.key for failure in play.records[0].failures[::10]] == [
+        {"store": str(number)} for number in range(3)
+    ]
+
+
+def test_a_part_that_can_be_read_the_second_time_leaves_no_failure() -> None:
+    play = Play(machine(), lambda score: "unread" if score.attempt == 1 else "ok")
+    assert play.run([rows(0, 40)]).reason is Reason.COMPLETED
+    assert (play.failed(), len(play.given)) == ([], 2)
 
 
 def test_a_flaky_part_that_succeeds_later_leaves_no_failure() -> None:

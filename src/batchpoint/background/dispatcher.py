@@ -172,8 +172,10 @@ class Dispatcher:
             with suppress(LeaseLostError):
                 run.jobs.release(run.job.name, run.lease_token)
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1  # its number is soon that of another file, which a late waker must not write to
 
     def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
         job, work = claimed.job, self._workspace.within(claimed.workspace)
@@ -348,7 +350,7 @@ class Dispatcher:
             process.close()
 
     def _wake_follower(self) -> None:
-        with suppress(OSError):  # a full pipe wakes as well as one more byte; a closed one has nobody to wake
+        with self._lock, suppress(OSError):  # a full pipe wakes as well; a closed one has nobody to wake
             os.write(self._wake_write, b".")
 
 

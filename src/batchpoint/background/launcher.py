@@ -36,7 +36,7 @@ from batchpoint.errors import InputError, InvalidEntityError, PlatformError
 from batchpoint.operations.command_line import filled_words
 from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
-from batchpoint.scoring.local_engine import retire_fork_server
+from batchpoint.scoring import fork_server_access
 from batchpoint.scoring.spec import (
     ChallengerSpec,
     InputSpec,
@@ -268,7 +268,7 @@ class Launcher:
         if parent is not None:
             _end(parent)
         for folder in (self._home / "fork_servers").glob("*/"):
-            retire_fork_server(folder)
+            fork_server_access.retire(folder)
 
     def warm_instances(self, pool: str) -> int:
         """How many instances of a pool have a living fork server."""
@@ -325,6 +325,7 @@ class ScoringPreparation:
         spec = build_spec(job, resolved)
         folder.mkdir(parents=True, exist_ok=True)
         if spec.model_map is not None:
+            fork_server_access.warm_up(spec)  # to look up thousands of models takes a while
             write_models(folder / spec.model_map.models_file, job, self._workspace)
         if spec.fork_server:
             _describe_fork_server(Path(spec.fork_server), resolved.pool, spec.instances)

@@ -40,7 +40,7 @@ def write_models(target: Path, job: Job, workspace: Workspace) -> int:
             {
                 "key": dict(zip(options.partition_keys, model.key, strict=True)),
                 "model": model.name,
-                "path": str(path),
+                "path": path,
                 "type": model.type,
             }
         )
@@ -52,7 +52,7 @@ def write_models(target: Path, job: Job, workspace: Workspace) -> int:
     return len(models)
 
 
-def _local_paths(models: Sequence[KeyedModel], folder: Path, workspace: Workspace) -> list[Path]:
+def _local_paths(models: Sequence[KeyedModel], folder: Path, workspace: Workspace) -> list[str]:
     """Where each model lies on this machine: registered ones fetched into the cache, others into ``folder``."""
     registered = [model.asset for model in models if model.asset is not None]
     cached = iter(workspace.assets.local_paths(registered))
@@ -73,11 +73,17 @@ def _local_paths(models: Sequence[KeyedModel], folder: Path, workspace: Workspac
             pass  # the rows of this key fail, which says where it should have been
         return target
 
-    local = [stores.local_path(model.place.url) if model.place is not None else None for model in models]
+    def here(model: KeyedModel) -> str | None:
+        if model.place is None or model.place.url.startswith("/"):  # no Path for a path that is whole: there are many
+            return model.place.url if model.place is not None else None
+        path = stores.local_path(model.place.url)
+        return str(path) if path is not None else None
+
+    local = [here(model) for model in models]
     remote = [model for model, path in zip(models, local, strict=True) if model.asset is None and path is None]
     with ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch") as pool:
         elsewhere = pool.map(fetched, remote)
         return [
-            next(cached) if model.asset is not None else path or next(elsewhere)
+            str(next(cached)) if model.asset is not None else path or str(next(elsewhere))
             for model, path in zip(models, local, strict=True)
         ]

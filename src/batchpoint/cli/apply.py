@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchpoint.cli.options import AnyCommand, State, common, confirm, yes_option
+from batchpoint.cli.options import AnyCommand, Command, State, common, confirm, yes_option
 
 if TYPE_CHECKING:
     from batchpoint.client.apply import Applying, Outcome, Step
@@ -43,7 +43,7 @@ def _dry_run_option(command: AnyCommand) -> AnyCommand:
     return click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")(command)
 
 
-@click.command()
+@click.command(cls=Command)
 @_paths_option
 @click.option("--set", "assignments", multiple=True, metavar="[KIND/NAME:]KEY=VALUE",
               help="Set a key before anything is compared; of which declaration, where there are several.")  # fmt: skip
@@ -74,7 +74,7 @@ def apply(
         raise click.exceptions.Exit(PENDING)
 
 
-@click.command()
+@click.command(cls=Command)
 @_paths_option
 @_dry_run_option
 @yes_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -9,6 +10,8 @@ import click
 from batchpoint.cli.entities import add_named_readers, declare
 from batchpoint.cli.jobs import JOB_COLUMNS, watch
 from batchpoint.cli.options import (
+    Command,
+    Group,
     State,
     changes_of,
     common,
@@ -23,12 +26,33 @@ from batchpoint.cli.options import (
     update_options,
     yes_option,
 )
+from batchpoint.cli.preview import place_options, places_given, traffic_option
 
 MODEL_COLUMNS = ("key", "model", "rows", "failed", "seconds", "last_seen_at", "last_job_name", "message")
 _DEPLOYMENT_COLUMNS = ("name", "endpoint_name", "model", "compute", "provisioning_state")
 
 
-@click.group("endpoint")
+class _EndpointCommand(Command):
+    """Takes ``--type batch`` as well, which the preview of Azure's command line asked for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not any("--type" in parameter.opts for parameter in self.params):
+            kind = click.Choice(["batch"], case_sensitive=False)
+            self.params.append(
+                click.Option(["-t", "--type"], type=kind, hidden=True, expose_value=False, callback=_keep)
+            )
+
+
+def _keep(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta["batchpoint.type"] = value
+
+
+class _EndpointGroup(Group):
+    command_class = _EndpointCommand
+
+
+@click.group("endpoint", cls=_EndpointGroup)
 def endpoint() -> None:
     """Batch endpoints: stable addresses that jobs are asked of."""
 
@@ -47,15 +71,23 @@ add_named_readers(endpoint, "endpoints", ("name", "description", "scoring_uri", 
 def create_endpoint(
     state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
 ) -> None:
-    """Create an endpoint, or bring it to what the file and the options say."""
+    """Create an endpoint, or bring it to what the file and the options say.
+
+    Deployments that stand in the same file, as in Azure ML's preview, are created too.
+    """
+    if file is not None and (changed := _with_deployments(state, file, assignments, {**given, "tags": tags_of(tags)})):
+        state.show(changed)
+        return
     entity = declare("endpoint", file, given, assignments, tags)
-    state.show(state.client().endpoints.create_or_update(entity).body())
+    state.show(state.client().endpoints.create_or_update(entity))
 
 
 @endpoint.command("update")
 @name_option
 @file_option(text="YAML file that holds the whole of it.")
 @click.option("--defaults", metavar="deployment_name=NAME", help="The deployment that answers by default.")
+@click.option("--deployment-file", metavar="FILE", hidden=True, help="Create this deployment, as Azure's preview did.")
+@traffic_option
 @click.option("--description", help="What it is.")
 @tags_option
 @update_options
@@ -66,6 +98,8 @@ def update_endpoint(
     name: str,
     file: str | None,
     defaults: str | None,
+    deployment_file: str | None,
+    traffic: dict[str, str],
     description: str | None,
     tags: tuple[str, ...],
     assignments: tuple[str, ...],
@@ -75,12 +109,47 @@ def update_endpoint(
         key = defaults if "=" in defaults else f"deployment_name={defaults}"
         assignments = (*assignments, f"defaults.{key}")
     given = {"description": description}
+    if file is not None and (changed := _with_deployments(state, file, assignments, {**given, "name": name})):
+        state.show(changed)
+        return
+    if deployment_file is not None:
+        state.client().deployments.create_or_update(declare("deployment", deployment_file, {"endpoint_name": name}, ()))
+    if traffic:
+        assignments = (*assignments, *_default_by_traffic(state, name, traffic))
+    if (deployment_file or traffic) and not assignments and description is None:
+        state.show(state.client().endpoints.get(name))
+        return
     if file is not None:
         entity = declare("endpoint", file, {**given, "name": name}, assignments, tags)
-        state.show(state.client().endpoints.create_or_update(entity).body())
+        state.show(state.client().endpoints.create_or_update(entity))
         return
     changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
-    state.show(state.client().endpoints.update(name, changes=changes).body())
+    state.show(state.client().endpoints.update(name, changes=changes))
+
+
+def _with_deployments(state: State, file: str, assignments: tuple[str, ...], given: dict[str, Any]) -> Any:
+    """An endpoint whose file holds its deployments, brought about with them; None for a file that holds none."""
+    from batchpoint.client.files import read_yaml
+    from batchpoint.entities.preview_endpoints import is_preview_endpoint
+
+    document = read_yaml(file)
+    if not is_preview_endpoint(document.value):
+        return None
+    said = {**{f"tags.{key}": value for key, value in given.pop("tags", {}).items()}, **given}
+    own = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None]
+    state.client().apply(file, set=[*own, *assignments])
+    name = next((each.partition("=")[2] for each in reversed(assignments) if each.startswith("name=")), given["name"])
+    return state.client().endpoints.get(name or str(document.value["name"]))
+
+
+def _default_by_traffic(state: State, endpoint_name: str, traffic: dict[str, str]) -> list[str]:
+    """What changes when a deployment is given all traffic, or none; only the default has any."""
+    from batchpoint.entities.preview_endpoints import default_of
+
+    if (wanted := default_of(traffic, place="--traffic")) is not None:
+        return [f"defaults.deployment_name={wanted}"]
+    present = state.client().endpoints.get(endpoint_name).defaults.deployment_name
+    return ["defaults.deployment_name=null"] if present in traffic else []
 
 
 _JOB_OPTIONS = [
@@ -107,6 +176,7 @@ _JOB_OPTIONS = [
 
 def job_options(command: Any) -> Any:
     """What a job is asked with: the options that ``invoke`` and ``plan`` share."""
+    command = place_options(command)
     for option in reversed(_JOB_OPTIONS):
         command = option(command)
     return command
@@ -127,13 +197,13 @@ def invoke(
     state: State, name: str, file: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], **given: Any
 ) -> None:
     """Ask a deployment to score an input, or to run its pipeline. Prints the job; --stream follows it to its end."""
-    request = asked_for(file, assignments, given)
+    request = asked_for(state, file, assignments, given)
     stream = given.pop("stream")
     job = state.client().endpoints.invoke(name, **request, tags=tags_of(tags), **given)
     if stream:
         watch(state, job)
     if not stream or state.output or state.query:
-        state.show(job.entity.body())
+        state.show(job.entity)
 
 
 @endpoint.command("promote")
@@ -152,20 +222,28 @@ def promote(state: State, name: str, deployment_name: str, job_name: str | None,
     """Let a deployment answer by default, if the comparison of a job speaks for it."""
     endpoints = state.client().endpoints
     changed = endpoints.promote(name, deployment_name, job_name=job_name, if_agreement=if_agreement)
-    state.show(changed.body())
+    state.show(changed)
 
 
 @endpoint.command("list-jobs")
 @name_option
+@click.option("-d", "--deployment-name", help="Only those of this deployment.")
 @limit_option
 @common
-def list_endpoint_jobs(state: State, name: str, limit: int | None) -> None:
+def list_endpoint_jobs(state: State, name: str, deployment_name: str | None, limit: int | None) -> None:
     """List the jobs of an endpoint, the newest first."""
-    jobs = state.client().endpoints.list_jobs(name, limit=limit)
-    state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+    client = state.client()
+    if deployment_name is None and click.get_current_context().meta["batchpoint.type"]:
+        # The preview listed the jobs of the deployment that has the traffic, unless another one was named.
+        deployment_name = client.endpoints.get(name).defaults.deployment_name
+    if deployment_name is None:
+        jobs = client.endpoints.list_jobs(name, limit=limit)
+    else:
+        jobs = client.deployments.list_jobs(deployment_name, name, limit=limit)
+    state.show([job.entity for job in jobs], columns=JOB_COLUMNS)
 
 
-@click.group("deployment")
+@click.group("deployment", cls=Group)
 def deployment() -> None:
     """Deployments: what answers behind an endpoint."""
 
@@ -199,7 +277,7 @@ def create_deployment(
         set_default=set_default,
         skip_script_validation=skip_script_validation,
     )
-    state.show(stored.body())
+    state.show(stored)
 
 
 @deployment.command("update")
@@ -222,12 +300,12 @@ def update_deployment(
     deployments = state.client().deployments
     if file is not None:
         given = {"name": name, "endpoint_name": endpoint_name}
-        state.show(deployments.create_or_update(declare("deployment", file, given, assignments, tags)).body())
+        state.show(deployments.create_or_update(declare("deployment", file, given, assignments, tags)))
         return
     if endpoint_name is None:
         raise click.UsageError("Missing option '-e' / '--endpoint-name'.")
     changes = changes_of(assignments, {"tags": tags_of(tags)})
-    state.show(deployments.update(name, endpoint_name, changes=changes).body())
+    state.show(deployments.update(name, endpoint_name, changes=changes))
 
 
 @deployment.command("show")
@@ -236,7 +314,7 @@ def update_deployment(
 @common
 def show_deployment(state: State, name: str, endpoint_name: str) -> None:
     """Show one."""
-    state.show(state.client().deployments.get(name, endpoint_name).body())
+    state.show(state.client().deployments.get(name, endpoint_name))
 
 
 @deployment.command("list")
@@ -246,7 +324,7 @@ def show_deployment(state: State, name: str, endpoint_name: str) -> None:
 def list_deployments(state: State, endpoint_name: str, limit: int | None) -> None:
     """List the deployments of an endpoint."""
     found = state.client().deployments.list(endpoint_name, limit=limit)
-    state.show([entity.body() for entity in found], columns=_DEPLOYMENT_COLUMNS)
+    state.show(list(found), columns=_DEPLOYMENT_COLUMNS)
 
 
 @deployment.command("delete")
@@ -269,7 +347,7 @@ def delete_deployment(state: State, name: str, endpoint_name: str, yes: bool) ->
 def list_deployment_jobs(state: State, name: str, endpoint_name: str, limit: int | None) -> None:
     """List the jobs of a deployment, the newest first."""
     jobs = state.client().deployments.list_jobs(name, endpoint_name, limit=limit)
-    state.show([job.entity.body() for job in jobs], columns=JOB_COLUMNS)
+    state.show([job.entity for job in jobs], columns=JOB_COLUMNS)
 
 
 @deployment.command("models")
@@ -291,11 +369,15 @@ def list_models(state: State, name: str, endpoint_name: str, failing: bool, orde
     state.show([model.model_dump(mode="json", exclude_none=True) for model in found], columns=MODEL_COLUMNS)
 
 
-def asked_for(file: str | None, assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+def asked_for(state: State, file: str | None, assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
     """What the options of ``job_options`` mean to the client; they are taken out of ``given``."""
+    given.update(places_given(state, given))
     inputs, outputs = _declared_in(file, "inputs", whole=True), _declared_in(file, "outputs", whole=True)
     inputs |= _files_or_pairs(given.pop("input_texts"), "inputs")
     outputs |= _files_or_pairs(given.pop("output_texts"), "outputs")
+    own = tuple(each for each in assignments if each.strip().startswith(("inputs.", "outputs.")))
+    assignments = tuple(each for each in assignments if each not in own)
+    inputs, outputs = _set_within(own, inputs=inputs, outputs=outputs)
     told = {key: given.pop(key) for key in ("input_type", "include", "exclude", "recursive", "input_query")}
     if (input_path := given.pop("input_path")) is not None:
         inputs = {"input": _input(input_path, **told)}
@@ -305,6 +387,14 @@ def asked_for(file: str | None, assignments: tuple[str, ...], given: dict[str, A
             overrides[key] = number
     kept = {key: given.pop(key) for key in ("deployment_name", "challenger", "output_path")}
     return {"inputs": inputs, "outputs": outputs, "params_override": [overrides], **kept}
+
+
+def _set_within(assignments: tuple[str, ...], **declared: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``--set inputs.data.path=…`` on top of what files and other options say."""
+    from batchpoint.entities.documents import Document
+
+    value = Document(value=declared, name="--set").with_settings(assignments).value
+    return value["inputs"], value["outputs"]
 
 
 def _input(

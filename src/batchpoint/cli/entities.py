@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchpoint.cli.options import (
+    Group,
     State,
     archived_of,
     archived_options,
@@ -21,6 +22,7 @@ from batchpoint.cli.options import (
     set_option,
     tags_of,
     tags_option,
+    unused_options,
     update_options,
     yes_option,
 )
@@ -36,25 +38,35 @@ _ASSET_COLUMNS = ("name", "version", "type", "description", "created_at")
 def declare(
     kind: Kind, path: str | None, given: dict[str, Any], assignments: tuple[str, ...], tags: tuple[str, ...] = ()
 ) -> Any:
-    """The entity of a ``create``: from the file, the options, ``--set``."""
+    """The entity of a ``create``: from the file, the options (``outer__inner`` for a key within), ``--set``."""
     from batchpoint.client.files import declared
 
-    values = {key: value for key, value in {**given, "tags": tags_of(tags)}.items() if value not in (None, {}, ())}
+    values: dict[str, Any] = {}
+    for key, value in {**given, "tags": tags_of(tags)}.items():
+        if value not in (None, {}, ()):
+            outer, _, inner = key.partition("__")
+            values[outer] = {**values.get(outer, {}), inner: value} if inner else value
     if path is None and not values and not assignments:
         raise click.UsageError("Nothing is declared: give --file, or the options of what you create.")
     return declared(kind, path=path, given=values, assignments=assignments)
 
 
-def _asset_group(kind: Kind, door: str, text: str, *own: Option) -> click.Group:
-    """The commands of one kind of asset; ``own`` are the options of its ``create``."""
+_ONE_REGISTRY = "there is one registry, whose assets every endpoint can use"
 
-    @click.group(kind, help=text)
+
+def _asset_group(kind: Kind, door: str, text: str, *own: Option, **absent: str) -> click.Group:
+    """The commands of one kind of asset; ``own`` are the options of its ``create``, ``absent`` what is not here."""
+
+    @click.group(kind, cls=Group, help=text, absent={"share": _ONE_REGISTRY, **absent})
     def group() -> None:
         pass
 
     version = click.option("-v", "--version", help="Version; the next one when not given.")
-    _add_create(group, kind, door, "Register a new version, from a YAML file or from options.", (version, *own))
-    _add_asset_readers(group, door)
+    registry = unused_options("--registry-name", why=_ONE_REGISTRY)
+    _add_create(
+        group, kind, door, "Register a new version, from a YAML file or from options.", (version, *own, registry)
+    )
+    _add_asset_readers(group, door, registry)
     _add_asset_changes(group, door)
     return group
 
@@ -73,33 +85,36 @@ def _add_create(group: click.Group, kind: Kind, door: str, text: str, own: tuple
         state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any
     ) -> None:
         entity = declare(kind, file, given, assignments, tags)
-        state.show(getattr(state.client(), door).create_or_update(entity).body())
+        state.show(getattr(state.client(), door).create_or_update(entity))
 
 
-def _add_asset_readers(group: click.Group, door: str) -> None:
+def _add_asset_readers(group: click.Group, door: str, registry: Option) -> None:
     @group.command()
     @name_option
     @_which
+    @registry
     @common
     def show(state: State, name: str, version: str | None, label: str | None) -> None:
         """Show one version; the latest when none is named."""
-        state.show(getattr(state.client(), door).get(name, version, label).body())
+        state.show(getattr(state.client(), door).get(name, version, label))
 
     @group.command("list")
     @click.option("-n", "--name", help="The versions of this one.")
     @archived_options
     @limit_option
+    @registry
     @common
     def list_(state: State, name: str | None, archived_only: bool, include_archived: bool, limit: int | None) -> None:
         """List them, or the versions of one."""
         archived = archived_of(archived_only, include_archived)
         found = getattr(state.client(), door).list(name, archived=archived, limit=limit)
-        state.show([asset.body() for asset in found], columns=_ASSET_COLUMNS)
+        state.show(list(found), columns=_ASSET_COLUMNS)
 
     @group.command()
     @name_option
     @_which
     @click.option("-p", "--download-path", default=".", show_default=True, help="Folder to make the folder NAME in.")
+    @registry
     @common
     def download(state: State, name: str, version: str | None, label: str | None, download_path: str) -> None:
         """Copy the files of one version."""
@@ -126,7 +141,7 @@ def _add_asset_changes(group: click.Group, door: str) -> None:
     ) -> None:
         """Change description or tags of one version."""
         changes = changes_of(assignments, {"description": description, "tags": tags_of(tags)})
-        state.show(getattr(state.client(), door).update(name, version, label, changes=changes).body())
+        state.show(getattr(state.client(), door).update(name, version, label, changes=changes))
 
     @group.command()
     @name_option
@@ -145,10 +160,18 @@ def _add_asset_changes(group: click.Group, door: str) -> None:
         getattr(state.client(), door).restore(name, version, label)
 
 
-def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], *own: Option) -> click.Group:
-    """The commands of one kind of named thing."""
+def _resource_group(
+    kind: Kind,
+    door: str,
+    text: str,
+    columns: tuple[str, ...],
+    *own: Option,
+    absent: dict[str, str],
+    deletes_in_scripts: bool = False,
+) -> click.Group:
+    """The commands of one kind of named thing; ``absent`` are those that are not here."""
 
-    @click.group(kind, help=text)
+    @click.group(kind, cls=Group, help=text, absent=absent)
     def group() -> None:
         pass
 
@@ -169,32 +192,39 @@ def _resource_group(kind: Kind, door: str, text: str, columns: tuple[str, ...], 
         """Change some keys; with a file, all of them."""
         client = getattr(state.client(), door)
         if file is not None:
-            state.show(client.create_or_update(declare(kind, file, {**given, "name": name}, assignments, tags)).body())
+            state.show(client.create_or_update(declare(kind, file, {**given, "name": name}, assignments, tags)))
             return
         changes = changes_of(assignments, {**given, "tags": tags_of(tags)})
-        state.show(client.update(name, changes=changes).body())
+        state.show(client.update(name, changes=changes))
 
-    add_named_readers(group, door, columns)
+    add_named_readers(group, door, columns, deletes_in_scripts=deletes_in_scripts)
     return group
 
 
-def add_named_readers(group: click.Group, door: str, columns: tuple[str, ...]) -> None:
-    """``show``, ``list`` and ``delete`` of things that are known by name alone."""
+def add_named_readers(
+    group: click.Group, door: str, columns: tuple[str, ...], *, deletes_in_scripts: bool = False
+) -> None:
+    """``show``, ``list`` and ``delete`` of things that are known by name alone.
+
+    With ``deletes_in_scripts``, ``delete`` asks on a terminal only: that of Azure's command line has no ``--yes``.
+    """
 
     @group.command()
     @name_option
     @common
     def show(state: State, name: str) -> None:
         """Show one."""
-        state.show(getattr(state.client(), door).get(name).body())
+        state.show(getattr(state.client(), door).get(name))
 
     @group.command("list")
+    @click.option("-t", "--type", "kind", help="Only those of this type.")
     @limit_option
     @common
-    def list_(state: State, limit: int | None) -> None:
+    def list_(state: State, kind: str | None, limit: int | None) -> None:
         """List them."""
-        found = getattr(state.client(), door).list(limit=limit)
-        state.show([entity.body() for entity in found], columns=columns)
+        found = list(getattr(state.client(), door).list(limit=None if kind else limit))
+        fitting = [one for one in found if kind is None or getattr(one, "type", "batch") == kind.lower()]
+        state.show(fitting[:limit], columns=columns)
 
     @group.command()
     @name_option
@@ -203,7 +233,7 @@ def add_named_readers(group: click.Group, door: str, columns: tuple[str, ...]) -
     @common
     def delete(state: State, name: str, yes: bool) -> None:
         """Remove one."""
-        confirm(f"{group.name} {name}", yes=yes)
+        confirm(f"{group.name} {name}", yes=yes, in_scripts=not deletes_in_scripts)
         getattr(state.client(), door).delete(name)
 
 
@@ -228,6 +258,8 @@ model = _asset_group(
     click.option("-p", "--path", help="Local file or folder, or an address in a datastore."),
     click.option("-t", "--type", help="custom_model, mlflow_model or triton_model."),
     click.option("--datastore", help="Datastore to keep it in."),
+    unused_options("--stage", why="the stage of a model is not kept; --tags are"),
+    package="a deployment brings its environment; no image is made",
 )
 
 data = _asset_group(
@@ -237,6 +269,11 @@ data = _asset_group(
     click.option("-p", "--path", help="Local file or folder, or an address."),
     click.option("-t", "--type", help="uri_file, uri_folder or mltable."),
     click.option("--datastore", help="Datastore to keep it in."),
+    **{
+        "import": "register a query's rows with 'endpoint invoke --input-query', or the files as they are",
+        "list-materialization-status": "nothing is imported, so nothing waits to be",
+        "mount": "'data download' copies the files",
+    },
 )
 
 environment = _asset_group(
@@ -246,11 +283,18 @@ environment = _asset_group(
     click.option("-i", "--image", help="Docker image; recorded, not used."),
     click.option("-c", "--conda-file", help="Conda specification."),
     click.option("--pip-requirements", help="Requirements file."),
+    click.option("-b", "--build-context", "build__path", help="Folder of a Dockerfile; recorded, not built."),
+    click.option("-d", "--dockerfile-path", "build__dockerfile_path", help="Dockerfile in that folder."),
     click.option("--os-type", help="linux or windows."),
     click.option("--datastore", help="Datastore to keep it in."),
 )
 
-component = _asset_group("component", "components", "Steps and pipelines to be used by name.")
+component = _asset_group(
+    "component",
+    "components",
+    "Steps and pipelines to be used by name.",
+    unused_options("--skip-validation", why="a component that cannot work is refused anyway", flags=True),
+)
 
 datastore = _resource_group(
     "datastore",
@@ -259,6 +303,8 @@ datastore = _resource_group(
     ("name", "type", "path", "is_default"),
     click.option("-t", "--type", help="local, memory, http, s3, gcs, azure_blob, …"),
     click.option("-p", "--path", help="Folder of a local datastore; prefix in a bucket."),
+    absent={"mount": "'data create --path azureml://datastores/…' and 'data download' reach its files"},
+    deletes_in_scripts=True,
 )
 
 compute = _resource_group(
@@ -273,7 +319,21 @@ compute = _resource_group(
     click.option("--tier", help="dedicated or low_priority."),
     click.option("-d", "--idle-time-before-scale-down", type=int, help="Seconds an unused instance stays warm."),
     click.option("-l", "--location", help="Recorded."),
-)
+    click.option("--enable-node-public-ip", type=click.BOOL, help="Recorded."),
+    click.option("-p", "--ssh-public-access-enabled", type=click.BOOL, help="Recorded."),
+    unused_options("--vnet-name", "--subnet", why="its instances are processes of the server's machine"),
+    unused_options("--admin-username", "--admin-password", "--ssh-key-value", why="nobody logs into its instances"),
+    unused_options(
+        "--identity-type", "--user-assigned-identities/-i", "--user-object-id", "--user-tenant-id",
+        why="jobs read with the credentials of datastores",
+    ),
+    absent={
+        **dict.fromkeys(("attach", "detach"), "'compute create' makes one; the machine is the server's"),
+        **dict.fromkeys(("start", "stop", "restart"), "instances start with jobs and stop when idle"),
+        **dict.fromkeys(("list-sizes", "list-usage"), "an instance is as large as the machine of the server"),
+        **dict.fromkeys(("connect-ssh", "enable-sso"), "nobody logs into its instances"),
+    },
+)  # fmt: skip
 
 
 @compute.command("list-nodes")

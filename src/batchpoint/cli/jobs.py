@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchpoint.cli.options import (
+    Group,
     State,
     archived_of,
     archived_options,
@@ -22,10 +23,13 @@ from batchpoint.cli.options import (
     set_option,
     tags_of,
     tags_option,
+    unused_options,
     update_options,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchpoint.client.jobs import Job
     from batchpoint.entities.jobs import Job as JobEntity
 
@@ -34,9 +38,16 @@ JOB_COLUMNS = ("name", "type", "step_name", "status", "endpoint_name", "deployme
 STEP_COLUMNS = ("step", "status", "seconds", "rows", "job", "reused_from")
 
 
-@click.group("job")
+_NO_SHELL = "its processes run on the machine of the server; 'job logs' shows what they wrote"
+
+
+@click.group("job", cls=Group, aliases={"log": "stream"}, absent={"connect-ssh": _NO_SHELL})
 def job() -> None:
     """Jobs: start them, follow them, stop them, fetch what they wrote."""
+
+
+def _web_option(command: Any) -> Any:
+    return click.option("-e", "--web", is_flag=True, help="Tell the address of the job's record.")(command)
 
 
 @job.command()
@@ -45,19 +56,36 @@ def job() -> None:
 @set_option
 @click.option("--skip-validation", is_flag=True, help="Accepted; a job that cannot work is refused anyway.")
 @click.option("-s", "--stream", "streamed", is_flag=True, help="Show the log and the progress until the job ends.")
+@click.option("-a", "--save-as", metavar="FILE", help="Write the job's record into this YAML file.")
+@_web_option
 @no_wait_option
 @common
 def create(
-    state: State, file: str, name: str | None, assignments: tuple[str, ...], skip_validation: bool, streamed: bool
+    state: State,
+    file: str,
+    name: str | None,
+    assignments: tuple[str, ...],
+    skip_validation: bool,
+    streamed: bool,
+    save_as: str | None,
+    web: bool,
 ) -> None:
     """Start a pipeline, or a command by itself. Prints the job; --stream follows it to its end."""
     del skip_validation  # Azure's command line has it; here the server looks at everything in one go
     named = (f"name={name}",) if name else ()
     started = state.client().jobs.create_or_update(file, set=(*assignments, *named))
+    if save_as is not None:
+        from pathlib import Path
+
+        from batchpoint.cli.printing import render
+
+        Path(save_as).write_text(render(_body(state, started), output="yaml") + "\n", encoding="utf-8")
+    if web:
+        _tell_address(state, started)
     if streamed:
         stream_to_end(state, started)
     if not streamed or state.output or state.query:
-        state.show(_body(started))
+        state.show(_body(state, started))
 
 
 @job.command()
@@ -72,11 +100,14 @@ def validate(state: State, file: str, assignments: tuple[str, ...]) -> None:
 
 @job.command()
 @name_option
+@_web_option
 @common
-def show(state: State, name: str) -> None:
+def show(state: State, name: str, web: bool) -> None:
     """Show one; a pipeline with its steps."""
     found = state.client().jobs.get(name)
-    body = _body(found)
+    if web:
+        _tell_address(state, found)
+    body = _body(state, found)
     if state.output == "table" and not state.query and "steps" in body:
         state.show(body, columns=JOB_COLUMNS)
         click.echo()
@@ -107,14 +138,14 @@ def list_(
 ) -> None:
     """List jobs, the newest first; 50 when nothing else is said. Steps of pipelines are listed by their parent."""
     found = state.client().jobs.list(
-        status=status,
+        status=status and status.lower(),
         endpoint=endpoint,
         parent=parent,
         schedule=schedule,
         archived=archived_of(archived_only, include_archived),
         limit=None if all_results else limit or 50,
     )
-    state.show([one.entity.body() for one in found], columns=JOB_COLUMNS)
+    state.show([one.entity for one in found], columns=JOB_COLUMNS)
 
 
 @job.command()
@@ -123,6 +154,15 @@ def list_(
 def stream(state: State, name: str) -> None:
     """Show the log and the progress until the job ends; of a pipeline, those of its steps."""
     stream_to_end(state, state.client().jobs.get(name))
+
+
+@job.command("show-services")
+@name_option
+@unused_options("--node-index/-i", why="a job has one place where it is looked at")
+@common
+def show_services(state: State, name: str) -> None:
+    """Show where a job is looked at."""
+    state.show(state.record(state.client().jobs.get(name).entity)["services"])
 
 
 @job.command()
@@ -142,7 +182,7 @@ def wait(state: State, name: str, timeout: float | None) -> None:
         except TimeoutError as late:
             raise click.ClickException(str(late)) from None
         end(waited)
-    state.show(waited.entity.body())
+    state.show(waited.entity)
 
 
 @job.command()
@@ -150,7 +190,7 @@ def wait(state: State, name: str, timeout: float | None) -> None:
 @common
 def cancel(state: State, name: str) -> None:
     """Ask a job to stop. What is committed stays."""
-    state.show(state.client().jobs.cancel(name).entity.body())
+    state.show(state.client().jobs.cancel(name).entity)
 
 
 @job.command("retry-failed")
@@ -177,7 +217,7 @@ def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool)
     if streamed:
         watch(state, again)
     if not streamed or state.output or state.query:
-        state.show(_body(again))
+        state.show(_body(state, again))
 
 
 @job.command()
@@ -187,17 +227,43 @@ def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool)
 @click.option("--all", "everything", is_flag=True, help="Logs too, in the folder logs.")
 @common
 def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:
-    """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote."""
+    """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote.
+
+    With --output-name or --all they lie in named-outputs/OUTPUT too, where scripts for Azure ML look for them.
+    """
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)
     folder = fetched.download(download_path or name, output_name=output_name)
+    if everything or output_name:
+        _link_by_output(fetched, folder, Path(download_path or "."), output_name)
     if everything:
         for file in fetched.logs():
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(fetched.log(file["path"]), encoding="utf-8")
     state.note(f"Downloaded to {folder}")
+
+
+def _link_by_output(job: Job, folder: Path, root: Path, output_name: str | None) -> None:
+    """Put what was downloaded into ``named-outputs/<output>`` too. A step's outputs, which only we can name, stay."""
+    import os
+    import shutil
+
+    from batchpoint.client.jobs import inside
+
+    names = [name for name in job.entity.outputs if output_name in (None, name)]
+    apart = output_name is None and len(names) > 1
+    for name in names:
+        for file in job.output_files(name):
+            source = folder / name / file["path"] if apart else folder / file["path"]
+            link = inside(root / "named-outputs" / name, file["path"])
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            try:
+                os.link(source, link)
+            except OSError:  # a file system without links
+                shutil.copyfile(source, link)
 
 
 @job.command()
@@ -252,13 +318,17 @@ def logs(state: State, name: str, path: str | None) -> None:
 @click.option("--description", help="What it is.")
 @tags_option
 @update_options
+@_web_option
 @common
 def update(
-    state: State, name: str, description: str | None, tags: tuple[str, ...], assignments: tuple[str, ...]
+    state: State, name: str, description: str | None, tags: tuple[str, ...], assignments: tuple[str, ...], web: bool
 ) -> None:
     """Change description or tags."""
     changes = changes_of(assignments, {"description": description, "tags": tags_of(tags)})
-    state.show(state.client().jobs.update(name, changes=changes).entity.body())
+    changed = state.client().jobs.update(name, changes=changes)
+    if web:
+        _tell_address(state, changed)
+    state.show(changed.entity)
 
 
 @job.command()
@@ -309,9 +379,13 @@ def stream_to_end(state: State, job: Job) -> None:
     end(job)
 
 
-def _body(job: Job) -> dict[str, Any]:
+def _tell_address(state: State, job: Job) -> None:
+    state.note(f"The record of job {job.name} is at {state.record(job.entity)['services']['Studio']['endpoint']}")
+
+
+def _body(state: State, job: Job) -> dict[str, Any]:
     """The record of a job; of a pipeline with a line for each step that was started."""
-    body = job.entity.body()
+    body: dict[str, Any] = state.record(job.entity)
     return {**body, "steps": _steps(job)} if job.entity.type == "pipeline" else body
 
 
@@ -320,10 +394,12 @@ def _steps(job: Job) -> list[dict[str, Any]]:
 
 
 def _step(name: str, job: JobEntity) -> dict[str, Any]:
+    from batchpoint.entities.jobs import AZURE_STATUS
+
     seconds = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else None
     return {
         "step": name,
-        "status": job.status.value,
+        "status": AZURE_STATUS[job.status],
         "job": job.name,
         "reused_from": job.reused_job_name,
         "seconds": None if seconds is None else round(seconds, 1),
@@ -338,7 +414,7 @@ def _step(name: str, job: JobEntity) -> dict[str, Any]:
 def sweep(state: State, older_than: str, dry_run: bool) -> None:
     """Cancel every unfinished job that was started longer ago; they get the tag batchpoint.swept."""
     swept = state.client().jobs.sweep(_age(older_than), dry_run=dry_run)
-    state.show([one.entity.body() for one in swept], columns=JOB_COLUMNS)
+    state.show([one.entity for one in swept], columns=JOB_COLUMNS)
     state.note(f"{len(swept)} {'would be' if dry_run else 'were'} canceled.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import warnings
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from batchpoint import __version__
-from batchpoint.cli.options import State
+from batchpoint.cli.options import Group, State
 from batchpoint.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -61,6 +60,7 @@ class Lazy(NamedTuple):
     attribute: str
     help: str
     aliases: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 COMMANDS: dict[str, Lazy] = {
@@ -84,57 +84,74 @@ COMMANDS: dict[str, Lazy] = {
     "down": Lazy("services", "down", "Stop the local server."),
     "status": Lazy("services", "status", "Show the server in use."),
     "server": Lazy("services", "server", "Run a server in the foreground."),
+    "azureml-env": Lazy("azureml", "azureml_env", "Set up the official azure-ai-ml client."),
     "token": Lazy("services", "token", "Tokens of the server."),
     "audit": Lazy("services", "audit", "Who did what, when."),
     "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),
     "version": Lazy("services", "version", "Show the version."),
+    "workspace": Lazy("azure", "workspace", "The server in use, as a workspace."),
+    "account": Lazy("azure", "account", "The account, for scripts that ask for it.", hidden=True),
+    "extension": Lazy("azure", "extension", "Extensions: all is built in.", hidden=True),
+    "group": Lazy("azure", "group", "Resource groups: there are none.", hidden=True),
+    "configure": Lazy("azure", "configure", "Defaults of Azure's command line; not kept.", hidden=True),
+    "login": Lazy("azure", "login", "Nobody has to log in.", hidden=True),
 }
 
+_MISSING_WORDS: dict[str, str] = {
+    **dict.fromkeys(("set", "show", "list", "get-access-token"), "account"),
+    **dict.fromkeys(("add", "remove"), "extension"),
+    "create": "group",
+    **dict.fromkeys(("--defaults", "-d", "--list-defaults"), "configure"),
+    **dict.fromkeys(
+        ("--identity", "--service-principal", "--use-device-code", "--tenant", "--username", "-u"), "login"
+    ),
+}
+"""What ``az() { shift; batchpoint "$@"; }`` leaves of a line that is none of ``az ml`` → the word that it took away."""
 
-class LazyGroup(click.Group):
+
+class LazyGroup(Group):
     """A group whose commands are imported one by one."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases = {alias: name for name, lazy in COMMANDS.items() for alias in lazy.aliases}
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names without their aliases."""
-        return list(COMMANDS)
+        """The names without their aliases, and without what only stands in for Azure's own."""
+        return [name for name, lazy in COMMANDS.items() if not lazy.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """A command by name or alias."""
-        for name, lazy in COMMANDS.items():
-            if cmd_name == name or cmd_name in lazy.aliases:
-                command: click.Command = getattr(import_module(f"batchpoint.cli.{lazy.module}"), lazy.attribute)
-                return command
-        return None
+        lazy = COMMANDS.get(self.aliases.get(cmd_name, cmd_name))
+        if lazy is None:
+            return None
+        command: click.Command = getattr(import_module(f"batchpoint.cli.{lazy.module}"), lazy.attribute)
+        return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name for one that is not known."""
-        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            known = [*COMMANDS, *(alias for lazy in COMMANDS.values() for alias in lazy.aliases)]
-            nearest = difflib.get_close_matches(args[0], known, n=1)
-            hint = f" Did you mean '{nearest[0]}'?" if nearest else " 'batchpoint --help' lists the commands."
-            ctx.fail(f"No such command '{args[0]}'.{hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table."""
-        rows = [(", ".join((name, *lazy.aliases)), lazy.help) for name, lazy in COMMANDS.items()]
+        rows = [(", ".join(self.names_of(name)), COMMANDS[name].help) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="batchpoint")
 @click.option("-w", "--workspace-name", metavar="NAME", help="Work within this workspace of the server.")
-@click.pass_obj
-def cli(state: State, workspace_name: str | None) -> None:
+@click.pass_context
+def cli(context: click.Context, workspace_name: str | None) -> None:
     """Batch endpoints on your own machines.
 
     The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
     use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, or 'default'.
     """
-    state.workspace = workspace_name
+    context.ensure_object(State).workspace = workspace_name
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -142,7 +159,7 @@ def run(arguments: Sequence[str]) -> int:
     state = State()
     warnings.showwarning = _show_warning
     try:
-        code = cli.main(args=list(arguments), prog_name="batchpoint", standalone_mode=False, obj=state)
+        code = cli.main(args=_written_out(arguments), prog_name="batchpoint", standalone_mode=False, obj=state)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.ClickException as fault:
@@ -167,6 +184,12 @@ def run(arguments: Sequence[str]) -> int:
 def exit_code_of(error: BaseException) -> int:
     """The exit code that stands for an error."""
     return next((code for kind, code in _EXIT_CODE_OF if isinstance(error, kind)), 1)
+
+
+def _written_out(words: Sequence[str]) -> list[str]:
+    """A command line with the word that the function ``az`` took away from a line that was none of ``az ml``."""
+    missing = _MISSING_WORDS.get(words[0]) if words else None
+    return [missing, *words] if missing else [*words]
 
 
 def _report(error: Exception, state: State) -> int:

@@ -1,10 +1,11 @@
-"""Options that commands share, and the state of one command line."""
+"""Options that commands share, how command lines are read, and the state of one command line."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,8 @@ class State:
     query: str | None = None
     debug: bool = False
     only_errors: bool = False
+    resource_group: str | None = None
+    workspace: str | None = None
     _client: Client | None = field(default=None, repr=False)
 
     def client(self) -> Client:
@@ -39,12 +42,22 @@ class State:
         return self._client
 
     def show(self, value: Any, *, columns: tuple[str, ...] = ()) -> None:
-        """Print a result as ``--query`` and ``--output`` ask; ``columns`` are those of a table of many."""
+        """Print a result or entities as ``--query`` and ``--output`` ask; ``columns`` are those of a table of many."""
         from batchpoint.cli.printing import render
+        from batchpoint.cli.records import with_other_words
 
+        value = [self.record(each) for each in value] if isinstance(value, list) else self.record(value)
+        value = with_other_words(value) if self.query else value
         text = render(value, output=self.output or "json", query=self.query, columns=columns)
         if text:
             click.echo(text)
+
+    def record(self, value: Any) -> Any:
+        """What is printed for an entity; anything else is printed as it is."""
+        from batchpoint.cli.records import record
+        from batchpoint.entities.base import Entity
+
+        return record(value, self.client().url) if isinstance(value, Entity) else value
 
     def note(self, text: str) -> None:
         """Tell a person something that is not the result."""
@@ -55,6 +68,88 @@ class State:
 pass_state = click.make_pass_decorator(State, ensure=True)
 
 
+class Command(click.Command):
+    """A command that reads its line as Azure's does: ``--set a=1 b=2`` gives two, and long options may be cut short."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, once the line is written as click reads it."""
+        return super().parse_args(ctx, list(self._written_out(ctx, args)))
+
+    def _written_out(self, ctx: click.Context, args: Sequence[str]) -> Iterator[str]:
+        options = {
+            name: option
+            for option in self.get_params(ctx)
+            if isinstance(option, click.Option)
+            for name in (*option.opts, *option.secondary_opts)
+        }
+        left = list(args)
+        while left:
+            given, equals, value = left.pop(0).partition("=")
+            name = _whole_name(ctx, given, options) if given.startswith("--") else given
+            option = options.get(name)
+            yield f"{name}{equals}{value}"
+            if option is None or option.is_flag or option.count:
+                continue
+            size = 0 if equals else option.nargs
+            taken, left = left[:size], left[size:]
+            yield from taken
+            while option.multiple and left and not left[0].startswith("-"):
+                # Of a pair, as --add KEY NAME=VALUE, what follows are further second halves.
+                yield from (name, *taken[:-1], left.pop(0))
+
+
+class Group(click.Group):
+    """A group whose commands are read in Azure's way, may have other names, and may be known but not here.
+
+    Args:
+        aliases: another name → the name of the command.
+        absent: a command of Azure's command line that is not here → what to do instead.
+    """
+
+    command_class = Command
+
+    def __init__(
+        self,
+        *args: Any,
+        aliases: Mapping[str, str] | None = None,
+        absent: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases = dict(aliases or {})
+        self.absent = dict(absent or {})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by name or alias."""
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for one that is not known."""
+        name = args[0]
+        if name in self.absent:
+            ctx.fail(f"There is no '{ctx.command_path} {name}' here: {self.absent[name]}.")
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            nearest = difflib.get_close_matches(name, [*self.list_commands(ctx), *self.aliases], n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else f" '{ctx.command_path} --help' lists the commands."
+            ctx.fail(f"No such command '{name}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, each with its other names."""
+        commands = {name: command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))}
+        names = {name: ", ".join(self.names_of(name)) for name in commands}
+        width = formatter.width - 6 - max(map(len, names.values()))
+        rows = [(names[name], command.get_short_help_str(width)) for name, command in commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def names_of(self, name: str) -> list[str]:
+        """The name of a command, and its other names."""
+        return [name, *(alias for alias, known in self.aliases.items() if known == name)]
+
+
 def common(command: AnyCommand) -> AnyCommand:
     """The options that every command takes, those of Azure's command line that mean nothing here among them."""
     options = [
@@ -62,8 +157,8 @@ def common(command: AnyCommand) -> AnyCommand:
                      help="How to print the result; json when not given."),
         click.option("--query", metavar="JMESPATH", expose_value=False, callback=_keep("query"),
                      help="Print only this part of the result."),
-        click.option("-g", "--resource-group", hidden=True, expose_value=False),
-        click.option("-w", "--workspace-name", hidden=True, expose_value=False),
+        click.option("-g", "--resource-group", hidden=True, expose_value=False, callback=_keep("resource_group")),
+        click.option("-w", "--workspace-name", hidden=True, expose_value=False, callback=_keep("workspace")),
         click.option("--subscription", hidden=True, expose_value=False),
     ]  # fmt: skip
     for option in reversed(options):
@@ -77,8 +172,8 @@ def diagnostics(command: AnyCommand) -> AnyCommand:
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug,
                      help="Show requests, and where an error came from."),
         click.option("--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Show requests."),
-        click.option("--only-show-errors", is_flag=True, expose_value=False, callback=_keep("only_errors"),
-                     help="Leave out notes and progress."),
+        click.option("--only-show-errors", is_flag=True, expose_value=False, is_eager=True,
+                     callback=_keep("only_errors"), help="Leave out notes and progress."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -130,6 +225,29 @@ def no_wait_option(command: AnyCommand) -> AnyCommand:
     )
 
 
+def unused_options(*names: str, why: str, flags: bool = False) -> Callable[[AnyCommand], AnyCommand]:
+    """Options of Azure's command line that change nothing here: they are taken, and a note says why they do not count.
+
+    Args:
+        names: each as ``--long`` or ``--long/-s``.
+        why: what the note says.
+        flags: whether they take no value.
+    """
+
+    def note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value:
+            context.ensure_object(State).note(f"{parameter.opts[0]} does not count here: {why}.")
+
+    def add(command: AnyCommand) -> AnyCommand:
+        for name in names:
+            command = click.option(
+                *name.split("/"), hidden=True, expose_value=False, multiple=not flags, is_flag=flags, callback=note
+            )(command)
+        return command
+
+    return add
+
+
 def limit_option(command: AnyCommand) -> AnyCommand:
     """``-r``: how many at most."""
     return click.option("-r", "--max-results", "limit", type=click.IntRange(1), help="At most so many.")(command)
@@ -178,14 +296,24 @@ def changes_of(assignments: tuple[str, ...], given: dict[str, Any]) -> dict[str,
     return changes
 
 
-def confirm(what: str, *, yes: bool, deed: str = "Delete") -> None:
-    """Ask before something is deleted; without a terminal ``-y`` is needed."""
-    if yes:
+def confirm(what: str, *, yes: bool, deed: str = "Delete", in_scripts: bool = True) -> None:
+    """Ask before something is deleted; without a terminal ``-y`` is needed, unless scripts of Azure's do without."""
+    if yes or not (in_scripts or sys.stdin.isatty()):
         return
     if not sys.stdin.isatty():
         message = f"{deed} {what}? That needs a confirmation: add --yes."
         raise click.UsageError(message)
     click.confirm(f"{deed} {what}?", abort=True, err=True)
+
+
+def _whole_name(context: click.Context, given: str, options: Mapping[str, click.Option]) -> str:
+    """An option that was cut short, as ``--workspace``, as it is declared; one that is not known as it was given."""
+    if given in options:
+        return given
+    meant = {id(option): name for name, option in options.items() if name.startswith(given) and given != "--"}
+    if len(meant) > 1:
+        context.fail(f"Option '{given}' may be {' or '.join(sorted(meant.values()))}: write it out.")
+    return next(iter(meant.values()), given)
 
 
 def _edits(

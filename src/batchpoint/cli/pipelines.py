@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from batchpoint.cli.options import (
+    Group,
     State,
     common,
     confirm,
@@ -21,7 +22,7 @@ from batchpoint.cli.options import (
 _COLUMNS = ("name", "version", "status", "component", "endpoint")
 
 
-@click.group("pipeline")
+@click.group("pipeline", cls=Group)
 def pipeline() -> None:
     """Published pipelines: an address of their own that starts a run."""
 
@@ -44,7 +45,7 @@ def publish(
         raise click.UsageError("Give one of --file, --component and --job-name.")
     client = state.client()
     source = client.jobs.get(job_name) if job_name else sources[0]
-    state.show(client.pipelines.publish(name, source, **said).body())
+    state.show(client.pipelines.publish(name, source, **said))
 
 
 @pipeline.command("list")
@@ -53,7 +54,7 @@ def publish(
 def list_(state: State, limit: int | None) -> None:
     """List them."""
     found = state.client().pipelines.list(limit=limit)
-    state.show([published.body() for published in found], columns=_COLUMNS)
+    state.show(list(found), columns=_COLUMNS)
 
 
 @pipeline.command()
@@ -61,7 +62,7 @@ def list_(state: State, limit: int | None) -> None:
 @common
 def show(state: State, name: str) -> None:
     """Show one, with its address."""
-    state.show(state.client().pipelines.get(name).body())
+    state.show(state.client().pipelines.get(name))
 
 
 @pipeline.command()
@@ -94,7 +95,7 @@ def run(
     if streamed:
         stream_to_end(state, started)
     if not streamed or state.output or state.query:
-        state.show(started.entity.body())
+        state.show(started.entity)
 
 
 @pipeline.command()
@@ -114,7 +115,7 @@ def runs(state: State, name: str, limit: int | None) -> None:
 @common
 def disable(state: State, name: str) -> None:
     """Refuse every start."""
-    state.show(state.client().pipelines.disable(name).body())
+    state.show(state.client().pipelines.disable(name))
 
 
 @pipeline.command()
@@ -122,7 +123,7 @@ def disable(state: State, name: str) -> None:
 @common
 def enable(state: State, name: str) -> None:
     """Let it be started again."""
-    state.show(state.client().pipelines.enable(name).body())
+    state.show(state.client().pipelines.enable(name))
 
 
 @pipeline.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchpoint.cli.endpoints import asked_for, job_options
-from batchpoint.cli.options import State, common, set_option
+from batchpoint.cli.options import Command, State, common, set_option
 
 if TYPE_CHECKING:
     from batchpoint.entities.forecasts import Forecast, Range
@@ -18,7 +18,7 @@ TOO_LATE = 8
 """Exit code of a plan whose upper estimate is later than ``--finish-by``."""
 
 
-@click.command("plan")
+@click.command("plan", cls=Command)
 @click.option("-n", "--name", required=True, help="Endpoint.")
 @job_options
 @set_option
@@ -31,7 +31,7 @@ def plan(state: State, name: str, file: str | None, assignments: tuple[str, ...]
 
     A table for people with -o table. Ends with exit code 8 when the job would be later than --finish-by.
     """
-    request = asked_for(file, assignments, given)
+    request = asked_for(state, file, assignments, given)
     finish_by = given.pop("finish_by")
     until = finish_time(finish_by, datetime.now().astimezone()) if finish_by else None
     try:

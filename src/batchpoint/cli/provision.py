@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchpoint.cli.options import AnyCommand, State, common, confirm, yes_option
+from batchpoint.cli.options import AnyCommand, Command, State, common, confirm, yes_option
 
 if TYPE_CHECKING:
     from batchpoint.client.provisioning import Item
@@ -35,7 +35,7 @@ def _key_options(command: AnyCommand) -> AnyCommand:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--config",
     metavar="FILE",

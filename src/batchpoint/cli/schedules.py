@@ -9,6 +9,7 @@ import click
 from batchpoint.cli.entities import declare
 from batchpoint.cli.jobs import watch
 from batchpoint.cli.options import (
+    Group,
     State,
     changes_of,
     common,
@@ -29,7 +30,7 @@ _RUN_COLUMNS = ("fire_at", "cause", "outcome", "job_name", "message")
 _TIME_COLUMNS = ("fire_time", "local_time", "window_start")
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Group)
 def schedule() -> None:
     """Schedules: what starts jobs by itself, by the clock or for new files."""
 
@@ -45,7 +46,7 @@ def schedule() -> None:
 def create(state: State, file: str | None, assignments: tuple[str, ...], tags: tuple[str, ...], **given: Any) -> None:
     """Create a schedule, or bring it to what the file and the options say."""
     entity = declare("schedule", file, given, assignments, tags)
-    state.show(state.client().schedules.create_or_update(entity).body())
+    state.show(state.client().schedules.create_or_update(entity))
 
 
 @schedule.command()
@@ -68,10 +69,10 @@ def update(
     schedules = state.client().schedules
     if file is not None:
         given = {"name": name, "description": description}
-        state.show(schedules.create_or_update(declare("schedule", file, given, assignments, tags)).body())
+        state.show(schedules.create_or_update(declare("schedule", file, given, assignments, tags)))
         return
     changes = changes_of(assignments, {"description": description, "tags": tags_of(tags)})
-    state.show(schedules.update(name, changes=changes).body())
+    state.show(schedules.update(name, changes=changes))
 
 
 @schedule.command()
@@ -79,7 +80,7 @@ def update(
 @common
 def show(state: State, name: str) -> None:
     """Show one."""
-    state.show(state.client().schedules.get(name).body())
+    state.show(state.client().schedules.get(name))
 
 
 @schedule.command("list")
@@ -91,7 +92,7 @@ def list_(state: State, disabled_only: bool, include_disabled: bool, limit: int 
     """List those that are enabled."""
     enabled = False if disabled_only else None if include_disabled else True
     found = state.client().schedules.list(enabled=enabled, limit=limit)
-    state.show([entity.body() for entity in found], columns=_COLUMNS)
+    state.show(list(found), columns=_COLUMNS)
 
 
 @schedule.command()
@@ -100,7 +101,7 @@ def list_(state: State, disabled_only: bool, include_disabled: bool, limit: int 
 @common
 def enable(state: State, name: str) -> None:
     """Let one fire again, from its next time on."""
-    state.show(state.client().schedules.enable(name).body())
+    state.show(state.client().schedules.enable(name))
 
 
 @schedule.command()
@@ -109,7 +110,7 @@ def enable(state: State, name: str) -> None:
 @common
 def disable(state: State, name: str) -> None:
     """Let one fire no more until it is enabled. Its jobs go on."""
-    state.show(state.client().schedules.disable(name).body())
+    state.show(state.client().schedules.disable(name))
 
 
 @schedule.command()
@@ -120,7 +121,7 @@ def disable(state: State, name: str) -> None:
 @common
 def delete(state: State, name: str, yes: bool, force: bool) -> None:
     """Remove one that is disabled, with the record of its runs. Its jobs stay."""
-    confirm(f"schedule {name}", yes=yes)
+    confirm(f"schedule {name}", yes=yes, in_scripts=False)
     state.client().schedules.delete(name, force=force)
 
 
@@ -134,7 +135,7 @@ def trigger(state: State, name: str, stream: bool) -> None:
     if stream:
         watch(state, job)
     if not stream or state.output or state.query:
-        state.show(job.entity.body())
+        state.show(job.entity)
 
 
 @schedule.command()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchpoint.cli.options import State, diagnostics, set_option
+from batchpoint.cli.options import Command, State, diagnostics, set_option
 from batchpoint.errors import AlreadyExistsError, InvalidEntityError, PlatformError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.1
 LINE_SECONDS = 5.0
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", required=True, help="Folder of an MLflow model, folder with a score.py, or a script.")
 @click.option("--script", help="Scoring script, when --model is what it loads.")
 @click.option("--data", required=True, help="File, folder, glob or URL to score.")

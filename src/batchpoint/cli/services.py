@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from batchpoint import __version__
-from batchpoint.cli.options import State, common, diagnostics, limit_option, yes_option
+from batchpoint.cli.options import Command, Group, State, common, diagnostics, limit_option, yes_option
 
 
-@click.command()
+@click.command(cls=Command)
 @common
 def up(state: State) -> None:
     """Start the local server of the home folder, unless it runs; print its address.
@@ -24,7 +24,7 @@ def up(state: State) -> None:
     state.show({"url": server.url, "pid": server.pid, "version": server.version, "home": str(home)})
 
 
-@click.command()
+@click.command(cls=Command)
 @common
 def down(state: State) -> None:
     """Stop the local server of the home folder. Jobs that run go on; the next server picks them up."""
@@ -35,7 +35,7 @@ def down(state: State) -> None:
     state.note(f"The server of {home} has ended." if local_server.stop(home) else f"No server of {home} runs.")
 
 
-@click.command()
+@click.command(cls=Command)
 @common
 def status(state: State) -> None:
     """Show the server in use: address, version, the token's role. Starts nothing.
@@ -58,7 +58,7 @@ def status(state: State) -> None:
         state.show({"url": client.url, "home": str(settings.home), **client.server()})
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--host", help="Address to listen on; this machine alone when not given.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; the system chooses when not given.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Certificate, for other machines.")
@@ -91,7 +91,7 @@ def server(
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Tokens of the server. Needs an admin's token."""
 
@@ -126,7 +126,7 @@ def revoke_token(state: State, name: str, yes: bool) -> None:
     state.client().tokens.revoke(name)
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Who did what, when. Needs an admin's token."""
 
@@ -139,7 +139,7 @@ def list_audit(state: State, limit: int | None) -> None:
     state.show(list(state.client().audit(limit=limit or 50)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell.
@@ -155,7 +155,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "batchpoint", "_BATCHPOINT_COMPLETE").source())
 
 
-@click.command()
+@click.command(cls=Command)
 @common
 def version(state: State) -> None:
     """Show the version of this program."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +11,7 @@ from typing import Any, Self
 from batchpoint import __version__
 from batchpoint.client.apply import Applying, Outcome, Told
 from batchpoint.client.assets import Assets
+from batchpoint.client.azureml import AccessToken, AzureML, connect, signed_token
 from batchpoint.client.connection import ByteProgress, Connection
 from batchpoint.client.endpoints import Deployments, Endpoints
 from batchpoint.client.files import LocalFiles, kind_of, load
@@ -60,7 +61,7 @@ class Client:
         *,
         workspace: str | None = None,
     ) -> None:
-        settings = settings or Settings.from_environment()
+        self._settings = settings = settings or Settings.from_environment()
         token = token or settings.token
         url = url or settings.url
         workspace = workspace or settings.workspace
@@ -154,6 +155,23 @@ class Client:
     def audit(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Who did what, and when; the newest first."""
         return self._connection.pages("/audit", limit=limit)
+
+    def azureml(self, *, port: int | None = None, names: Sequence[str] = ()) -> AzureML:
+        """How the official ``azure-ai-ml`` client reaches this server, which speaks TLS from now on.
+
+        Args:
+            port: where; None means where it did the last time, and the first time a port that is free.
+            names: more names that the server is reached by; the first of them is used.
+
+        Raises:
+            ConflictError: the port is taken.
+            PermissionDeniedError: the server does not speak TLS yet, and the token is not an administrator's.
+        """
+        return connect(self._connection, self._settings, port=port, names=names)
+
+    def signed_token(self) -> AccessToken:
+        """A token that is valid for an hour, such as the official ``azure-ai-ml`` client asks of its credential."""
+        return signed_token(self._connection)
 
     def door(self, kind: Kind) -> Any:
         """The verbs of one kind, such as ``client.models``."""

@@ -179,6 +179,7 @@ class Connection:
 
     def _open(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/").removesuffix("/api/v1")
+        self.token = token
         headers = {"User-Agent": f"batchpoint/{__version__}", "Accept": "application/json, */*;q=0.5"}
         if token:
             headers["Authorization"] = f"Bearer {token}"

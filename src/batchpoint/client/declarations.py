@@ -18,6 +18,7 @@ from batchpoint.entities.endpoints import BatchDeployment, ModelMap
 from batchpoint.entities.local_paths import is_local, local_paths, looks_like_a_path
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import ANONYMOUS, Component
+from batchpoint.entities.preview_endpoints import is_preview_endpoint, taken_apart
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import InvalidEntityError
 
@@ -219,6 +220,8 @@ def _names(value: dict[str, Any]) -> set[str]:
 def _declarations(written: _Written, assignments: Sequence[str]) -> list[Declaration]:
     assert written.kind is not None, "those without a kind were skipped"
     folder = written.path.parent.absolute()
+    if written.kind == "endpoint" and is_preview_endpoint(written.document.value):
+        return _with_its_deployments(written, assignments)
     entity = from_document(written.document, written.kind, folder=folder, assignments=assignments)
     place = str(written.path)
     if isinstance(entity, BatchDeployment):
@@ -226,6 +229,14 @@ def _declarations(written: _Written, assignments: Sequence[str]) -> list[Declara
     if isinstance(entity, PipelineDeployment):
         return _pipeline_taken_out(entity, place)
     return [Declaration(written.kind, entity, place, entity)]
+
+
+def _with_its_deployments(written: _Written, assignments: Sequence[str]) -> list[Declaration]:
+    """An endpoint in the words of Azure ML's preview, and the deployments that stand in the same file."""
+    endpoint, deployments = taken_apart(written.document.with_settings(assignments))
+    parts = [replace(written, document=each, kind="deployment") for each in deployments]
+    own = _declarations(replace(written, document=endpoint), ())
+    return own + [declaration for part in parts for declaration in _declarations(part, ())]
 
 
 def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
@@ -238,6 +249,8 @@ def _taken_out(deployment: BatchDeployment, place: str) -> list[Declaration]:
         kind = "mlflow_model" if is_mlflow else "custom_model"
         model = Model(name=f"{deployment.endpoint_name}-{deployment.name}", path=model, type=kind)
     if isinstance(model, Model):
+        if "type" not in model.model_fields_set and Path(model.path, "MLmodel").is_file():
+            model = model.model_copy(update={"type": "mlflow_model"})
         found.append(Declaration("model", model, place, model, in_place=True))
         changes["model"] = _reference_to(model)
     if isinstance(environment := deployment.environment, Environment):

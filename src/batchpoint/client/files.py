@@ -26,6 +26,7 @@ from batchpoint.entities.documents import (
 from batchpoint.entities.endpoints import LEGACY_KEYS
 from batchpoint.entities.local_paths import LocalPath, is_local, local_paths, parallel_run_paths
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
+from batchpoint.entities.preview_endpoints import deployment_of_today
 from batchpoint.entities.resources import DatastoreCredentials
 from batchpoint.errors import InvalidEntityError
 
@@ -95,6 +96,7 @@ def _completed(
     written, document = document, document.with_settings(assignments)
     kind = kind or document.kind()
     if kind == "deployment":
+        written = deployment_of_today(written)
         assignments = [_in_form_of(written.value, assignment) for assignment in assignments]
         document = written.with_settings(assignments)
     not_from_file = {*((key,) for key in given), *(read_assignment(text)[0] for text in assignments)}

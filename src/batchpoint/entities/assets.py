@@ -71,3 +71,4 @@ class Code(Asset):
 
     path: str
     content_hash: str | None = None
+    """Made here of what lies on this machine; of a folder in a datastore, as told by whoever put it there."""

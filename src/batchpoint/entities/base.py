@@ -23,7 +23,10 @@ EndpointName = Annotated[
 ]
 """3 to 32 letters, digits and dashes; first a letter, last not a dash. Source: Azure ML endpoint names."""
 
-DeploymentName = EndpointName
+DeploymentName = Annotated[
+    str, StringConstraints(min_length=3, max_length=32, pattern=r"^[a-zA-Z]([-_a-zA-Z0-9]*[a-zA-Z0-9])?$")
+]
+"""The same with underscores, which Azure ML took before it forbade them."""
 
 ComputeName = Annotated[str, StringConstraints(min_length=3, max_length=24, pattern=r"^[a-zA-Z][-a-zA-Z0-9]*$")]
 """3 to 24 letters, digits and dashes; the first is a letter. Source: Azure ML compute names."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from batchpoint.entities.bindings import binding_of
@@ -19,6 +20,7 @@ from batchpoint.entities.pipelines import (
     PipelineStep,
     Step,
 )
+from batchpoint.errors import InvalidEntityError
 
 DATA_TYPES = frozenset({"uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model"})
 
@@ -110,6 +112,77 @@ def literal_type(value: LiteralValue) -> str:
     return {int: "integer", float: "number"}.get(type(value), "string")
 
 
+def as_typed(given: LiteralValue, wanted: str) -> LiteralValue:
+    """The same, but a text that is none of the wanted type stays as it is, to be told with the other faults."""
+    if not isinstance(given, str) or wanted in DATA_TYPES:
+        return given
+    try:
+        return typed(given, InputPort.model_validate({"type": wanted}))
+    except ValueError:
+        return given
+
+
+def typed_by_steps(
+    inputs: Mapping[str, LiteralValue | InputPort | DataBinding], steps: Iterable[Step]
+) -> dict[str, LiteralValue | InputPort | DataBinding]:
+    """The inputs of a pipeline, texts read as what the components that they are bound to take.
+
+    Azure ML's clients send every literal as text. What is a text to one component stays a text for all.
+    """
+    wanted: dict[str, set[str]] = {}
+    for step in steps:
+        for name, value in step.inputs.items():
+            port, bound = input_port(step, name), _parent_input(value)
+            if port is not None and bound is not None:
+                wanted.setdefault(bound, set()).add(port.type)
+    one = {name: next(iter(types)) for name, types in wanted.items() if len(types) == 1}
+    return {
+        name: as_typed(given, one[name]) if isinstance(given, str) and name in one else given
+        for name, given in inputs.items()
+    }
+
+
+def _parent_input(given: LiteralValue | DataBinding) -> str | None:
+    """The input of the pipeline that an input of a step is bound to."""
+    try:
+        bound = binding_of(given.path if isinstance(given, DataBinding) else given)
+    except InvalidEntityError:
+        return None  # told by ``pipeline_faults``
+    return bound.name if bound is not None and bound.kind == "parent_input" else None
+
+
+def typed(given: LiteralValue, port: InputPort) -> LiteralValue:
+    """A literal as its input declares it; callers may send numbers and truth values as text, and text as either.
+
+    Raises:
+        ValueError: it is none of that type; the message says so.
+    """
+    if port.type in DATA_TYPES:
+        raise ValueError(f'the input takes data of type {port.type}, and {given!r} was given; write {{"path": …}}.')
+    if port.type == "string":
+        return given if isinstance(given, str) else str(given).lower() if isinstance(given, bool) else str(given)
+    if not isinstance(given, str):
+        return given  # whether it fits is told with the other faults of the pipeline
+    try:
+        return int(given) if port.type == "integer" else _finite(given) if port.type == "number" else _truth(given)
+    except ValueError:
+        raise ValueError(f"the input takes a value of type {port.type}, which {given!r} is not.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _truth(text: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.strip().lower() not in known:
+        raise ValueError(text)
+    return known[text.strip().lower()]
+
+
 def _of_port(
     port: InputPort | None, given: LiteralValue | InputPort | DataBinding
 ) -> LiteralValue | InputPort | DataBinding:
@@ -120,12 +193,21 @@ def _of_port(
         return given if given.type or port.type not in DATA_TYPES else given.model_copy(update={"type": port.type})
     if port.type in DATA_TYPES and isinstance(given, str):
         return DataBinding.model_validate({"type": port.type, "path": given})
-    return port.model_copy(update={"default": given})
+    return port.model_copy(update={"default": as_typed(given, port.type)})
 
 
 def _defaults(ports: dict[str, InputPort]) -> dict[str, LiteralValue | DataBinding]:
     found = {name: given_value(port) for name, port in ports.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+DECLARED_NAME = "declared_name"
+"""The property that holds the name of a component that was declared in place: it is registered under another."""
+
+
+def declared_name(component: Component) -> str:
+    """What a component calls itself."""
+    return component.properties.get(DECLARED_NAME, component.name)
 
 
 def as_component(pipeline: Pipeline, name: str) -> Component:

@@ -16,7 +16,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from batchpoint.entities.base import AssetName, AssetVersion, ComputeName, DatastoreName, EndpointName, Entity
+from batchpoint.entities.base import (
+    AssetName,
+    AssetVersion,
+    ComputeName,
+    DatastoreName,
+    DeploymentName,
+    EndpointName,
+    Entity,
+)
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, DeploymentSettings
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
@@ -112,6 +120,8 @@ _TELLING_KEYS: dict[str, Kind] = {
     "image": "environment",
     "auth_mode": "endpoint",
     "defaults": "endpoint",
+    "traffic": "endpoint",
+    "deployments": "endpoint",
     "jobs": "job",
     "command": "job",
 }
@@ -123,6 +133,10 @@ _NAME_RULES: dict[str, str] = {
         (AssetName, "letters, digits, '-', '_' and '.', starting with a letter or digit, at most 255"),
         (AssetVersion, "letters, digits, '-', '_' and '.', at most 255"),
         (EndpointName, "3 to 32 letters, digits and dashes, starting with a letter and not ending with a dash"),
+        (
+            DeploymentName,
+            "3 to 32 letters, digits, dashes and '_', starting with a letter, ending with letter or digit",
+        ),
         (ComputeName, "3 to 24 letters, digits and dashes, starting with a letter"),
         (DatastoreName, "letters, digits and underscores, at most 255"),
         (StepName, "a name of lower letters, digits and underscores that starts with no digit"),

@@ -373,7 +373,7 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
         at_root = value.pop(key)
         if settings.setdefault(key, at_root) != at_root:
             raise ValueError(f"'{key}' is given twice, at the root and under 'settings'")
-    options = _options(value.pop("batchpoint", None) or {}, value.get("properties") or {})
+    options = options_of(value.pop("batchpoint", None) or {}, value.get("properties") or {})
     if (size := size_in_bytes(settings.get("mini_batch_size"))) is not None:
         del settings["mini_batch_size"]
         options = {"split": "bytes", "mini_batch_bytes": size} | options
@@ -385,7 +385,7 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _options(given: Mapping[str, Any], properties: Mapping[Any, Any]) -> dict[str, Any]:
+def options_of(given: Mapping[str, Any], properties: Mapping[Any, Any]) -> dict[str, Any]:
     """Our own options: what stands under ``batchpoint:``, then what properties say."""
     options = dict(given)
     for key, item in properties.items():

@@ -40,6 +40,7 @@ class KeyPattern:
             raise ValueError(f"{text!r} names a placeholder twice")
         if any(not literal for literal, name, _ in self._pieces[1:] if name is not None):
             raise ValueError(f"{text!r} has two placeholders with nothing between them; put a '_' there")
+        self._shortest, self._longest = (re.compile(_expression(self._pieces, some), re.DOTALL) for some in ("+?", "+"))
 
     def check_fields(self, keys: Sequence[str], *, also: Iterable[str] = ()) -> None:
         """Check that the placeholders are the keys, all of them.
@@ -67,6 +68,12 @@ class KeyPattern:
 
         There may be several: ``model_1_2_3`` is both 1 with 2_3 and 1_2 with 3.
         """
+        first = self._shortest.fullmatch(name)
+        if first is None:
+            return []
+        values, last = first.groups(), self._longest.fullmatch(name)
+        if last is not None and values == last.groups():  # the first and the last of all ways: there is no other
+            return [dict(zip(self.fields, values, strict=True))]
         return [dict(found) for found in _readings(self._pieces, name)]
 
     def file_name(self, values: Mapping[str, str], submitted: datetime) -> str:
@@ -95,6 +102,10 @@ def key_text(value: object) -> str:
     if value is None:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _expression(pieces: Sequence[tuple[str, str | None, str]], some: str) -> str:
+    return "".join(re.escape(literal) + ("" if name is None else f"(.{some})") for literal, name, _ in pieces)
 
 
 def _readings(pieces: Sequence[tuple[str, str | None, str]], text: str) -> Iterator[tuple[tuple[str, str], ...]]:

@@ -25,11 +25,11 @@ from batchpoint.entities.components import definition
 from batchpoint.entities.pipeline_faults import faults_of_component, refuse
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
-from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
+from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.pipeline_resolver import PipelineResolver
 from batchpoint.operations.places import Place, Places, asset_reference
 from batchpoint.registry import Registry
-from batchpoint.registry.assets import Archived
+from batchpoint.registry.assets import Archived, AssetVersions
 from batchpoint.storage.datastores import Stores
 
 DEFAULT_DATASTORE = "workspaceblobstore"
@@ -151,6 +151,27 @@ class Assets:
     ) -> list[Asset]:
         """Versions, the newest first."""
         return self._registry.assets.list(kind, name=name, archived=archived, limit=limit, offset=offset)
+
+    def by_name(
+        self, kind: AssetKind, *, archived: Archived = "exclude", limit: int = 50, offset: int = 0
+    ) -> Sequence[AssetVersions]:
+        """What is registered under each name, the newest first. A name is archived when all its versions are."""
+        return self._registry.assets.by_name(kind, archived=archived, limit=limit, offset=offset)
+
+    def versions_of(self, kind: AssetKind, name: str) -> AssetVersions:
+        """What is registered under a name.
+
+        Raises:
+            NotFoundError: nothing is.
+        """
+        found = self._registry.assets.by_name(kind, name=name, archived="include")
+        if not found:
+            raise NotFoundError(f"There is no {kind} named {name}.", kind=kind, name=name)
+        return found[0]
+
+    def code_with(self, content_hash: str) -> Code | None:
+        """The newest code that is registered with this hash, under whatever name."""
+        return cast("Code | None", self._registry.assets.find_content("code", None, content_hash))
 
     def update(
         self,
@@ -297,7 +318,8 @@ class Assets:
             )
         stores.check_readable(place.url, place.datastore)
         if place.datastore is not None or (local := stores.local_path(place.url)) is None:
-            return place, _hash_text(place.uri.rstrip("/"))
+            declared = asset.content_hash if isinstance(asset, Code) else None
+            return place, declared or _hash_text(place.uri.rstrip("/"))
         skip = NEVER_CODE if isinstance(asset, Code) else frozenset[str]()
         content_hash = hash_content(local, skip)
         target = upload_path(local, content_hash)

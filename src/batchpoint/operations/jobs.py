@@ -163,12 +163,23 @@ class Jobs:
         """Undo ``archive``. Raises ``NotFoundError``."""
         return self._registry.jobs.restore(name)
 
-    def update(self, name: str, *, description: str | None = None, tags: Mapping[str, str | None] | None = None) -> Job:
-        """Change description or tags; None leaves them as they are. Raises ``NotFoundError``.
+    def update(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        display_name: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> Job:
+        """Change what a person says of a job; None leaves it as it is. Raises ``NotFoundError``.
 
-        Tags are merged into those before; None takes one away.
+        Tags and properties are merged into those before; None takes a tag away.
         """
-        return self._registry.jobs.update(name, description=description, tags=tags)
+        kept = {**self._registry.jobs.get(name).properties, **properties} if properties else None
+        return self._registry.jobs.update(
+            name, description=description, display_name=display_name, tags=tags, properties=kept
+        )
 
     def events(self, name: str) -> Sequence[JobEvent]:
         """Every change of a job, the oldest first. Raises ``NotFoundError``."""

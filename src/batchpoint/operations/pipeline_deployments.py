@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from batchpoint.entities.components import DATA_TYPES, as_component
+from batchpoint.entities.components import DATA_TYPES, as_component, typed
 from batchpoint.entities.documents import suggestion
 from batchpoint.entities.jobs import Input, InvokeRequest, Job, LiteralValue, Output
 from batchpoint.entities.pipeline_deployments import (
@@ -16,7 +15,7 @@ from batchpoint.entities.pipeline_deployments import (
     PublishRequest,
     RunRequest,
 )
-from batchpoint.entities.pipelines import Component, InputPort, Pipeline, PipelineSettings
+from batchpoint.entities.pipelines import Component, Pipeline, PipelineSettings
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.pipelines import Pipelines
@@ -265,38 +264,6 @@ def with_given(
         details = [{"place": key, "key": key, "message": text} for key, text in problems]
         raise InvalidEntityError(said, problems=details)
     return pipelines.with_inputs(pipeline, inputs=inputs, literals=values, outputs=outputs)
-
-
-def typed(given: LiteralValue, port: InputPort) -> LiteralValue:
-    """A literal as its input declares it; callers may send numbers and truth values as text, and text as either.
-
-    Raises:
-        ValueError: it is none of that type; the message says so.
-    """
-    if port.type in DATA_TYPES:
-        raise ValueError(f'the input takes data of type {port.type}, and {given!r} was given; write {{"path": …}}.')
-    if port.type == "string":
-        return given if isinstance(given, str) else str(given).lower() if isinstance(given, bool) else str(given)
-    if not isinstance(given, str):
-        return given  # whether it fits is told with the other faults of the pipeline
-    try:
-        return int(given) if port.type == "integer" else _finite(given) if port.type == "number" else _truth(given)
-    except ValueError:
-        raise ValueError(f"the input takes a value of type {port.type}, which {given!r} is not.") from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _truth(text: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.strip().lower() not in known:
-        raise ValueError(text)
-    return known[text.strip().lower()]
 
 
 def _address(given: str | DataPath) -> str:

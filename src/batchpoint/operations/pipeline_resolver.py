@@ -18,10 +18,12 @@ from batchpoint.entities.components import (
     DATA_TYPES,
     STEP_KINDS,
     as_steps,
+    as_typed,
     expanded,
     given_value,
     input_port,
     output_path,
+    typed_by_steps,
 )
 from batchpoint.entities.documents import suggestion
 from batchpoint.entities.jobs import LiteralValue
@@ -90,6 +92,7 @@ class PipelineResolver:
             name: self._look(f"inputs.{name}", self._pipeline_input, given) or given for name, given in declared.items()
         }
         changes["jobs"] = self._steps(pipeline.jobs, "jobs")
+        changes["inputs"] = typed_by_steps(changes["inputs"], changes["jobs"].values())
         return pipeline.model_copy(update=changes)
 
     def resolve_component(self, component: Component) -> Component:
@@ -263,6 +266,8 @@ class PipelineResolver:
             return given  # told by ``pipeline_faults``
         if isinstance(given, str) and port is not None and port.type in DATA_TYPES:
             given = DataBinding.model_validate({"type": port.type, "path": given, "mode": port.mode})
+        if isinstance(given, str) and port is not None:
+            return as_typed(given, port.type)
         return (self._look(place, self._data, given) or given) if isinstance(given, DataBinding) else given
 
     def _data(self, given: DataBinding) -> DataBinding:

@@ -22,7 +22,7 @@ _DATASTORE = re.compile(r"^(?:azureml:/)?/(?:subscriptions/.*/)?datastores/(?P<d
 _DATASTORE_ALONE = re.compile(r"^azureml://datastores/[^/]+/?$")
 _JOB_OUTPUT = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$")
 _ASSET_ID = re.compile(
-    r"^(?:azureml:/)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes|components)/(?P<name>[^/]+)"
+    r"^(?:azureml:/?)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes|components)/(?P<name>[^/]+)"
     r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
 )
 _DATABASE = re.compile(r"^azureml://datastores/(?P<datastore>[^/]+)(?:/(?:paths/?)?)?$")
@@ -167,6 +167,21 @@ class Places:
             return url
         return f"azureml://datastores/{datastore.name}/paths/{url.removeprefix(root)}"
 
+    def in_datastore(self, text: str) -> str | None:
+        """The same place as an address in a datastore, where it is kept as a path of this machine; None for what lies
+        in no datastore."""
+        if _DATASTORE.match(text):
+            return text
+        path = Stores.local_path(text) if text.startswith("file:") or "://" not in text else None
+        for entity in self._registry.resources.list("datastore") if path is not None else ():
+            datastore = cast("Datastore", entity)
+            root = Stores.local_path(datastore_url(datastore, "")) if datastore.type == "local" else None
+            if root is not None and path is not None and path.is_relative_to(root):
+                slash = "/" if text.endswith("/") else ""
+                inner = path.relative_to(root).as_posix()
+                return f"azureml://datastores/{datastore.name}/paths/{inner}{slash}"
+        return None
+
     def _job_output(self, job_name: str, output: str, path: str) -> Place:
         outputs = self._registry.jobs.get(job_name).outputs
         uri = outputs[output].folder if output in outputs else None
@@ -196,7 +211,7 @@ def _check_url(text: str) -> None:
         known = ", ".join(sorted(_SCHEMES))
         raise InvalidEntityError(f"{text!r} is no address that is opened here: {known}. {SUPPORTED}")
     try:
-        urlsplit(text)
+        _ = urlsplit(text).port
     except ValueError as fault:
         raise InvalidEntityError(f"{text!r} is not a URL: {fault}.") from None
 

@@ -88,6 +88,11 @@ class Resources:
         stored = self._registry.resources.credentials(name) or DatastoreCredentials()
         return stored.model_dump() == credentials.model_dump()
 
+    def credential_keys(self, name: str) -> frozenset[str]:
+        """Which credentials a datastore has: their keys, and never their values."""
+        stored = self._registry.resources.credentials(name) or DatastoreCredentials()
+        return frozenset(stored.model_dump(exclude_none=True))
+
     def list(self, kind: ResourceKind, *, limit: int | None = None, offset: int = 0) -> Sequence[Entity]:
         """All of a kind, by name."""
         return self._registry.resources.list(kind, limit=limit, offset=offset)
@@ -129,15 +134,14 @@ class Resources:
 
 
 def _changed_compute(entity: Compute, before: Compute) -> Compute:
-    """The compute after the change; keys that were not given stay as they are.
+    """The compute after the change; keys that were not given stay as they are, and what was never said can be said.
 
     Raises:
         ConflictError: a key that cannot change was given another value.
     """
     given = {key: getattr(entity, key) for key in entity.model_fields_set - _SET_BY_SERVER}
-    fixed = sorted(
-        key for key, value in given.items() if key not in UPDATABLE_COMPUTE_KEYS and value != getattr(before, key)
-    )
+    said = {key: getattr(before, key) for key in given if key not in UPDATABLE_COMPUTE_KEYS}
+    fixed = sorted(key for key, value in said.items() if value is not None and value != given[key])
     if fixed:
         raise ConflictError(
             f"Compute {before.name} exists, and {', '.join(fixed)} cannot be changed. Changeable are "

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from batchpoint.entities.tokens import AuditRecord, Role, Token
-from batchpoint.errors import AuthenticationError, InvalidEntityError
-from batchpoint.registry import Registry, utc_now
+from batchpoint.errors import AuthenticationError, InvalidEntityError, NotFoundError
+from batchpoint.operations import signed_tokens
+from batchpoint.registry import Registry
+
+SIGNED_TOKEN_TIME = timedelta(hours=1)
+"""How long a signed token is valid."""
 
 
 class Tokens:
@@ -15,6 +19,7 @@ class Tokens:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._key = registry.signing_key("tokens")
 
     def create(
         self, name: str, role: Role, expires_in: timedelta | None = None, *, by: str | None = None
@@ -28,7 +33,7 @@ class Tokens:
         if expires_in is not None and expires_in <= timedelta(0):
             raise InvalidEntityError(f"Token {name} would have expired already. Give a time in the future.")
         try:
-            expires_at = None if expires_in is None else utc_now() + expires_in
+            expires_at = None if expires_in is None else self._registry.now() + expires_in
         except OverflowError:
             raise InvalidEntityError(f"Token {name} would end after the year 9999. Give fewer days, or none.") from None
         try:
@@ -49,24 +54,48 @@ class Tokens:
         """
         return self._registry.tokens.revoke(name)
 
-    def authenticate(self, secret: str) -> Token:
-        """Who holds this secret.
+    def exchange(self, secret: str, audience: str) -> tuple[str, datetime]:
+        """A signed token for an API token, and when it expires: after an hour, or with the API token.
+
+        Args:
+            secret: of an API token. A signed one is not exchanged, or it could be renewed for ever.
+            audience: what the signed token says that it is for; here it is good for everything.
 
         Raises:
             AuthenticationError: the token is unknown, expired or revoked.
         """
-        token = self._registry.tokens.find(secret)
-        if token is None:
-            raise AuthenticationError("The token is not known here. Check BATCHPOINT_TOKEN and the server's address.")
-        if token.revoked_at is not None:
-            raise AuthenticationError(f"Token {token.name} was revoked. Ask an administrator for a new one.")
-        if token.expires_at is not None and token.expires_at <= utc_now():
-            message = f"Token {token.name} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. Ask for a new one."
-            raise AuthenticationError(message)
-        return token
+        token, now = self._of(self._registry.tokens.find(secret)), self._registry.now()
+        expires_at = min(now + SIGNED_TOKEN_TIME, token.expires_at or now + SIGNED_TOKEN_TIME)
+        signed = signed_tokens.issue(self._key, name=token.name, audience=audience, now=now, expires_at=expires_at)
+        return signed, expires_at
+
+    def authenticate(self, secret: str) -> Token:
+        """Who holds this secret, or this signed token, which ends with the API token that it was given for.
+
+        Raises:
+            AuthenticationError: the token is unknown, expired or revoked.
+        """
+        if not signed_tokens.looks_signed(secret):
+            return self._of(self._registry.tokens.find(secret))
+        name = signed_tokens.name_in(self._key, secret, now=self._registry.now())
+        try:
+            return self._of(self._registry.tokens.get(name))
+        except NotFoundError:
+            return self._of(None)
 
     def audit(
         self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
     ) -> Sequence[AuditRecord]:
         """Who did what, the newest first."""
         return self._registry.audit.list(who=who, target=target, limit=limit, offset=offset)
+
+    def _of(self, token: Token | None) -> Token:
+        """The token, when it is valid."""
+        if token is None:
+            raise AuthenticationError("The token is not known here. Check BATCHPOINT_TOKEN and the server's address.")
+        if token.revoked_at is not None:
+            raise AuthenticationError(f"Token {token.name} was revoked. Ask an administrator for a new one.")
+        if token.expires_at is not None and token.expires_at <= self._registry.now():
+            message = f"Token {token.name} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. Ask for a new one."
+            raise AuthenticationError(message)
+        return token

@@ -47,6 +47,8 @@ class Registry:
     tokens: Tokens
     audit: Audit
     workspaces: Workspaces
+    signing_key: Callable[[str], bytes]
+    """A key of this home for signatures of one purpose."""
     now: Callable[[], datetime]
     """The clock."""
     _secret_box: SecretBox
@@ -105,6 +107,7 @@ class Registry:
             tokens=Tokens(database, now),
             audit=Audit(database, now),
             workspaces=Workspaces(database, now),
+            signing_key=secret_box.signing_key,
             now=now,
             _secret_box=secret_box,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, func, tuple_
+from sqlalchemy import Connection, Row, case, func, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import Asset, AssetKind, retagged
@@ -20,6 +20,15 @@ Archived = Literal["exclude", "only", "include"]
 
 _PAIRS_OF_A_QUERY = 2000
 """Names and versions asked for in one query: databases take a limited number of values."""
+
+
+class AssetVersions(NamedTuple):
+    """What there is under one name."""
+
+    latest: Asset
+    """The latest version; where all are archived, the newest of them, which is archived then."""
+    next_version: str
+    """What a version will be called that is registered without one."""
 
 
 class Assets:
@@ -75,10 +84,12 @@ class Assets:
                 raise self._not_found(connection, kind, name, version, label)
             return _asset(row)
 
-    def find_content(self, kind: AssetKind, name: str, content_hash: str) -> Asset | None:
-        """The newest version of that name with that content."""
-        query = self._scope.select(assets).where(assets.c.kind == kind, assets.c.name == name)
-        query = query.where(assets.c.content_hash == content_hash).order_by(assets.c.id.desc()).limit(1)
+    def find_content(self, kind: AssetKind, name: str | None, content_hash: str) -> Asset | None:
+        """The newest version of that name with that content; without a name, of any."""
+        query = self._scope.select(assets).where(assets.c.kind == kind, assets.c.content_hash == content_hash)
+        if name is not None:
+            query = query.where(assets.c.name == name)
+        query = query.order_by(assets.c.id.desc()).limit(1)
         with self._database.read() as connection:
             row = connection.execute(query).first()
         return _asset(row) if row else None
@@ -100,6 +111,34 @@ class Assets:
             query = query.where(assets.c.archived == (archived == "only"))
         with self._database.read() as connection:
             return [_asset(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def by_name(
+        self,
+        kind: AssetKind,
+        *,
+        name: str | None = None,
+        archived: Archived = "exclude",
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Sequence[AssetVersions]:
+        """What there is under each name, the newest first. A name is archived when all its versions are."""
+        newest_shown = func.max(case((assets.c.archived.is_(False), assets.c.id)))
+        newest = func.coalesce(newest_shown, func.max(assets.c.id))
+        ids = self._scope.select(assets, newest).where(assets.c.kind == kind).group_by(assets.c.name)
+        if name is not None:
+            ids = ids.where(assets.c.name == name)
+        if archived != "include":
+            ids = ids.having(newest_shown.is_(None) if archived == "only" else newest_shown.is_not(None))
+        ids = ids.order_by(newest.desc()).limit(limit).offset(offset)
+        versions: dict[str, list[str]] = {}
+        with self._database.read() as connection:
+            known = connection.execute(ids).scalars().all()
+            found = self._scope.select(assets).where(assets.c.id.in_(known)).order_by(assets.c.id.desc())
+            rows = connection.execute(found).all()
+            query = self._scope.select(assets, assets.c.name, assets.c.version).where(assets.c.kind == kind)
+            for of_name, version in connection.execute(query.where(assets.c.name.in_([row.name for row in rows]))):
+                versions.setdefault(of_name, []).append(version)
+        return [AssetVersions(_asset(row), _following(versions[row.name])) for row in rows]
 
     def moment(self) -> int:
         """A mark of what is registered now: ``latest`` as of it stays the same whatever is registered later."""
@@ -211,8 +250,7 @@ class Assets:
 
     def _next_version(self, connection: Connection, kind: AssetKind, name: str) -> str:
         query = self._scope.select(assets, assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
-        numbers = [int(version) for version in connection.execute(query).scalars() if version.isdecimal()]
-        return str(max(numbers, default=0) + 1)
+        return _following(connection.execute(query).scalars())
 
     def _not_found(
         self, connection: Connection, kind: AssetKind, name: str, version: str | None, label: str | None
@@ -230,6 +268,10 @@ class Assets:
                 f"All versions of {kind} {name} are archived. Name a version ({', '.join(versions)}), or restore one."
             )
         return NotFoundError(message, kind=kind, name=name, version=version, label=label)
+
+
+def _following(versions: Iterable[str]) -> str:
+    return str(max((int(version) for version in versions if version.isdecimal()), default=0) + 1)
 
 
 def _asset(row: Row[Any]) -> Asset:

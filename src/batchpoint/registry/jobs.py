@@ -408,6 +408,7 @@ class Jobs:
         name: str,
         *,
         description: str | None = None,
+        display_name: str | None = None,
         tags: Mapping[str, str | None] | None = None,
         properties: Mapping[str, str] | None = None,
         folder: str | None = None,
@@ -425,6 +426,8 @@ class Jobs:
             job = _job(self._row(connection, name, lock=True))
             if description is not None:
                 job.description = description
+            if display_name is not None:
+                job.display_name = display_name
             if tags is not None:
                 job.tags = retagged(job.tags, tags)
             if properties is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row
+from sqlalchemy import JSON, Row, column, func, literal, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -23,6 +23,7 @@ from batchpoint.registry.tables import scored_models_table as scored
 Order = Literal["key", "failed", "rows", "seconds", "last_seen"]
 """What lines of the board are sorted by; all but the key from the greatest down."""
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _NOTED = "models_noted"
 """The event of a job whose report is on the board."""
 _LONGEST_KEY, _LONGEST_MESSAGE = 255, 1024
@@ -50,7 +51,7 @@ class ScoredModels:
             "last_seen_at": now,
             "last_job_name": job,
         }
-        rows = [{**line, **_values(report)} for report in reports]
+        rows = [_values(report) for report in reports]
         try:
             with self._database.write() as connection:
                 is_known = self._scope.select(jobs, jobs.c.id).where(jobs.c.name == job)
@@ -64,7 +65,7 @@ class ScoredModels:
                 if connection.execute(is_noted).first() is not None or connection.execute(is_there).first() is None:
                     return False
                 if rows:
-                    connection.execute(_added_up(self._database), rows)
+                    connection.execute(_added_up(self._database, line, rows))
                 noted = {"job_name": job, "at": now, "event": _NOTED, "details": {"keys": len(rows)}}
                 connection.execute(self._scope.insert(events).values(noted))
         except IntegrityError:
@@ -107,9 +108,25 @@ def _values(report: ModelReport) -> dict[str, Any]:
     }
 
 
-def _added_up(database: Database) -> Any:
-    """The statement that stores a line, or adds its numbers to the one that is there."""
+def _added_up(database: Database, line: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    """The statement that stores each row, or adds its numbers to those that are there.
+
+    All rows are one parameter, as JSON: a job has thousands, and to bind each of their values takes longer than to
+    store them.
+    """
+    names = list(rows[0])
+    values: list[Any]
+    if database.is_sqlite:
+        each = func.json_each(json.dumps(rows)).table_valued("value")
+        values = [func.json_extract(each.c.value, f"$.{name}", type_=scored.c[name].type) for name in names]
+    else:
+        types = [column(name, scored.c[name].type) for name in names]
+        each = func.json_to_recordset(literal(rows, JSON)).table_valued(*types).render_derived(with_types=True)
+        values = [each.c[name] for name in names]
+    kept = [literal(value, scored.c[name].type) for name, value in line.items()]
+    found = select(*kept, *values).where(literal_column("1") == 1)  # SQLite takes ON CONFLICT for a join without it
     statement: Any = (sqlite.insert if database.is_sqlite else postgresql.insert)(scored)
+    statement = statement.from_select([*line, *names], found)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=[scored.c.workspace, scored.c.endpoint_name, scored.c.deployment_name, scored.c.key],
@@ -122,11 +139,11 @@ def _added_up(database: Database) -> Any:
 
 def _key_text(key: dict[str, str | None]) -> str:
     """The key as JSON; of a very long one its beginning and a hash, so that it stays one key and fits its column."""
-    text = json.dumps(key, ensure_ascii=False)
+    text = _encode(key)
     if len(text) <= _LONGEST_KEY:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return json.dumps({"key": f"{text[:100]}… {digest}"}, ensure_ascii=False)
+    return _encode({"key": f"{text[:100]}… {digest}"})
 
 
 def _scored_model(row: Row[Any]) -> ScoredModel:

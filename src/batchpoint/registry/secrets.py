@@ -1,7 +1,12 @@
-"""Encryption of stored credentials. The key lies in a file beside the registry, readable by its owner alone."""
+"""Encryption of stored credentials, and keys for signatures.
+
+The key of both lies in a file beside the registry, readable by its owner alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -18,11 +23,16 @@ class SecretBox:
 
     def __init__(self, key_file: Path) -> None:
         self._key_file = key_file
-        self._fernet = Fernet(_read_or_create(key_file))
+        self._key = _read_or_create(key_file)
+        self._fernet = Fernet(self._key)
 
     def encrypt(self, values: dict[str, Any]) -> bytes:
         """Encrypt JSON values."""
         return self._fernet.encrypt(json.dumps(values).encode())
+
+    def signing_key(self, purpose: str) -> bytes:
+        """A key for signatures of one purpose. It tells nothing about the key it comes from, nor about the others."""
+        return hmac.digest(self._key, purpose.encode(), hashlib.sha256)
 
     def decrypt(self, encrypted: bytes) -> dict[str, Any]:
         """What was encrypted.

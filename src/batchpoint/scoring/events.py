@@ -89,6 +89,8 @@ class PartFailed:
     key: dict[str, object] | None = None
     item: int | None = None
     """The one item that is at fault, where the error says so."""
+    is_unread: bool = False
+    """Whether its input could not be read from where it lies: the fault of no item."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 

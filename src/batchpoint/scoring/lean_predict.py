@@ -10,6 +10,7 @@ own (see ``model_map``), because it leans on what scikit-learn does inside.
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Any, NamedTuple
 
 _PIPELINE = ("sklearn.pipeline", "Pipeline")
@@ -47,9 +48,14 @@ def lean(model: Any) -> Lean | None:
     return Lean(structure, int(svm.n_features_in_), _predictor(svm, mean, scale))
 
 
+@cache
+def _native() -> tuple[Any, Any]:
+    """numpy, and the function of libsvm: looked up once, and not for each of thousands of models."""
+    return importlib.import_module("numpy"), importlib.import_module("sklearn.svm._libsvm").predict
+
+
 def _predictor(svm: Any, mean: Any, scale: Any) -> Any:
-    numpy = importlib.import_module("numpy")
-    native = importlib.import_module("sklearn.svm._libsvm").predict
+    numpy, native = _native()
     fitted = (
         *(svm.support_, svm.support_vectors_, svm._n_support, svm._dual_coef_),  # noqa: SLF001 -- see the module's words
         *(svm._intercept_, svm._probA, svm._probB),  # noqa: SLF001 -- the same

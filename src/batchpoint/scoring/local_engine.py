@@ -6,7 +6,6 @@ Everything is asynchronous on one selector: a message to a busy worker waits in 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import select
 import selectors
 import signal
 import socket
-import subprocess
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,7 +20,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from batchpoint.errors import EnvironmentBuildError
+from batchpoint.scoring import fork_server_access
 from batchpoint.scoring.challenge import challenger_setup, read_challenge
 from batchpoint.scoring.events import (
     ChampionDone,
@@ -33,13 +31,12 @@ from batchpoint.scoring.events import (
     WorkerLost,
     WorkerReady,
 )
-from batchpoint.scoring.fork_server import kill_group, socket_path
+from batchpoint.scoring.fork_server import kill_group
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
-from batchpoint.scoring.preloading import READING, modules_for, modules_of_script
+from batchpoint.scoring.preloading import READING, modules_for, modules_of_script, remember
 from batchpoint.scoring.spec import ScoringSpec
 
-FORK_SERVER = Path(__file__).with_name("fork_server.py")
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 STACK_SECONDS = 0.5
 """How long a worker may take to write down its stack before it is killed."""
@@ -118,8 +115,7 @@ class LocalEngine:
         for name in ("segments", "stacks", "user_output", "logs", *challengers):
             (folder / name).mkdir(exist_ok=True)
         self._generation = _next_generation(folder / "segments")
-        self._slots = spec.instances * spec.processes_per_instance
-        self._threads = max(1, usable_cpus() // self._slots)
+        self._threads = fork_server_access.threads_of_worker(spec)
         self._gpus = visible_gpus()
         self._selector = selectors.DefaultSelector()
         self._processes: dict[int, _Process] = {}
@@ -237,9 +233,11 @@ class LocalEngine:
         for number in left:
             self._kill(number)
         if self._server is not None:
-            if self._modules and self._spec.fork_server and self._spec.fork_server_idle_seconds:
+            if self._modules and self._spec.fork_server:
                 with contextlib.suppress(OSError):
-                    self._tell_server({"op": "preload", "modules": list(self._modules)})
+                    remember(Path(self._spec.fork_server), self._modules)
+                    if self._spec.fork_server_idle_seconds:
+                        fork_server_access.preload(self._server, self._modules)
             self._server.close()
             self._server = None
         self._selector.close()
@@ -248,62 +246,17 @@ class LocalEngine:
     # ── the fork server ──
 
     def _connect(self) -> None:
-        """Connect to the fork server; start it when there is none, one runner at a time."""
-        folder = Path(self._spec.fork_server) if self._spec.fork_server else self._folder / "fork_server"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        server = _connected(folder)
-        if server is None:
-            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                server = _connected(folder) or self._start_server(folder)
-            finally:
-                os.close(lock)
+        """Connect to the fork server, and have it import what this run will need."""
+        server = fork_server_access.connect(self._spec, self._folder)
         self._server, self._server_inbox = server, b""
         self._selector.register(server, selectors.EVENT_READ, None)
         if self._spec.script.kind == "mlflow" and self._spec.model is not None:
-            self._tell_server({"op": "preload_model", "path": self._spec.model.path})
+            fork_server_access.tell(server, {"op": "preload_model", "path": self._spec.model.path})
         if self._spec.model_map is not None:
-            modules = modules_for(self._folder / self._spec.model_map.models_file)
-            self._tell_server({"op": "preload", "modules": modules})
+            fork_server_access.preload(server, modules_for(self._folder / self._spec.model_map.models_file))
         elif self._spec.script.kind == "script" and self._spec.script.path is not None:
             reading = READING if self._spec.script.takes == "dataframe" else ()
-            modules = [*reading, *modules_of_script(Path(self._spec.script.path))]
-            if modules:
-                self._tell_server({"op": "preload", "modules": modules})
-
-    def _start_server(self, folder: Path) -> socket.socket:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-            environment[name] = str(self._threads)
-        idle = self._spec.fork_server_idle_seconds if self._spec.fork_server else 0
-        command = [self._spec.python, str(FORK_SERVER), str(folder), str(idle)]
-        log = folder / "fork_server.log"
-        try:
-            with log.open("ab") as errors:
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env=environment,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise EnvironmentBuildError(f"The interpreter {self._spec.python} cannot be started: {error}") from error
-        assert child.stdout is not None
-        with child.stdout as output:
-            said = output.readline()
-        child.wait()  # it has left the server to itself
-        server = _connected(folder) if said == b"ready\n" else None
-        if server is None:
-            message = f"The interpreter {self._spec.python} could not start workers: {_tail(log)}"
-            raise EnvironmentBuildError(message)
-        return server
-
-    def _tell_server(self, message: dict[str, Any]) -> None:
-        assert self._server is not None
-        self._server.sendall(json.dumps(message).encode() + b"\n")
+            fork_server_access.preload(server, [*reading, *modules_of_script(Path(self._spec.script.path))])
 
     def _hear_server(self) -> None:
         assert self._server is not None
@@ -447,6 +400,7 @@ class LocalEngine:
                     error=error,
                     key=message.get("key"),
                     item=message.get("item"),
+                    is_unread=message["unread"],
                     seconds=message["seconds"],
                 )
             )
@@ -521,11 +475,6 @@ class LocalEngine:
         return ""
 
 
-def usable_cpus() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def visible_gpus() -> list[str]:
     """The GPUs of this machine as ``CUDA_VISIBLE_DEVICES`` names them; empty when there are none."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -534,26 +483,6 @@ def visible_gpus() -> list[str]:
     devices = Path("/dev")
     found = (re.fullmatch(r"nvidia(\d+)", entry.name) for entry in devices.iterdir()) if devices.is_dir() else ()
     return sorted((match[1] for match in found if match), key=int)
-
-
-def retire_fork_server(folder: Path) -> None:
-    """Have the fork server of a folder end as soon as no runner uses it; nothing happens when none listens."""
-    server = _connected(folder)
-    if server is not None:
-        with server, contextlib.suppress(OSError):
-            server.sendall(b'{"op":"retire"}\n')
-
-
-def _connected(folder: Path) -> socket.socket | None:
-    """A connection to the fork server that listens in ``folder``; None when none does."""
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = socket_path(folder)
-    try:
-        server.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        server.close()
-        return None
-    return server
 
 
 def _peak_of(pid: int) -> int | None:
@@ -611,7 +540,3 @@ def _end_in_words(status: int) -> str:
             name = "unknown"
         return f"signal {-status} ({name})"
     return f"exit code {status}"
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-2000:].strip() or "it ended without a word"

@@ -135,6 +135,10 @@ SLICES = 32
 a scikit-learn pipeline costs, and no more than 2 MiB: with more, the arrays leave the processor's caches (8 MiB
 cost a seventh more). It also bounds memory, and what a lost worker repeats."""
 
+LONGEST_RUN = 1 << 25
+"""A key of a model map that has more bytes than this is scored in several mini-batches: rows become frames, and those
+take memory. A run of gathered rows stays whole, which is a block at most."""
+
 _FETCHERS = 4
 _FETCH_AHEAD = 8
 """Remote files fetched before they are needed."""
@@ -539,7 +543,7 @@ def _rows_by_key(
     keys, shape = spec.split.partition_keys, spec.table or TableShape()
     schema = result.schema
     types = dict(zip(schema.columns, schema.types, strict=True)) if schema else {}
-    partitioner = Partitioner(keys, types, spec.csv, folder, BLOCK if spec.model_map else None)
+    partitioner = Partitioner(keys, types, spec.csv, folder, LONGEST_RUN if spec.model_map else None)
     unreadable: list[tuple[InputFile, ErrorInfo]] = []
     window = _Window(shape.skip, shape.take)
     for table in tables:
@@ -571,7 +575,7 @@ def _one_for_each_key(groups: Iterable[_Group], spec: ScoringSpec, _folder: Path
 
 
 def _packed(groups: Iterable[_Group], spec: ScoringSpec, folder: Path) -> Iterator[MiniBatch]:
-    """Many keys in a mini-batch. What a key has beyond ``BLOCK`` bytes follows in mini-batches of its own."""
+    """Many keys in a mini-batch. What a key has beyond ``LONGEST_RUN`` bytes follows in mini-batches of its own."""
     assert spec.model_map is not None
     index = ModelIndex.read(folder, spec.model_map, spec.split.partition_keys)
     pieces = [(values, runs) for values, all_runs in groups for runs in _bounded(all_runs)]
@@ -579,14 +583,32 @@ def _packed(groups: Iterable[_Group], spec: ScoringSpec, folder: Path) -> Iterat
     for together in packed(sizes):
         chosen = pieces[together.start : together.stop]
         spans = [KeySpan(*index.of(values), sum(run.rows for run in runs)) for values, runs in chosen]
-        yield MiniBatch(0, "rows", slices=tuple(run for _, runs in chosen for run in runs), spans=tuple(spans))
+        yield MiniBatch(0, "rows", slices=_joined(run for _, runs in chosen for run in runs), spans=tuple(spans))
+
+
+def _joined(runs: Iterable[Slice]) -> tuple[Slice, ...]:
+    """The same rows in as few slices as there can be: keys that were gathered lie one behind the other."""
+    joined: list[Slice] = []
+    for run in runs:
+        last = joined[-1] if joined else None
+        if last is not None and _is_followed_by(last, run):
+            joined[-1] = replace(last, rows=last.rows + run.rows, length=last.length + run.length)
+        else:
+            joined.append(run)
+    return tuple(joined)
+
+
+def _is_followed_by(last: Slice, run: Slice) -> bool:
+    if last.file != run.file or last.numbers != run.numbers or last.first_row + last.rows != run.first_row:
+        return False
+    return run.format not in {"csv", "jsonl"} or last.offset + last.length == run.offset
 
 
 def _bounded(runs: list[Slice]) -> Iterator[list[Slice]]:
     part: list[Slice] = []
     size = 0
     for run in runs:
-        if part and size + run.length > BLOCK:
+        if part and size + run.length > LONGEST_RUN:
             yield part
             part, size = [], 0
         part.append(run)

@@ -246,7 +246,8 @@ class Models:
         """Have the system read the files of a model that is wanted soon, unless it is held."""
         if (path, kind) not in self._held and hasattr(os, "posix_fadvise"):
             with suppress(OSError):  # loading it will say what is wrong
-                for file in Path(path).iterdir() if os.path.isdir(path) else [path]:  # noqa: PTH112 -- a string
+                is_file = path.endswith(PICKLES) or not os.path.isdir(path)  # noqa: PTH112 -- a string
+                for file in [path] if is_file else Path(path).iterdir():
                     descriptor = os.open(file, os.O_RDONLY)
                     try:
                         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -259,36 +260,38 @@ class Models:
         return KeyModel(lambda frame: script.predict_rows(frame.reset_index(drop=True), model), None, takes_names=True)
 
     def _pickled(self, path: str) -> KeyModel:
-        model = unpickled(pickle_in(path))
-        if not callable(getattr(model, "predict", None)):
+        model = unpickled(path)
+        predict = getattr(model, "predict", None)
+        if not callable(predict):
             raise TypeError(f"a {type(model).__name__} has no method predict")
         names = getattr(model, "feature_names_in_", None)
         features = None if names is None else tuple(str(name) for name in names)
-        return KeyModel(model.predict, features, takes_names=names is not None, lean=self._lean(model))
+        return KeyModel(predict, features, takes_names=names is not None, lean=self._lean(model))
 
 
-def pickle_in(path: str) -> str:
-    """The pickle of a model: the file itself, or the only one in its folder.
+def unpickled(path: str) -> Any:
+    """The object in a pickle, or in a file that joblib wrote, whatever its ending; or in the only one of a folder.
 
     Raises:
         FileNotFoundError: there is none, or more than one.
     """
-    if os.path.isdir(path):  # noqa: PTH112 -- a string: with small models a Path costs as much as reading one
-        found = [entry for entry in sorted(Path(path).iterdir()) if entry.suffix in PICKLES]
-        if len(found) != 1:
-            kinds = ", ".join(PICKLES)
-            raise FileNotFoundError(f"{path} holds {len(found)} files of the kinds {kinds}; one is needed")
-        return str(found[0])
-    return path
-
-
-def unpickled(path: str) -> Any:
-    """The object in a pickle, or in a file that joblib wrote, whatever its ending."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- the same
-        data = file.read()
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- with small models a Path costs as much as reading
+            data = file.read()
+    except IsADirectoryError:
+        return unpickled(_pickle_in(path))
     if data.startswith(b"\x80") and b"joblib.numpy_pickle" not in data:
         return pickle.loads(data)  # noqa: S301 -- a model is code; whoever registers one may run it
     return importlib.import_module("joblib").load(io.BytesIO(data))
+
+
+def _pickle_in(folder: str) -> str:
+    """The pickle of a model in its folder."""
+    found = [entry for entry in sorted(Path(folder).iterdir()) if entry.suffix in PICKLES]
+    if len(found) != 1:
+        kinds = ", ".join(PICKLES)
+        raise FileNotFoundError(f"{folder} holds {len(found)} files of the kinds {kinds}; one is needed")
+    return str(found[0])
 
 
 class _Rows:

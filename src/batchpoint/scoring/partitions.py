@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 Values = tuple[Any, ...]
 """The values of the partition keys, in the order of the keys."""
 
-BLOCK = 1 << 25
-"""Bytes that are looked at, and if need be sorted, at a time. A key has a run of rows for each block at most."""
+BLOCK = 1 << 26
+"""Bytes that are looked at, and if need be sorted, at a time: a quarter of a gigabyte of memory for a second. A key has
+a run of rows for each block at most, and each run of a small key costs a worker as much as a key."""
 SHORT_RUNS = 32
 """Rows are gathered where fewer of them than this lie together, on average."""
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import pickletools
+from collections.abc import Iterable
 from pathlib import Path
 
 READING = ("pandas", "pyarrow.csv")
@@ -17,6 +19,8 @@ READING = ("pandas", "pyarrow.csv")
 BEARABLE = frozenset(("joblib", "numpy", "pandas", "pyarrow", "scipy", "sklearn"))
 """Packages that a script's author did not write, take long, and neither hold threads nor read a job's variables. What
 else a script imports is learnt from its first workers."""
+LEARNT = "modules.json"
+"""What the workers of former runs imported. Fork servers end when nobody needs them; this stays."""
 _TRANSPARENT = frozenset(("MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME", "PROTO"))
 
 
@@ -43,6 +47,27 @@ def modules_of_script(script: Path) -> list[str]:
                 found[statement.module] = None
     own = {entry.stem for entry in script.parent.iterdir()} if found else set()
     return [name for name in found if name.partition(".")[0] in BEARABLE - own]
+
+
+def remember(folder: Path, modules: Iterable[str]) -> None:
+    """Keep what workers had to import themselves in a fork server's folder, for the next one that starts there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    known = dict.fromkeys([*remembered(folder), *modules])
+    unfinished = folder / f"{LEARNT}.{os.getpid()}"
+    unfinished.write_text(json.dumps(list(known)), encoding="utf-8")
+    unfinished.replace(folder / LEARNT)
+
+
+def remembered(folder: Path) -> list[str]:
+    """The modules that ``remember`` kept, in the order of their imports."""
+    try:
+        found = json.loads((folder / LEARNT).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def modules_in(pickled: bytes) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 Encoding = Literal["csv", "jsonl", "arrow", "azureml", "none"]
 Style = Literal["csv", "jsonl"]
 
-MANY_ROWS = 2000
+MANY_ROWS = {"csv": 400, "jsonl": 2000}
 """From so many rows on, pyarrow is quicker than Python alone."""
 ROWS_WORTH_AN_IMPORT = 50_000
 """From so many rows on, that is so even where pyarrow must be imported first."""
@@ -367,11 +367,14 @@ def _azureml_bytes(result: Any) -> tuple[list[str], bytes]:
 
 def _text_bytes(table: dict[str, Any], rows: int, style: Style) -> bytes:
     prefixes, suffix = _frame_of_line(list(table), style)
-    if _is_worth_arrow(rows):
-        return _join_with_arrow(table, rows, style, prefixes, suffix)
+    if _is_worth_arrow(rows, style):
+        written = _write_with_arrow(table, rows) if style == "csv" and len(table) > 1 else None
+        return _join_with_arrow(table, rows, style, prefixes, suffix) if written is None else written
     cells = [_cells(column, style) for column in table.values()]
     if style == "csv" and len(cells) == 1:
         cells = [[cell or '""' for cell in cells[0]]]
+    if style == "csv":
+        return "".join([line + "\n" for line in map(",".join, zip(*cells))]).encode()  # noqa: B905 - as above
     line = "".join(prefix.replace("%", "%%") + "%s" for prefix in prefixes) + suffix
     return "".join([line % row for row in zip(*cells)]).encode()  # noqa: B905 - as above
 
@@ -385,6 +388,13 @@ def _frame_of_line(names: list[str], style: Style) -> tuple[list[str], str]:
 
 
 def _cells(column: Any, style: Style) -> list[str]:
+    if len(column) > 1 and _is_one_text(column):
+        return _cells(column[:1], style) * len(column)
+    numbers = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
+    if _kind(numbers) == ("numpy", "ndarray") and numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers):
+        if (numbers == numbers[0]).all():  # the values of keys, as a rule
+            return [str(numbers[0])] * len(numbers)
+        return list(map(str, numbers.tolist()))
     values = _values(column)
     kinds = set(map(type, values))
     if kinds == {int}:
@@ -513,9 +523,9 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _is_worth_arrow(rows: int) -> bool:
+def _is_worth_arrow(rows: int, style: Style) -> bool:
     if "pyarrow" in sys.modules:
-        return rows >= MANY_ROWS and sys.modules["pyarrow"] is not None
+        return rows >= MANY_ROWS[style] and sys.modules["pyarrow"] is not None
     return rows >= ROWS_WORTH_AN_IMPORT and _is_installed("pyarrow")
 
 
@@ -523,6 +533,28 @@ def _is_installed(package: str) -> bool:
     if package in sys.modules:
         return sys.modules[package] is not None
     return importlib.util.find_spec(package) is not None
+
+
+def _write_with_arrow(table: dict[str, Any], rows: int) -> bytes | None:
+    """The same bytes by Arrow's own writer, several times quicker; None where a cell needs quotes."""
+    import pyarrow as pa  # noqa: PLC0415 - lazily: slow to import, and perhaps not there
+    from pyarrow import csv as arrow_csv  # noqa: PLC0415 - the same
+
+    arrays = []
+    for column in table.values():
+        if _is_one_text(column):
+            arrays.append(pa.repeat(pa.scalar(column[0], pa.large_string()), rows))
+            continue
+        array = _simple_arrow_array(column)
+        is_whole = array is not None and pa.types.is_integer(array.type)
+        arrays.append(array if is_whole else _arrow_cells(column, "csv"))
+    sink = pa.BufferOutputStream()
+    options = arrow_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=rows)
+    try:
+        arrow_csv.write_csv(pa.table(arrays, names=list(table)), sink, options)
+    except pa.ArrowInvalid:  # a quote, a comma or a line end in a text
+        return None
+    return bytes(memoryview(sink.getvalue()))
 
 
 def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: list[str], suffix: str) -> bytes:

@@ -86,7 +86,24 @@ def _rows(
         else:
             frames.extend(_read_other(piece, first, last, schema) for piece, first, last in group)
     frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return _shaped(frame, _wanted(slices, start, stop), schema) if schema else frame
+    return _with_known_columns(_shaped(frame, _wanted(slices, start, stop), schema) if schema else frame)
+
+
+def _with_known_columns(frame: Any) -> Any:
+    """The frame with the column index of those before it, which pandas has learnt to search.
+
+    With a mini-batch for each key that is a tenth of a script's time. Older versions of pandas have indexes that a
+    script can write into: there each frame keeps its own.
+    """
+    index = frame.columns
+    if type(index.dtype).__name__ == "StringDtype":
+        names = tuple(index)
+        if names not in _Memory.columns:
+            if len(_Memory.columns) >= MOST_COLUMNS:
+                _Memory.columns.clear()
+            _Memory.columns[names] = index.view()  # a view has a name of its own, and shares what is learnt
+        frame.columns = _Memory.columns[names].view()
+    return frame
 
 
 def read_texts(
@@ -144,7 +161,11 @@ def parquet_rows(path: str, first: int, last: int) -> Any:
         rows = _Memory.parquet.metadata.row_group(group).num_rows
         if passed < last and passed + rows > first:
             if _Memory.group_key != (path, group):
-                _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                try:
+                    _Memory.group = _Memory.parquet.read_row_group(group, use_threads=False)
+                except OSError:
+                    _Memory.parquet_path = None  # as with the files that stay open
+                    raise
                 _Memory.group_key = (path, group)
             begin = max(first - passed, 0)
             tables.append(_Memory.group.slice(begin, min(last - passed, rows) - begin))
@@ -206,6 +227,8 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
         yield group
 
 
+MOST_COLUMNS = 64
+"""Column indexes that are remembered."""
 OPEN_FILES = 4
 """Files that stay open between reads: the input, and the numbers of gathered rows."""
 
@@ -224,6 +247,7 @@ class _Memory:
     parquet_path: str | None = None
     parquet: Any = None
     ahead = read_ahead.ReadAhead()
+    columns: dict[object, Any] = {}  # noqa: RUF012 -- one per process, on purpose
     files: dict[str, Any] = {}  # noqa: RUF012 -- one per process, on purpose
 
 
@@ -256,10 +280,14 @@ def _bytes_at(path: str, offset: int, length: int) -> bytes:
                 old.close()
             _Memory.files.clear()
         file = _Memory.files[path] = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 -- stays open; a string
-    file.seek(offset)
-    data = file.read(length)
-    while len(data) < length and (more := file.read(length - len(data))):
-        data += more
+    try:
+        file.seek(offset)
+        data = file.read(length)
+        while len(data) < length and (more := file.read(length - len(data))):
+            data += more
+    except OSError:
+        _Memory.files.pop(path).close()  # opened anew by the next try: a file system that was away knows it no more
+        raise
     return data
 
 
@@ -356,7 +384,7 @@ def _read_ahead(
     if len(group) > read_ahead.MOST // 2 or any(last - first < piece["rows"] for piece, first, last in group):
         return None
     try:
-        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+        import pyarrow as pa  # noqa: F401, PLC0415 -- the user's own, and may be absent
     except ImportError:
         return None
     way = (columns, tuple(types.values()), delimiter, tuple(nulls), tuple(names or ()))
@@ -365,10 +393,7 @@ def _read_ahead(
         arrow_types = {name: _arrow_type(kind) for name, kind in types.items()}
         return _arrow_table(data, columns, arrow_types, delimiter, nulls, names)
 
-    tables = [_Memory.ahead.table(piece, way, parse) for piece, _, _ in group]
-    if any(table is None for table in tables):
-        return None
-    return pa.concat_tables(tables).to_pandas(use_threads=False)
+    return _Memory.ahead.frame([piece for piece, _, _ in group], way, parse)
 
 
 def _types(
@@ -663,5 +688,7 @@ def _read_parquet(piece: Mapping[str, Any], first: int, last: int) -> Any:
     try:
         table = parquet_rows(piece["path"], first, last)
     except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the file is gone, or its disk fails: it is not its content that is at fault
         raise csv_records.UnreadableRowsError(f"{piece['name']}, rows {first} to {last}: {error}") from None
     return table.to_pandas(use_threads=False, ignore_metadata=True)

@@ -117,10 +117,9 @@ class _Open:
         if self.mini_batch.spans:
             self.bounds = [0, *accumulate(span.rows for span in self.mini_batch.spans)]
 
-    def values_of(self, task: _Task) -> dict[str, object] | None:
-        """The key that a part belongs to, as people know it; None when that is not one key of a model map."""
-        found = self.key_of(task)
-        return None if found is None else dict(self.mini_batch.spans[self.bounds.index(found[0])].key)
+    def values_at(self, item: int) -> dict[str, object] | None:
+        """The key that an item belongs to, as people know it; None without a model map."""
+        return dict(self.mini_batch.spans[bisect_right(self.bounds, item) - 1].key) if self.bounds else None
 
     def key_of(self, task: _Task) -> tuple[int, int] | None:
         """First row and end of the key that a part belongs to; None when that is not one key of a model map."""
@@ -452,7 +451,8 @@ class StateMachine:
         head = self._take_tasks_back(worker)
         if head is not None and not head.is_probe:
             message = f"run() took longer than {self._time_limit:g} seconds; its worker was killed."
-            self._attempt_failed(head, ErrorInfo(TIMED_OUT, message, event.stack), None, now)
+            error = ErrorInfo(TIMED_OUT, message, event.stack)
+            self._attempt_failed(head, PartFailed(event.worker, head.id, error), now)
 
     def _take_tasks_back(self, worker: _Worker) -> _Task | None:
         """The part that a worker was running; those that it only had in stock go back as they are."""
@@ -521,7 +521,7 @@ class StateMachine:
             self._probe_failed(task, event.error)
         elif task is not None:
             self._begin_to_probe(task, event.error)
-            self._attempt_failed(task, event.error, event.key, now, item=event.item)
+            self._attempt_failed(task, event, now)
 
     def _head_done(self, worker_id: int, task_id: int, now: float) -> _Task | None:
         """Take the finished part from its worker; None when the answer comes from a worker already given up."""
@@ -533,19 +533,18 @@ class StateMachine:
         worker.head_since, worker.challenger_until = now, 0.0
         return worker.tasks.popleft()
 
-    def _attempt_failed(
-        self, task: _Task, error: ErrorInfo, key: dict[str, object] | None, now: float, *, item: int | None = None
-    ) -> None:
+    def _attempt_failed(self, task: _Task, event: PartFailed, now: float) -> None:
         task.attempts += 1
-        if task.items > 1 and self._retry.isolate_failures and error.type == TIMED_OUT:
-            self._doubt(task, error, now)
-        elif task.items > 1 and self._retry.isolate_failures:
-            self._divide(task, *self._around(task, item))
+        isolates = task.items > 1 and self._retry.isolate_failures
+        if isolates and event.error.type == TIMED_OUT:
+            self._doubt(task, event.error, now)
+        elif isolates and (cuts := self._between_files(task) if event.is_unread else self._around(task, event.item)):
+            self._divide(task, *cuts)
         elif task.attempts <= self._retry.max_retries:
             self._push(task)
         else:
             self._progress_at = now
-            self._fail_items(task, error, key)
+            self._fail_items(task, event.error, event.key)
             self._commit_if_whole(task.open)
 
     def _begin_to_probe(self, task: _Task, error: ErrorInfo) -> None:
@@ -635,16 +634,25 @@ class StateMachine:
             return (self._middle(task),)
         return tuple(cut for cut in (item, item + 1) if task.start < cut < task.stop)
 
+    def _between_files(self, task: _Task) -> tuple[int, ...]:
+        """Where to divide a part that could not be read: it is no row that is at fault, but a file may be."""
+        slices = task.open.mini_batch.slices
+        begins = accumulate(piece.rows for piece in slices)
+        cuts = [at for at, (one, next_) in zip(begins, pairwise(slices), strict=False) if one.file != next_.file]
+        middle = (task.start + task.stop) // 2
+        between = [at for at in cuts if task.start < at < task.stop]
+        return (min(between, key=lambda at: abs(at - middle)),) if between else ()
+
     def _divide(self, task: _Task, *cuts: int) -> None:
         lost = task.losses_before + task.losses
         for start, stop in pairwise((task.start, *cuts, task.stop)):
             self._push(_Task(task.open, start, stop, task.attempts, 0, lost))
 
     def _fail_items(self, task: _Task, error: ErrorInfo, key: dict[str, object] | None = None) -> None:
-        mini_batch, key = task.open.mini_batch, key or task.open.values_of(task)
+        mini_batch = task.open.mini_batch
         failures = [
-            FailedItem(item, *_place(mini_batch, item), attempt=task.attempts, error=error, key=key)
-            for item in range(task.start, task.stop)
+            FailedItem(item, *place, attempt=task.attempts, error=error, key=key or task.open.values_at(item))
+            for item, place in enumerate(_places(mini_batch, task.start, task.stop), task.start)
         ]
         task.open.failures.extend(failures)
         task.open.left -= task.items
@@ -813,15 +821,16 @@ def _is_same(record: Record, mini_batch: MiniBatch) -> bool:
     return record.items == mini_batch.items and set(record.files) == set(_names(mini_batch))
 
 
-def _place(mini_batch: MiniBatch, item: int) -> tuple[str | None, int | None]:
+def _place(mini_batch: MiniBatch, item: int) -> tuple[str, int | None]:
     """File of an item, and its row within the file when items are rows."""
-    if mini_batch.unreadable is not None or mini_batch.unit == "files":
-        return mini_batch.files[item].name, None
     return next(_places(mini_batch, item, item + 1))
 
 
-def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str, int]]:
-    """File and row of each of the items ``start`` to ``stop``, which are rows."""
+def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str, int | None]]:
+    """File of each of the items ``start`` to ``stop``, and its row within the file when items are rows."""
+    if mini_batch.unreadable is not None or mini_batch.unit == "files":
+        yield from ((file.name, None) for file in mini_batch.files[start:stop])
+        return
     begin = 0
     for piece in mini_batch.slices:
         first, last = max(start - begin, 0), min(stop - begin, piece.rows)

@@ -178,6 +178,8 @@ class Worker:
             answer["key"] = self._key(part.get("frame"))
             if self._slices is not None and isinstance(error, self._slices.csv_records.UnreadableRowsError):
                 answer["item"] = error.item
+            # A file that is gone, a disk that fails; an OSError without a number tells of content instead.
+            answer["unread"] = len(marks) == 1 and isinstance(error, OSError) and error.errno is not None
         else:
             answer["event"] = "succeeded"
             if models is not None:

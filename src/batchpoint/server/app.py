@@ -31,8 +31,20 @@ from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
-from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tokens, workspaces
+from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tls, tokens, workspaces
 from batchpoint.server.auth import Reader
+from batchpoint.server.azureml import assets as azureml_assets
+from batchpoint.server.azureml import (
+    blobs,
+    components,
+    data_plane,
+    run_history,
+)
+from batchpoint.server.azureml import endpoints as azureml_endpoints
+from batchpoint.server.azureml import jobs as azureml_jobs
+from batchpoint.server.azureml import resources as azureml_resources
+from batchpoint.server.azureml import schedules as azureml_schedules
+from batchpoint.server.azureml import tokens as azureml_tokens
 from batchpoint.server.context import WAITERS_ALLOWED, Context, Server
 from batchpoint.server.door import Door
 
@@ -42,7 +54,7 @@ WORKING_THREADS = 40
 _DESCRIBED: tuple[type[BaseModel], ...] = (
     *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, NamedWorkspace,
     Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
-    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tokens.TokenRequest,
+    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
@@ -67,8 +79,13 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    for part in (tokens, workspaces, endpoints, jobs, pipelines, schedules, resources, assets):
+    for part in (tokens, workspaces, tls, endpoints, jobs, pipelines, schedules, resources, assets):
         app.include_router(part.router, prefix="/api/v1")
+    for part in (
+        azureml_tokens, azureml_resources, azureml_assets, components, azureml_endpoints, data_plane, azureml_jobs,
+        run_history, azureml_schedules, blobs,
+    ):  # fmt: skip
+        app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -22,20 +23,31 @@ def authenticated(request: Request) -> Token:
     """
     if isinstance(known := request.scope.get("token"), Token):
         return known
-    context = context_of(request)
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         message = "This needs a token. Send the header 'Authorization: Bearer <token>'."
         raise AuthenticationError(message)
-    try:
-        token = context.workspace.tokens.authenticate(secret.strip())
-    except AuthenticationError:
-        address = request.client.host if request.client else "unknown"
-        context.failed_attempts.check(address)
-        context.failed_attempts.note(address)
-        raise
+    with attempt(request):
+        token = context_of(request).workspace.tokens.authenticate(secret.strip())
     request.scope["token"] = token
     return token
+
+
+@contextmanager
+def attempt(request: Request) -> Iterator[None]:
+    """Somebody tries a secret: when it is wrong, that is counted for his address.
+
+    Raises:
+        TooManyRequestsError: the secret is wrong, and the address failed too often of late.
+    """
+    try:
+        yield
+    except AuthenticationError:
+        failed_attempts = context_of(request).failed_attempts
+        address = request.client.host if request.client else "unknown"
+        failed_attempts.check(address)
+        failed_attempts.note(address)
+        raise
 
 
 def _require(role: Role) -> Callable[[Request], Token]:

@@ -16,6 +16,7 @@ from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.server.failed_attempts import FailedAttempts
+from batchpoint.server.tls import TlsAddress
 from batchpoint.workspace import Workspace
 
 WAITERS_ALLOWED = 200
@@ -62,6 +63,8 @@ class Context:
     """Whether callers see the same files as the server: it listens on this machine alone."""
     activity: Activity = field(default_factory=Activity)
     failed_attempts: FailedAttempts = field(default_factory=FailedAttempts)
+    tls: TlsAddress | None = None
+    """The server's second address, which speaks TLS; None where the only one does, or in a test without a process."""
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server ends: event streams and long polls end with it."""
     _waiters: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(WAITERS_ALLOWED))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import RequestTooLargeError
+from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
 from batchpoint.server.problems import problem, problem_of
 
@@ -20,8 +21,12 @@ log = logging.getLogger(__name__)
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
-_UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/")
+_PROBES = frozenset({"/healthz", "/readyz"})
+"""Not a use of the server: a client asks for the first before each command, a monitor for both at all times."""
+_UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/|" + blob_wire.ADDRESS.pattern)
 """Uploads go to disk as they come, so their size is the disk's matter."""
+_BLOCK = re.compile(rb"(?:^|&)comp=block(?:&|$)")
+"""One of the hundreds of blocks that a file is sent in; what the audit log tells is that they became the file."""
 
 
 class Door:
@@ -39,7 +44,7 @@ class Door:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-        if scope["path"].startswith("/api/"):
+        if scope["path"] not in _PROBES:
             with self._context.activity.request():
                 await self._answer(scope, receive, send)
         else:
@@ -58,7 +63,7 @@ class Door:
                 raise
             message = "Something went wrong in the server; its log has the details under this request id."
             await passage.reply(problem("error", message, status=500, request_id=scope["request_id"]))
-        if scope["method"] in _WRITES and "token" in scope:
+        if scope["method"] in _WRITES and "token" in scope and not _BLOCK.search(scope["query_string"]):
             await run_in_threadpool(self._audit, scope, passage.status)
 
     def _audit(self, scope: Scope, status: int) -> None:

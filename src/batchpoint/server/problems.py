@@ -1,4 +1,4 @@
-"""Error code → HTTP status, and the one JSON shape in which every door answers with an error."""
+"""Error code → HTTP status, and the JSON shape in which every door answers with an error: one, and the dialect's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from batchpoint.errors import (
@@ -29,6 +29,8 @@ from batchpoint.errors import (
     ServerUnavailableError,
     TooManyRequestsError,
 )
+from batchpoint.server.azureml import blob_wire
+from batchpoint.server.azureml import wire as azureml
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,15 @@ def problem(
     return JSONResponse({"error": body}, status_code=status, headers=headers)
 
 
+def problem_at(path: str, error: BatchpointError, request_id: str | None) -> Response:
+    """An error of batchpoint, in the shape of the interface that ``path`` belongs to."""
+    if blob_wire.ADDRESS.match(path):
+        return blob_wire.error(error, status_of(error))
+    if path.startswith(azureml.PREFIXES):
+        return JSONResponse(azureml.error_body(error.code, error.message), status_code=status_of(error))
+    return problem_of(error, request_id)
+
+
 def problem_of(error: BatchpointError, request_id: str | None) -> JSONResponse:
     """An error of batchpoint in the one shape."""
     details = {key: value if _is_plain(value) else str(value) for key, value in error.details.items()}
@@ -78,23 +89,24 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def _batchpoint_error(request: Request, error: Exception) -> JSONResponse:
+def _batchpoint_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BatchpointError)
     if status_of(error) >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message, exc_info=error)
-    return problem_of(error, request.scope.get("request_id"))
+    return problem_at(request.url.path, error, request.scope.get("request_id"))
 
 
-def _invalid_request(request: Request, error: Exception) -> JSONResponse:
+def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [
         {"place": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
     ]
     message = "The request is not valid: " + "; ".join(f"{fault['place']}: {fault['message']}" for fault in problems)
-    return problem_of(InvalidEntityError(message, problems=problems), request.scope.get("request_id"))
+    error_of = InvalidEntityError(message, problems=problems)
+    return problem_at(request.url.path, error_of, request.scope.get("request_id"))
 
 
-def _http_error(request: Request, error: Exception) -> JSONResponse:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     method, path = request.method, request.url.path
     if error.status_code == 404:
@@ -103,6 +115,10 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         code, message = RequestError.code, f"{path} does not take {method}."
     else:
         code, message = RequestError.code, f"{HTTPStatus(error.status_code).phrase}: {error.detail}"
+    if blob_wire.ADDRESS.match(path):
+        return blob_wire.error(RequestError(message), error.status_code)
+    if path.startswith(azureml.PREFIXES):
+        return JSONResponse(azureml.error_body(code, message), status_code=error.status_code)
     return problem(code, message, status=error.status_code, request_id=request.scope.get("request_id"))
 
 

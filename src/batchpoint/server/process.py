@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -24,6 +25,7 @@ from batchpoint.errors import AlreadyExistsError, AuthenticationError, InvalidEn
 from batchpoint.registry import utc_now
 from batchpoint.server.app import create_app
 from batchpoint.server.context import Context
+from batchpoint.server.tls import TlsAddress
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 
@@ -78,7 +80,12 @@ def serve(
             timeout_graceful_shutdown=GOODBYE_SECONDS,
             server_header=False,
         )
-        _run(_Server(config, context), listener, background, context if ends_when_idle else None)
+        server = _Server(config, context)
+        watchers = [Loop("idle", lambda: _end_if_idle(server, context), interval=1.0)] if ends_when_idle else []
+        if tls_cert is None:
+            context.tls = TlsAddress(settings.home / "tls", settings.host, server.accept)
+            watchers.append(Loop("certificate", context.tls.renew, interval=24 * 3600))
+        _run(server, listener, background, watchers)
 
 
 def check_address(host: str, *, tls: bool, allow_insecure: bool) -> None:
@@ -110,11 +117,31 @@ def _check_certificate(certificate: Path | None, key: Path | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends waiting requests as soon as it is told to end, and not after their time."""
+    """Ends waiting requests as soon as it is told to end, and not after their time; listens at a second address."""
+
+    _loop: asyncio.AbstractEventLoop
 
     def __init__(self, config: uvicorn.Config, context: Context) -> None:
         super().__init__(config)
         self._context = context
+
+    def accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
+        """Answer connections to one more socket, in TLS. Like those to the first they end when the server does."""
+        asyncio.run_coroutine_threadsafe(self._accept(listener, tls), self._loop).result()
+
+    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]  # its classes share more than their type says
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self.servers.append(await self._loop.create_server(protocol, sock=listener, ssl=tls))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self._context.tls is not None:
+            await asyncio.to_thread(self._context.tls.open_again)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._context.closing.set()
@@ -122,26 +149,27 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _run(server: uvicorn.Server, listener: socket.socket, background: Background, idle: Context | None) -> None:
+def _run(server: uvicorn.Server, listener: socket.socket, background: Background, watchers: list[Loop]) -> None:
     # uvicorn raises the signal that ended it once more when it is done; ours swallow it, so that the end is orderly.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
     background.start()
-    watcher = Loop("idle", lambda: _end_if_idle(server, idle), interval=1.0) if idle is not None else None
     try:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.start()
         server.run(sockets=[listener])
     finally:
-        if watcher is not None:
+        for watcher in watchers:
             watcher.stop()
         background.stop()
 
 
-def _end_if_idle(server: uvicorn.Server, context: Context | None) -> bool:
-    if context is None or context.activity.idle_seconds < context.workspace.settings.idle_shutdown_seconds:
+def _end_if_idle(server: uvicorn.Server, context: Context) -> bool:
+    if context.activity.idle_seconds < context.workspace.settings.idle_shutdown_seconds:
         return False
+    if context.tls is not None and context.tls.port is not None:
+        return False  # whoever connects there cannot start the server again
     registry = context.workspace.registry
     if registry.schedules.next_due_at() is not None:
         return False

@@ -6,6 +6,7 @@ Local files never go through fsspec: they are read and renamed directly.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -174,6 +175,32 @@ class Stores:
         with self._access(url, datastore) as (system, inner):
             system.put_file(str(source), inner)
 
+    def move(self, source: Path, url: str, datastore: str | None = None) -> None:
+        """As ``put``, of a file that is not needed any more: within one file system it is renamed, not copied.
+
+        Raises:
+            InvalidEntityError: a file lies where a folder of the path would have to be.
+            DatastoreError: it could not be written there.
+        """
+        if (path := self.local_path(url)) is not None:
+            with _reported(url):
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    message = f"{url} cannot be written: a file lies where one of its folders would have to be."
+                    raise InvalidEntityError(message) from None
+                with source.open("rb") as file:
+                    os.fsync(file.fileno())
+                try:
+                    source.replace(path)
+                except OSError as fault:
+                    if fault.errno != errno.EXDEV:
+                        raise
+                else:
+                    return
+        self.put(source, url, datastore)
+        source.unlink()
+
     def write_bytes(self, url: str, content: bytes, datastore: str | None = None) -> None:
         """Write a small file, whole or not at all. Raises ``DatastoreError`` when it cannot be written."""
         if (path := self.local_path(url)) is not None:
@@ -295,12 +322,35 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
     if datastore.type == "gcs":
         return _renamed(secrets, {"token": "token"})
     if datastore.type in {"azure_blob", "azure_data_lake_gen2"}:
-        names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
-        options = _renamed(secrets, {name: name for name in names})
-        return {"account_name": datastore.account_name, "anon": False, **options}
+        return _blob_options(datastore, secrets)
     if datastore.type == "http" and "token" in secrets:
         return {"headers": {"Authorization": f"Bearer {secrets['token']}"}}
     return {}
+
+
+def _blob_options(datastore: Datastore, secrets: Mapping[str, Any]) -> dict[str, Any]:
+    """The account's options. ``endpoint`` is a cloud's suffix, as Azure writes it, or the whole address of the account.
+
+    The second is what emulators and private gateways have: ``http://127.0.0.1:10000/devstoreaccount1``.
+    """
+    names = ("account_key", "sas_token", "tenant_id", "client_id", "client_secret")
+    options = {
+        "account_name": datastore.account_name,
+        "anon": False,
+        **_renamed(secrets, {name: name for name in names}),
+    }
+    endpoint = (datastore.endpoint or "").rstrip("/")
+    if "://" in endpoint:
+        parts = {
+            "BlobEndpoint": endpoint,
+            "AccountName": datastore.account_name,
+            "AccountKey": secrets.get("account_key"),
+            "SharedAccessSignature": secrets.get("sas_token"),
+        }
+        options["connection_string"] = ";".join(f"{name}={value}" for name, value in parts.items() if value)
+    elif endpoint and endpoint != AZURE_SUFFIX:
+        options["account_host"] = f"{datastore.account_name}.blob.{endpoint}"
+    return options
 
 
 def _root_url(datastore: Datastore) -> str:
@@ -348,6 +398,8 @@ def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {new: values[old] for old, new in names.items() if old in values}
 
 
+AZURE_SUFFIX = "core.windows.net"
+"""Of Azure's public cloud."""
 _TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
 """What file systems call that which changes with the content; the surest first."""
 
@@ -370,7 +422,7 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
     """Tell in our words what a file system or a cloud's client raised."""
     try:
         yield
-    except (DatastoreError, InputError):
+    except (DatastoreError, InputError, InvalidEntityError):
         raise
     except FileNotFoundError:
         raise InputError(f"{url} does not exist. Check the path{_of(datastore)}.", url=url) from None

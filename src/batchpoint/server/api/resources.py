@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TypeVar
 
 from anyio import to_thread
@@ -18,6 +16,7 @@ from batchpoint.operations.places import Place
 from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Admin, Operator, Reader
+from batchpoint.server.bodies import received
 from batchpoint.server.context import Shared, Work
 from batchpoint.workspace import Workspace
 
@@ -56,14 +55,9 @@ def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
 async def upload(name: str, path: str, request: Request, _: Operator, work: Work) -> JSONResponse:
     """Write one file, of any size: it goes to disk as it comes, and appears whole under its name."""
     place = await to_thread.run_sync(_place_of_file, work, name, path)
-    folder = work.settings.home / "uploads"
-    folder.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder) as partial:
-        async for piece in request.stream():
-            await to_thread.run_sync(partial.write, piece)
-        partial.flush()
-        size = partial.tell()
-        await to_thread.run_sync(work.stores().put, Path(partial.name), place.url, place.datastore)
+    async with received(request, work.settings.home / "uploads") as partial:
+        size = partial.stat().st_size
+        await to_thread.run_sync(work.stores().move, partial, place.url, place.datastore)
     return answer({"path": path, "size": size, "uri": place.uri}, status=201)
 
 

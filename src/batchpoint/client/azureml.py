@@ -1,0 +1,153 @@
+"""How the official ``azure-ai-ml`` client reaches a server: its variables, the certificates it trusts, a token.
+
+Nothing of Azure is imported here: what the client needs are environment variables, and tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import certifi
+
+from batchpoint.client.connection import Connection
+from batchpoint.errors import AuthenticationError, ConflictError
+from batchpoint.settings import Settings
+
+TOKEN_PATH = "/azureml/msi/token"  # noqa: S105 - an address
+AUDIENCE = "https://ml.azure.com"
+"""What the client asks of the token that comes with pipeline jobs; of others it asks nothing."""
+DEFAULTS = {
+    "subscription_id": "00000000-0000-0000-0000-000000000000",
+    "resource_group": "batchpoint",
+    "workspace_name": "default",
+}
+"""The client wants all three; any subscription and resource group will do."""
+WORKSPACE_PATH = (
+    f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{DEFAULTS['resource_group']}"
+    f"/providers/Microsoft.MachineLearningServices/workspaces/{DEFAULTS['workspace_name']}"
+)
+"""What the addresses of the dialect begin with."""
+
+_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
+_OURS = "\n# The authority of a batchpoint server\n"
+
+
+class AccessToken(NamedTuple):
+    """What ``azure.core.credentials.AccessToken`` is."""
+
+    token: str
+    expires_on: int
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class AzureML:
+    """How the official client reaches one server."""
+
+    url: str
+    """``https://localhost:8443``."""
+    token: str
+    """The API token that signed tokens are asked for with."""
+    ca_bundle: Path | None
+    """Certificates to be trusted; None when those that everybody trusts are enough."""
+
+    def variables(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment variables that the client, unchanged, is set up with."""
+        environ = os.environ if environ is None else environ
+        found = {
+            "AZUREML_DEV_URL_MFE": self.url,
+            "IDENTITY_ENDPOINT": f"{self.url}{TOKEN_PATH}",
+            "IDENTITY_HEADER": self.token,
+        }
+        if self.ca_bundle is not None:
+            found["REQUESTS_CA_BUNDLE"] = str(self.ca_bundle)
+        host = urlsplit(self.url).hostname or ""
+        if host in _LOCAL and _is_proxied(host, environ):
+            # A proxy does not lead to this machine itself.
+            given = environ.get("NO_PROXY") or environ.get("no_proxy")
+            found["NO_PROXY"] = found["no_proxy"] = f"{given},{host}" if given else host
+        return found
+
+
+def connect(
+    connection: Connection, settings: Settings, *, port: int | None = None, names: Sequence[str] = ()
+) -> AzureML:
+    """Have the server speak TLS, unless it does already, and write the certificates that the client has to trust.
+
+    Args:
+        connection: the server.
+        settings: the certificates are written below its home.
+        port: where the server is to speak TLS; None means where it did the last time.
+        names: more names that it is reached by; the first of them is used.
+
+    Raises:
+        AuthenticationError: there is no token.
+        PermissionDeniedError: the server does not speak TLS yet, and the token is not an administrator's.
+        ConflictError: the port is taken.
+    """
+    if not connection.token:
+        raise AuthenticationError("The client needs a token. Set BATCHPOINT_TOKEN to one of the server's.")
+    if connection.url.startswith("https:"):
+        return AzureML(connection.url, connection.token, None)
+    told = connection.get("/server/tls")
+    if told["port"] is None or port not in (None, told["port"]) or names:
+        told = connection.send("PUT", "/server/tls", body={"port": port, "names": list(names)})
+    if told["port"] is None:
+        raise ConflictError(f"The server at {connection.url} cannot speak TLS. Restart it: 'batchpoint down'.")
+    host = urlsplit(connection.url).hostname or ""
+    host = names[0] if names else "localhost" if host in _LOCAL else host
+    bundle = _write_bundle(settings.home / "tls" / f"ca-bundle-{host.replace(':', '-')}.pem", told["authority"])
+    return AzureML(f"https://{f'[{host}]' if ':' in host else host}:{told['port']}", connection.token, bundle)
+
+
+def signed_token(connection: Connection) -> AccessToken:
+    """A token that is valid for an hour, in the shape that the client wants.
+
+    Raises:
+        AuthenticationError: the API token is unknown, expired or revoked.
+    """
+    answered = connection.send(
+        "GET",
+        f"{connection.url}{TOKEN_PATH}",
+        params={"resource": AUDIENCE},
+        headers={"X-IDENTITY-HEADER": connection.token or ""},
+    )
+    return AccessToken(answered["access_token"], int(answered["expires_on"]))
+
+
+def write_config(path: Path) -> None:
+    """A ``config.json`` for ``MLClient.from_config()``."""
+    path.write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+
+
+def _write_bundle(path: Path, authority: str) -> Path:
+    """What is trusted now, and the server's authority: the variable that names it takes the place of the first."""
+    now = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+    trusted = (now if now.is_file() else Path(certifi.where())).read_text()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{trusted.partition(_OURS)[0]}{_OURS}{authority}")
+    partial.replace(path)
+    return path
+
+
+def _is_proxied(host: str, environ: Mapping[str, str]) -> bool:
+    proxies = {name.lower().removesuffix("_proxy"): value for name, value in environ.items() if value}
+    return bool({"https", "all"} & proxies.keys()) and not urllib.request.proxy_bypass_environment(host, proxies)  # type: ignore[attr-defined]  # documented in its module alone
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What a signed token says, unverified."""
+    body = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    return claims

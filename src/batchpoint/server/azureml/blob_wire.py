@@ -1,0 +1,125 @@
+"""Wire forms of the blob operations: lists and errors in XML, ranges, metadata in headers."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+from xml.sax.saxutils import escape
+
+from fastapi.responses import Response
+
+from batchpoint.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    BatchpointError,
+    InvalidEntityError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from batchpoint.server.azureml.containers import SUFFIX
+
+ADDRESS = re.compile(rf"^/[^/]+{re.escape(SUFFIX)}/")
+"""Addresses of blobs."""
+
+_METADATA = "x-ms-meta-"
+_BLOCKS = re.compile(rb"<(?:Latest|Uncommitted|Committed)>([^<]+)</")
+_RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
+_FARTHEST = 1 << 43
+"""No file system takes files that are much larger."""
+_UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML cannot hold."""
+
+_CODES: tuple[tuple[type[BatchpointError], str], ...] = (
+    (NotFoundError, "BlobNotFound"),
+    (AlreadyExistsError, "BlobAlreadyExists"),
+    (AuthenticationError, "AuthenticationFailed"),
+    (PermissionDeniedError, "AuthorizationPermissionMismatch"),
+    (InvalidEntityError, "InvalidInput"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One file of a list."""
+
+    name: str
+    size: int
+    metadata: Mapping[str, str]
+
+
+def xml(text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A document."""
+    content = f'<?xml version="1.0" encoding="utf-8"?>{text}'.encode()
+    return Response(content, status, media_type="application/xml", headers=dict(headers or {}))
+
+
+def listed(container: str, prefix: str, blobs: Iterable[Blob], folders: Iterable[str], *, following: str) -> Response:
+    """A list of files, and of what stands for those below a delimiter."""
+    found = "".join([*map(_blob, blobs), *(f"<BlobPrefix>{_name(folder)}</BlobPrefix>" for folder in folders)])
+    head = f'<EnumerationResults ContainerName="{escape(container)}"><Prefix>{_text(prefix)}</Prefix>'
+    return xml(f"{head}<Blobs>{found}</Blobs><NextMarker>{_text(following)}</NextMarker></EnumerationResults>")
+
+
+def error(problem: BatchpointError, status: int) -> Response:
+    """An error, as the storage client makes its own exceptions of it."""
+    code = next((code for kind, code in _CODES if isinstance(problem, kind)), "InternalError")
+    text = f"<Error><Code>{code}</Code><Message>{_text(problem.message)}</Message></Error>"
+    return xml(text, status=status, headers={"x-ms-error-code": code})
+
+
+def metadata_in(headers: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that a request gives."""
+    return {key.removeprefix(_METADATA): value for key, value in headers.items() if key.startswith(_METADATA)}
+
+
+def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of an answer."""
+    return {f"{_METADATA}{key}": value for key, value in metadata.items()}
+
+
+def blocks_in(document: bytes) -> list[str]:
+    """The blocks of a block list, in their order. No XML parser sees what a stranger wrote."""
+    return [found.decode().strip() for found in _BLOCKS.findall(document)]
+
+
+def offset_in(block: str) -> int | None:
+    """Where in its file a block lies: the client makes the names of its blocks of that. None for any other name."""
+    try:
+        inner = unquote_to_bytes(base64.b64decode(block, validate=True))
+        offset = int(base64.b64decode(inner, validate=True).decode("ascii"))
+    except ValueError:
+        return None
+    return offset if 0 <= offset < _FARTHEST else None
+
+
+def range_in(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """First and last byte that are asked for, the last before the first where the file has none; None for all of it."""
+    match = _RANGE.match(headers.get("x-ms-range") or headers.get("range") or "")
+    if match is None:
+        return None
+    return int(match[1]), min(int(match[2] or size), size - 1)
+
+
+def no_such_range(size: int) -> Response:
+    """What is asked for begins behind the end, as the first part of an empty file does."""
+    text = "<Error><Code>InvalidRange</Code><Message>The file ends before that.</Message></Error>"
+    return xml(text, status=416, headers={"x-ms-error-code": "InvalidRange", "Content-Range": f"bytes */{size}"})
+
+
+def _blob(blob: Blob) -> str:
+    metadata = "".join(f"<{key}>{_text(value)}</{key}>" for key, value in blob.metadata.items())
+    length = f"<Content-Length>{blob.size}</Content-Length><BlobType>BlockBlob</BlobType>"
+    return f"<Blob>{_name(blob.name)}<Properties>{length}</Properties><Metadata>{metadata}</Metadata></Blob>"
+
+
+def _name(name: str) -> str:
+    if _UNFIT.search(name):
+        return f'<Name Encoded="true">{quote(name, errors="surrogateescape")}</Name>'
+    return f"<Name>{escape(name)}</Name>"
+
+
+def _text(text: str) -> str:
+    return escape(_UNFIT.sub("?", text))

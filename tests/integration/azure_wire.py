@@ -1,0 +1,33 @@
+"""The Azure ML dialect behind real HTTP, as its client would speak it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from batchpoint.background.service import Background
+from batchpoint.server.context import Context
+from batchpoint.workspace import Workspace
+from integration.served import FAKE_RUNNER, served
+
+WS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+LONG = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/workspaceblobstore/paths"
+SHORT = "azureml://datastores/workspaceblobstore/paths"
+
+
+@contextmanager
+def azure_client(workspace: Workspace, role: Any = "admin", *, shares_files: bool = True) -> Iterator[httpx.Client]:
+    """A client with a token of this role. Addresses of the workspace begin with ``WS``."""
+    secret, _ = workspace.tokens.create(f"{role}-token", role)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)  # whose loops are not started
+    with served(Context(workspace, background, server_id="s1", shares_files=shares_files), secret) as client:
+        yield client
+
+
+def upload(workspace: Workspace, path: str, content: bytes = b"content") -> None:
+    """Put a file into the default datastore, as the client does before it registers something."""
+    place = workspace.places.resolve(f"{SHORT}/{path}")
+    workspace.stores().write_bytes(place.url, content)

@@ -1,0 +1,259 @@
+"""The blob operations, onto the files of a datastore."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree as ET
+
+import httpx
+import pytest
+
+from batchpoint.background.service import Background
+from batchpoint.server.azureml.containers import place_of
+from batchpoint.server.azureml.signing import signed
+from batchpoint.server.azureml.wire import Scope
+from batchpoint.server.context import Context
+from batchpoint.settings import Settings
+from batchpoint.workspace import Workspace
+from integration.conftest import Clock
+from integration.served import served
+
+ACCOUNT = "/default.blob.core.windows.net"
+CONTAINER = f"{ACCOUNT}/azureml-blobstore"
+WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/default"
+WHOLE = {"x-ms-blob-type": "BlockBlob"}
+
+
+@dataclass
+class Served:
+    """A server whose clock tests move."""
+
+    client: httpx.Client
+    context: Context
+    clock: Clock
+    files: Path
+    """Folder of the default datastore."""
+
+    def token(self, role: str) -> dict[str, str]:
+        """Headers of a caller of this role."""
+        secret, _ = self.context.workspace.tokens.create(role, role)  # type: ignore[arg-type]  # tests name roles
+        return {"Authorization": f"Bearer {secret}"}
+
+    def names(self, **query: str) -> list[str]:
+        """What a list holds."""
+        answered = self.client.get(CONTAINER, params={"restype": "container", "comp": "list", **query})
+        assert answered.status_code == 200, answered.text
+        assert answered.headers["content-type"] == "application/xml"
+        return [found.text or "" for found in ET.fromstring(answered.content).iterfind(".//Name")]
+
+
+@pytest.fixture
+def server(tmp_path: Path, clock: Clock) -> Iterator[Served]:
+    with Workspace.open(Settings(home=tmp_path / "home", max_request_bytes=10_000), now=clock) as workspace:
+        secret, _ = workspace.tokens.create("t", "admin")
+        context = Context(workspace, Background(workspace), server_id="s", shares_files=True)
+        with served(context, secret) as client:
+            yield Served(client, context, clock, tmp_path / "home" / "datastores" / "workspaceblobstore")
+        context.background.dispatcher.stop()
+
+
+def put(server: Served, name: str, content: bytes, **headers: str) -> httpx.Response:
+    return server.client.put(f"{CONTAINER}/{name}", content=content, headers={**WHOLE, **headers})
+
+
+def test_a_file_is_written_whole_is_there_and_is_not_written_again(server: Served) -> None:
+    assert server.client.head(f"{CONTAINER}/LocalUpload/sha/model/MLmodel").status_code == 404
+    answered = put(server, "LocalUpload/sha/model/MLmodel", b"x" * 50_000, **{"If-None-Match": "*"})
+    assert answered.status_code == 201
+    assert (server.files / "LocalUpload/sha/model/MLmodel").read_bytes() == b"x" * 50_000
+    found = server.client.head(f"{CONTAINER}/LocalUpload/sha/model/MLmodel")
+    assert (found.status_code, found.headers["content-length"]) == (200, "50000")
+    again = put(server, "LocalUpload/sha/model/MLmodel", b"y", **{"If-None-Match": "*"})
+    assert (again.status_code, again.headers["x-ms-error-code"]) == (409, "BlobAlreadyExists")
+    assert put(server, "LocalUpload/sha/model/MLmodel", b"y").status_code == 201
+    assert (server.files / "LocalUpload/sha/model/MLmodel").read_bytes() == b"y"
+
+
+def by_offset(number: int) -> str:
+    """The name that the official client gives to a block."""
+    inner = base64.b64encode(f"{number * 6000:032d}".encode()).decode()
+    return base64.b64encode(quote(inner).encode()).decode()
+
+
+def by_number(number: int) -> str:
+    """The name that another client may give to it."""
+    return base64.b64encode(f"block {number}".encode()).decode()
+
+
+@pytest.mark.parametrize("named", [by_offset, by_number])
+def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(
+    server: Served, named: Callable[[int], str]
+) -> None:
+    url = f"{CONTAINER}/big.bin"
+    blocks = {named(number): bytes([number]) * 6000 for number in range(9)}
+
+    def send(block: str) -> None:
+        answered = server.client.put(url, params={"comp": "block", "blockid": block}, content=blocks[block])
+        assert answered.status_code == 201
+
+    threads = [threading.Thread(target=send, args=[block]) for block in reversed(blocks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.client.head(url).status_code == 404
+    document = "".join(f"<Latest>{block}</Latest>" for block in blocks)
+    body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{document}</BlockList>'
+    absent = server.client.put(url, params={"comp": "blocklist"}, content=body.replace("</Latest>", "=</Latest>", 1))
+    assert absent.status_code in (400, 422)
+    done = server.client.put(url, params={"comp": "blocklist"}, content=body, headers={"x-ms-meta-a": "b"})
+    assert done.status_code == 201
+    assert (server.files / "big.bin").read_bytes() == b"".join(blocks.values())
+    assert server.client.head(url).headers["x-ms-meta-a"] == "b"
+    assert list((server.files.parents[1] / "uploads").rglob("*")) == [server.files.parents[1] / "uploads" / "blocks"]
+    # Hundreds of blocks are one deed.
+    assert [record.ok for record in server.context.workspace.tokens.audit()] == [True, False]
+
+
+def test_blocks_named_by_offset_are_joined_in_the_order_that_is_asked_for(server: Served) -> None:
+    url = f"{CONTAINER}/turned.bin"
+    for number in range(3):
+        server.client.put(url, params={"comp": "block", "blockid": by_offset(number)}, content=bytes([number]) * 6000)
+    order = "".join(f"<Latest>{by_offset(number)}</Latest>" for number in (2, 0))
+    assert server.client.put(url, params={"comp": "blocklist"}, content=f"<BlockList>{order}</BlockList>").is_success
+    assert (server.files / "turned.bin").read_bytes() == b"\2" * 6000 + b"\0" * 6000
+
+
+def test_metadata_is_kept_beside_the_datastore_and_ends_with_what_it_describes(server: Served) -> None:
+    put(server, "model/a", b"1")
+    url = f"{CONTAINER}/model/a"
+    headers = {"x-ms-meta-upload_status": "completed", "x-ms-meta-name": "churn"}
+    assert server.client.put(url, params={"comp": "metadata"}, headers=headers).status_code == 200
+    assert server.client.head(url).headers["x-ms-meta-upload_status"] == "completed"
+    listed = server.client.get(CONTAINER, params={"comp": "list", "prefix": "model", "include": "metadata"})
+    assert "<Metadata><upload_status>completed</upload_status><name>churn</name></Metadata>" in listed.text
+    assert [path.name for path in server.files.rglob("*")] == ["model", "a"]
+    put(server, "model/a", b"2")
+    assert "x-ms-meta-name" not in server.client.head(url).headers
+    missing = server.client.put(f"{CONTAINER}/model/b", params={"comp": "metadata"}, headers=headers)
+    assert missing.status_code == 404
+
+
+def test_a_part_of_a_file_is_read_and_an_empty_file_has_none(server: Served) -> None:
+    put(server, "a", b"0123456789")
+    put(server, "empty", b"")
+    part = server.client.get(f"{CONTAINER}/a", headers={"x-ms-range": "bytes=2-4"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"234", "bytes 2-4/10")
+    rest = server.client.get(f"{CONTAINER}/a", headers={"Range": "bytes=8-33554431"})
+    assert (rest.status_code, rest.content, rest.headers["content-range"]) == (206, b"89", "bytes 8-9/10")
+    whole = server.client.get(f"{CONTAINER}/a")
+    assert (whole.status_code, whole.content) == (200, b"0123456789")
+    none = server.client.get(f"{CONTAINER}/empty", headers={"x-ms-range": "bytes=0-33554431"})
+    assert (none.status_code, none.headers["x-ms-error-code"]) == (416, "InvalidRange")
+    assert server.client.get(f"{CONTAINER}/empty").content == b""
+
+
+def test_names_with_spaces_signs_and_letters_of_every_kind_come_back_as_they_were(server: Served) -> None:
+    names = ["d/a b.csv", "d/a+b.csv", "d/ä&<ö>.csv", "d/100%.csv", "d/日本.csv", "d/q?x=1.csv", "d/\x01.csv"]
+    for name in names:
+        url = f"{CONTAINER}/{quote(name)}"
+        assert server.client.put(url, content=name.encode()).status_code == 201
+        assert server.client.get(url).content == name.encode()
+    assert sorted(str(path.relative_to(server.files)) for path in server.files.rglob("*.csv")) == sorted(names)
+    assert sorted(server.names(prefix="d/")) == sorted([*names[:-1], "d/%01.csv"])
+
+
+def test_a_list_begins_with_the_prefix_folds_at_the_delimiter_and_goes_on_page_by_page(server: Served) -> None:
+    for name in ("a/1", "a/2", "a/b/3", "a/b/4", "a-c", "other"):
+        put(server, name, b"1")
+    assert server.names(prefix="a") == ["a-c", "a/1", "a/2", "a/b/3", "a/b/4"]
+    assert server.names(prefix="a/") == ["a/1", "a/2", "a/b/3", "a/b/4"]
+    assert server.names(prefix="a/", delimiter="/") == ["a/1", "a/2", "a/b/"]
+    assert server.names(prefix="none/") == []
+    first = server.client.get(CONTAINER, params={"comp": "list", "prefix": "a/", "maxresults": "3"}).content
+    marker = ET.fromstring(first).findtext("NextMarker") or ""
+    assert server.names(prefix="a/", marker=marker) == ["a/b/4"]
+
+
+def test_no_name_leads_out_of_the_datastore(server: Served) -> None:
+    (server.files.parent / "secret").write_text("secret")
+    (server.files / "link").symlink_to(server.files.parent)
+    for name in ("%2e%2e/secret", "a/%2e%2e/%2e%2e/secret", "link/secret"):
+        for answered in (server.client.get(f"{CONTAINER}/{name}"), put(server, name, b"x")):
+            assert answered.status_code == 422, name
+            assert "leads out" in answered.text
+    assert server.client.get(CONTAINER, params={"comp": "list", "prefix": "../"}).status_code == 422
+    assert (server.files.parent / "secret").read_text() == "secret"
+
+
+def test_a_folder_is_no_file(server: Served) -> None:
+    put(server, "folder/a", b"1")
+    assert server.client.head(f"{CONTAINER}/folder").status_code == 404
+    assert server.client.head(f"{CONTAINER}/folder/").status_code == 404
+    assert put(server, "folder", b"1").status_code == 422
+    assert put(server, "folder/", b"1").status_code == 422
+    assert put(server, "folder/a/below", b"1").status_code == 422
+
+
+def test_who_may_only_read_reads_and_who_has_no_token_does_nothing(server: Served) -> None:
+    put(server, "a", b"1")
+    reader = server.token("reader")
+    assert server.client.get(f"{CONTAINER}/a", headers=reader).status_code == 200
+    refused = server.client.put(f"{CONTAINER}/b", content=b"1", headers=reader)
+    assert (refused.status_code, refused.headers["x-ms-error-code"]) == (403, "AuthorizationPermissionMismatch")
+    nobody = server.client.get(f"{CONTAINER}/a", headers={"Authorization": ""})
+    assert (nobody.status_code, nobody.headers["x-ms-error-code"]) == (401, "AuthenticationFailed")
+    assert server.client.put(f"{ACCOUNT}/none/a", content=b"1").status_code == 404
+
+
+def test_code_is_uploaded_into_a_container_of_its_own_with_a_signed_address(server: Served) -> None:
+    path = f"{WORKSPACE}/codes/c/versions/1/startPendingUpload"
+    told = server.client.post(path, json={"pendingUploadType": "TemporaryBlobReference"}).json()
+    reference = told["blobReferenceForConsumption"]
+    url, query = reference["blobUri"], urlsplit(reference["credential"]["sasUri"]).query
+    anonymous = {"Authorization": ""}
+    answered = server.client.put(f"{url}/src/score.py?{query}", content=b"pass", headers=anonymous)
+    assert answered.status_code == 201
+    container = url.rpartition("/")[2]
+    assert (server.files / "code-uploads" / container / "src" / "score.py").read_bytes() == b"pass"
+    place = f"azureml://datastores/workspaceblobstore/paths/code-uploads/{container}/src"
+    scope = Scope("s", "g", "default", str(server.client.base_url).rstrip("/"))
+    assert place_of(scope, f"{url}/src") == place
+    listed = server.client.get(f"{url}?{query}&comp=list&restype=container&prefix=", headers=anonymous)
+    assert "<Name>src/score.py</Name>" in listed.text
+    # Only that container, only as it was signed, only for its time.
+    other = server.client.put(f"{CONTAINER}/a?{query}", content=b"1", headers=anonymous)
+    assert other.status_code == 401
+    changed = server.client.get(f"{url}/src/score.py?{query.replace('rlw', 'rlwd')}", headers=anonymous)
+    assert changed.status_code == 401
+    server.clock.move(25 * 3600)
+    late = server.client.get(f"{url}/src/score.py?{query}", headers=anonymous)
+    assert late.status_code == 401
+    assert "expired" in late.text
+
+
+def test_an_address_that_is_signed_for_reading_does_not_write(server: Served) -> None:
+    put(server, "a", b"1")
+    query = urlsplit(signed(server.context, CONTAINER, seconds=60)).query
+    anonymous = {"Authorization": ""}
+    assert server.client.get(f"{CONTAINER}/a?{query}", headers=anonymous).content == b"1"
+    assert server.client.put(f"{CONTAINER}/a?{query}", content=b"2", headers=anonymous).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        (f"https://localhost:8443{CONTAINER}/a%20b/c", "azureml://datastores/workspaceblobstore/paths/a b/c"),
+        ("https://localhost:8443/azureml-blobstore/ctx/", "azureml://datastores/workspaceblobstore/paths/ctx/"),
+        ("https://acct.blob.core.windows.net/data/x.csv", None),
+        ("https://example.com/data/x.csv", None),
+    ],
+)
+def test_an_address_of_a_blob_is_known_for_the_place_that_it_is(address: str, place: str | None) -> None:
+    scope = Scope("s", "g", "default", "https://localhost:8443")
+    assert place_of(scope, address) == (place or address)

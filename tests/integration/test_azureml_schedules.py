@@ -1,0 +1,202 @@
+"""Schedules in the Azure ML dialect, with bodies as its client sends them; the same ones as ``/api/v1`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from batchpoint.entities.jobs import Input
+from batchpoint.entities.pipelines import CommandStep, Pipeline
+from batchpoint.entities.schedules import Schedule, ScheduledInvoke, ScheduledJob, ScheduleOptions
+from batchpoint.entities.triggers import CronTrigger, FileTrigger
+from batchpoint.errors import NotFoundError
+from batchpoint.workspace import Workspace
+from integration.azure_wire import WS, azure_client
+from integration.served import open_workspace
+
+COMMAND = {"jobType": "Command", "command": "echo ${{inputs.word}}", "inputs": {}, "experimentName": "said"}
+MONDAYS = {
+    "triggerType": "Recurrence", "frequency": "week", "interval": 1, "timeZone": "Eastern Standard Time",
+    "startTime": "2035-01-01 10:00:00", "schedule": {"hours": [10, 12], "minutes": [0, 30], "weekDays": ["monday"]},
+}  # fmt: skip
+CRON = {
+    "triggerType": "Cron", "expression": "15 10 * * 1", "timeZone": "UTC",
+    "startTime": "2035-01-01T00:00:00", "endTime": "2036-01-01T00:00:00",
+}  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(workspace: Workspace) -> Iterator[httpx.Client]:
+    with azure_client(workspace) as made:
+        yield made
+
+
+def body_of(definition: dict[str, Any], trigger: dict[str, Any] = MONDAYS, **properties: Any) -> dict[str, Any]:
+    action = {"actionType": "CreateJob", "jobDefinition": definition}
+    return {"properties": {"tags": {"a": "b"}, "properties": {}, "action": action, "trigger": trigger, **properties}}
+
+
+def word(value: str = "hello") -> dict[str, Any]:
+    return {**COMMAND, "inputs": {"word": {"jobInputType": "literal", "value": value}}}
+
+
+def put(client: httpx.Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    answered = client.put(f"{WS}/schedules/{name}", json=body)
+    assert answered.status_code == 200, answered.text
+    found: dict[str, Any] = answered.json()
+    return found
+
+
+def names(client: httpx.Client, **params: str) -> list[str]:
+    return [each["name"] for each in client.get(f"{WS}/schedules", params=params).json()["value"]]
+
+
+def test_a_schedule_is_created_enabled_with_times_of_its_zone(client: httpx.Client, workspace: Workspace) -> None:
+    shown = put(client, "mondays", body_of(word(), description="early", displayName="Mondays"))
+    assert shown["id"] == f"{WS}/schedules/mondays"
+    properties = shown["properties"]
+    assert (properties["isEnabled"], properties["provisioningState"]) == (True, "Succeeded")
+    assert properties["trigger"] == {**MONDAYS, "startTime": "2035-01-01T10:00:00"}
+    assert properties["action"]["jobDefinition"]["command"] == "echo ${{inputs.word}}"
+    assert (properties["displayName"], properties["description"], properties["tags"]) == (
+        "Mondays",
+        "early",
+        {"a": "b"},
+    )
+    stored = workspace.schedules.get("mondays")
+    assert stored.next_run_at is not None
+    assert stored.next_run_at.isoformat() == "2035-01-01T15:00:00+00:00"
+    assert client.get(f"{WS}/schedules/mondays").json() == shown
+
+
+def test_a_schedule_sent_back_as_it_was_read_is_disabled_and_enabled(client: httpx.Client) -> None:
+    put(client, "s1", body_of(word(), CRON))
+    read = client.get(f"{WS}/schedules/s1").json()
+    read["properties"]["isEnabled"] = False
+    assert put(client, "s1", read)["properties"]["isEnabled"] is False
+    assert (names(client), names(client, listViewType="DisabledOnly")) == ([], ["s1"])
+    read["properties"]["isEnabled"] = True
+    assert put(client, "s1", read) == {**read, "systemData": client.get(f"{WS}/schedules/s1").json()["systemData"]}
+    assert (names(client), names(client, listViewType="All")) == (["s1"], ["s1"])
+
+
+def test_the_job_of_a_schedule_that_is_triggered_is_told(client: httpx.Client, workspace: Workspace) -> None:
+    put(client, "s1", body_of(word()))
+    answered = client.post(f"{WS}/schedules/s1/trigger", json={"scheduleTime": "2026-01-01T00:00:00"}).json()
+    assert answered["scheduleActionType"] == "CreateJob"
+    job = workspace.jobs.get(answered["submissionId"])
+    assert (job.schedule_name, job.literals, job.experiment_name) == ("s1", {"word": "hello"}, "said")
+
+
+def test_an_enabled_schedule_is_deleted_once_it_is_disabled(client: httpx.Client) -> None:
+    read = put(client, "s1", body_of(word()))
+    refused = client.delete(f"{WS}/schedules/s1")
+    assert refused.status_code == 409
+    assert "Disable it first" in refused.json()["error"]["message"]
+    read["properties"]["isEnabled"] = False
+    put(client, "s1", read)
+    assert client.delete(f"{WS}/schedules/s1").status_code == 200
+    assert client.delete(f"{WS}/schedules/s1").status_code == 204
+    assert client.get(f"{WS}/schedules/s1").status_code == 404
+
+
+@pytest.mark.parametrize("source", ["azureml:first", f"{WS}/jobs/first"])
+def test_a_schedule_repeats_a_job_that_is_named(client: httpx.Client, workspace: Workspace, source: str) -> None:
+    workspace.pipelines.submit(Pipeline(name="first", jobs={"say": CommandStep(command="echo hi")}))
+    definition = {"jobType": "Pipeline", "sourceJobId": source, "experimentName": "", "isArchived": False}
+    shown = put(client, "again", body_of(definition))["properties"]["action"]["jobDefinition"]
+    assert (shown["jobType"], shown["sourceJobId"]) == ("Pipeline", f"{WS}/jobs/first")
+    assert workspace.schedules.get("again").create_job == ScheduledJob(job="azureml:first")
+    answered = client.post(f"{WS}/schedules/again/trigger").json()
+    assert workspace.jobs.get(answered["submissionId"]).experiment_name == "again"
+
+
+def test_inputs_beside_a_named_job_take_the_place_of_its_own(client: httpx.Client, workspace: Workspace) -> None:
+    step = CommandStep(command="echo ${{inputs.n}}", inputs={"n": "${{parent.inputs.n}}"})
+    workspace.pipelines.submit(Pipeline(name="first", inputs={"n": "1"}, jobs={"say": step}))
+    definition = {
+        "jobType": "Pipeline", "sourceJobId": "azureml:first",
+        "inputs": {"n": {"jobInputType": "literal", "value": "2"}},
+    }  # fmt: skip
+    put(client, "again", body_of(definition))
+    answered = client.post(f"{WS}/schedules/again/trigger").json()
+    assert workspace.jobs.get(answered["submissionId"]).literals == {"n": "2"}
+
+
+def test_our_options_are_properties_and_survive_a_client_that_knows_nothing_of_them(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    body = body_of(word(), properties={"batchpoint.overlap": "skip", "mine": "1"})
+    put(client, "s1", body)
+    stored = workspace.schedules.get("s1")
+    assert stored.batchpoint == ScheduleOptions(overlap="skip")
+    assert stored.properties == {"mine": "1"}
+    shown = client.get(f"{WS}/schedules/s1").json()
+    assert shown["properties"]["properties"] == {"mine": "1", "batchpoint.overlap": "skip"}
+    put(client, "s1", body_of(word("other")))
+    assert workspace.schedules.get("s1").batchpoint.overlap == "skip"
+
+
+def test_a_schedule_for_files_is_shown_and_disabled_without_losing_what_it_watches(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "incoming").mkdir()
+    watched = Schedule(
+        name="files",
+        trigger=FileTrigger(path=str(tmp_path / "incoming")),
+        create_job=ScheduledInvoke(endpoint_name="churn"),
+    )
+    workspace.schedules.create_or_update(watched)
+    read = client.get(f"{WS}/schedules/files").json()
+    assert read["properties"]["action"]["actionType"] == "InvokeBatchEndpoint"
+    read["properties"]["isEnabled"] = False
+    put(client, "files", read)
+    stored = workspace.schedules.get("files")
+    assert stored.is_enabled is False
+    assert stored.trigger == watched.trigger
+    assert isinstance(stored.create_job, ScheduledInvoke)
+    assert stored.create_job.inputs == {"input": Input(path="{{files}}")}
+
+
+def test_steps_written_in_place_survive_a_client_that_cannot_say_them(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    pipeline = {"jobs": {"say": {"command": "echo hi"}, "too": {"command": "echo ho"}}}
+    native = Schedule(name="s1", trigger=CronTrigger(expression="0 0 * * *"), create_job=ScheduledJob(job=pipeline))
+    workspace.schedules.create_or_update(native)
+    read = client.get(f"{WS}/schedules/s1").json()
+    assert list(read["properties"]["action"]["jobDefinition"]["jobs"]) == ["say", "too"]
+    read["properties"]["isEnabled"] = False
+    put(client, "s1", read)
+    assert workspace.schedules.get("s1").create_job == native.create_job
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (body_of(word(), {**CRON, "expression": "60 * * * *"}), "60"),
+        (body_of(word(), {**MONDAYS, "timeZone": "Eastern Time"}), "is not a known time zone"),
+        (body_of({"jobType": "Spark"}), "jobType is 'Spark'"),
+        (body_of({"jobType": "Pipeline", "sourceJobId": "azureml:none"}), "none"),
+        ({"properties": {"action": {"actionType": "ImportData"}, "trigger": CRON}}, "'ImportData'"),
+        ({"properties": {"trigger": CRON}}, "create_job"),
+    ],
+)
+def test_what_is_wrong_with_a_schedule_is_said(
+    client: httpx.Client, workspace: Workspace, body: dict[str, Any], said: str
+) -> None:
+    answered = client.put(f"{WS}/schedules/wrong", json=body)
+    assert answered.status_code in {404, 422}, answered.text
+    assert said in answered.json()["error"]["message"]
+    with pytest.raises(NotFoundError):
+        workspace.schedules.get("wrong")
