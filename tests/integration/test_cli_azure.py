@@ -12,7 +12,7 @@ import yaml
 from fake_server import FakeServer
 from integration.conftest import CommandLine
 
-JOB = {"name": "one", "status": "completed", "outputs": {"score": {"type": "uri_file"}}}
+JOB = {"name": "one", "status": "completed", "endpoint_name": "churn", "outputs": {"score": {"type": "uri_file"}}}
 WORKSPACE = "-g group -w workspace --subscription 1"
 
 
@@ -128,6 +128,8 @@ def test_records_answer_queries_in_the_words_that_az_prints(az: CommandLine, fak
     show = "ml batch-deployment show -n blue --endpoint churn -o tsv --query"
     assert az(f"{show} mini_batch_size").out == "7\n"
     assert az(f"{show} retry_settings.max_retries").out == "3\n"
+    assert az(f"{show} not_there").out == ""
+    assert az("ml batch-deployment show -n blue -e churn --query not_there").out == "", "not even null, as with az"
     assert az(f"{show} creation_context.created_by").out == "me\n"
     assert az("ml model show -n m -l latest --query id -o tsv").out == "azureml:m:3\n"
     shown = json.loads(az("ml batch-deployment show -n blue -e churn").out)
@@ -137,6 +139,19 @@ def test_records_answer_queries_in_the_words_that_az_prints(az: CommandLine, fak
 @pytest.mark.parametrize("line", ["model show -n m", "job show -n j", "batch-endpoint show -n e", "compute show -n c"])
 def test_what_is_not_there_ends_with_exit_code_3(az: CommandLine, line: str) -> None:
     assert az(f"ml {line} {WORKSPACE}").code == 3
+
+
+def test_the_shell_completes_azures_names(
+    az: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_BATCHPOINT_COMPLETE", "bash_complete")
+    for line, found in {"batch-dep": "batch-deployment", "batch-endpoint inv": "invoke", "job lo": "log"}.items():
+        words = ["batchpoint", *line.split()]
+        monkeypatch.setenv("COMP_WORDS", " ".join(words))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        with pytest.raises(SystemExit):  # click ends the program when it has completed
+            az("ml")
+        assert f"plain,{found}" in capsys.readouterr().out.splitlines()
 
 
 def test_what_would_not_count_is_named(az: CommandLine, fake: FakeServer) -> None:
@@ -215,6 +230,12 @@ def test_a_download_lies_where_azures_readers_look_too(az: CommandLine, fake: Fa
     assert Path("named-outputs/score/predictions.csv").read_text() == "x"
     assert az("ml job download -n one -p plain").code == 0
     assert not Path("plain/named-outputs").exists()
+    fake.routes["GET /jobs/one"] = {key: value for key, value in JOB.items() if key != "endpoint_name"}
+    fake.routes["GET /jobs/one/logs"] = {"value": [], "next": None}
+    assert az("ml job download -n one --output-name score -p pipeline").code == 0
+    assert not Path("pipeline/named-outputs").exists()
+    assert az("ml job download -n one --all -p pipeline").code == 0
+    assert Path("pipeline/named-outputs/score/predictions.csv").exists()
 
 
 def test_a_job_is_saved_and_followed_by_its_old_name_too(az: CommandLine, fake: FakeServer) -> None:

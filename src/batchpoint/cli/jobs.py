@@ -229,13 +229,14 @@ def _retry(state: State, name: str, *, streamed: bool, current_deployment: bool)
 def download(state: State, name: str, download_path: str | None, output_name: str | None, everything: bool) -> None:
     """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote.
 
-    With --output-name or --all they lie in named-outputs/OUTPUT too, where scripts for Azure ML look for them.
+    With --all, or --output-name for a job of an endpoint, they lie in named-outputs/OUTPUT too, where scripts for Azure
+    ML look for them.
     """
     from pathlib import Path
 
     fetched = state.client().jobs.get(name)
     folder = fetched.download(download_path or name, output_name=output_name)
-    if everything or output_name:
+    if everything or (output_name and fetched.entity.endpoint_name):
         _link_by_output(fetched, folder, Path(download_path or "."), output_name)
     if everything:
         for file in fetched.logs():

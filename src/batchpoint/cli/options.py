@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from batchpoint.client import Client
@@ -144,6 +145,11 @@ class Group(click.Group):
         rows = [(names[name], command.get_short_help_str(width)) for name, command in commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click does, with the other names once they are begun."""
+        others = [alias for alias in self.aliases if incomplete and alias.startswith(incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, others)]
 
     def names_of(self, name: str) -> list[str]:
         """The name of a command, and its other names."""

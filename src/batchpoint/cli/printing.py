@@ -28,7 +28,7 @@ def render(value: Any, *, output: str, query: str | None = None, columns: tuple[
     """
     if query is not None:
         value, columns = _search(query, value), ()
-    if output == "none" or (value is None and output not in ("json", "jsonc")):
+    if output == "none" or (value is None and (query is not None or output not in ("json", "jsonc"))):
         return ""
     if output in ("yaml", "yamlc"):
         import yaml
