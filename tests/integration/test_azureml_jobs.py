@@ -17,7 +17,7 @@ from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, make_input, open_workspace, served
 
-WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/w1"
+WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 HISTORY = f"/history/v1.0{WS}"
 RESOLVED = f"/data/v1.0{WS}/dataversion/batchGetResolvedUris"
 
@@ -104,7 +104,7 @@ def test_a_finished_job_tells_its_times_and_where_its_predictions_lie(
     asset = run["outputs"]["score"]
     assert asset["type"] == "uri_folder"
     values = client.post(RESOLVED, json={"values": [asset["assetId"], "azureml://elsewhere"]}).json()["values"]
-    long = "azureml://subscriptions/s1/resourcegroups/rg/workspaces/w1/datastores/workspaceblobstore"
+    long = "azureml://subscriptions/s1/resourcegroups/rg/workspaces/default/datastores/workspaceblobstore"
     assert values == {asset["assetId"]: {"uri": f"{long}/paths/azureml/{job.name}/score"}}
     shown = got(client, f"{WS}/jobs/{job.name}")["properties"]
     place = f"azureml://datastores/workspaceblobstore/paths/azureml/{job.name}/score"

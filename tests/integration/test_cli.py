@@ -33,7 +33,7 @@ def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
     fake.routes["PUT /endpoints/churn"] = lambda request: request.body
 
     said = batchpoint(
-        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait"
+        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w risk --subscription s --no-wait"
     )
 
     assert (said.code, said.err) == (0, "")

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 
 from batchpoint.background.scheduler import Scheduler
 from batchpoint.background.service import Background
@@ -25,10 +24,10 @@ from batchpoint.entities.scored_models import ModelReport
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.registry import Registry
-from batchpoint.server.app import create_app
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
+from integration.azure_wire import WS
 from integration.conftest import Clock
 from integration.served import FAKE_RUNNER, eventually, served
 
@@ -395,27 +394,19 @@ def test_who_only_reads_makes_no_workspace_by_naming_it(context: Context) -> Non
     assert [each.name for each in context.workspace.workspaces.list()] == ["default", "risk"]
 
 
-def test_every_route_asks_who_the_caller_is_before_it_looks_for_the_workspace(context: Context) -> None:
-    within = []
-    for route in _routes(create_app(context)):
-        order = [_names(dependency) for dependency in route.dependant.dependencies]
-        first = next((index for index, names in enumerate(order) if "_shared_of" in names), None)
-        if first is not None:
-            within.append(route.path)
-            assert any({"check", "authenticated"} & names for names in order[:first]), route.path
-    assert len(within) > 50
-
-
-def _routes(within: Any) -> Iterator[APIRoute]:
-    """The routes of an application or router, and of the routers that it includes."""
-    for route in within.routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif hasattr(route, "original_router"):
-            yield from _routes(route.original_router)
-
-
-def _names(dependant: Any) -> set[str]:
-    """The functions that a dependency calls, inner ones too."""
-    inner = [_names(each) for each in dependant.dependencies]
-    return {getattr(dependant.call, "__name__", "")}.union(*inner)
+def test_a_workspace_in_an_address_of_azures_dialect_is_the_same_one(context: Context) -> None:
+    azure = f"{WS.removesuffix('default')}Risk"
+    with client_of(context, "operator") as client:
+        assert client.get(f"{azure}/datastores/workspaceblobstore").status_code == 200  # used for the first time
+        client.put("/api/v1/endpoints/churn", json={}, headers=RISK)
+        assert client.get(f"{azure}/batchEndpoints/churn").status_code == 200
+        assert client.get(f"{WS}/batchEndpoints/churn").status_code == 404
+        written = client.put("/Risk.blob.core.windows.net/azureml-blobstore/a.txt", content=b"risk")
+        assert written.status_code == 201
+        assert client.get("/api/v1/datastores/workspaceblobstore/files/a.txt", headers=RISK).text == "risk"
+        assert client.get("/default.blob.core.windows.net/azureml-blobstore/a.txt").status_code == 404
+        listed = client.get(WS.rpartition("/")[0]).json()["value"]
+        assert [each["name"] for each in listed] == ["default", "Risk"]
+        assert client.get(azure, headers={"Authorization": ""}).status_code == 401
+        assert client.get(f"{WS.removesuffix('default')}never", headers={"Authorization": ""}).status_code == 401
+    assert [each.name for each in context.workspace.workspaces.list()] == ["default", "Risk"]

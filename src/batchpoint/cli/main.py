@@ -89,7 +89,7 @@ COMMANDS: dict[str, Lazy] = {
     "audit": Lazy("services", "audit", "Who did what, when."),
     "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),
     "version": Lazy("services", "version", "Show the version."),
-    "workspace": Lazy("azure", "workspace", "The server in use, as a workspace."),
+    "workspace": Lazy("azure", "workspace", "Workspaces: namespaces of the server."),
     "account": Lazy("azure", "account", "The account, for scripts that ask for it.", hidden=True),
     "extension": Lazy("azure", "extension", "Extensions: all is built in.", hidden=True),
     "group": Lazy("azure", "group", "Resource groups: there are none.", hidden=True),

@@ -24,7 +24,6 @@ OUTPUTS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 class State:
     """What the options that every command takes have set."""
 
-    workspace: str | None = None
     output: str | None = None
     query: str | None = None
     debug: bool = False

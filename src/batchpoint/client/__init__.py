@@ -28,7 +28,7 @@ from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule
-from batchpoint.entities.workspaces import workspace_key
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.settings import Settings
 
 __all__ = ["Client", "Job", "load"]
@@ -65,8 +65,9 @@ class Client:
         token = token or settings.token
         url = url or settings.url
         workspace = workspace or settings.workspace
-        if workspace is not None:
-            workspace_key(workspace)
+        self.workspace = workspace or DEFAULT_WORKSPACE
+        """The workspace that names are looked for in."""
+        workspace_key(self.workspace)
         find_again: Callable[[], tuple[str, str | None]] | None = None
         if url is None:
 

@@ -12,9 +12,9 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request
 
 from batchpoint.background.service import Background
-from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
-from batchpoint.errors import TooManyRequestsError
+from batchpoint.errors import NotFoundError, TooManyRequestsError
+from batchpoint.server.auth import authenticated
 from batchpoint.server.failed_attempts import FailedAttempts
 from batchpoint.server.tls import TlsAddress
 from batchpoint.workspace import Workspace
@@ -88,28 +88,30 @@ def context_of(request: Request) -> Context:
     return context
 
 
-def within(request: Request, workspace: str) -> Context:
-    """The context, with the operations of a workspace. Only who may change something makes one by naming it.
+def _shared_of(
+    request: Request,
+    named: Annotated[str | None, Query(alias="workspace")] = None,
+    x_batchpoint_workspace: Annotated[str | None, Header()] = None,
+) -> Context:
+    """The context, within the workspace that a request names: in its path, its query or its header.
 
-    The caller has to be known by now: routes ask for him first.
+    One that nobody has used yet is made for a caller who may change something.
 
     Raises:
         InvalidEntityError: no workspace can be called so.
         NotFoundError: there is none of that name, and the caller may make none.
+        AuthenticationError: the same, and the caller is not known.
     """
-    context, caller = context_of(request), request.scope.get("token")
-    may_create = isinstance(caller, Token) and caller.allows("operator")
-    found = context.workspace.within(workspace, create=may_create)
-    request.scope["workspace"] = found.name
-    return replace(context, workspace=found)
-
-
-def _shared_of(
-    request: Request,
-    workspace: Annotated[str | None, Query()] = None,
-    x_batchpoint_workspace: Annotated[str | None, Header()] = None,
-) -> Context:
-    return within(request, workspace or x_batchpoint_workspace or DEFAULT_WORKSPACE)
+    context = context_of(request)
+    name = request.path_params.get("workspace") or named or x_batchpoint_workspace or DEFAULT_WORKSPACE
+    try:
+        workspace = context.workspace.within(name, create=False)
+    except NotFoundError:
+        if not authenticated(request).allows("operator"):
+            raise
+        workspace = context.workspace.within(name)
+    request.scope["workspace"] = workspace.name
+    return replace(context, workspace=workspace)
 
 
 Shared = Annotated[Context, Depends(_shared_of)]
