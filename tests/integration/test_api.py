@@ -31,8 +31,9 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 def context(workspace: Workspace) -> Iterator[Context]:
     background = Background(workspace, runner_parent=FAKE_RUNNER)
     background.start()
-    yield Context(workspace, background, server_id="s1", shares_files=True)
-    background.stop()
+    found = Context(workspace, background, server_id="s1", shares_files=True)
+    yield found
+    found.background.stop()  # not the first one's a second time: a test may have put another in its place
 
 
 @pytest.fixture

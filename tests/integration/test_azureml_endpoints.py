@@ -245,7 +245,7 @@ def test_a_pipeline_component_stands_behind_an_endpoint(client: httpx.Client, wo
     }
     found = put(client, f"{ENDPOINT}/deployments/pipe", sent)["properties"]["deploymentConfiguration"]
     assert found["deploymentConfigurationType"] == "PipelineComponent"
-    assert found["componentId"] == sent["properties"]["deploymentConfiguration"]["componentId"]  # type: ignore[index]
+    assert found["componentId"] == sent["properties"]["deploymentConfiguration"]["componentId"]  # type: ignore[index]  # a body of a test is of no type
     assert found["settings"] == {
         "continue_on_step_failure": False,
         "default_compute": "local",

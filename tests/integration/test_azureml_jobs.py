@@ -146,6 +146,43 @@ def test_the_log_that_is_streamed_only_grows_and_ends_with_the_receipt(
 
 
 @pytest.mark.usefixtures("running")
+def test_the_logs_of_a_job_are_blobs_that_are_only_read(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, tmp_path / "in"))
+    container = "/w1.blob.core.windows.net/azureml"
+    for run in (job.name, f"{job.name}-score"):
+        prefix = f"ExperimentRun/dcid.{run}/"
+        listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
+        name = f"{prefix}logs/user/job_progress_overview.1.txt"
+        assert f"<Name>{name}</Name>" in listed
+        assert "spec.json" not in listed
+        assert client.get(f"{container}/{name}").text == "half of it\n"
+        assert client.get(f"{container}/{prefix}spec.json").status_code == 404
+        assert client.get(f"{container}/{prefix}logs/../spec.json").status_code == 404
+        assert client.put(f"{container}/{name}", content=b"x").status_code == 403
+        assert client.put(f"{container}/{prefix}logs/new", content=b"x").status_code == 404
+
+
+@pytest.mark.usefixtures("running")
+def test_older_clients_find_outputs_where_they_look_for_them(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    """They do not know the types of outputs that newer ones know, and look below the name of the child."""
+    place = "azureml://datastores/workspaceblobstore/paths/shared/predictions.csv"
+    for outputs in ({}, {"score": Output(path=place)}):
+        job = finished(workspace, invoke(workspace, tmp_path / "in", outputs=outputs))
+        container = "/w1.blob.core.windows.net/azureml-blobstore"
+        prefix = f"azureml/{job.name}-score/score/"
+        listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
+        assert listed.count("<Name>") == 1
+        assert f"<Name>{prefix}predictions.csv</Name>" in listed
+        assert client.get(f"{container}/{prefix}predictions.csv").text == "prediction\n1\n"
+        assert client.put(f"{container}/{prefix}predictions.csv", content=b"x").status_code == 403
+        assert client.get(f"{container}/{prefix}../x").status_code == 404
+
+
+@pytest.mark.usefixtures("running")
 def test_a_failed_job_says_why_in_our_words(client: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
     job = finished(workspace, invoke(workspace, tmp_path / "in", "die"))
     details = got(client, f"{HISTORY}/runs/{job.name}/details")

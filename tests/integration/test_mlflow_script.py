@@ -257,3 +257,18 @@ def test_models_that_mlflow_saved_predict_what_mlflow_predicts(tmp_path: Path, m
     through_mlflow = mlflow_script.load(saved_at)
     assert through_mlflow.enforces
     assert through_mlflow.predict(frame).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("answer", "noted"),
+    [
+        (np.array([1.0, 2.0]), "scalars"),
+        (np.array([[1.0, 2.0], [3.0, 4.0]]), "vectors"),
+        (pd.DataFrame({"a": [1, 2]}), "table"),
+        ({"a": [1, 2]}, "table"),
+    ],
+)
+def test_it_notes_what_the_model_answered_with(answer: Any, noted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlflow_script.LoadedModel(lambda _: answer, None, enforces=True)
+    monkeypatch.setattr(mlflow_script, "_model", model)
+    assert mlflow_script.run(pd.DataFrame({"x": [1, 2]})).attrs == {mlflow_script.PREDICTED: noted}

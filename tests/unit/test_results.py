@@ -75,6 +75,24 @@ def test_azureml_frames_have_azures_exact_bytes(segment: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("predicted", "frame", "text"),
+    [
+        ("scalars", {"prediction": [0.5, 1.0]}, "['in.csv', '0.5']\n['b.csv', '1.0']\n"),
+        ("vectors", {"p_0": [0.5, 1.0], "p_1": [0.5, 0.0]}, "['in.csv', '[0.5 0.5]']\n['b.csv', '[1. 0.]']\n"),
+        ("table", {"label": ["a b", "c"], "p": [0.5, 1.0]}, '"a b" 0.5 in.csv\nc 1.0 b.csv\n'),
+    ],
+)
+def test_azureml_predictions_of_mlflow_models_name_the_file_of_each_row(
+    segment: Path, predicted: str, frame: dict[str, Any], text: str
+) -> None:
+    result = pd.DataFrame(frame)
+    result.attrs["mlflow_prediction"] = predicted
+    part = rows_part(2, keys=[("in.csv", 0, 1), ("sub/b.csv", 7, 1)])
+    assert written(segment, result, part, encoding="azureml") == text
+    assert "in.csv" not in written(segment.with_name("csv"), result, part)
+
+
 def test_azureml_times_are_quoted_because_of_their_space(segment: Path) -> None:
     frame = pd.DataFrame({"at": pd.to_datetime(["2024-01-01 03:04:05"])})
     assert written(segment, frame, rows_part(1), encoding="azureml") == '"2024-01-01 03:04:05"\n'

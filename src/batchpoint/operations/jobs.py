@@ -204,12 +204,27 @@ class Jobs:
         Raises:
             NotFoundError: there is no such job or log.
         """
-        job = self._registry.jobs.get(name)
-        file = self._log_file(job, path)
+        file = self.log_file(name, path)
         with file.open("rb") as log:
             size = file.stat().st_size
             log.seek(max(size + offset, 0) if offset < 0 else offset)
             return log.read(limit)
+
+    def log_file(self, name: str, path: str) -> Path:
+        """Where one of the job's log files lies on the machine of the server.
+
+        Raises:
+            NotFoundError: there is no such job or log.
+        """
+        job = self._registry.jobs.get(name)
+        missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
+        if job.folder is None or "\x00" in path:
+            raise missing
+        logs = (Path(job.folder) / "logs").resolve()
+        file = (Path(job.folder) / path).resolve()
+        if not file.is_relative_to(logs) or not file.is_file():
+            raise missing
+        return file
 
     def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
         """The files of one of the job's outputs: path relative to it, and size in bytes.
@@ -370,16 +385,6 @@ class Jobs:
             "as it was; --current-deployment takes it as it is now."
         )
         return then, [notice]
-
-    def _log_file(self, job: Job, path: str) -> Path:
-        missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
-        if job.folder is None or "\x00" in path:
-            raise missing
-        logs = (Path(job.folder) / "logs").resolve()
-        file = (Path(job.folder) / path).resolve()
-        if not file.is_relative_to(logs) or not file.is_file():
-            raise missing
-        return file
 
 
 def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:

@@ -19,6 +19,11 @@ PRELOADED: dict[str, Any] = {}
 """Models that the fork server loaded before it forked this worker, by path: what ``load()`` returned."""
 
 
+PREDICTED = "mlflow_prediction"
+"""What ``run()`` notes on its result (``DataFrame.attrs``) about what the model answered with: a ``table``, ``scalars``
+or ``vectors``. Azure's driver writes each in another way."""
+
+
 class SignatureError(TypeError):
     """The rows do not fit the model's signature. The message names columns and types."""
 
@@ -92,9 +97,19 @@ def run(mini_batch: Any) -> Any:
     if _model is None:
         raise RuntimeError("init() has not been called")
     if isinstance(mini_batch, pd.DataFrame):
-        return predict_rows(mini_batch, _model)
-    frames = [as_frame(_model.predict(image_for(path, _model.signature)), None) for path in mini_batch]
-    return pd.concat(frames, ignore_index=True)
+        predicted = _model.predict(_rows_for(mini_batch, _model))
+        return _noted(as_frame(predicted, mini_batch.index), predicted)
+    answers = [_model.predict(image_for(path, _model.signature)) for path in mini_batch]
+    return _noted(pd.concat([as_frame(answer, None) for answer in answers], ignore_index=True), answers[0])
+
+
+def _noted(frame: Any, predicted: Any) -> Any:
+    """The frame, with a note of what the model answered with."""
+    import pandas as pd  # noqa: PLC0415 -- the user's own
+
+    is_table = isinstance(predicted, (pd.DataFrame, dict))
+    frame.attrs[PREDICTED] = "table" if is_table else "vectors" if getattr(predicted, "ndim", 1) > 1 else "scalars"
+    return frame
 
 
 def predict_rows(frame: Any, model: LoadedModel) -> Any:

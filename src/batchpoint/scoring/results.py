@@ -93,7 +93,7 @@ class SegmentWriter:
         if encoding == "none":
             data = b""
         elif encoding == "azureml":
-            columns, data = _azureml_bytes(result)
+            columns, data = _azureml_bytes(result, rows, part)
         else:
             encoding, columns, data = self._encode(result, rows, part, encoding)
         answer = {
@@ -350,19 +350,37 @@ def _is_sequence(value: Any) -> bool:
     return _kind(value) == ("numpy", "ndarray") and value.ndim == 1
 
 
-def _azureml_bytes(result: Any) -> tuple[list[str], bytes]:
+def _azureml_bytes(result: Any, rows: int, part: dict[str, Any]) -> tuple[list[str], bytes]:
     """Azure's exact bytes: a table separated by spaces, or ``str()`` of each element, without header and keys.
 
-    The names of a table's columns go with it, for those who want them in the first line after all.
+    What the script for MLflow models returned has the name of the file beside each row: in a table as its last column,
+    else as the list of both. The names of a table's columns go with it, for those who want them in the first line
+    after all.
     """
     package, name = _kind(result) or ("", "")
     if package == "pyarrow" or (package, name) == ("polars", "DataFrame"):
         result = result.to_pandas()
         name = "DataFrame"
+    predicted = result.attrs.get("mlflow_prediction") if name == "DataFrame" else None
+    if predicted == "table":
+        result = result.assign(_azureml_filename=_file_names(rows, part))
+    elif predicted is not None:
+        values = result.to_numpy() if predicted == "vectors" else result.iloc[:, 0].to_numpy()
+        result = [[file, str(value)] for file, value in zip(_file_names(rows, part), values)]  # noqa: B905 - as above
+        name = "list"
     if name == "DataFrame":
         text: str = result.to_csv(sep=" ", header=False, index=False)
         return [str(column) for column in result.columns], text.encode()
     return [], "".join([f"{element!s}\n" for element in result]).encode()
+
+
+def _file_names(rows: int, part: dict[str, Any]) -> list[str]:
+    """For each row of a result the name of the file that it came from, without folders.
+
+    Where there are more or fewer rows than items, each item is taken to have as many.
+    """
+    names = part["names"] if "names" in part else [name for name, _, count in part["keys"] for _ in range(count)]
+    return [names[at * len(names) // rows].rpartition("/")[2] for at in range(rows)]
 
 
 def _text_bytes(table: dict[str, Any], rows: int, style: Style) -> bytes:

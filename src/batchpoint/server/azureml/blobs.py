@@ -17,10 +17,17 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from batchpoint.errors import AlreadyExistsError, InputError, InvalidEntityError, NotFoundError, RequestTooLargeError
+from batchpoint.errors import (
+    AlreadyExistsError,
+    InputError,
+    InvalidEntityError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTooLargeError,
+)
 from batchpoint.operations.places import Place
 from batchpoint.server.auth import Operator
-from batchpoint.server.azureml import blob_wire
+from batchpoint.server.azureml import artifacts, blob_wire
 from batchpoint.server.azureml.containers import SUFFIX, container_path, new_code_container, place_in
 from batchpoint.server.azureml.signing import opened, signed
 from batchpoint.server.azureml.wire import WORKSPACE, Scoped
@@ -78,11 +85,18 @@ class _File:
 
 
 def _file(container: str, blob: str, work: Work) -> _File:
-    place = work.places.resolve(place_in(container, blob))
+    place = artifacts.place_of(work, container, blob) or work.places.resolve(place_in(container, blob))
     return _File(blob, place, work.stores(), _labels(work))
 
 
+def _file_to_write(container: str, blob: str, work: Work) -> _File:
+    if artifacts.place_of(work, container, blob) is not None:
+        raise PermissionDeniedError(f"{blob} was made by a job, and is only read.")
+    return _file(container, blob, work)
+
+
 Blob = Annotated[_File, Depends(_file)]
+BlobToWrite = Annotated[_File, Depends(_file_to_write)]
 
 
 @router.get(_CONTAINER, name="azureml.list_blobs")
@@ -145,7 +159,7 @@ def get_blob(request: Request, _: MayRead, blob: Blob) -> Response:
 
 @router.put(_BLOB, name="azureml.put_blob")
 async def put_blob(
-    request: Request, _: MayWrite, blob: Blob, work: Work, comp: str = "", blockid: str = ""
+    request: Request, _: MayWrite, blob: BlobToWrite, work: Work, comp: str = "", blockid: str = ""
 ) -> Response:
     """Write a file, whole or in blocks, or its metadata. What is sent goes to disk as it comes."""
     metadata = blob_wire.metadata_in(request.headers)
@@ -227,15 +241,25 @@ class _Listed:
 
 def _names(work: Workspace, container: str, prefix: str, *, after: str) -> Iterator[_Listed]:
     """The files of a container by name, those that begin with ``prefix`` and come behind ``after``."""
+    for file in _files(work, container, prefix):
+        encoded = file.name.encode(errors="surrogateescape")
+        if file.name.startswith(prefix) and encoded > after.encode(errors="surrogateescape"):
+            yield file
+
+
+def _files(work: Workspace, container: str, prefix: str) -> Iterator[_Listed]:
+    """The files of the folder that ``prefix`` is in, by name."""
+    made = artifacts.names_below(work, container, prefix)
+    if made is not None:
+        yield from (_Listed(name, size) for name, size in made)
+        return
     folder = prefix.rpartition("/")[0]
     place, stores = work.places.resolve(place_in(container, folder)), work.stores()
     if not stores.is_folder(place.url, place.datastore):
         return
     below = f"{folder}/" if folder else ""
     for file in stores.list(place.url, place.datastore, recursive=True):
-        name = below + file.path
-        if name.startswith(prefix) and name.encode(errors="surrogateescape") > after.encode(errors="surrogateescape"):
-            yield _Listed(name, file.size)
+        yield _Listed(below + file.path, file.size)
 
 
 def _folded(files: Iterator[_Listed], prefix: str, delimiter: str) -> Iterator[_Listed]:

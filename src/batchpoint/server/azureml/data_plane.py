@@ -14,6 +14,7 @@ from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.api.wire import check_invoke_paths
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.azureml.containers import place_of
 from batchpoint.server.azureml.endpoints import DEPLOYMENT, ENDPOINT
 from batchpoint.server.azureml.jobs import services, status_of
 from batchpoint.server.azureml.mapping import DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
@@ -109,7 +110,10 @@ def invoke(
     """Score data, or run a pipeline. A request that comes again with the same id is answered with the same job."""
     request = read_invoke(body)
     chosen = deployment_asked_for(work, endpoint, deployment, from_client=request_id is not None)
-    request = request.model_copy(update={"deployment_name": chosen})
+    inputs = {
+        name: given.model_copy(update={"path": place_of(scope, given.path)}) for name, given in request.inputs.items()
+    }
+    request = request.model_copy(update={"deployment_name": chosen, "inputs": inputs})
     check_invoke_paths(shared, request)
     job = work.endpoints.invoke(endpoint, request, idempotency_key=request_id, by=caller.name)
     return JSONResponse(scoring_job(scope, job), status_code=201)

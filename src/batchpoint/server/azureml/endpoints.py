@@ -25,6 +25,7 @@ from batchpoint.server.azureml.mapping import (
     words,
 )
 from batchpoint.server.azureml.wire import (
+    OPERATION,
     WORKSPACE,
     Scope,
     Scoped,
@@ -34,6 +35,7 @@ from batchpoint.server.azureml.wire import (
     name_form,
     page,
     resource,
+    stored_at_once,
 )
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
@@ -189,7 +191,13 @@ def put_deployment(
         given["properties"] = {OUTPUT_FORMAT: "azureml", **given.get("properties", {})}
         read = read_body(BatchDeployment, given, name="deployment")
     stored = work.endpoints.create_or_update_deployment(read, by=caller.name)
-    return JSONResponse(deployment_resource(scope, stored))
+    return stored_at_once(scope, deployment_resource(scope, stored))
+
+
+@router.get(OPERATION, name="azureml.operations.done")
+def operation(_: Reader) -> JSONResponse:
+    """Whatever is stored at once has succeeded."""
+    return JSONResponse({"status": "Succeeded"})
 
 
 @router.delete(DEPLOYMENT, name="azureml.deployments.delete")

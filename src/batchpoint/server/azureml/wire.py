@@ -207,6 +207,20 @@ Listed = Annotated[Listing, Depends(Listing)]
 """Paging of a list route."""
 
 
+OPERATION = f"{WORKSPACE}/operations/done"
+
+
+def stored_at_once(scope: Scope, body: Mapping[str, Any]) -> JSONResponse:
+    """The answer to a PUT of what the client makes an object of by its ``…Type``: it is to ask for it once more.
+
+    Older clients make the object of this very answer twice, and the first time takes the type out of it.
+    """
+    place = OPERATION.format(
+        subscription=scope.subscription, resource_group=scope.resource_group, workspace=scope.workspace
+    )
+    return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": f"{scope.base}{place}"})
+
+
 def error_body(
     code: str, message: str, *, target: str | None = None, details: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:

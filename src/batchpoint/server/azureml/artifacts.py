@@ -1,0 +1,82 @@
+"""What jobs made, as blobs at places where clients look for it and no files lie. It is only read.
+
+* ``ExperimentRun/dcid.<job>/logs/user/error.txt``: the logs of a job, in a container of their own.
+* ``azureml/<job>/<output>/<file>``: what a job has published elsewhere, in the default datastore. Older clients do not
+  understand what the run history says of outputs, and look there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from batchpoint.entities.jobs import Job
+from batchpoint.errors import NotFoundError
+from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.places import Place
+from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, container_of
+from batchpoint.server.azureml.jobs import run_of
+from batchpoint.workspace import Workspace
+
+LOGS = container_of(ARTIFACT_DATASTORE)
+"""The container of the logs."""
+_OUTPUTS = container_of(DEFAULT_DATASTORE)
+
+_LOG = re.compile(r"^(?P<folder>ExperimentRun/dcid\.(?P<run>[^/]+)/)(?P<path>.*)$")
+_OUTPUT = re.compile(r"^(?P<folder>azureml/(?P<run>[^/]+)/(?P<output>[^/]+)/)(?P<path>.*)$")
+
+
+def names_below(work: Workspace, container: str, prefix: str) -> Iterator[tuple[str, int]] | None:
+    """Names and sizes of the blobs that a prefix means; None where files of that place are meant.
+
+    Raises:
+        NotFoundError: it names a job that does not exist.
+    """
+    if container == LOGS:
+        return _logs_below(work, prefix)
+    if (found := _published_elsewhere(work, container, prefix)) is None:
+        return None
+    job, match = found
+    files = work.jobs.outputs(job.name, match["output"])
+    return ((f"{match['folder']}{path}", size) for path, size in files)
+
+
+def place_of(work: Workspace, container: str, name: str) -> Place | None:
+    """Where what a blob stands for lies; None where the file of that place is meant.
+
+    Raises:
+        NotFoundError: there is no such job or log; also for files of a job's folder that are no logs.
+    """
+    if container == LOGS:
+        if (log := _LOG.match(name)) is None:
+            raise NotFoundError(f"There is no file {name}.", kind="file", name=name)
+        file = work.jobs.log_file(run_of(work, log["run"]).job.name, log["path"])
+        return Place(str(file), str(file))
+    if (found := _published_elsewhere(work, container, name)) is None:
+        return None
+    job, match = found
+    folder = work.places.resolve(job.outputs[match["output"]].folder or "")
+    return work.places.below(folder, match["path"]) if match["path"] in job.outputs[match["output"]].files else None
+
+
+def _logs_below(work: Workspace, prefix: str) -> Iterator[tuple[str, int]]:
+    match = _LOG.match(prefix)
+    if match is not None:
+        for path, size in work.jobs.logs(run_of(work, match["run"]).job.name):
+            yield f"{match['folder']}{path}", size
+
+
+def _published_elsewhere(work: Workspace, container: str, name: str) -> tuple[Job, re.Match[str]] | None:
+    """The job, and the match of ``_OUTPUT``, when a blob means an output that does not lie at its place."""
+    match = _OUTPUT.match(name) if container == _OUTPUTS else None
+    if match is None:
+        return None
+    try:
+        job = run_of(work, match["run"]).job
+    except NotFoundError:
+        return None
+    output = job.outputs.get(match["output"])
+    if output is None or output.folder is None:
+        return None
+    own = f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{match['folder']}".rstrip("/")
+    return None if (work.places.in_datastore(output.folder) or "").rstrip("/") == own else (job, match)
