@@ -42,7 +42,8 @@ CLI = """\
 `batchpoint`, or `python -m batchpoint`. Written by `docs/generate.py` from the commands themselves.
 
 The commands and options are those of Azure ML's command line, without `az ml`; `batch-endpoint` and `batch-deployment`
-are other names of `endpoint` and `deployment`. `-g`, `-w` and `--subscription` are accepted and mean nothing here.
+are other names of `endpoint` and `deployment`. `-w` names a workspace
+of the server, before the command or behind it; `-g` and `--subscription` are accepted and mean nothing here.
 [Scripts for Azure ML](how-to/move-from-azure-ml.md#scripts-of-azures-command-line) run as they are.
 
 An option that may be repeated also takes several values at once (`--set a=1 b=2`), and a long option may be cut short

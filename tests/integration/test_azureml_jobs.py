@@ -150,7 +150,7 @@ def test_the_logs_of_a_job_are_blobs_that_are_only_read(
     client: httpx.Client, workspace: Workspace, tmp_path: Path
 ) -> None:
     job = finished(workspace, invoke(workspace, tmp_path / "in"))
-    container = "/w1.blob.core.windows.net/azureml"
+    container = "/default.blob.core.windows.net/azureml"
     for run in (job.name, f"{job.name}-score"):
         prefix = f"ExperimentRun/dcid.{run}/"
         listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
@@ -172,7 +172,7 @@ def test_older_clients_find_outputs_where_they_look_for_them(
     place = "azureml://datastores/workspaceblobstore/paths/shared/predictions.csv"
     for outputs in ({}, {"score": Output(path=place)}):
         job = finished(workspace, invoke(workspace, tmp_path / "in", outputs=outputs))
-        container = "/w1.blob.core.windows.net/azureml-blobstore"
+        container = "/default.blob.core.windows.net/azureml-blobstore"
         prefix = f"azureml/{job.name}-score/score/"
         listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
         assert listed.count("<Name>") == 1

@@ -365,13 +365,13 @@ def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(fake: FakeServ
 
 
 def test_the_workspace_is_that_of_the_option_or_of_the_setting(
-    server: FakeServer, batchpoint: Any, monkeypatch: pytest.MonkeyPatch
+    fake: FakeServer, batchpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.routes["GET /models"] = {"value": [], "next": None}
+    fake.routes["GET /models"] = {"value": [], "next": None}
     batchpoint("model list")
     monkeypatch.setenv("BATCHPOINT_WORKSPACE", "sales")
     batchpoint("model list")
     batchpoint("-w risk model list")
-    named = [request.headers.get("x-batchpoint-workspace") for request in server.asked("GET /models")]
+    named = [request.headers.get("x-batchpoint-workspace") for request in fake.asked("GET /models")]
     assert named == [None, "sales", "risk"]
     assert batchpoint("-w ../x model list").code == 2
