@@ -315,3 +315,13 @@ def test_long_keys_stay_apart_and_thousands_are_added_at_once(registry: Registry
     assert registry.scored_models.add("iot", "blue", "first", [*reports(5000), *long])
     assert len(registry.scored_models.list("iot", "blue", limit=6000)) == 5003
     assert len(registry.scored_models.list("iot", "blue", failing=True)) == 3
+
+
+@pytest.mark.parametrize("said", ["half a \udc80 character", "a \x00 in the middle", "a whole one: \U0001f600"])
+def test_the_board_takes_whatever_a_model_said(registry: Registry, said: str) -> None:
+    job_of(registry, "first")
+    keys = ({"Device": said}, {"Device": said * 20})
+    said_so = [ModelReport(key=key, model=said, rows=1, failed=1, message=said) for key in keys]
+    assert registry.scored_models.add("iot", "blue", "first", said_so)
+    shown = said.replace("\udc80", "?").replace("\x00", "?")
+    assert [(line.model, line.message) for line in registry.scored_models.list("iot", "blue")] == [(shown, shown)] * 2

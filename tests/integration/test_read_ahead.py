@@ -154,3 +154,15 @@ def test_a_script_cannot_write_into_the_index_that_its_frames_share(tmp_path: Pa
         first.columns.values[0] = "written"
     assert list(read(pieces[3]).columns) == ["key", "when", "n", "x"]
     assert parsed
+
+
+def test_column_names_that_a_script_can_write_into_are_those_of_its_frame_alone(
+    tmp_path: Path, parsed: list[int]
+) -> None:
+    pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
+    assert [len(read(piece)) for piece in pieces[:2]] == [ROWS] * 2
+    (block,) = slices._Memory.ahead._blocks
+    block._whole.columns = pd.Index(SCHEMA["columns"], dtype=object)  # as they are before pandas 3
+    read(pieces[2]).columns._data[0] = "written"  # what frame.columns.values was then
+    assert [list(read(piece).columns) for piece in pieces[2:4]] == [SCHEMA["columns"]] * 2
+    assert len(parsed) == 2

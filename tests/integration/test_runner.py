@@ -18,7 +18,7 @@ import pytest
 
 from batchpoint.entities.jobs import Reason
 from batchpoint.errors import ConflictError
-from batchpoint.scoring import runner
+from batchpoint.scoring import fork_server_access, runner
 from batchpoint.scoring.ledger import Ledger
 from batchpoint.scoring.spec import (
     InputSpec,
@@ -613,6 +613,16 @@ def test_a_shared_fork_server_has_the_packages_of_the_last_run_ready_for_the_nex
     assert len(set(drawn)) == len(drawn), "forks of one parent draw different random numbers"
 
 
+def test_to_look_for_a_fork_server_leaves_nothing_open(tmp_path: Path) -> None:
+    far = tmp_path / ("a-rather-long-name-" * 6)
+    far.mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert fork_server_access.connected(far) is None
+        assert fork_server_access.connected(far / "not there") is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_new_fork_server_has_the_packages_of_the_last_one_ready(make: Make, tmp_path: Path) -> None:
     script = """
         import sys
@@ -629,6 +639,55 @@ def test_a_new_fork_server_has_the_packages_of_the_last_one_ready(make: Make, tm
     assert runner.run(later) is Reason.COMPLETED
     assert "False" in predictions(first)
     assert "False" not in predictions(later)
+
+
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """Make a package that looks as if it were installed beside the others."""
+    packages = tmp_path / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+
+
+@pytest.mark.parametrize("idle", [0.0, 1.0])
+def test_a_package_that_reads_the_deployments_variables_finds_them_when_it_is_imported_ahead(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle: float
+) -> None:
+    installed(tmp_path, monkeypatch, "with_mode", 'import os\nMODE = os.environ.get("MODE", "none")\n')
+    script = """
+        import sys
+        early = "with_mode" in sys.modules
+        import with_mode
+        def run(mini_batch):
+            return [f"{early} {with_mode.MODE}" for _ in mini_batch]
+    """
+    shared = tmp_path / "shared"
+    settings: dict[str, Any] = {"fork_server": str(shared), "fork_server_idle_seconds": idle}
+    settings["environment_variables"] = {"MODE": "mine"}
+    first, later = make(script, name="first", **settings), make(script, name="later", **settings)
+    assert runner.run(first) is Reason.COMPLETED
+    wait_for(lambda: idle or not processes_in(shared))
+    assert runner.run(later) is Reason.COMPLETED
+    assert predictions(first).count(",False mine\n") == 6
+    assert predictions(later).count(",True mine\n") == 6
+
+
+@pytest.mark.parametrize("end", ["sys.exit('no worker')", "os._exit(3)"])
+def test_a_package_that_ends_the_process_that_imports_it_ahead_costs_no_later_run(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    in_no_worker = f'import os, sys\nif "AZUREML_RUN_ID" not in os.environ:\n    {end}\n'
+    installed(tmp_path, monkeypatch, "picky", in_no_worker)
+    script = """
+        import picky
+        def run(mini_batch):
+            return [1 for _ in mini_batch]
+    """
+    shared = tmp_path / "shared"
+    settings: dict[str, Any] = {"fork_server": str(shared), "fork_server_idle_seconds": 0.0}
+    for name in ("first", "later", "last"):
+        assert runner.run(make(script, name=name, processes_per_instance=2, **settings)) is Reason.COMPLETED
+        wait_for(lambda: not processes_in(shared))
 
 
 def test_a_fork_server_that_is_killed_is_replaced_and_nothing_is_lost(make: Make, tmp_path: Path) -> None:

@@ -222,3 +222,29 @@ def test_json_is_read_in_the_forms_that_mlflow_takes(tmp_path: Path, value: Any)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value))
     assert read(path).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+
+
+def test_what_a_script_does_to_nested_values_of_json_is_gone_when_they_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"tags": ["x"], "more": {"deep": [number]}} for number in range(4)]))
+    first = read(path)
+    first["tags"].iloc[0].append("mine")
+    first["more"].iloc[1]["deep"].append("mine")
+    again = read(path)
+    assert again["tags"].tolist() == [["x"]] * 4
+    assert again["more"].tolist() == [{"deep": [number]} for number in range(4)]
+
+
+def test_without_pyarrow_a_number_is_the_one_that_stands_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    texts = ["0.09158478740507359", "", "1e-310", "123456789.12345678", "-0.0", "NA", "7"]
+    path.write_text("x,y\n" + "".join(f"{text},1\n" for text in texts))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    exact = pd.to_numeric
+    monkeypatch.setattr(pd, "to_numeric", lambda found: exact(found) * (1 + 2**-52))  # as before pandas 3
+    found = read(path, {"columns": ["x", "y"], "types": ["double", "double"]})["x"]
+    assert [repr(value) for value in found] == [
+        repr(float(text)) if text not in {"", "NA"} else "nan" for text in texts
+    ]

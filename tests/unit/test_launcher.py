@@ -107,9 +107,10 @@ def test_instances_are_capped_by_the_compute_and_warmth_follows_it() -> None:
     assert kept.fork_server_idle_seconds > 86400
 
 
-def test_a_warm_process_is_shared_by_runs_of_the_same_model_code_and_interpreter_only() -> None:
+def test_a_warm_process_is_shared_by_runs_of_the_same_model_code_variables_and_interpreter_only() -> None:
     first = build_spec(make_job(), resolved()).fork_server
     assert build_spec(make_job(error_threshold=5), resolved()).fork_server == first
+    assert build_spec(make_job(environment_variables={"MODE": "other"}), resolved()).fork_server != first
     others = [
         resolved(python="/other/python"),
         resolved(pool="risk/cpu"),

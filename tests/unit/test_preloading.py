@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchpoint.scoring.preloading import LEARNT, modules_of_script, remember, remembered
+from batchpoint.scoring.preloading import LEARNT, forget, learnable, modules_of_script, remember, remembered
 
 SCRIPT = """
 import os
@@ -51,6 +51,18 @@ def test_what_workers_imported_is_remembered_in_order_and_added_to(tmp_path: Pat
 
 
 def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    for text in ("", "[", '{"numpy": 1}', "[1, null]"):
+    for text in ("", "[", "[" * 100_000, '{"numpy": 1}', "[1, null]"):
         (tmp_path / LEARNT).write_text(text)
         assert remembered(tmp_path) == []
+
+
+def test_what_made_a_fork_server_end_is_forgotten(tmp_path: Path) -> None:
+    forget(tmp_path)
+    remember(tmp_path, ["numpy"])
+    forget(tmp_path)
+    assert remembered(tmp_path) == []
+
+
+def test_a_package_that_may_have_imported_one_that_bears_no_fork_is_not_learnt() -> None:
+    assert learnable(["yaml", "keras", "numpy.linalg"]) == ["yaml", "keras", "numpy.linalg"]
+    assert learnable(["yaml", "keras", "tensorflow.python", "numpy.linalg"]) == ["numpy.linalg"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import decimal
+import enum
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -415,3 +417,47 @@ def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
         cell_by_cell = results._text_bytes({**table, **more}, 3, style)
         monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: True)
         assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell
+
+
+class Verdict(str, enum.Enum):  # noqa: UP042 -- a StrEnum prints as it reads
+    """A text that prints otherwise than it reads."""
+
+    GOOD = "good"
+
+
+@pytest.mark.parametrize("encoding", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.ma.masked_array([3, 3, 3], mask=[False, True, False]),
+        np.ma.masked_array([1, 2, 3], mask=[True, False, False]),
+        [Verdict.GOOD] * 3,
+    ],
+    ids=["equal but one", "first", "enum"],
+)
+def test_what_is_no_plain_number_or_text_has_equal_bytes_with_pyarrow_or_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, column: Any
+) -> None:
+    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    by_arrow = written(tmp_path / "a", column, rows_part(3), encoding=encoding, output=KEYS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert written(tmp_path / "b", column, rows_part(3), encoding=encoding, output=KEYS) == by_arrow
+
+
+def test_a_masked_whole_number_is_missing(segment: Path) -> None:
+    column = np.ma.masked_array([3, 3, 3], mask=[False, True, False])
+    assert written(segment, column, rows_part(3), output=KEYS) == "in.csv,0,3\nin.csv,1,\nin.csv,2,3\n"
+
+
+def test_an_arrow_whose_writer_cannot_leave_out_quotes_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    expected = written(tmp_path / "a", [1.5, 2.0], rows_part(2), output=KEYS)
+
+    class OldOptions:
+        def __init__(self, include_header: bool | None = None, *, batch_size: int | None = None) -> None:
+            """As in pyarrow 10, and older."""
+
+    monkeypatch.setattr(pyarrow.csv, "WriteOptions", OldOptions)
+    assert written(tmp_path / "b", [1.5, 2.0], rows_part(2), output=KEYS) == expected

@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from batchpoint import __version__
 from batchpoint.background.command_launcher import CommandPreparation
 from batchpoint.background.environments import Environments, Interpreter
 from batchpoint.background.models_file import write_models
@@ -122,6 +123,8 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
     script = _script(deployment, resolved)
     compute = resolved.compute
     instances = min(deployment.resources.instance_count, compute.max_instances)
+    workers = instances * settings.max_concurrency_per_instance
+    variables = {**deployment.environment_variables, **settings.environment_variables}
     model = resolved.model
     return ScoringSpec(
         job=job.name,
@@ -131,7 +134,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         script=script,
         model=_model(model, resolved.model_path) if model and resolved.model_path else None,
         model_map=_model_map(options.model_map, resolved) if options.model_map else None,
-        environment_variables={**deployment.environment_variables, **settings.environment_variables},
+        environment_variables=variables,
         input=_input(job, resolved),
         split=_split(deployment, script),
         csv=options.csv,
@@ -153,7 +156,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         instances=instances,
         processes_per_instance=settings.max_concurrency_per_instance,
         logging_level=settings.logging_level,
-        fork_server=str(fork_server_folder(resolved, script, instances * settings.max_concurrency_per_instance)),
+        fork_server=str(fork_server_folder(resolved, script, variables, workers)),
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
@@ -169,10 +172,15 @@ def job_folder(workspace: Path, job: str) -> Path:
     return workspace / "jobs" / job
 
 
-def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> Path:
-    """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads."""
+def fork_server_folder(resolved: Resolved, script: ScriptSpec, variables: Mapping[str, str], workers: int) -> Path:
+    """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads.
+
+    And of the same environment variables: what is imported ahead may read them. One that outlives an upgrade would
+    fork workers of the version before.
+    """
     key = json.dumps(
         [
+            __version__,
             resolved.python,
             resolved.pool,
             resolved.model.reference if resolved.model else None,
@@ -180,6 +188,7 @@ def fork_server_folder(resolved: Resolved, script: ScriptSpec, workers: int) -> 
             str(resolved.code_dir),
             script.path,
             script.takes,
+            sorted(variables.items()),
             workers,
         ]
     )

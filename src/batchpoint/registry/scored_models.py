@@ -100,12 +100,17 @@ def _values(report: ModelReport) -> dict[str, Any]:
         message = f"{report.failed:,} rows failed, {report.skipped:,} were skipped."
     return {
         "key": _key_text(report.key),
-        "model": report.model[:512] if report.model else None,
+        "model": _storable(report.model[:512]) if report.model else None,
         "rows": report.rows,
         "failed": report.failed,
         "seconds": report.seconds,
-        "message": message[:_LONGEST_MESSAGE] if message else None,
+        "message": _storable(message[:_LONGEST_MESSAGE]) if message else None,
     }
+
+
+def _storable(text: str) -> str:
+    """The text with question marks for what a database's texts cannot hold: half a character, and NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
 
 
 def _added_up(database: Database, line: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
@@ -139,7 +144,7 @@ def _added_up(database: Database, line: dict[str, Any], rows: list[dict[str, Any
 
 def _key_text(key: dict[str, str | None]) -> str:
     """The key as JSON; of a very long one its beginning and a hash, so that it stays one key and fits its column."""
-    text = _encode(key)
+    text = _storable(_encode(key))
     if len(text) <= _LONGEST_KEY:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -31,17 +31,19 @@ FIRST_CALL_SECONDS = 30.0
 """How long a new fork server waits for its first runner, however short its idle time is."""
 LONGEST_PATH = 100
 """Bytes of a socket's path that every system takes."""
+OPEN_FOLDERS = "/proc/self/fd/"
+"""Where a folder that this process has open lies by its number."""
 
 
 def socket_path(folder: Path) -> str:
     """The path to bind or connect to: through ``/proc`` when the folder's own path is too long for a socket.
 
-    The folder stays open until the process ends, so that the short path keeps its meaning.
+    The folder stays open, so that the short path keeps its meaning, until the process ends or the caller closes it.
     """
     path = str(folder / "socket")
     if len(os.fsencode(path)) <= LONGEST_PATH:
         return path
-    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}/socket"
+    return f"{OPEN_FOLDERS}{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}/socket"
 
 
 class ForkServer:
@@ -222,7 +224,7 @@ def preload(modules: list[str]) -> None:
                 continue
             try:
                 importlib.import_module(name)
-            except Exception as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
+            except BaseException as error:  # noqa: BLE001 -- preloading only saves time; the script's own import will tell
                 sys.stderr.write(f"{name} was not preloaded: {error}\n")
     finally:
         gc.enable()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batchpoint.errors import EnvironmentBuildError
-from batchpoint.scoring.fork_server import socket_path
+from batchpoint.scoring.fork_server import OPEN_FOLDERS, socket_path
 from batchpoint.scoring.preloading import remembered
 from batchpoint.scoring.spec import ScoringSpec
 
@@ -98,12 +98,16 @@ def retire(folder: Path) -> None:
 def connected(folder: Path) -> socket.socket | None:
     """A connection to the fork server that listens in ``folder``; None when none does."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path = socket_path(folder)
+    path = ""
     try:
+        path = socket_path(folder)
         server.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         server.close()
         return None
+    finally:
+        if path.startswith(OPEN_FOLDERS):  # a server of many jobs would run out of files
+            os.close(int(path.removeprefix(OPEN_FOLDERS).partition("/")[0]))
     return server
 
 
@@ -120,6 +124,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _started(spec: ScoringSpec, folder: Path) -> socket.socket:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHPOINT_")}
     environment.update(dict.fromkeys(_THREADS, str(threads_of_worker(spec))))
+    environment.update(spec.environment_variables)  # read by packages while they are imported, here or in a worker
     idle = spec.fork_server_idle_seconds if spec.fork_server else 0
     command = [spec.python, str(FORK_SERVER), str(folder), str(idle)]
     errors_file = folder / "fork_server.log"

@@ -34,7 +34,7 @@ from batchpoint.scoring.events import (
 from batchpoint.scoring.fork_server import kill_group
 from batchpoint.scoring.mini_batches import ErrorInfo, KeySpan, MiniBatch, TableSchema
 from batchpoint.scoring.model_outcomes import read_outcomes
-from batchpoint.scoring.preloading import READING, modules_for, modules_of_script, remember
+from batchpoint.scoring.preloading import READING, forget, learnable, modules_for, modules_of_script, remember
 from batchpoint.scoring.spec import ScoringSpec
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -233,11 +233,12 @@ class LocalEngine:
         for number in left:
             self._kill(number)
         if self._server is not None:
-            if self._modules and self._spec.fork_server:
+            modules = learnable(self._modules)
+            if modules and self._spec.fork_server:
                 with contextlib.suppress(OSError):
-                    remember(Path(self._spec.fork_server), self._modules)
+                    remember(Path(self._spec.fork_server), modules)
                     if self._spec.fork_server_idle_seconds:
-                        fork_server_access.preload(self._server, self._modules)
+                        fork_server_access.preload(self._server, modules)
             self._server.close()
             self._server = None
         self._selector.close()
@@ -268,6 +269,9 @@ class LocalEngine:
             self._selector.unregister(self._server)
             self._server.close()
             self._server = None
+            if self._spec.fork_server:
+                with contextlib.suppress(OSError):
+                    forget(Path(self._spec.fork_server))
             for state in self._processes.values():
                 state.ended = state.ended or "its fork server ended"
             return

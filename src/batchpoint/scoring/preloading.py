@@ -14,6 +14,8 @@ import pickletools
 from collections.abc import Iterable
 from pathlib import Path
 
+from batchpoint.scoring.fork_server import NEVER_PRELOADED
+
 READING = ("pandas", "pyarrow.csv")
 """What rows are read with; pyarrow may be absent."""
 BEARABLE = frozenset(("joblib", "numpy", "pandas", "pyarrow", "scipy", "sklearn"))
@@ -61,11 +63,31 @@ def remember(folder: Path, modules: Iterable[str]) -> None:
     unfinished.replace(folder / LEARNT)
 
 
+def learnable(modules: Iterable[str]) -> list[str]:
+    """Those of the modules that workers imported which a fork server may import for the next ones.
+
+    Where one of them does not bear a fork, any other may be the one that imported it: only those known not to are left.
+    """
+    found = list(modules)
+    if any(name.partition(".")[0] in NEVER_PRELOADED for name in found):
+        return [name for name in found if name.partition(".")[0] in BEARABLE]
+    return found
+
+
+def forget(folder: Path) -> None:
+    """Forget what ``remember`` kept: importing it may be what ended a fork server.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    (folder / LEARNT).unlink(missing_ok=True)
+
+
 def remembered(folder: Path) -> list[str]:
     """The modules that ``remember`` kept, in the order of their imports."""
     try:
         found = json.loads((folder / LEARNT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 

@@ -124,6 +124,8 @@ class _Block:
 
         frame = self._whole.iloc[first : first + rows].copy()
         frame.index = pd.RangeIndex(rows)
+        if type(frame.columns.dtype).__name__ != "StringDtype":  # before pandas 3: scripts can write into their names
+            frame.columns = frame.columns.copy(deep=True)
         return frame
 
     def _begins(self, at: int) -> bool:

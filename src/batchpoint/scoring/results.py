@@ -406,10 +406,10 @@ def _frame_of_line(names: list[str], style: Style) -> tuple[list[str], str]:
 
 
 def _cells(column: Any, style: Style) -> list[str]:
-    if len(column) > 1 and _is_one_text(column):
-        return _cells(column[:1], style) * len(column)
-    numbers = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
-    if _kind(numbers) == ("numpy", "ndarray") and numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers):
+    if isinstance(column, list):
+        if len(column) > 1 and _is_one_text(column):
+            return _cells(column[:1], style) * len(column)
+    elif (numbers := _whole_numbers(column)) is not None:
         if (numbers == numbers[0]).all():  # the values of keys, as a rule
             return [str(numbers[0])] * len(numbers)
         return list(map(str, numbers.tolist()))
@@ -425,6 +425,13 @@ def _cells(column: Any, style: Style) -> list[str]:
             return [_quoted(value) for value in values] if unsafe else values
         return [_json_text(value) for value in values] if unsafe else [f'"{value}"' for value in values]
     return [_cell(value, style) for value in values]
+
+
+def _whole_numbers(column: Any) -> Any:
+    """The numpy array of a column that holds whole numbers; None for others and for an empty one."""
+    array = column.to_numpy() if _kind(column) == ("pandas", "Series") and _is_numpy(column) else column
+    is_array = _kind(array) == ("numpy", "ndarray") and array.ndim == 1 and array.dtype.kind in "iu"
+    return array if is_array and len(array) and not hasattr(array, "mask") else None  # what is masked is missing
 
 
 def _values(column: Any) -> list[Any]:
@@ -554,10 +561,12 @@ def _is_installed(package: str) -> bool:
 
 
 def _write_with_arrow(table: dict[str, Any], rows: int) -> bytes | None:
-    """The same bytes by Arrow's own writer, several times quicker; None where a cell needs quotes."""
+    """The same bytes by Arrow's own writer, several times quicker; None where a cell needs quotes, or it is too old."""
     import pyarrow as pa  # noqa: PLC0415 - lazily: slow to import, and perhaps not there
     from pyarrow import csv as arrow_csv  # noqa: PLC0415 - the same
 
+    if not hasattr(arrow_csv.WriteOptions, "quoting_style"):  # before pyarrow 11
+        return None
     arrays = []
     for column in table.values():
         if _is_one_text(column):
@@ -602,7 +611,7 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
 
 def _is_one_text(column: Any) -> bool:
     """Whether a column is a list that repeats one text, as the names of files do."""
-    return isinstance(column, list) and isinstance(column[0], str) and column.count(column[0]) == len(column)
+    return isinstance(column, list) and type(column[0]) is str and column.count(column[0]) == len(column)
 
 
 def _arrow_cells(column: Any, style: Style) -> Any:

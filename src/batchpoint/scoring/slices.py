@@ -575,6 +575,8 @@ def _pandas_column(present: Any, kind: str) -> Any:
     if kind.startswith("timestamp"):
         return pd.to_datetime(present)
     numbers = pd.to_numeric(present)
+    if numbers.dtype.kind == "f":
+        numbers = present.astype("float64")  # before pandas 3 the last digits of the others are off
     whole = kind in {"int64", "int32"}
     if whole and present.dropna().str.contains(r"[.eE]").any():
         return numbers.astype("float64")
@@ -638,7 +640,7 @@ def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping
     if piece["format"] == "json":
         if _Memory.json_path != piece["path"]:
             _Memory.json_path, _Memory.json_rows = piece["path"], read_json_array(piece["path"])
-        rows = _Memory.json_rows[piece["first_row"] + first : piece["first_row"] + last]
+        rows = [_own(row) for row in _Memory.json_rows[piece["first_row"] + first : piece["first_row"] + last]]
     else:
         rows = _json_lines(piece, first, last)
     for number, row in enumerate(rows):
@@ -647,6 +649,13 @@ def _read_other(piece: Mapping[str, Any], first: int, last: int, schema: Mapping
             message = f"{place}: expected an object, found {row!r}."
             raise csv_records.UnreadableRowsError(message)
     return _json_frame(rows, schema)
+
+
+def _own(value: Any) -> Any:
+    """A JSON value whose parts a script may change: the file's rows are kept for the next ones."""
+    if isinstance(value, dict):
+        return {key: _own(inner) for key, inner in value.items()}
+    return [_own(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:

@@ -54,10 +54,16 @@ def get_schedule(name: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONR
 def put_schedule(
     name: str, body: WireBody, scope: Scoped, work: ScopedWork, shared: Shared, caller: Operator
 ) -> JSONResponse:
-    """Create a schedule, or replace what the body says of it."""
+    """Create a schedule, or replace what the body says of it.
+
+    It is there at once, and said to be on its way: older clients read this answer twice and find its types no more the
+    second time; they ask for what is on its way once more.
+    """
     schedule = read_body(Schedule, {**_read(scope, body, _stored(work, name)), "name": name}, name="schedule")
     check_schedule_paths(shared, schedule)
-    return JSONResponse(schedule_resource(scope, work.schedules.create_or_update(schedule, by=caller.name)))
+    shown = schedule_resource(scope, work.schedules.create_or_update(schedule, by=caller.name))
+    shown["properties"]["provisioningState"] = "Creating"
+    return JSONResponse(shown, status_code=201)
 
 
 @router.delete(SCHEDULE, name="azureml.schedules.delete")
