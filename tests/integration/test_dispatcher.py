@@ -301,7 +301,7 @@ def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace
     ended.start()
     ended.stop()
     others = [end for _ in range(20) for end in socket.socketpair()]
-    ended.dispatcher.hurry("nobody")
+    ended.dispatcher.hurry("default", "nobody")
     readable, _, _ = select.select(others, [], [], 0)
     for end in others:
         end.close()
