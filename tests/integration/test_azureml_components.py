@@ -208,3 +208,15 @@ def test_a_command_without_an_environment_is_shown_with_some(client: httpx.Clien
     workspace.assets.create_or_update("component", Component(name="plain", type="command", command="true"))
     shown = client.get(f"{WS}/components/plain/versions/1").json()["properties"]["componentSpec"]
     assert shown["environment"]
+
+
+def test_an_environment_of_azures_registries_is_kept_under_its_name(client: httpx.Client, workspace: Workspace) -> None:
+    curated = "azureml://registries/azureml/environments/sklearn-1.5/labels/latest"
+    answered = client.put(
+        f"{WS}/components/prep/versions/1", json={"properties": {"componentSpec": PREP | {"environment": curated}}}
+    )
+
+    assert answered.status_code < 300, answered.text
+    kept = workspace.assets.get("component", "prep")
+    assert isinstance(kept, Component)
+    assert kept.environment == "azureml:sklearn-1.5:1"

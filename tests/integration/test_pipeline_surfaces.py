@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from batchpoint import Client
 from batchpoint.background.service import Background
+from batchpoint.entities.assets import Environment
 from batchpoint.entities.jobs import Command, Job
 from batchpoint.entities.pipelines import CommandStep, Pipeline
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
@@ -84,6 +85,42 @@ def test_components_are_registered_found_by_label_and_archived(http: httpx.Clien
     assert http.post("/api/v1/components/counting/archive?version=2").status_code == 200
     assert [each["version"] for each in http.get("/api/v1/components").json()["value"]] == ["1"]
     assert http.get("/api/v1/components/counting").json()["version"] == "1"
+
+
+def test_steps_say_as_little_as_in_azures_examples(http: httpx.Client, tmp_path: Path) -> None:
+    folder = tmp_path / "greeting"
+    folder.mkdir()
+    (folder / "hello.py").write_text("print('hello')")
+    curated = "azureml://registries/azureml/environments/sklearn-1.5/labels/latest"
+    greeting = {"code": str(folder), "environment": curated, "command": "python hello.py"}
+    counting = {"command": "wc > ${{outputs.counts}}/out", "outputs": {"counts": {"type": "uri_folder"}}}
+    body = {
+        "name": "hello_batch",
+        "type": "pipeline",
+        "jobs": {
+            "greet": {"type": "command", "component": greeting},
+            "count": {"type": "command", "component": counting, "outputs": {"counts": None}},
+        },
+    }
+    checked = http.post("/api/v1/jobs/validate", json={"jobs": body["jobs"]})
+    assert checked.json()["valid"], checked.text
+    assert http.get("/api/v1/environments").json()["value"] == []
+
+    answered = http.post("/api/v1/components", json=body)
+
+    assert answered.status_code == 201, answered.text
+    greet, count = (answered.json()["jobs"][name] for name in ("greet", "count"))
+    assert greet["component"]["type"] == "command"
+    assert greet["component"]["environment"] == "azureml:sklearn-1.5:1"
+    assert count["outputs"] == {"counts": {}}
+    assert http.get("/api/v1/environments/sklearn-1.5").json()["image"] == curated
+
+
+def test_an_environment_of_ones_own_stands_for_azures_of_that_name(workspace: Workspace) -> None:
+    own = workspace.assets.create_or_update("environment", Environment(name="sklearn-1.5", pip_requirements=["pandas"]))
+    curated = "azureml://registries/azureml/environments/sklearn-1.5/versions/7"
+
+    assert workspace.assets.declared_environment(curated).reference == own.reference
 
 
 def test_an_unsound_component_is_refused_with_every_fault(http: httpx.Client) -> None:

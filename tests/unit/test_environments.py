@@ -40,6 +40,12 @@ def test_an_image_alone_is_answered_with_a_notice() -> None:
     assert "recorded, not run" in packages.notices[0]
 
 
+def test_an_environment_of_azures_registries_says_how_to_stand_in_for_it() -> None:
+    image = "azureml://registries/azureml/environments/sklearn-1.5/labels/latest"
+    (notice,) = declared_packages(Environment(name="sklearn-1.5", image=image)).notices
+    assert "Register an environment of that name" in notice
+
+
 def test_a_requirement_is_met_by_an_installed_version_in_its_range() -> None:
     packages = Packages(("numpy>=2", "pandas==2.2.3", "torch; python_version < '3'"), "==3.11.*")
     assert unmet(packages, installed=INSTALLED, python="3.11.7") == []

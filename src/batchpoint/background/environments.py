@@ -26,7 +26,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from batchpoint.entities.assets import Environment
+from batchpoint.entities.assets import CURATED_ENVIRONMENT, Environment
 from batchpoint.errors import EnvironmentBuildError
 
 Installed = Callable[[str], str | None]
@@ -76,12 +76,20 @@ def declared_packages(environment: Environment) -> Packages:
     if environment.pip_requirements is not None:
         requirements.extend(_requirement_lines(environment.pip_requirements))
     if environment.image or environment.build:
-        what = f"image {environment.image}" if environment.image else "Docker build"
-        notices.append(
-            f"The {what} of environment {environment.name} is recorded, not run: scripts run in a Python environment "
-            + ("made from its declared packages." if requirements else "; it declares no packages.")
-        )
+        notices.append(_notice_of_image(environment, has_packages=bool(requirements)))
     return Packages(tuple(requirements), python, tuple(notices))
+
+
+def _notice_of_image(environment: Environment, *, has_packages: bool) -> str:
+    if environment.image and CURATED_ENVIRONMENT.match(environment.image):
+        return (
+            f"Environment {environment.name} is one of Azure's registries, which are not here: scripts run with the "
+            "packages that this server's interpreter has. Register an environment of that name to say which they need."
+        )
+    what = f"image {environment.image}" if environment.image else "Docker build"
+    made = "made from its declared packages" if has_packages else "of this server's packages, as it declares none"
+    said = f"The {what} of environment {environment.name} is recorded, not run"
+    return f"{said}: scripts run in a Python environment {made}."
 
 
 def packages_of_conda(conda: Mapping[str, Any]) -> Packages:

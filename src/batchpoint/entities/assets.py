@@ -5,6 +5,7 @@ Keys and defaults are those of Azure ML's YAML files (CLI v2 model, data and env
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -42,6 +43,12 @@ class Build(Part):
 
     path: str
     dockerfile_path: str = "Dockerfile"
+
+
+CURATED_ENVIRONMENT = re.compile(
+    r"^(?:azureml:)?azureml://registries/[^/]+/environments/(?P<name>[^/]+)(?:/(?:versions|labels)/[^/]+)?/?$"
+)
+"""An environment that Azure keeps for everybody, or an organization for its workspaces."""
 
 
 class Environment(Asset):

@@ -280,7 +280,7 @@ def _output_faults(scope: _Scope, step_name: str, at: str) -> Iterator[Fault]:
             yield f"{bound} names no output of the pipeline. {_known(bound.name, scope.outputs, 'outputs')}"
         else:
             wanted, found = scope.outputs[bound.name], output_type(step, name, scope.outputs)
-            if "type" in wanted.model_fields_set and found != wanted.type:
+            if "type" in wanted.model_fields_set and not _fits(found, wanted.type):
                 yield f"the step writes {_article(found)}, and {bound} is {_article(wanted.type)}."
 
     for name in step.outputs:

@@ -92,6 +92,12 @@ class OutputBinding(Part):
     """When given, the output is registered as a data asset of this name once its job has completed."""
     version: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _may_say_nothing(cls, value: object) -> object:
+        """``prepared_data:`` alone goes where outputs go. Source: Azure ML's examples."""
+        return {} if value is None else value
+
 
 class Limits(Part):
     """How long a step may take."""
@@ -132,6 +138,15 @@ class _Step(Part):
     compute: str | None = None
     is_deterministic: bool | None = None
     """Whether the same code, inputs, settings and environment give the same outputs; None: as its component says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _component_is_of_its_type(cls, value: Any) -> Any:
+        """A component in place needs no type: it is of the type of the step. Source: Azure ML's examples."""
+        component = _of(value, "component")
+        if not isinstance(value, Mapping) or not isinstance(component, Mapping):
+            return value
+        return {**value, "component": {"type": value.get("type", "command"), **component}}
 
 
 class CommandStep(_Step):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import yaml
 
 from batchpoint.content import NEVER_CODE, hash_content, upload_path, walk
-from batchpoint.entities.assets import Code, Data, Environment, Model
+from batchpoint.entities.assets import CURATED_ENVIRONMENT, Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
 from batchpoint.entities.components import definition
 from batchpoint.entities.pipeline_faults import faults_of_component, refuse
@@ -139,6 +139,26 @@ class Assets:
             declared = Model(name=name, path=given, type="mlflow_model" if is_mlflow else "custom_model")
             return cast("Model", self.register_unless_known("model", declared, by=by))
         return cast("Model", self.resolve("model", reference or given))
+
+    def declared_environment(
+        self, given: str | Environment, *, by: str | None = None, register: bool = True
+    ) -> Environment:
+        """The environment that a deployment or a step declares: by reference, in place, or as one of Azure's own.
+
+        Those of Azure's registries are images, which are not run here. Whoever registers an environment of the same
+        name says with it what stands for theirs. Without ``register`` what is not known stays as it is declared.
+
+        Raises:
+            NotFoundError: there is no such environment.
+        """
+        if isinstance(given, str) and (curated := CURATED_ENVIRONMENT.match(given)):
+            try:
+                return cast("Environment", self.get("environment", curated["name"]))
+            except NotFoundError:
+                given = Environment(name=curated["name"], image=given)
+        if isinstance(given, str):
+            return cast("Environment", self.resolve("environment", given))
+        return cast("Environment", self.register_unless_known("environment", given, by=by)) if register else given
 
     def list(
         self,

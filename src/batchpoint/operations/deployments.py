@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from batchpoint.entities.assets import Code, Environment, Model
+from batchpoint.entities.assets import Code, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import InvalidEntityError, NotFoundError
@@ -50,7 +50,7 @@ class DeploymentResolver:
         elif deployment.batchpoint.model_map is None:
             _check_needs_no_script(deployment, model)
         if deployment.environment is not None:
-            environment = self._environment(deployment.environment, by)
+            environment = self._assets.declared_environment(deployment.environment, by=by)
             changes["environment"] = f"azureml:{environment.reference}"
         if deployment.batchpoint.model_map is not None:
             found = self._model_maps.declared(deployment, by=by)
@@ -71,11 +71,6 @@ class DeploymentResolver:
         if reference is not None:
             return cast("Code", self._assets.resolve("code", reference))
         return self._assets.register_code(given, by=by)
-
-    def _environment(self, given: str | Environment, by: str | None) -> Environment:
-        if isinstance(given, Environment):
-            return cast("Environment", self._assets.register_unless_known("environment", given, by=by))
-        return cast("Environment", self._assets.resolve("environment", asset_reference(given) or given))
 
 
 def check_compute(registry: Registry, deployment: BatchDeployment) -> Compute:

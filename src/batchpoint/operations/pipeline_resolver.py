@@ -223,11 +223,9 @@ class PipelineResolver:
         return folder, f"azureml:{self._assets.register_code(str(folder), by=self._by).reference}"
 
     def _environment(self, given: str | Environment) -> str | Environment:
-        if isinstance(given, Environment):
-            if not self._register:
-                return given
-            return f"azureml:{self._assets.register_unless_known('environment', given, by=self._by).reference}"
-        return f"azureml:{self._assets.resolve('environment', asset_reference(given) or given).reference}"
+        found = self._assets.declared_environment(given, by=self._by, register=self._register)
+        is_known = self._register or (isinstance(given, str) and found.version is not None)
+        return f"azureml:{found.reference}" if is_known else found
 
     def _model(self, given: str | Model) -> str | Model:
         if isinstance(given, Model):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import options_of
 from batchpoint.entities.jobs import Job, LiteralValue
@@ -150,7 +151,11 @@ def prefixed(scope: Scope, kind: str) -> Form:
             return f"azureml:{scope.id_of(kind, given.get('name', ANONYMOUS), 'versions', given.get('version') or '1')}"
         return given if asset_reference(given) is None else f"azureml:{form.write(given)}"
 
-    return Form(write, lambda given: given if asset_reference(given) is None else form.read(given))
+    def read(given: str) -> Any:
+        is_elsewhere = CURATED_ENVIRONMENT.match(given) or asset_reference(given) is None
+        return given if is_elsewhere else form.read(given)
+
+    return Form(write, read)
 
 
 def with_options(body: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:

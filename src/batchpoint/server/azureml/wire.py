@@ -12,6 +12,7 @@ from urllib.parse import quote
 from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse
 
+from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.base import Entity, parse_reference
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.places import asset_reference
@@ -112,14 +113,20 @@ def name_in(text: str) -> str:
 
 
 def asset_form(scope: Scope, kind: str) -> Form:
-    """A reference to an asset here (``azureml:churn:3``), its id there; read in each of its spellings."""
+    """A reference to an asset here (``azureml:churn:3``), its id there; read in each of its spellings.
+
+    An environment of Azure's registries is none here; it travels as it is, and ``operations`` says what stands for it.
+    """
 
     def write(reference: str) -> str:
         named = parse_reference(reference)
         by, which = ("versions", named.version) if named.version else ("labels", named.label or "latest")
         return scope.id_of(kind, named.name, by, which)
 
-    return Form(write, lambda text: f"azureml:{asset_reference(text) or parse_reference(text)}")
+    def read(text: str) -> str:
+        return text if CURATED_ENVIRONMENT.match(text) else f"azureml:{asset_reference(text) or parse_reference(text)}"
+
+    return Form(write, read)
 
 
 def name_form(scope: Scope, kind: str) -> Form:
