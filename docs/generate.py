@@ -42,7 +42,8 @@ CLI = """\
 `batchpoint`, or `python -m batchpoint`. Written by `docs/generate.py` from the commands themselves.
 
 The commands and options are those of Azure ML's command line, without `az ml`; `batch-endpoint` and `batch-deployment`
-are other names of `endpoint` and `deployment`. `-g`, `-w` and `--subscription` are accepted and mean nothing here.
+are other names of `endpoint` and `deployment`. `-w` names a workspace
+of the server, before the command or behind it; `-g` and `--subscription` are accepted and mean nothing here.
 [Scripts for Azure ML](how-to/move-from-azure-ml.md#scripts-of-azures-command-line) run as they are.
 
 An option that may be repeated also takes several values at once (`--set a=1 b=2`), and a long option may be cut short
@@ -81,7 +82,7 @@ PYTHON = """\
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
 `environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
-`pipelines`, `schedules`, `tokens`.
+`pipelines`, `schedules`, `tokens`, `workspaces`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -114,7 +115,8 @@ PYTHON_CLASSES: list[type] = [
     client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes,
     client.resources.Datastores,
     client.endpoints.Endpoints, client.endpoints.Deployments, client.jobs.Jobs, client.pipelines.Pipelines,
-    client.schedules.Schedules, client.tokens.Tokens, Job,
+    client.schedules.Schedules, client.tokens.Tokens,
+    client.workspaces.Workspaces, Job,
 ]  # fmt: skip
 
 _EVERYWHERE = {"output", "query", "debug", "verbose", "only_show_errors", "help"}

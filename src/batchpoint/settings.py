@@ -20,6 +20,8 @@ class Settings:
     """Address of the server that the client talks to; none means the local server of ``home``, started when needed."""
     token: str | None = None
     """Bearer token of the client; none means the token that the local server left in ``home``."""
+    workspace: str | None = None
+    """Workspace that the client names in its requests; none means ``default``."""
     database_url: str | None = None
     """SQLAlchemy address of the registry; none means SQLite at ``<home>/registry.db``."""
     host: str = "127.0.0.1"

@@ -1,4 +1,8 @@
-"""Workspace: opens registry and datastores, carries the operations. The one place that wires things together."""
+"""Workspace: opens registry and datastores, carries the operations. The one place that wires things together.
+
+A server has many workspaces, which are namespaces: each has operations of its own, which see what is in it and nothing
+else. They share the registry's database, the machine and the loops.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
@@ -19,17 +25,37 @@ from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.schedules import Schedules
 from batchpoint.operations.tokens import Tokens
+from batchpoint.operations.workspaces import Workspaces
 from batchpoint.registry import Registry, utc_now
 from batchpoint.settings import Settings
 from batchpoint.storage.datastores import Stores
 
 
 @dataclass(frozen=True)
-class Workspace:
-    """All that a server or a background loop works with. Use it as a context manager, or ``close()`` it."""
+class _Shared:
+    """What the workspaces of one server have in common."""
 
+    job_queued: threading.Event = field(default_factory=threading.Event)
+    pipeline_changed: threading.Event = field(default_factory=threading.Event)
+    schedule_changed: threading.Event = field(default_factory=threading.Event)
+    opened: dict[str, Workspace] = field(default_factory=dict)
+    opening: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """All that a server or a background loop works with, within one workspace of the server.
+
+    Use the one that was opened as a context manager, or ``close()`` it.
+    """
+
+    name: str
+    """What the workspace is known by: ``default``, unless it was got from ``within``."""
+    folder: Path
+    """Where it keeps what it has on this machine: folders of jobs, its default datastore, its cache."""
     settings: Settings
     registry: Registry
+    """As it is seen from this workspace."""
     places: Places
     """Says what addresses such as ``azureml://datastores/…`` mean."""
     assets: Assets
@@ -40,13 +66,9 @@ class Workspace:
     pipelines: Pipelines
     published_pipelines: PublishedPipelines
     schedules: Schedules
+    workspaces: Workspaces
     tokens: Tokens
-    job_queued: threading.Event = field(repr=False)
-    """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
-    pipeline_changed: threading.Event = field(repr=False)
-    """Set when there is something new for the pipeline driver: a queued pipeline, an ended step, a wish to cancel."""
-    schedule_changed: threading.Event = field(repr=False)
-    """Set when a schedule may be due earlier than the scheduler knows."""
+    _shared: _Shared = field(repr=False)
 
     @classmethod
     def open(cls, settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Workspace:
@@ -57,18 +79,82 @@ class Workspace:
         """
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         registry = Registry.open(settings.registry_url, settings.home / "secret.key", now=now)
-        datastore = settings.home / "datastores" / DEFAULT_DATASTORE
+        workspace = cls._wired(DEFAULT_WORKSPACE, settings, registry, _Shared())
+        workspace.workspaces.ensure(DEFAULT_WORKSPACE)
+        return workspace
+
+    def within(self, name: str, *, create: bool = True) -> Workspace:
+        """The operations within another workspace of the same server, which begins to exist when it is used first.
+
+        They are made once, so that asking again costs nothing. The case of a name does not matter.
+
+        Raises:
+            InvalidEntityError: no workspace can be called so.
+            NotFoundError: there is none of that name, and with ``create`` false it is not to be.
+            RegistryError: the database does not answer.
+        """
+        key = workspace_key(name)
+        if (known := self._shared.opened.get(key)) is not None:
+            return known
+        if not create:
+            self.workspaces.get(name)
+        with self._shared.opening:
+            if key not in self._shared.opened:
+                self.workspaces.ensure(name)
+                self._wired(key, self.settings, self.registry.within(key), self._shared)
+            return self._shared.opened[key]
+
+    @property
+    def job_queued(self) -> threading.Event:
+        """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
+        return self._shared.job_queued
+
+    @property
+    def pipeline_changed(self) -> threading.Event:
+        """Set when there is something new for the pipeline driver: a queued one, an ended step, a wish to cancel."""
+        return self._shared.pipeline_changed
+
+    @property
+    def schedule_changed(self) -> threading.Event:
+        """Set when a schedule may be due earlier than the scheduler knows."""
+        return self._shared.schedule_changed
+
+    def stores(self) -> Stores:
+        """Storage that can open every datastore, credentials included."""
+        return self.places.stores()
+
+    def close(self) -> None:
+        """Close the registry's connections, which all workspaces share."""
+        self.registry.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def _wired(cls, name: str, settings: Settings, registry: Registry, shared: _Shared) -> Workspace:
+        """The operations within a workspace, among those that are opened; with what it has from the start."""
+        folder = settings.home if name == DEFAULT_WORKSPACE else settings.home / "workspaces" / name
+        datastore = folder / "datastores" / DEFAULT_DATASTORE
         datastore.mkdir(parents=True, exist_ok=True)
         ensure_built_in(registry, datastore_path=str(datastore), instances=settings.default_compute_instances)
         places = Places(registry)
-        job_queued, pipeline_changed, schedule_changed = threading.Event(), threading.Event(), threading.Event()
-        assets = Assets(registry, places, settings.home / "cache")
+        assets = Assets(registry, places, folder / "cache")
         model_maps = ModelMaps(registry, assets, places)
-        pipelines = Pipelines(registry, assets, places, pipeline_changed)
-        jobs = Jobs(registry, places, job_queued, pipelines, pipeline_changed)
-        endpoints = Endpoints(registry, assets, places, model_maps, pipelines, jobs, job_queued)
+        pipelines = Pipelines(registry, assets, places, shared.pipeline_changed)
+        jobs = Jobs(registry, places, shared.job_queued, pipelines, shared.pipeline_changed)
+        endpoints = Endpoints(registry, assets, places, model_maps, pipelines, jobs, shared.job_queued)
         published_pipelines = PublishedPipelines(registry, assets, pipelines)
-        return cls(
+        schedules = Schedules(
+            registry, endpoints, pipelines, published_pipelines, assets, places, shared.schedule_changed
+        )
+        workspace = cls(
+            name=name,
+            folder=folder,
             settings=settings,
             registry=registry,
             places=places,
@@ -79,25 +165,10 @@ class Workspace:
             jobs=jobs,
             pipelines=pipelines,
             published_pipelines=published_pipelines,
-            schedules=Schedules(registry, endpoints, pipelines, published_pipelines, assets, places, schedule_changed),
+            schedules=schedules,
+            workspaces=Workspaces(registry),
             tokens=Tokens(registry),
-            job_queued=job_queued,
-            pipeline_changed=pipeline_changed,
-            schedule_changed=schedule_changed,
+            _shared=shared,
         )
-
-    def stores(self) -> Stores:
-        """Storage that can open every datastore, credentials included."""
-        return self.places.stores()
-
-    def close(self) -> None:
-        """Close the registry's connections."""
-        self.registry.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        shared.opened[name] = workspace
+        return workspace

@@ -13,8 +13,8 @@ from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, served
 
-WS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
-LONG = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/workspaceblobstore/paths"
+WS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/default"
+LONG = "azureml://subscriptions/s/resourcegroups/g/workspaces/default/datastores/workspaceblobstore/paths"
 SHORT = "azureml://datastores/workspaceblobstore/paths"
 
 

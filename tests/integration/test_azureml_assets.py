@@ -249,7 +249,7 @@ def test_code_is_registered_where_it_was_uploaded_and_found_by_its_hash_under_an
     upload(workspace, "code-uploads/c-1/src/score.py", b"def run(files): ...")
     searched = {"hash": "f00d", "hashVersion": "202208"}
     assert client.get(f"{WS}/codes/made-up/versions", params=searched).json() == {"value": []}
-    uri = f"{base_of(client)}/w.blob.core.windows.net/c-1/src"
+    uri = f"{base_of(client)}/default.blob.core.windows.net/c-1/src"
     hashes = {"hash_sha256": "f00d", "hash_version": 202208}
     body = {"properties": {"codeUri": uri, "isAnonymous": True, "isArchived": False, "properties": hashes}}
     made = client.put(f"{WS}/codes/made-up/versions/1", json=body)

@@ -22,7 +22,7 @@ from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, open_workspace, served
 
-WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/w1"
+WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 ENDPOINT = f"{WS}/batchEndpoints/heart"
 
 

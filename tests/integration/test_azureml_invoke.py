@@ -20,7 +20,7 @@ from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, open_workspace, served
 
-WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/w1"
+WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 JOBS = f"{WS}/batchEndpoints/churn/jobs"
 DATA = "azureml://datastores/workspaceblobstore/paths/in/"
 
@@ -166,7 +166,7 @@ def test_an_input_may_be_of_each_kind(
 def test_the_address_of_a_blob_of_this_server_is_its_place_in_the_datastore(
     client: httpx.Client, workspace: Workspace
 ) -> None:
-    address = f"{str(client.base_url).rstrip('/')}/w1.blob.core.windows.net/azureml-blobstore/in/data.csv"
+    address = f"{str(client.base_url).rstrip('/')}/default.blob.core.windows.net/azureml-blobstore/in/data.csv"
     given = {"it": {"jobInputType": "UriFile", "uri": address}}
     job = job_of(workspace, invoked(client, {"properties": {"inputData": given}}))
     assert job.inputs["it"].path == f"{DATA}data.csv"

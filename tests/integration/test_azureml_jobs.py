@@ -17,7 +17,7 @@ from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, make_input, open_workspace, served
 
-WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/w1"
+WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 HISTORY = f"/history/v1.0{WS}"
 RESOLVED = f"/data/v1.0{WS}/dataversion/batchGetResolvedUris"
 
@@ -104,7 +104,7 @@ def test_a_finished_job_tells_its_times_and_where_its_predictions_lie(
     asset = run["outputs"]["score"]
     assert asset["type"] == "uri_folder"
     values = client.post(RESOLVED, json={"values": [asset["assetId"], "azureml://elsewhere"]}).json()["values"]
-    long = "azureml://subscriptions/s1/resourcegroups/rg/workspaces/w1/datastores/workspaceblobstore"
+    long = "azureml://subscriptions/s1/resourcegroups/rg/workspaces/default/datastores/workspaceblobstore"
     assert values == {asset["assetId"]: {"uri": f"{long}/paths/azureml/{job.name}/score"}}
     shown = got(client, f"{WS}/jobs/{job.name}")["properties"]
     place = f"azureml://datastores/workspaceblobstore/paths/azureml/{job.name}/score"
@@ -150,7 +150,7 @@ def test_the_logs_of_a_job_are_blobs_that_are_only_read(
     client: httpx.Client, workspace: Workspace, tmp_path: Path
 ) -> None:
     job = finished(workspace, invoke(workspace, tmp_path / "in"))
-    container = "/w1.blob.core.windows.net/azureml"
+    container = "/default.blob.core.windows.net/azureml"
     for run in (job.name, f"{job.name}-score"):
         prefix = f"ExperimentRun/dcid.{run}/"
         listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
@@ -172,7 +172,7 @@ def test_older_clients_find_outputs_where_they_look_for_them(
     place = "azureml://datastores/workspaceblobstore/paths/shared/predictions.csv"
     for outputs in ({}, {"score": Output(path=place)}):
         job = finished(workspace, invoke(workspace, tmp_path / "in", outputs=outputs))
-        container = "/w1.blob.core.windows.net/azureml-blobstore"
+        container = "/default.blob.core.windows.net/azureml-blobstore"
         prefix = f"azureml/{job.name}-score/score/"
         listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
         assert listed.count("<Name>") == 1

@@ -35,7 +35,7 @@ def blob_body(**properties: Any) -> dict[str, Any]:
 def test_a_workspace_of_any_name_is_there_and_leads_to_this_server(client: httpx.Client) -> None:
     found = client.get(WS, params={"api-version": "2024-10-01-preview"}).json()
     assert found["id"] == WS
-    assert found["name"] == "w"
+    assert found["name"] == "default"
     assert found["location"] == "local"
     assert "mlFlowTrackingUri" not in found["properties"]
     discovered = httpx.get(found["properties"]["discoveryUrl"])
@@ -146,7 +146,7 @@ def test_the_default_datastore_looks_like_a_container_at_this_server(client: htt
     assert [store["name"] for store in listed] == ["workspaceblobstore"]
     shown = listed[0]["properties"]
     assert shown["datastoreType"] == "AzureBlob"
-    assert shown["accountName"] == f"{client.base_url.host}:{client.base_url.port}/w"
+    assert shown["accountName"] == f"{client.base_url.host}:{client.base_url.port}/default"
     assert shown["containerName"] == "azureml-blobstore"
     assert shown["credentials"] == {"credentialsType": "None"}
     assert client.get(f"{WS}/datastores/workspaceartifactstore").json()["properties"]["datastoreType"] == "AzureBlob"
@@ -192,7 +192,7 @@ def test_a_folder_of_this_machine_looks_like_a_container_and_comes_back_as_the_f
     shown = client.get(f"{WS}/datastores/shared").json()
     assert shown["properties"]["containerName"] == "shared"
     shown["properties"]["tags"] = {"of": "us"}
-    shown["properties"]["accountName"] = "another-name-of-this-host:1/w"
+    shown["properties"]["accountName"] = "another-name-of-this-host:1/default"
     assert client.put(f"{WS}/datastores/shared", json=shown).status_code == 200
     stored = workspace.resources.get("datastore", "shared")
     assert isinstance(stored, Datastore)

@@ -33,7 +33,7 @@ def test_an_endpoint_is_created_from_a_file_and_shown_as_json(
     fake.routes["PUT /endpoints/churn"] = lambda request: request.body
 
     said = batchpoint(
-        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w ws --subscription s --no-wait"
+        "batch-endpoint create -f endpoint.yml --set tags.team=risk -g rg -w risk --subscription s --no-wait"
     )
 
     assert (said.code, said.err) == (0, "")
@@ -362,3 +362,16 @@ def test_the_errors_of_a_pipeline_are_a_table_of_its_failed_steps(fake: FakeServ
     heading, _, line = said.out.splitlines()
     assert heading.split()[:2] == ["step", "job"]
     assert (line.split()[:2], line.rpartition("exit")[2]) == (["b", "one-b"], " code 3")
+
+
+def test_the_workspace_is_that_of_the_option_or_of_the_setting(
+    fake: FakeServer, batchpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.routes["GET /models"] = {"value": [], "next": None}
+    batchpoint("model list")
+    monkeypatch.setenv("BATCHPOINT_WORKSPACE", "sales")
+    batchpoint("model list")
+    batchpoint("-w risk model list")
+    named = [request.headers.get("x-batchpoint-workspace") for request in fake.asked("GET /models")]
+    assert named == [None, "sales", "risk"]
+    assert batchpoint("-w ../x model list").code == 2

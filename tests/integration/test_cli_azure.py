@@ -64,10 +64,19 @@ def test_an_account_and_a_token_are_there_for_requests(az: CommandLine, fake: Fa
     assert az(line).out == "signed\n"
 
 
-def test_a_workspace_is_shown_by_the_name_that_was_asked_for(az: CommandLine) -> None:
-    assert az("ml workspace show -n w -g g --query [name,resource_group] -o tsv").out == "w\ng\n"
-    assert az("ml workspace create -n w -g g --query name -o tsv").out == "w\n"
-    assert json.loads(az("ml workspace list --workspace w").out)[0]["name"] == "w"
+def test_workspaces_are_created_shown_and_listed(az: CommandLine, fake: FakeServer, tmp_path: Path) -> None:
+    fake.routes["GET /workspaces/risk"] = {"name": "risk"}
+    fake.routes["GET /workspaces"] = {"value": [{"name": "default"}, {"name": "risk"}], "next": None}
+    fake.routes["PUT /workspaces/risk"] = lambda request: request.body
+    assert az("ml workspace show -n risk -g g --query [name,resource_group] -o tsv").out == "risk\ng\n"
+    assert az("ml workspace show -w risk --query name -o tsv").out == "risk\n"
+    assert az("ml workspace list --query [].name -o tsv").out == "default\nrisk\n"
+    (tmp_path / "ws.yml").write_text("name: risk\ndescription: of a file\nhbi_workspace: false\n")
+    said = az(f"ml workspace create -f {tmp_path}/ws.yml --tags a=b -g g --query description -o tsv")
+    assert said.out == "of a file\n"
+    assert "does not count here (hbi_workspace)" in said.err
+    assert asked(fake, "PUT /workspaces/risk") == {"name": "risk", "description": "of a file", "tags": {"a": "b"}}
+    assert az("ml workspace create -n no -g g").code == 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import JobStatus
 from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledJob
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import (
     ConflictError,
     InvalidEntityError,
@@ -487,3 +488,16 @@ def test_what_a_schedule_scores_is_not_uploaded_but_looked_at_each_time(
     stored = client.create_or_update(load(tmp_path / "schedule.yml"))
     assert isinstance(stored, Schedule)
     assert stored.create_job.inputs["day"].path == str(tmp_path / "in" / "{{window_start:%Y}}")
+
+
+def test_a_client_works_within_the_workspace_that_it_is_given(server: FakeServer, tmp_path: Path) -> None:
+    server.routes["GET /jobs/one"] = DONE
+    server.routes["GET /workspaces"] = {"value": [{"name": "default"}, {"name": "risk"}], "next": None}
+    server.routes["PUT /workspaces/risk"] = lambda request: request.body
+    with Client(server.url, "secret", Settings(home=tmp_path / "home"), workspace="risk") as client:
+        client.jobs.get("one")
+        assert [each.name for each in client.workspaces.list()] == ["default", "risk"]
+        assert client.workspaces.create_or_update(NamedWorkspace(name="risk", tags={"a": "b"})).tags == {"a": "b"}
+    assert {request.headers["x-batchpoint-workspace"] for request in server.requests} == {"risk"}
+    with pytest.raises(InvalidEntityError, match="3 to 33"):
+        Client(server.url, "secret", Settings(home=tmp_path / "home"), workspace="no such name")

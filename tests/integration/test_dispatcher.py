@@ -105,7 +105,7 @@ def test_a_canceled_job_stops_within_two_seconds(workspace: Workspace, backgroun
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.RUNNING)
     workspace.jobs.cancel(job.name)
-    background.dispatcher.hurry(job.name)
+    background.dispatcher.hurry("default", job.name)
     eventually(lambda: is_finished(workspace, job.name), seconds=2.0)
     assert workspace.jobs.get(job.name).reason is Reason.CANCELED_BY_USER
 
@@ -116,16 +116,16 @@ def test_a_job_canceled_in_the_moment_of_its_launch_does_not_run_on(
     launcher = background.dispatcher._launcher
     start, entered, leave = launcher.start, threading.Event(), threading.Event()
 
-    def slowly(folder: Path) -> RunnerProcess:
+    def slowly(work: Workspace, folder: Path) -> RunnerProcess:
         entered.set()
         leave.wait(10)
-        return start(folder)
+        return start(work, folder)
 
     monkeypatch.setattr(launcher, "start", slowly)
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     assert entered.wait(10)
     workspace.jobs.cancel(job.name)
-    background.dispatcher.hurry(job.name)
+    background.dispatcher.hurry("default", job.name)
     eventually(lambda: is_finished(workspace, job.name), seconds=2.0)
     leave.set()
     folder = workspace.settings.home / "jobs" / job.name
@@ -286,7 +286,7 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     claimed = workspace.registry.jobs.claim(first.dispatcher._owner, 3600)
     assert claimed is not None
     folder = workspace.settings.home / "jobs" / job.name
-    first.dispatcher._launcher.prepare(claimed.job, folder)  # and then it is killed
+    first.dispatcher._launcher.prepare(workspace, claimed.job, folder)  # and then it is killed
     first.dispatcher.stop()
     second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()
@@ -301,7 +301,7 @@ def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace
     ended.start()
     ended.stop()
     others = [end for _ in range(20) for end in socket.socketpair()]
-    ended.dispatcher.hurry("nobody")
+    ended.dispatcher.hurry("default", "nobody")
     readable, _, _ = select.select(others, [], [], 0)
     for end in others:
         end.close()

@@ -249,8 +249,8 @@ def test_five_thousand_models_are_found_by_a_few_queries(workspace: Workspace, t
         table.register("model", Model(name=f"model_{number}_0", path=path), "hash", by=None)
     with workspace.registry.database.write() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO assets (kind, name, version, archived, content_hash, body) "
-            "SELECT kind, 'model_' || n || '_1', version, archived, content_hash, "
+            "INSERT INTO assets (workspace, kind, name, version, archived, content_hash, body) "
+            "SELECT workspace, kind, 'model_' || n || '_1', version, archived, content_hash, "
             "json_set(body, '$.name', 'model_' || n || '_1') FROM assets, "
             "(WITH RECURSIVE counted(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counted WHERE n < 4949) "
             "SELECT n FROM counted) WHERE name = 'model_0_0'"

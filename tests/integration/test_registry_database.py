@@ -6,20 +6,22 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Column, DateTime, MetaData, text
 
+from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.jobs import Job
-from batchpoint.entities.resources import Compute
 from batchpoint.errors import RegistryError
 from batchpoint.registry import Registry, migrations
-from batchpoint.registry.database import schema_version
+from batchpoint.registry.database import Database, schema_version
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tables import metadata
 
@@ -39,21 +41,108 @@ def test_every_version_of_the_schema_is_known_and_the_last_is_head() -> None:
     assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == migrations.KNOWN
 
 
-def test_a_registry_of_an_older_program_keeps_what_it_holds(
+_AT = "2026-01-01 00:00:00+00:00"
+_BEFORE_WORKSPACES = {
+    "assets": {
+        "id": 7, "kind": "model", "name": "risk", "version": "1", "archived": False, "content_hash": "abc",
+        "body": {"name": "risk", "version": "1", "path": "/models/risk", "type": "custom_model"},
+    },
+    "resources": {"kind": "compute", "name": "cpu-one", "body": {"name": "cpu-one", "max_instances": 3}},
+    "endpoints": {"name": "churn", "body": {"name": "churn"}},
+    "deployments": {
+        "endpoint_name": "churn", "name": "blue", "compute": "cpu-one", "model": "azureml:risk:1",
+        "body": {"name": "blue", "endpoint_name": "churn", "model": "azureml:risk:1", "compute": "azureml:cpu-one"},
+    },
+    "scored_models": {
+        "endpoint_name": "churn", "deployment_name": "blue", "key": '{"store": "3"}', "rows": 12, "failed": 0,
+        "seconds": 1.5, "last_seen_at": _AT, "last_job_name": "nightly",
+    },
+    "jobs": {
+        "id": 41, "name": "nightly", "status": "queued", "cancel_requested": False, "archived": False,
+        "endpoint_name": "churn", "deployment_name": "blue", "compute": "cpu-one", "idempotency_key": "once",
+        "queued_at": _AT, "body": {"name": "nightly"},
+    },
+    "job_events": {"job_name": "nightly", "at": _AT, "event": "queued", "details": {}},
+    "schedules": {
+        "name": "daily", "enabled": True, "next_fire_at": _AT,
+        "body": {
+            "name": "daily", "trigger": {"type": "cron", "expression": "0 0 * * *"},
+            "create_job": {"type": "invoke", "endpoint_name": "churn", "inputs": {}},
+        },
+    },
+    "schedule_runs": {
+        "id": 5, "schedule_name": "daily", "cause": "tick", "fire_at": _AT, "outcome": "started",
+        "job_name": "nightly", "details": {"window_start": "2025-12-31T00:00:00+00:00"},
+    },
+    "schedule_files": {
+        "schedule_name": "daily", "path": "a.csv", "fingerprint": "1-1", "seen_at": _AT, "run_id": 5,
+    },
+}  # fmt: skip
+"""A row of each table, as it was when a server had one workspace."""
+
+
+def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_default_workspace(
     monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as older:
-        older.setattr(migrations, "HEAD", "0002")
-        before = Registry.open(database_url, tmp_path / "secret.key")
-        before.resources.put("compute", Compute(name="cpu-one", max_instances=3), by=None)
-        before.close()
+    fill_as_before_workspaces(monkeypatch, database_url)
     registry = Registry.open(database_url, tmp_path / "secret.key")
-    kept = registry.resources.get("compute", "cpu-one")
     with registry.database.engine.connect() as connection:
         assert schema_version(connection) == migrations.HEAD
+    (run,) = registry.schedules.runs("daily")
+    kept = {
+        "assets": registry.assets.get("model", "risk").version,
+        "computes": [each.name for each in registry.resources.list("compute")],
+        "endpoints": [each.name for each in registry.endpoints.list()],
+        "deployments": [each.name for each in registry.deployments.list(compute="cpu-one")],
+        "boards": [each.rows for each in registry.scored_models.list("churn", "blue")],
+        "jobs": [each.name for each in registry.jobs.list(compute="cpu-one")],
+        "keys": getattr(registry.jobs.made_for("once"), "name", None),
+        "events": [each.event for each in registry.jobs.events("nightly")],
+        "schedules": [each.name for each in registry.schedules.list()],
+        "runs": (run.job_name, [file.path for file in registry.schedules.files_of(run)]),
+    }
+    assert kept == {
+        "assets": "1",
+        "computes": ["cpu-one"],
+        "endpoints": ["churn"],
+        "deployments": ["blue"],
+        "boards": [12],
+        "jobs": ["nightly"],
+        "keys": "nightly",
+        "events": ["queued"],
+        "schedules": ["daily"],
+        "runs": ("nightly", ["a.csv"]),
+    }
+    other = registry.within("other")
+    assert other.jobs.enqueue(Job(name="nightly"), idempotency_key="once")[1]
+    assert other.endpoints.put(BatchEndpoint(name="churn"), by=None).name == "churn"
+    claimed = [registry.jobs.claim("me", 30), registry.jobs.claim("me", 30)]
+    assert {each.workspace for each in claimed if each is not None} == {"default", "other"}
+    registry.endpoints.delete("churn")  # its deployments, and their boards, go with it
+    assert (registry.deployments.list(), registry.scored_models.list("churn", "blue")) == ([], [])
+    assert [each.name for each in other.endpoints.list()] == ["churn"]
     registry.close()
-    assert isinstance(kept, Compute)
-    assert kept.max_instances == 3
+
+
+def fill_as_before_workspaces(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    """A database of the schema before workspaces, with something in each table."""
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "HEAD", "0003")
+        database = Database(database_url)
+        database.migrate()
+    tables = MetaData()
+    tables.reflect(database.engine)
+    with database.write() as connection:
+        for name, row in _BEFORE_WORKSPACES.items():
+            columns = tables.tables[name].c
+            values = {key: _as_stored(columns[key], value) for key, value in row.items()}
+            connection.execute(tables.tables[name].insert().values(values))
+    database.close()
+
+
+def _as_stored(column: Column[Any], value: object) -> object:
+    is_time = isinstance(column.type, DateTime)
+    return datetime.fromisoformat(str(value)) if is_time else value
 
 
 def test_a_registry_that_a_newer_program_made_is_left_alone(

@@ -64,7 +64,7 @@ def test_a_job_that_does_not_fit_holds_back_its_compute_alone_and_says_why(regis
     registry.jobs.enqueue(make_job("big", compute="azureml:small-one"))
     registry.jobs.enqueue(make_job("behind", compute="small-one"))
     registry.jobs.enqueue(make_job("elsewhere", compute="other"))
-    claimed = registry.jobs.claim("a", 30, fits=lambda job: "4 instances" if job.name == "big" else None)
+    claimed = registry.jobs.claim("a", 30, fits=lambda _, job: "4 instances" if job.name == "big" else None)
     assert claimed is not None
     assert claimed.job.name == "elsewhere"
     assert registry.jobs.get("big").waiting_for == "4 instances"

@@ -206,7 +206,9 @@ def test_a_time_whose_claimer_died_before_the_job_was_made_is_taken_over_once(
 ) -> None:
     daily(workspace)
     clock.time = utc(28, 1, 30)
-    assert len(workspace.registry.schedules.claim_due() or ()) == 1  # and then it dies
+    claimed = workspace.registry.schedules.claim_due()  # and then it dies
+    assert claimed is not None
+    assert len(claimed.runs) == 1
     step(workspace)
     assert runs(workspace) == [("pending", utc(28, 1, 30))]
     clock.move(registry_of_schedules.SUBMIT_SECONDS)
@@ -221,7 +223,9 @@ def test_a_time_whose_claimer_died_after_the_job_was_made_keeps_that_job(
 ) -> None:
     daily(workspace)
     clock.time = utc(28, 1, 30)
-    (run,) = workspace.registry.schedules.claim_due() or ()
+    claimed = workspace.registry.schedules.claim_due()
+    assert claimed is not None
+    (run,) = claimed.runs
     made = workspace.schedules._submit(workspace.schedules.get("nightly"), run, by=None)  # and then it dies
     daily(workspace, description="changed in between")
     clock.move(registry_of_schedules.SUBMIT_SECONDS)
@@ -585,7 +589,7 @@ def found(workspace: Workspace, clock: Clock) -> ScheduleRun:
     clock.move(20)
     claimed = workspace.registry.schedules.claim_look()
     assert claimed is not None
-    run = workspace.schedules.look_for_files(*claimed)
+    run = workspace.schedules.look_for_files(claimed.schedule, claimed.until)
     assert run is not None
     return run
 

@@ -95,3 +95,15 @@ def without_reason(lines: list[str]) -> list[int]:
             elif rule not in reasoned:
                 bare.append(number)
     return bare
+
+
+def test_what_belongs_to_a_workspace_is_asked_for_through_its_scope_alone(root: Path) -> None:
+    for name in ("assets", "endpoints", "jobs", "resources", "schedules"):
+        tree = ast.parse((root / "src" / "batchpoint" / "registry" / f"{name}.py").read_bytes())
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "sqlalchemy"
+            for alias in node.names
+        }
+        assert not imported & {"select", "insert", "update", "delete"}, name

@@ -113,6 +113,7 @@ def test_a_warm_process_is_shared_by_runs_of_the_same_model_code_variables_and_i
     assert build_spec(make_job(environment_variables={"MODE": "other"}), resolved()).fork_server != first
     others = [
         resolved(python="/other/python"),
+        resolved(pool="risk/cpu"),
         resolved(model_path=Path("/store/other/model")),
         resolved(code_dir=Path("/store/other/code")),
     ]

@@ -25,7 +25,6 @@ from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.loop import Loop
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
-from batchpoint.entities.resources import Compute
 from batchpoint.errors import (
     BatchpointError,
     DatastoreError,
@@ -37,7 +36,7 @@ from batchpoint.errors import (
     ScoringScriptError,
 )
 from batchpoint.operations.model_maps import read_report, without_earlier
-from batchpoint.registry.jobs import ClaimedJob
+from batchpoint.registry.jobs import ClaimedJob, Jobs
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
 
@@ -60,6 +59,8 @@ DEATHS_ALLOWED = 3
 class _Run:
     """A claimed job."""
 
+    work: Workspace
+    """Its own workspace."""
     job: Job
     lease_token: str
     claim: Claim
@@ -77,9 +78,19 @@ class _Run:
     progress_stamp: int = 0
     notices: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others: names are unique within a workspace."""
+        return self.work.name, self.job.name
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of its workspace."""
+        return self.work.registry.jobs
+
 
 class Dispatcher:
-    """Carries out the jobs of one registry on this machine."""
+    """Carries out the jobs of one registry, whatever workspace they belong to, on this machine."""
 
     def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges) -> None:
         self._workspace = workspace
@@ -88,7 +99,7 @@ class Dispatcher:
         self._changes = changes
         self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
         self._lock = threading.Lock()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[tuple[str, str], _Run] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -110,29 +121,24 @@ class Dispatcher:
         with self._lock:
             return [run.claim for run in self._runs.values()]
 
-    def hurry(self, job: str) -> None:
+    def hurry(self, workspace: str, job: str) -> None:
         """Look at a job now: it was asked to cancel."""
         with self._lock:
-            if run := self._runs.get(job):
+            if run := self._runs.get((workspace, job)):
                 run.renewed_at = 0.0
         self._wake_follower()
 
     def claim_next(self) -> bool:
         """Claim one job that fits, if there is one, and begin with it; whether there was one."""
-        computes = {
-            compute.name: compute
-            for compute in self._workspace.registry.resources.list("compute")
-            if isinstance(compute, Compute)
-        }
-        held = self.held()
+        pools, held = self._workspace.registry.resources.pools(), self.held()
 
-        def fits(job: Job) -> str | None:
-            return reason_to_wait(claim_of(job, computes), computes, held)
+        def fits(workspace: str, job: Job) -> str | None:
+            return reason_to_wait(claim_of(workspace, job, pools), pools, held)
 
         claimed = self._jobs.claim(self._owner, LEASE_SECONDS, fits=fits, types=("scoring", "command"))
         if claimed is None:
             return False
-        self._begin(claimed, claim_of(claimed.job, computes))
+        self._begin(claimed, claim_of(claimed.workspace, claimed.job, pools))
         return True
 
     def follow(self) -> bool:
@@ -164,7 +170,7 @@ class Dispatcher:
         for run in runs:
             self._drop(run)
             with suppress(LeaseLostError):
-                self._jobs.release(run.job.name, run.lease_token)
+                run.jobs.release(run.job.name, run.lease_token)
         self._selector.close()
         with self._lock:
             os.close(self._wake_read)
@@ -172,15 +178,15 @@ class Dispatcher:
             self._wake_write = -1  # its number is soon that of another file, which a late waker must not write to
 
     def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
-        job = claimed.job
-        folder = job_folder(self._workspace.settings.home, job.name)
+        job, work = claimed.job, self._workspace.within(claimed.workspace)
+        folder = job_folder(work.folder, job.name)
         if claimed.resumed and job.folder is not None and (Path(job.folder) / "spec.json").is_file():
             folder = Path(job.folder)  # begun by a server with another home: its runner may be at work there
-        run = _Run(job, claimed.lease_token, claim, folder)
+        run = _Run(work, job, claimed.lease_token, claim, folder)
         run.renewed_at = time.monotonic()
         run.status = job.status
         with self._lock:
-            self._runs[job.name] = run
+            self._runs[run.key] = run
         self._changes.notify()
         # A daemon: a server that is told to end does not wait for an environment to be built.
         arguments = {"run": run, "resumed": claimed.resumed}
@@ -191,12 +197,12 @@ class Dispatcher:
         try:
             if resumed and (run.folder / "spec.json").is_file():
                 if run.job.folder is None:
-                    self._jobs.update(run.job.name, folder=str(run.folder))
+                    run.jobs.update(run.job.name, folder=str(run.folder))
                 if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
                     self._launch(run)
             else:
-                run.notices = self._launcher.prepare(run.job, run.folder)
-                self._jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
+                run.notices = self._launcher.prepare(run.work, run.job, run.folder)
+                run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
                 self._launch(run)
             self._move(run, JobStatus.RUNNING)
             run.launched = True
@@ -216,7 +222,7 @@ class Dispatcher:
         if run.dropped:
             return
         run.ledger_bytes = _size(run.folder / "ledger.jsonl")
-        process = self._launcher.start(run.folder)
+        process = self._launcher.start(run.work, run.folder)
         if process.pidfd is not None:  # without (not Linux) the end is seen by looking
             self._selector.register(process.pidfd, selectors.EVENT_READ)
         run.process = process
@@ -244,7 +250,7 @@ class Dispatcher:
             return
         progress = _read_progress(run.folder) if stamp != run.progress_stamp else None
         run.renewed_at, run.progress_stamp = now, stamp
-        cancel = self._jobs.renew(run.job.name, run.lease_token, LEASE_SECONDS, progress)
+        cancel = run.jobs.renew(run.job.name, run.lease_token, LEASE_SECONDS, progress)
         if progress is not None:
             if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
                 self._move(run, JobStatus.FINALIZING)
@@ -286,13 +292,13 @@ class Dispatcher:
     def _finish(self, run: _Run, outcome: dict[str, Any]) -> None:
         error, receipt = outcome.get("error"), outcome.get("receipt")
         self._note_models(run, outcome.get("models_report"))
-        self._jobs.finish(
+        run.jobs.finish(
             run.job.name,
             run.lease_token,
             Reason(outcome["reason"]),
             error=JobError.model_validate(error) if error else None,
             receipt=Receipt.model_validate(_in_brief(receipt)) if receipt else None,
-            outputs=self._kept_outputs(run.job, outcome.get("outputs") or {}),
+            outputs=_kept_outputs(run, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
@@ -307,41 +313,30 @@ class Dispatcher:
         try:
             models = read_report(run.folder / report)
             if job.retry_of is not None:
-                before = Path(self._jobs.get(job.retry_of).folder or "") / report
+                before = Path(run.jobs.get(job.retry_of).folder or "") / report
                 models = without_earlier(models, read_report(before) if before.is_file() else [])
         except (OSError, ValueError):
             log.exception("The report on the models of job %s cannot be read; it is left out of the board", job.name)
             return
-        self._workspace.registry.scored_models.add(job.endpoint_name, job.deployment_name, job.name, models)
-
-    def _kept_outputs(self, job: Job, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
-        places = self._workspace.places
-        kept = {name: dict(found) for name, found in published.items()}
-        for name, found in kept.items():
-            path = job.outputs[name].path if name in job.outputs else None
-            with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
-                datastore = places.resolve(path).datastore if path else None
-                found.update({key: places.kept(found[key], datastore) for key in ("uri", "folder") if key in found})
-        return kept
+        run.work.registry.scored_models.add(job.endpoint_name, job.deployment_name, job.name, models)
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
-            self._jobs.finish(run.job.name, run.lease_token, reason, error=error)
+            run.jobs.finish(run.job.name, run.lease_token, reason, error=error)
         self._drop(run)
 
     def _move(self, run: _Run, status: JobStatus) -> None:
         # A resumed job may be further on already than the step that is repeated.
         if run.status == JobStatus.FINALIZING or run.dropped:
             return
-        self._jobs.transition(run.job.name, run.lease_token, status)
+        run.jobs.transition(run.job.name, run.lease_token, status)
         run.status = status
         self._changes.notify()
 
     def _drop(self, run: _Run) -> None:
         run.dropped = True
         with self._lock:
-            self._runs.pop(run.job.name, None)
+            self._runs.pop(run.key, None)
         self._forget_process(run)
         self._changes.notify()
         self._workspace.job_queued.set()  # what the job held is free now
@@ -377,6 +372,18 @@ def _reason_of(error: BatchpointError) -> Reason:
     if isinstance(error, InputError | DatastoreError):
         return Reason.INPUT_UNAVAILABLE
     return Reason.SCORING_SCRIPT_FAILED if isinstance(error, ScoringScriptError) else Reason.INTERNAL_ERROR
+
+
+def _kept_outputs(run: _Run, published: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the runner says that it published; places in a datastore are kept as addresses of that datastore."""
+    places, outputs = run.work.places, run.job.outputs
+    kept = {name: dict(found) for name, found in published.items()}
+    for name, found in kept.items():
+        path = outputs[name].path if name in outputs else None
+        with suppress(NotFoundError):  # the datastore was deleted meanwhile: the URLs are what is left to tell
+            datastore = places.resolve(path).datastore if path else None
+            found.update({key: places.kept(found[key], datastore) for key in ("uri", "folder") if key in found})
+    return kept
 
 
 def _in_brief(receipt: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from batchpoint.background.step_places import (
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment, ModelMap, output_format_of
 from batchpoint.entities.jobs import Input, Job
-from batchpoint.entities.resources import Compute
+from batchpoint.entities.resources import MACHINE, Compute, pool_of
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
 from batchpoint.operations.command_line import filled_words
 from batchpoint.operations.jobs import collected_output
@@ -74,6 +74,8 @@ class Resolved:
 
     python: str
     compute: Compute
+    pool: str = MACHINE
+    """Of instances, that the compute is."""
     home: Path
     output: Place
     """Folder of the predictions."""
@@ -94,6 +96,8 @@ class Resolved:
     """Of a model map: what scores keys without a model of their own."""
     submitted: datetime | None = None
     """When the job was submitted, or the first of those that score its failed items again."""
+    retried: Path | None = None
+    """Folder of the run whose failed items are scored again."""
     challenger: Challenging | None = None
     """What the challenger's deployment turned out to be, where there is one."""
 
@@ -156,16 +160,16 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
-        retry_of=str(job_folder(resolved.home, job.retry_of)) if job.retry_of else None,
+        retry_of=str(resolved.retried) if resolved.retried else None,
         mltable=resolved.mltable,
         fetched_inputs=resolved.step.fetched,
         staged_outputs=resolved.step.staged,
     )
 
 
-def job_folder(home: Path, job: str) -> Path:
-    """The run's folder of a job."""
-    return home / "jobs" / job
+def job_folder(workspace: Path, job: str) -> Path:
+    """The run's folder of a job, in the folder of its workspace."""
+    return workspace / "jobs" / job
 
 
 def fork_server_folder(resolved: Resolved, script: ScriptSpec, variables: Mapping[str, str], workers: int) -> Path:
@@ -178,7 +182,7 @@ def fork_server_folder(resolved: Resolved, script: ScriptSpec, variables: Mappin
         [
             __version__,
             resolved.python,
-            resolved.compute.name,
+            resolved.pool,
             resolved.model.reference if resolved.model else None,
             str(resolved.model_path),
             str(resolved.code_dir),
@@ -224,50 +228,35 @@ class Launcher:
     """Prepares runs and starts their runners, which are forked from a warm parent, so that a job begins at once."""
 
     def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
-        self._workspace = workspace
         self._command = list(runner_parent)
-        self._places = workspace.places
         self._home = workspace.settings.home
         self._environments = Environments(self._home)
-        self._commands = CommandPreparation(workspace, self._environments)
         self._lock = threading.Lock()
         self._parent: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
+    def prepare(self, work: Workspace, job: Job, folder: Path) -> tuple[str, ...]:
         """Write the run's specification into its folder; answers with notices. Takes minutes when packages are built.
+
+        ``work`` is the workspace that the job belongs to.
 
         Raises:
             EnvironmentBuildError: the environment cannot be built.
             InputError, DatastoreError: the input is not there.
             NotFoundError, InvalidEntityError: something that the job names is gone or unfit.
         """
-        if job.command is not None:
-            return self._commands.prepare(job, folder)
-        interpreter, resolved = self._resolve(job, folder)
-        spec = build_spec(job, resolved)
-        folder.mkdir(parents=True, exist_ok=True)
-        if spec.model_map is not None:
-            fork_server_access.warm_up(spec)  # to look up thousands of models takes a while
-            write_models(folder / spec.model_map.models_file, job, self._workspace)
-        if spec.fork_server:
-            self._describe_fork_server(Path(spec.fork_server), resolved.compute, spec.instances)
-        spec.write(folder)
-        notices = list(dict.fromkeys(interpreter.notices))
-        wanted = _deployment_of(job).resources.instance_count
-        if wanted > spec.instances:
-            notices.append(
-                f"The job asked for {wanted} instances; compute {resolved.compute.name} has at most {spec.instances}."
-            )
-        return tuple(notices)
+        preparation = CommandPreparation if job.command is not None else ScoringPreparation
+        return preparation(work, self._environments).prepare(job, folder)
 
-    def start(self, folder: Path) -> RunnerProcess:
-        """Start, or resume, the run in this folder. Its runner is a process of its own, which outlives this one.
+    def start(self, work: Workspace, folder: Path) -> RunnerProcess:
+        """Start, or resume, the run in this folder, with the datastores of its workspace at hand.
+
+        Its runner is a process of its own, which outlives this one.
 
         Raises:
             PlatformError: no runner can be started.
         """
-        line = json.dumps({"folder": str(folder), "storage_options": self._places.storage_options()}).encode() + b"\n"
+        line = json.dumps({"folder": str(folder), "storage_options": work.places.storage_options()}).encode() + b"\n"
         with self._lock:
             answer = self._ask_parent(line) or self._ask_parent(line)  # one that has died is replaced once
         if not answer:
@@ -290,9 +279,73 @@ class Launcher:
         for folder in (self._home / "fork_servers").glob("*/"):
             fork_server_access.retire(folder)
 
-    def warm_instances(self, compute: str) -> int:
-        """How many instances of a compute have a living fork server."""
-        return max(self._living_fork_servers(compute), default=0)
+    def warm_instances(self, pool: str) -> int:
+        """How many instances of a pool have a living fork server."""
+        return max(self._living_fork_servers(pool), default=0)
+
+    def _ask_parent(self, line: bytes) -> bytes:
+        """The answer of the parent of runners; empty when it has died."""
+        parent = self._living_parent()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        with suppress(BrokenPipeError):
+            parent.stdin.write(line)
+            parent.stdin.flush()
+        answer = parent.stdout.readline()
+        if not answer:
+            _end(parent)
+        return answer
+
+    def _living_parent(self) -> subprocess.Popen[bytes]:
+        if self._parent is None or self._parent.poll() is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_path.open("ab") as log:
+                self._parent = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self._home,
+                    start_new_session=True,
+                )
+        return self._parent
+
+    @property
+    def _log_path(self) -> Path:
+        return self._home / "logs" / "runner_parent.log"
+
+    def _living_fork_servers(self, pool: str) -> Iterable[int]:
+        for described in (self._home / "fork_servers").glob("*/compute.json"):
+            facts = json.loads(described.read_text())
+            if facts["compute"] == pool and (described.parent / "socket").exists():
+                yield facts["instances"]
+
+
+class ScoringPreparation:
+    """Finds what a deployment needs on this machine. Within the workspace that its job belongs to."""
+
+    def __init__(self, workspace: Workspace, environments: Environments) -> None:
+        self._workspace = workspace
+        self._environments = environments
+
+    def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
+        """Write the run's specification into its folder; answers with notices. Raises as ``Launcher.prepare``."""
+        interpreter, resolved = self._resolve(job, folder)
+        spec = build_spec(job, resolved)
+        folder.mkdir(parents=True, exist_ok=True)
+        if spec.model_map is not None:
+            fork_server_access.warm_up(spec)  # to look up thousands of models takes a while
+            write_models(folder / spec.model_map.models_file, job, self._workspace)
+        if spec.fork_server:
+            _describe_fork_server(Path(spec.fork_server), resolved.pool, spec.instances)
+        spec.write(folder)
+        notices = list(dict.fromkeys(interpreter.notices))
+        wanted = _deployment_of(job).resources.instance_count
+        if wanted > spec.instances:
+            notices.append(
+                f"The job asked for {wanted} instances; compute {resolved.compute.name} has at most {spec.instances}."
+            )
+        return tuple(notices)
 
     def _resolve(self, job: Job, folder: Path) -> tuple[Interpreter, Resolved]:
         deployment = _deployment_of(job)
@@ -302,11 +355,12 @@ class Launcher:
         tabular, mltable = self._look_at_input(job, inputs)
         is_table = mltable is not None or _scored(job).query is not None
         interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, is_table=is_table)
-        output, file_name = output_place(job, collected_output(job), self._places)
+        output, file_name = output_place(job, collected_output(job), self._workspace.places)
         resolved = Resolved(
             python=interpreter.python,
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
-            home=self._home,
+            pool=pool_of(self._workspace.name, deployment.compute_name),
+            home=self._workspace.settings.home,
             output=output,
             output_file_name=file_name,
             step=places_of_step(job, folder, self._workspace),
@@ -319,6 +373,7 @@ class Launcher:
             mltable=mltable,
             default_model=self._default_model(deployment),
             submitted=self._submitted(job),
+            retried=job_folder(self._workspace.folder, job.retry_of) if job.retry_of else None,
         )
         if job.challenger is not None:
             challenger = self._challenging(job.challenger, _script(deployment, resolved))
@@ -356,16 +411,16 @@ class Launcher:
     def _input_places(self, job: Job) -> Iterable[Place]:
         given = _scored(job)
         if given.query is not None:
-            yield self._places.resolve_database(given.path)
+            yield self._workspace.places.resolve_database(given.path)
             return
         for path in (given.path, *given.paths):
             reference = asset_reference(path)
             data = self._workspace.assets.resolve("data", reference) if reference else None
-            yield self._places.resolve(cast("Data", data).path if data else path)
+            yield self._workspace.places.resolve(cast("Data", data).path if data else path)
 
     def _look_at_input(self, job: Job, inputs: tuple[Place, ...]) -> tuple[bool, dict[str, Any] | None]:
         """Whether the input's first file holds rows, and the parsed MLTable of an input of that type."""
-        stores = self._places.stores()
+        stores = self._workspace.places.stores()
         first, given = inputs[0], _scored(job)
         if given.query is not None:
             return True, None
@@ -388,7 +443,7 @@ class Launcher:
         kind, path = next(iter(entry.items()))
         if not str(path).startswith("azureml:"):
             return {kind: str(path)}
-        place = self._places.resolve(str(path))
+        place = self._workspace.places.resolve(str(path))
         return {kind: place.url, "datastore": place.datastore}
 
     def _interpreter(
@@ -413,46 +468,10 @@ class Launcher:
             return self._environments.for_mlflow_model(model_path, flavors=flavors, also=also)
         return self._environments.default()
 
-    def _ask_parent(self, line: bytes) -> bytes:
-        """The answer of the parent of runners; empty when it has died."""
-        parent = self._living_parent()
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        with suppress(BrokenPipeError):
-            parent.stdin.write(line)
-            parent.stdin.flush()
-        answer = parent.stdout.readline()
-        if not answer:
-            _end(parent)
-        return answer
 
-    def _living_parent(self) -> subprocess.Popen[bytes]:
-        if self._parent is None or self._parent.poll() is not None:
-            self._log_path.parent.mkdir(parents=True, exist_ok=True)
-            with self._log_path.open("ab") as log:
-                self._parent = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    cwd=self._home,
-                    start_new_session=True,
-                )
-        return self._parent
-
-    @property
-    def _log_path(self) -> Path:
-        return self._home / "logs" / "runner_parent.log"
-
-    def _describe_fork_server(self, folder: Path, compute: Compute, instances: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / "compute.json").write_text(json.dumps({"compute": compute.name, "instances": instances}))
-
-    def _living_fork_servers(self, compute: str) -> Iterable[int]:
-        for described in (self._home / "fork_servers").glob("*/compute.json"):
-            facts = json.loads(described.read_text())
-            if facts["compute"] == compute and (described.parent / "socket").exists():
-                yield facts["instances"]
+def _describe_fork_server(folder: Path, pool: str, instances: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "compute.json").write_text(json.dumps({"compute": pool, "instances": instances}))
 
 
 def _end(parent: subprocess.Popen[bytes]) -> None:

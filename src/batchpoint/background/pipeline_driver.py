@@ -35,9 +35,10 @@ from batchpoint.errors import (
     LeaseLostError,
     RegistryError,
 )
+from batchpoint.operations.places import Places
 from batchpoint.operations.step_jobs import StepJob as NewStep
 from batchpoint.operations.step_jobs import another_name, output_place, step_job_name, step_key
-from batchpoint.registry.jobs import ClaimedJob, StepJob
+from batchpoint.registry.jobs import ClaimedJob, Jobs, StepJob
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ LOG = "logs/pipeline.log"
 class _Drive:
     """A claimed pipeline job."""
 
+    work: Workspace
+    """Its own workspace."""
     job: Job
     lease_token: str
     pipeline: Pipeline
@@ -70,19 +73,31 @@ class _Drive:
     """Log and progress as they were last passed on."""
     told_at: float = 0.0
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others: names are unique within a workspace."""
+        return self.work.name, self.job.name
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of its workspace."""
+        return self.work.registry.jobs
+
 
 class PipelineDriver:
-    """Drives the pipeline jobs of one registry. ``hurry`` makes the dispatcher look at a job that is to be canceled."""
+    """Drives the pipeline jobs of one registry, whatever workspace they belong to.
 
-    def __init__(self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str], None]) -> None:
+    ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled.
+    """
+
+    def __init__(self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str, str], None]) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
-        self._step_jobs = workspace.pipelines.step_jobs
         self._changes = changes
         self._hurry = hurry
         self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
         self._lock = threading.Lock()
-        self._drives: dict[str, _Drive] = {}
+        self._drives: dict[tuple[str, str], _Drive] = {}
         wake = workspace.pipeline_changed
         changes.also_set(wake)
         self.loops = (
@@ -99,17 +114,13 @@ class PipelineDriver:
         drives = self._held()
         if not drives:
             return worked
-        names = [drive.job.name for drive in drives]
-        canceled = self._jobs.asked_to_cancel(names)
-        steps = self._jobs.steps(names)
+        canceled, steps = _looked_up(drives)
         failures: list[Exception] = []
         for drive in drives:
-            name = drive.job.name
             try:
-                own = [step for step in steps if step.parent_job_name == name]
-                worked |= self._look_at(drive, own, cancel=name in canceled)
+                worked |= self._look_at(drive, steps.get(drive.key, []), cancel=drive.key in canceled)
             except LeaseLostError:
-                log.warning("Pipeline job %s is driven by another server now; it is left alone", name)
+                log.warning("Pipeline job %s is driven by another server now; it is left alone", drive.job.name)
                 self._drop(drive)
             except Exception as error:  # noqa: BLE001 -- the rim of a pipeline: it must not hold up the others
                 failures.append(error)
@@ -121,7 +132,7 @@ class PipelineDriver:
         """Renew every lease. Apart from ``drive``, which may have to wait for a slow store."""
         for drive in self._held():
             try:
-                self._jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS)
+                drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS)
             except LeaseLostError:
                 self._drop(drive)
         return False
@@ -131,7 +142,7 @@ class PipelineDriver:
         for drive in self._held():
             self._drop(drive)
             with suppress(LeaseLostError):
-                self._jobs.release(drive.job.name, drive.lease_token)
+                drive.jobs.release(drive.job.name, drive.lease_token)
 
     def _held(self) -> list[_Drive]:
         with self._lock:
@@ -139,39 +150,28 @@ class PipelineDriver:
 
     def _drop(self, drive: _Drive) -> None:
         with self._lock:
-            if self._drives.get(drive.job.name) is drive:
-                del self._drives[drive.job.name]
+            if self._drives.get(drive.key) is drive:
+                del self._drives[drive.key]
 
     def _begin(self, claimed: ClaimedJob) -> None:
-        job, token = claimed.job, claimed.lease_token
-        folder = job_folder(self._workspace.settings.home, job.name)
+        job, token, work = claimed.job, claimed.lease_token, self._workspace.within(claimed.workspace)
+        jobs, folder = work.registry.jobs, job_folder(work.folder, job.name)
         try:
             pipeline = Pipeline.model_validate(job.pipeline)
         except ValueError as error:
             message = f"What the job holds is no pipeline: {error}"
-            self._jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=JobError(code="error", message=message))
+            jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=JobError(code="error", message=message))
             return
         steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
         if job.folder is not None and Path(job.folder).is_dir():
             folder = Path(job.folder)  # begun by a server with another home
         (folder / LOG).parent.mkdir(parents=True, exist_ok=True)
-        self._jobs.update(job.name, folder=str(folder))
-        self._jobs.transition(job.name, token, JobStatus.RUNNING)
-        drive = _Drive(job, token, pipeline, steps, folder, self._steps_before(job))
+        jobs.update(job.name, folder=str(folder))
+        jobs.transition(job.name, token, JobStatus.RUNNING)
+        drive = _Drive(work, job, token, pipeline, steps, folder, _steps_before(job, jobs))
         with self._lock:
-            self._drives[job.name] = drive
+            self._drives[drive.key] = drive
         self._changes.notify()
-
-    def _steps_before(self, job: Job) -> dict[str, Job]:
-        """The steps' jobs of the pipeline job that this one resumes; where that never came to a step, of the one that
-        it resumed itself."""
-        found: dict[str, Job] = {}
-        resumed = job.retry_of
-        while resumed is not None:
-            for step in self._jobs.list(parent=resumed, archived="include", limit=MOST_STEPS):
-                found.setdefault(step.step_name or "", step)
-            resumed = self._jobs.get(resumed).retry_of
-        return found
 
     def _look_at(self, drive: _Drive, steps: Sequence[StepJob], *, cancel: bool) -> bool:
         """Do for one pipeline what is to be done now; whether there was anything."""
@@ -195,9 +195,9 @@ class PipelineDriver:
         return bool(ready) or told
 
     def _end_step(self, drive: _Drive, step: StepJob) -> None:
-        job = self._jobs.get(step.name)
+        job = drive.jobs.get(step.name)
         if job.status == JobStatus.COMPLETED and job.reused_job_name is None:
-            self._step_jobs.remember_outputs(job)
+            drive.work.pipelines.step_jobs.remember_outputs(job)
         drive.ended[step.step_name] = job
 
     def _cancel_steps(self, drive: _Drive, names: Sequence[str]) -> bool:
@@ -205,8 +205,8 @@ class PipelineDriver:
         new = [name for name in names if name not in drive.asked_to_cancel]
         for name in new:
             with suppress(ConflictError):  # it ended just now
-                if not self._jobs.request_cancel(name).status.is_finished:
-                    self._hurry(name)
+                if not drive.jobs.request_cancel(name).status.is_finished:
+                    self._hurry(drive.work.name, name)
             drive.asked_to_cancel.add(name)
         if new:
             self._workspace.job_queued.set()
@@ -218,13 +218,13 @@ class PipelineDriver:
         new = self._made(drive, name, earlier)
         key = step_key(drive.job.name, name)
         try:
-            self._jobs.add_step(new.job, drive.lease_token, key=key, reason=new.reason)
+            drive.jobs.add_step(new.job, drive.lease_token, key=key, reason=new.reason)
         except (AlreadyExistsError, ConflictError):
             # Somebody's job has that name, or retries the same failed one: this step has a job of its own, whose name
             # its outputs are called after too.
             anew = new.job.retry_of is not None
             other = self._made(drive, name, earlier, job_name=another_name(new.job.name), anew=anew)
-            self._jobs.add_step(other.job, drive.lease_token, key=key, reason=other.reason)
+            drive.jobs.add_step(other.job, drive.lease_token, key=key, reason=other.reason)
         self._workspace.job_queued.set()
         self._changes.notify()
 
@@ -240,7 +240,7 @@ class PipelineDriver:
         """The job of a step; one that has failed already when it cannot be made."""
         try:
             before = None if anew else drive.before.get(name)
-            return self._step_jobs.make(drive.job, name, earlier, before, job_name=job_name)
+            return drive.work.pipelines.step_jobs.make(drive.job, name, earlier, before, job_name=job_name)
         except RegistryError:
             raise  # nothing is known about the step: it is tried again
         except BatchpointError as error:
@@ -260,7 +260,7 @@ class PipelineDriver:
         if text == drive.told[0] and now - drive.told_at < PROGRESS_SECONDS:
             return
         _write(drive.folder / LOG, text)
-        self._jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS, progress)
+        drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS, progress)
         drive.told, drive.told_at = (text, progress), now
         self._changes.notify()
 
@@ -279,37 +279,65 @@ class PipelineDriver:
                 error = JobError(code=refused.code, message=f"An output could not be registered: {refused.message}")
         verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
         _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
-        self._jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
+        drive.jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
         self._drop(drive)
         self._changes.notify()
 
     def _register(self, drive: _Drive, outputs: Mapping[str, Mapping[str, Any]]) -> None:
         """Make assets of the outputs that are to be some: those of the pipeline, and those of its steps alone."""
         for name, output in drive.job.outputs.items():
-            self._register_output(output.model_copy(update=dict(outputs.get(name, {}))), drive.job)
+            self._register_output(output.model_copy(update=dict(outputs.get(name, {}))), drive)
         for job in drive.ended.values():
             for output in job.outputs.values() if job.type != "pipeline" else ():
-                self._register_output(output, drive.job)
+                self._register_output(output, drive)
 
-    def _register_output(self, output: Output, job: Job) -> None:
+    def _register_output(self, output: Output, drive: _Drive) -> None:
         if output.asset_name is None:
             return
         facts: dict[str, Any] = {"name": output.asset_name, "version": output.asset_version, "type": output.type}
-        facts |= {"path": self._address(output), "properties": {"job": job.name}}
-        assets = self._workspace.assets
+        facts |= {"path": _address(output, drive.work.places), "properties": {"job": drive.job.name}}
+        assets, by = drive.work.assets, drive.job.created_by
         if output.type in {"mlflow_model", "custom_model", "triton_model"}:
-            assets.register_unless_known("model", Model.model_validate(facts), by=job.created_by)
+            assets.register_unless_known("model", Model.model_validate(facts), by=by)
         else:
-            assets.register_unless_known("data", Data.model_validate(facts), by=job.created_by)
+            assets.register_unless_known("data", Data.model_validate(facts), by=by)
 
-    def _address(self, output: Output) -> str:
-        """Where an output lies, by its datastore where it has one: what lies in a datastore is registered there, what
-        lies on this machine alone would be copied."""
-        found = output_place(output)
-        root = self._workspace.places.resolve(output.path).url.rstrip("/") if output.path else ""
-        if not output.path or not f"{found}/".startswith(f"{root}/"):
-            return found
-        return output.path.rstrip("/") + found.removeprefix(root)
+
+def _looked_up(drives: Sequence[_Drive]) -> tuple[set[tuple[str, str]], dict[tuple[str, str], list[StepJob]]]:
+    """Which pipelines are asked to cancel, and the steps' jobs of each; asked once for each workspace."""
+    by_workspace: dict[str, list[_Drive]] = {}
+    for drive in drives:
+        by_workspace.setdefault(drive.work.name, []).append(drive)
+    canceled: set[tuple[str, str]] = set()
+    steps: dict[tuple[str, str], list[StepJob]] = {}
+    for workspace, some in by_workspace.items():
+        jobs, names = some[0].jobs, [drive.job.name for drive in some]
+        canceled |= {(workspace, name) for name in jobs.asked_to_cancel(names)}
+        for step in jobs.steps(names):
+            steps.setdefault((workspace, step.parent_job_name), []).append(step)
+    return canceled, steps
+
+
+def _steps_before(job: Job, jobs: Jobs) -> dict[str, Job]:
+    """The steps' jobs of the pipeline job that this one resumes; where that never came to a step, of the one that it
+    resumed itself."""
+    found: dict[str, Job] = {}
+    resumed = job.retry_of
+    while resumed is not None:
+        for step in jobs.list(parent=resumed, archived="include", limit=MOST_STEPS):
+            found.setdefault(step.step_name or "", step)
+        resumed = jobs.get(resumed).retry_of
+    return found
+
+
+def _address(output: Output, places: Places) -> str:
+    """Where an output lies, by its datastore where it has one: what lies in a datastore is registered there, what lies
+    on this machine alone would be copied."""
+    found = output_place(output)
+    root = places.resolve(output.path).url.rstrip("/") if output.path else ""
+    if not output.path or not f"{found}/".startswith(f"{root}/"):
+        return found
+    return output.path.rstrip("/") + found.removeprefix(root)
 
 
 def _failed(drive: _Drive, name: str, job_name: str | None, reason: Reason | None, error: JobError) -> NewStep:

@@ -1,4 +1,4 @@
-"""Schedules that are due → jobs. The clock is the registry's, so that tests move it."""
+"""Schedules that are due, of all workspaces → jobs. The clock is the registry's, so that tests move it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import math
 
 from batchpoint.background.loop import Loop
-from batchpoint.entities.schedules import ScheduleRun
 from batchpoint.errors import RegistryError
+from batchpoint.registry.schedules import DueRuns
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -17,11 +17,14 @@ LOOK_SECONDS = 2.0
 
 
 class Scheduler:
-    """Fires the schedules of one registry. Any number of servers may do so: each time makes one job."""
+    """Fires the schedules of one registry, whatever workspace they belong to.
+
+    Any number of servers may do so: each time makes one job.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._schedules = workspace.registry.schedules
-        self._operations = workspace.schedules
         self._now = workspace.registry.now
         self._until_due = math.inf
         self.loop = Loop(
@@ -44,31 +47,30 @@ class Scheduler:
         return fired or looked or taken_over
 
     def _fire(self) -> bool:
-        runs = self._schedules.claim_due()
-        for run in runs or ():
-            self._start(run)
-        return runs is not None
+        return self._start(self._schedules.claim_due())
 
     def _look(self) -> bool:
         claimed = self._schedules.claim_look()
         if claimed is None:
             return False
-        run = self._operations.look_for_files(*claimed)
-        if run is not None:
-            self._start(run)
-        return True
+        operations = self._workspace.within(claimed.workspace).schedules
+        run = operations.look_for_files(claimed.schedule, claimed.until)
+        return self._start(DueRuns(claimed.workspace, [run] if run is not None else []))
 
     def _take_over(self) -> bool:
-        run = self._schedules.claim_pending()
-        if run is not None:
-            self._start(run)
-        return run is not None
+        return self._start(self._schedules.claim_pending())
 
-    def _start(self, run: ScheduleRun) -> None:
-        try:
-            self._operations.start(run)
-        except RegistryError:
-            raise  # nothing can be written down: whoever claims the run later tries again
-        except Exception as error:  # the rim of a run: whatever happened belongs into its record, and others go on
-            log.exception("The job of schedule %s at %s could not be started", run.schedule_name, run.fire_at)
-            self._operations.broke_off(run, error)
+    def _start(self, due: DueRuns | None) -> bool:
+        """Start the jobs of claimed runs, within their workspace; whether anything was claimed."""
+        if due is None:
+            return False
+        operations = self._workspace.within(due.workspace).schedules
+        for run in due.runs:
+            try:
+                operations.start(run)
+            except RegistryError:
+                raise  # nothing can be written down: whoever claims the run later tries again
+            except Exception as error:  # the rim of a run: whatever happened belongs into its record, and others go on
+                log.exception("The job of schedule %s at %s could not be started", run.schedule_name, run.fire_at)
+                operations.broke_off(run, error)
+        return True

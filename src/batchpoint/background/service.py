@@ -11,12 +11,12 @@ from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.background.scheduler import Scheduler
-from batchpoint.entities.resources import Compute
+from batchpoint.entities.resources import Compute, pool_of
 from batchpoint.workspace import Workspace
 
 
 class Background:
-    """The loops of one workspace."""
+    """The loops of one server: they work for all of its workspaces."""
 
     def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
         self.changes = JobChanges()
@@ -45,6 +45,7 @@ class Background:
         """How every loop fares."""
         return [loop.health() for loop in self._loops]
 
-    def nodes(self, compute: Compute) -> list[Node]:
-        """The instances of a compute, with what they do."""
-        return nodes_of(compute, self.dispatcher.held(), self._launcher.warm_instances(compute.name))
+    def nodes(self, compute: Compute, workspace: str) -> list[Node]:
+        """The instances of a compute of a workspace, with what they do."""
+        warm = self._launcher.warm_instances(pool_of(workspace, compute.name))
+        return nodes_of(compute, workspace, self.dispatcher.held(), warm)

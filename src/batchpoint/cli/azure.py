@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +18,13 @@ from batchpoint.cli.options import (
     file_option,
     no_wait_option,
     set_option,
+    tags_of,
+    tags_option,
     unused_options,
 )
+
+if TYPE_CHECKING:
+    from batchpoint.entities.workspaces import NamedWorkspace
 
 _HOME = "the server of this home, or BATCHPOINT_URL, is the one in use"
 
@@ -116,7 +122,7 @@ def create_group(state: State) -> None:
 @unused_options("--scope", why="no defaults are kept")
 @common
 def configure(state: State, pairs: tuple[str, ...], listed: bool) -> None:
-    """Take the defaults of Azure's command line. They are not kept: a home has one group and one workspace."""
+    """Take the defaults of Azure's command line. They are not kept; BATCHPOINT_WORKSPACE names the workspace."""
     if bad := [pair for pair in pairs if "=" not in pair]:
         raise click.BadParameter(f"{bad[0]!r}: write KEY=VALUE.", param_hint="--defaults")
     if pairs:
@@ -138,37 +144,56 @@ def login(state: State) -> None:
 
 @click.group("workspace", cls=Group)
 def workspace() -> None:
-    """Workspaces: the server in use is one."""
+    """Workspaces: the namespaces of the server in use."""
 
 
 @workspace.command("show")
-@click.option("-n", "--name", help="Name, as it is to be shown.")
+@click.option("-n", "--name", help="Name; that of the workspace in use when not given.")
 @common
 def show_workspace(state: State, name: str | None) -> None:
-    """Show the server in use as a workspace."""
-    state.show(_workspace(state, name))
+    """Show a workspace."""
+    wanted = name or state.client().workspace
+    state.show(_workspace(state, state.client().workspaces.get(wanted)))
 
 
 @workspace.command("create")
 @file_option()
-@click.option("-n", "--name", help="Name, as it is to be shown.")
+@click.option("-n", "--name", help="Name.")
+@click.option("--display-name", help="Name as it is shown.")
+@click.option("--description", help="What it is for.")
+@tags_option
 @set_option
-@unused_options("--location/-l", "--display-name", "--description", "--tags", "--storage-account", why=_HOME)
+@unused_options("--location/-l", "--storage-account", why=_HOME)
 @no_wait_option
 @common
-def create_workspace(state: State, file: str | None, name: str | None, assignments: tuple[str, ...]) -> None:
-    """Take the wish for a workspace: the server in use stands for every one."""
-    if file is not None or assignments:
-        state.note(f"What a workspace is made of does not count here: {_HOME}.")
-    state.note(f"No workspace was made: {_HOME}.")
-    state.show(_workspace(state, name))
+def create_workspace(
+    state: State,
+    file: str | None,
+    name: str | None,
+    display_name: str | None,
+    description: str | None,
+    tags: tuple[str, ...],
+    assignments: tuple[str, ...],
+) -> None:
+    """Create a workspace, or change the one of that name. One that is only used needs not be created."""
+    from batchpoint.entities.documents import Document, read_body, read_document
+    from batchpoint.entities.workspaces import NamedWorkspace
+
+    text = Path(file).read_text(encoding="utf-8") if file is not None else None
+    document = Document(value={}, name="workspace") if text is None else read_document(text, name=str(file))
+    options = {"name": name, "display_name": display_name, "description": description, "tags": tags_of(tags)}
+    declared = {**document.with_settings(assignments).value, **{key: each for key, each in options.items() if each}}
+    wanted = read_body(NamedWorkspace, {key: declared[key] for key in options if key in declared}, name="workspace")
+    if more := ", ".join(sorted(declared.keys() - options.keys() - {"$schema"})):
+        state.note(f"What else a workspace is made of does not count here ({more}): {_HOME}.")
+    state.show(_workspace(state, state.client().workspaces.create_or_update(wanted)))
 
 
 @workspace.command("list")
 @common
 def list_workspaces(state: State) -> None:
-    """List the workspaces: the one there is."""
-    state.show([_workspace(state, None)])
+    """List the workspaces."""
+    state.show([_workspace(state, each) for each in state.client().workspaces.list()])
 
 
 def _account(state: State) -> dict[str, Any]:
@@ -186,12 +211,12 @@ def _account(state: State) -> dict[str, Any]:
     }
 
 
-def _workspace(state: State, name: str | None) -> dict[str, Any]:
+def _workspace(state: State, named: NamedWorkspace) -> dict[str, Any]:
     from batchpoint.client.azureml import DEFAULTS
 
     client = state.client()
     return {
-        "name": name or state.workspace or DEFAULTS["workspace_name"],
+        **named.body(),
         "resource_group": state.resource_group or DEFAULTS["resource_group"],
         "location": "local",
         "discovery_url": client.url,

@@ -44,18 +44,19 @@ def azureml_env(
 
     from batchpoint.client.azureml import DEFAULTS, write_config
 
+    scope = {**DEFAULTS, "workspace_name": state.client().workspace}
     azureml = state.client().azureml(port=port, names=names)
     if config is not None:
-        write_config(Path(config))
+        write_config(Path(config), state.client().workspace)
         state.note(f"Wrote {config}.")
     if check:
         _check(azureml, state)
     elif state.output is not None or state.query is not None:
-        state.show({"variables": azureml.variables(), **DEFAULTS})
+        state.show({"variables": azureml.variables(), **scope})
     else:
         for name, value in azureml.variables().items():
             click.echo(SHELLS[shell](name, value))
-        click.echo("# " + ", ".join(f"{key}: {value}" for key, value in DEFAULTS.items()))
+        click.echo("# " + ", ".join(f"{key}: {value}" for key, value in scope.items()))
 
 
 def _check(azureml: AzureML, state: State) -> None:

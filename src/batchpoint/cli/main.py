@@ -89,7 +89,7 @@ COMMANDS: dict[str, Lazy] = {
     "audit": Lazy("services", "audit", "Who did what, when."),
     "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),
     "version": Lazy("services", "version", "Show the version."),
-    "workspace": Lazy("azure", "workspace", "The server in use, as a workspace."),
+    "workspace": Lazy("azure", "workspace", "Workspaces: namespaces of the server."),
     "account": Lazy("azure", "account", "The account, for scripts that ask for it.", hidden=True),
     "extension": Lazy("azure", "extension", "Extensions: all is built in.", hidden=True),
     "group": Lazy("azure", "group", "Resource groups: there are none.", hidden=True),
@@ -141,13 +141,15 @@ class LazyGroup(Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="batchpoint")
+@click.option("-w", "--workspace-name", metavar="NAME", help="Work within this workspace of the server.")
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, workspace_name: str | None) -> None:
     """Batch endpoints on your own machines.
 
     The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
-    use another one.
+    use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, or 'default'.
     """
+    context.ensure_object(State).workspace = workspace_name
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -37,7 +37,7 @@ class State:
         if self._client is None:
             from batchpoint.client import Client
 
-            self._client = Client()
+            self._client = Client(workspace=self.workspace)
             click.get_current_context().call_on_close(self._client.close)
         return self._client
 
@@ -57,7 +57,7 @@ class State:
         from batchpoint.cli.records import record
         from batchpoint.entities.base import Entity
 
-        return record(value, self.client().url) if isinstance(value, Entity) else value
+        return record(value, self.client().url, self.client().workspace) if isinstance(value, Entity) else value
 
     def note(self, text: str) -> None:
         """Tell a person something that is not the result."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchpoint.client.azureml import WORKSPACE_PATH
+from batchpoint.client.azureml import workspace_path
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.endpoints import LEGACY_KEYS, BatchEndpoint
 from batchpoint.entities.jobs import AZURE_STATUS, Job
 
 
-def record(entity: Entity, url: str) -> dict[str, Any]:
+def record(entity: Entity, url: str, workspace: str) -> dict[str, Any]:
     """The keys of an entity, with an ``id`` that other commands and files take as a reference to it.
 
     The status of a job is told in Azure's words, for scripts that wait for ``Completed``, and the ``scoring_uri`` of an
@@ -23,7 +23,7 @@ def record(entity: Entity, url: str) -> dict[str, Any]:
         body.setdefault("display_name", entity.name)
         body["services"] = services(entity, url)
     if isinstance(entity, BatchEndpoint):
-        body["scoring_uri"] = f"{url}{WORKSPACE_PATH}/batchEndpoints/{entity.name}/jobs"
+        body["scoring_uri"] = f"{url}{workspace_path(workspace)}/batchEndpoints/{entity.name}/jobs"
     return {**body, "id": f"azureml:{_reference(entity)}"}
 
 

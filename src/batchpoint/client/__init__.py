@@ -20,6 +20,7 @@ from batchpoint.client.pipelines import Pipelines
 from batchpoint.client.resources import Computes, Datastores
 from batchpoint.client.schedules import Schedules
 from batchpoint.client.tokens import Tokens
+from batchpoint.client.workspaces import Workspaces
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import Kind
@@ -27,6 +28,7 @@ from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.settings import Settings
 
 __all__ = ["Client", "Job", "load"]
@@ -43,15 +45,29 @@ class Client:
         url: address of a server; else ``BATCHPOINT_URL``, else the local server.
         token: bearer token; else ``BATCHPOINT_TOKEN``, else the token that the local server left in its home.
         settings: instead of the settings of the environment.
+        workspace: the namespace that names are looked for in; else ``BATCHPOINT_WORKSPACE``, else ``default``. It
+            begins to exist when it is used first.
 
     Raises:
+        InvalidEntityError: no workspace can be called so.
         ServerUnavailableError: the local server did not start. A remote one is first asked at the first call.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        settings: Settings | None = None,
+        *,
+        workspace: str | None = None,
+    ) -> None:
         self._settings = settings = settings or Settings.from_environment()
         token = token or settings.token
         url = url or settings.url
+        workspace = workspace or settings.workspace
+        self.workspace = workspace or DEFAULT_WORKSPACE
+        """The workspace that names are looked for in."""
+        workspace_key(self.workspace)
         find_again: Callable[[], tuple[str, str | None]] | None = None
         if url is None:
 
@@ -59,7 +75,7 @@ class Client:
                 return _local_server(settings, token)
 
             url, token = find_again()
-        self._connection = connection = Connection(url, token, find_again=find_again)
+        self._connection = connection = Connection(url, token, workspace=workspace, find_again=find_again)
         self._server: dict[str, Any] | None = None
         self.models = Assets(connection, self.files, "models", Model)
         self.data = Assets(connection, self.files, "data", Data)
@@ -74,6 +90,7 @@ class Client:
         self.pipelines = Pipelines(connection, self.files)
         self.schedules = Schedules(connection, self.files, "schedules", Schedule)
         self.tokens = Tokens(connection)
+        self.workspaces = Workspaces(connection)
 
     def __enter__(self) -> Self:
         return self

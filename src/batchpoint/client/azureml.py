@@ -30,11 +30,15 @@ DEFAULTS = {
     "workspace_name": "default",
 }
 """The client wants all three; any subscription and resource group will do."""
-WORKSPACE_PATH = (
-    f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{DEFAULTS['resource_group']}"
-    f"/providers/Microsoft.MachineLearningServices/workspaces/{DEFAULTS['workspace_name']}"
-)
-"""What the addresses of the dialect begin with."""
+
+
+def workspace_path(workspace: str = DEFAULTS["workspace_name"]) -> str:
+    """What the addresses of the dialect begin with, within a workspace."""
+    return (
+        f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{DEFAULTS['resource_group']}"
+        f"/providers/Microsoft.MachineLearningServices/workspaces/{workspace}"
+    )
+
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 _OURS = "\n# The authority of a batchpoint server\n"
@@ -123,9 +127,9 @@ def signed_token(connection: Connection) -> AccessToken:
     return AccessToken(answered["access_token"], int(answered["expires_on"]))
 
 
-def write_config(path: Path) -> None:
+def write_config(path: Path, workspace: str) -> None:
     """A ``config.json`` for ``MLClient.from_config()``."""
-    path.write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
 
 
 def _write_bundle(path: Path, authority: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from batchpoint.client.azureml import AUDIENCE, WORKSPACE_PATH, AzureML, claims_of
+from batchpoint.client.azureml import AUDIENCE, AzureML, claims_of, workspace_path
 
 _OTHER_CREDENTIALS = (
     ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"),
@@ -100,7 +100,7 @@ class _Checks:
         return f"granted to {claims['sub']}"
 
     def workspace(self) -> str:
-        self._workspace = self._get(WORKSPACE_PATH, headers=self._bearer()).json()
+        self._workspace = self._get(workspace_path(), headers=self._bearer()).json()
         return str(self._workspace["name"])
 
     def discovery(self) -> str:
@@ -110,7 +110,9 @@ class _Checks:
         return f"leads to {found}"
 
     def blobs(self) -> str:
-        told = self._get(f"{WORKSPACE_PATH}/datastores/workspaceblobstore", headers=self._bearer()).json()["properties"]
+        told = self._get(f"{workspace_path()}/datastores/workspaceblobstore", headers=self._bearer()).json()[
+            "properties"
+        ]
         url = f"https://{told['accountName']}.blob.core.windows.net/{told['containerName']}"
         self._get(url, params={"restype": "container", "comp": "list", "prefix": "check/"}, headers=self._bearer())
         return f"{url} is listed"

@@ -52,7 +52,7 @@ _PASSING = frozenset({502, 503, 504})
 
 
 class Connection:
-    """A server's address and token.
+    """A server's address and token, and the workspace that is meant; None leaves it to the server.
 
     Requests that may safely be repeated (all but a POST without an idempotency key) are tried four times when the
     server does not answer, with growing pauses. ``find_again`` names the server anew when nothing answers at its
@@ -64,9 +64,11 @@ class Connection:
         url: str,
         token: str | None,
         *,
+        workspace: str | None = None,
         find_again: Callable[[], tuple[str, str | None]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._workspace = workspace
         self._find_again = find_again
         self._sleep = sleep
         self._open(url, token)
@@ -181,6 +183,8 @@ class Connection:
         headers = {"User-Agent": f"batchpoint/{__version__}", "Accept": "application/json, */*;q=0.5"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        if self._workspace:
+            headers["X-Batchpoint-Workspace"] = self._workspace
         # A proxy of the environment never leads to this machine itself.
         local = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         try:

@@ -14,6 +14,14 @@ from batchpoint.entities.base import ComputeName, DatastoreName, Entity, Part
 
 ResourceKind = Literal["compute", "datastore"]
 
+MACHINE = "local"
+"""The compute that is this machine. It exists from the start and is one for all workspaces."""
+
+
+def pool_of(workspace: str, compute: str) -> str:
+    """Which pool of instances a compute is: the machine's is shared by all workspaces, every other is of its own."""
+    return compute if compute == MACHINE else f"{workspace}/{compute}"
+
 
 def _lower(value: object) -> object:
     """Azure's own samples write ``Dedicated`` and ``AmlCompute``."""

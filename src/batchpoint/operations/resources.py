@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from batchpoint.entities.base import Entity
-from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore, DatastoreCredentials, ResourceKind
+from batchpoint.entities.resources import (
+    MACHINE,
+    UPDATABLE_COMPUTE_KEYS,
+    Compute,
+    Datastore,
+    DatastoreCredentials,
+    ResourceKind,
+)
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import check_no_password
@@ -17,8 +24,8 @@ from batchpoint.storage.datastores import datastore_url
 
 E = TypeVar("E", bound=Entity)
 
-BUILT_IN: dict[ResourceKind, str] = {"compute": "local", "datastore": DEFAULT_DATASTORE}
-"""Exist from the start and cannot be deleted."""
+BUILT_IN: dict[ResourceKind, str] = {"compute": MACHINE, "datastore": DEFAULT_DATASTORE}
+"""Exist from the start in every workspace and cannot be deleted. The compute is one for all of them."""
 
 _SET_BY_SERVER = {"created_at", "modified_at", "created_by", "schema_address"}
 
@@ -160,7 +167,7 @@ def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
 
 
 def ensure_built_in(registry: Registry, *, datastore_path: str, instances: int) -> None:
-    """Make the compute ``local`` and the default datastore where they do not exist yet."""
+    """Make the compute of the machine, and the default datastore of a workspace, where they do not exist yet."""
     built_in: tuple[tuple[ResourceKind, Entity], ...] = (
         ("compute", Compute(name=BUILT_IN["compute"], type="local", min_instances=0, max_instances=max(instances, 1))),
         ("datastore", Datastore(name=DEFAULT_DATASTORE, type="local", path=datastore_path, is_default=True)),

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.registry.assets import Assets
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
 from batchpoint.registry.schedules import Schedules
+from batchpoint.registry.scope import Scope
 from batchpoint.registry.scored_models import ScoredModels
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tokens import Audit, Tokens
+from batchpoint.registry.workspaces import Workspaces
 
 __all__ = ["ClaimedJob", "JobEvent", "Registry", "utc_now"]
 
@@ -27,7 +30,11 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Registry:
-    """One open registry."""
+    """One open registry, as it is seen from one workspace: ``default``, unless it is that of ``within`` another.
+
+    Assets, resources, endpoints, deployments, jobs, boards and schedules are those of the workspace. The queue of jobs
+    and what schedules are due are those of all workspaces, as are tokens and the audit log.
+    """
 
     database: Database
     assets: Assets
@@ -39,10 +46,12 @@ class Registry:
     schedules: Schedules
     tokens: Tokens
     audit: Audit
+    workspaces: Workspaces
     signing_key: Callable[[str], bytes]
     """A key of this home for signatures of one purpose."""
     now: Callable[[], datetime]
     """The clock."""
+    _secret_box: SecretBox
 
     @classmethod
     def open(
@@ -71,21 +80,34 @@ class Registry:
         except BaseException:
             database.close()
             raise
-        return cls(
-            database=database,
-            assets=Assets(database, now),
-            resources=Resources(database, now, secret_box),
-            endpoints=Endpoints(database, now),
-            deployments=Deployments(database, now),
-            jobs=Jobs(database, now),
-            scored_models=ScoredModels(database, now),
-            schedules=Schedules(database, now),
-            tokens=Tokens(database, now),
-            audit=Audit(database, now),
-            signing_key=secret_box.signing_key,
-            now=now,
-        )
+        return cls._seen_from(DEFAULT_WORKSPACE, database, secret_box, now)
+
+    def within(self, workspace: str) -> Registry:
+        """The same registry, seen from a workspace (``entities.workspaces.workspace_key`` of its name)."""
+        return self._seen_from(workspace, self.database, self._secret_box, self.now)
 
     def close(self) -> None:
         """Close all connections."""
         self.database.close()
+
+    @classmethod
+    def _seen_from(
+        cls, workspace: str, database: Database, secret_box: SecretBox, now: Callable[[], datetime]
+    ) -> Registry:
+        scope = Scope(workspace)
+        return cls(
+            database=database,
+            assets=Assets(database, now, scope),
+            resources=Resources(database, now, scope, secret_box),
+            endpoints=Endpoints(database, now, scope),
+            deployments=Deployments(database, now, scope),
+            jobs=Jobs(database, now, scope),
+            scored_models=ScoredModels(database, now, scope),
+            schedules=Schedules(database, now, scope),
+            tokens=Tokens(database, now),
+            audit=Audit(database, now),
+            workspaces=Workspaces(database, now),
+            signing_key=secret_box.signing_key,
+            now=now,
+            _secret_box=secret_box,
+        )

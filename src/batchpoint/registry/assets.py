@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, case, func, select, tuple_, update
+from sqlalchemy import Connection, Row, case, func, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import Asset, AssetKind, retagged
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import AlreadyExistsError, NotFoundError
 from batchpoint.registry.database import Database
+from batchpoint.registry.scope import Scope
 from batchpoint.registry.tables import assets_table as assets
 
 Archived = Literal["exclude", "only", "include"]
@@ -31,11 +32,12 @@ class AssetVersions(NamedTuple):
 
 
 class Assets:
-    """The assets of one registry."""
+    """The assets of one workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def register(self, kind: AssetKind, asset: Asset, content_hash: str, *, by: str | None) -> tuple[Asset, bool]:
         """Store a version. Answers with it, and whether it is new.
@@ -49,10 +51,10 @@ class Assets:
         while True:
             with self._database.write() as connection:
                 if asset.version is not None:
-                    known = _find(connection, kind, asset.name, asset.version, lock=True)
+                    known = self._find(connection, kind, asset.name, asset.version, lock=True)
                     if known is not None:
                         return self._again(connection, known, asset, content_hash), False
-                version = asset.version or _next_version(connection, kind, asset.name)
+                version = asset.version or self._next_version(connection, kind, asset.name)
                 created = {"version": version, "created_at": self._now(), "created_by": by, "archived": False}
                 stored = asset.model_copy(update=created)
                 try:
@@ -71,20 +73,20 @@ class Assets:
         """
         with self._database.read() as connection:
             if version is not None:
-                row = _find(connection, kind, name, version)
+                row = self._find(connection, kind, name, version)
             elif label in {None, "latest", "default"}:
-                of_name = select(assets).where(assets.c.kind == kind, assets.c.name == name)
+                of_name = self._scope.select(assets).where(assets.c.kind == kind, assets.c.name == name)
                 newest = of_name.where(assets.c.archived.is_(False)).order_by(assets.c.id.desc()).limit(1)
                 row = connection.execute(newest).first()
             else:
                 row = None
             if row is None:
-                raise _not_found(connection, kind, name, version, label)
+                raise self._not_found(connection, kind, name, version, label)
             return _asset(row)
 
     def find_content(self, kind: AssetKind, name: str | None, content_hash: str) -> Asset | None:
         """The newest version of that name with that content; without a name, of any."""
-        query = select(assets).where(assets.c.kind == kind, assets.c.content_hash == content_hash)
+        query = self._scope.select(assets).where(assets.c.kind == kind, assets.c.content_hash == content_hash)
         if name is not None:
             query = query.where(assets.c.name == name)
         query = query.order_by(assets.c.id.desc()).limit(1)
@@ -102,13 +104,13 @@ class Assets:
         offset: int = 0,
     ) -> list[Asset]:
         """Versions, the newest first."""
-        query = select(assets).where(assets.c.kind == kind).order_by(assets.c.id.desc()).limit(limit).offset(offset)
+        query = self._scope.select(assets).where(assets.c.kind == kind).order_by(assets.c.id.desc())
         if name is not None:
             query = query.where(assets.c.name == name)
         if archived != "include":
             query = query.where(assets.c.archived == (archived == "only"))
         with self._database.read() as connection:
-            return [_asset(row) for row in connection.execute(query)]
+            return [_asset(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
     def by_name(
         self,
@@ -122,7 +124,7 @@ class Assets:
         """What there is under each name, the newest first. A name is archived when all its versions are."""
         newest_shown = func.max(case((assets.c.archived.is_(False), assets.c.id)))
         newest = func.coalesce(newest_shown, func.max(assets.c.id))
-        ids = select(newest).where(assets.c.kind == kind).group_by(assets.c.name)
+        ids = self._scope.select(assets, newest).where(assets.c.kind == kind).group_by(assets.c.name)
         if name is not None:
             ids = ids.where(assets.c.name == name)
         if archived != "include":
@@ -131,8 +133,9 @@ class Assets:
         versions: dict[str, list[str]] = {}
         with self._database.read() as connection:
             known = connection.execute(ids).scalars().all()
-            rows = connection.execute(select(assets).where(assets.c.id.in_(known)).order_by(assets.c.id.desc())).all()
-            query = select(assets.c.name, assets.c.version).where(assets.c.kind == kind)
+            found = self._scope.select(assets).where(assets.c.id.in_(known)).order_by(assets.c.id.desc())
+            rows = connection.execute(found).all()
+            query = self._scope.select(assets, assets.c.name, assets.c.version).where(assets.c.kind == kind)
             for of_name, version in connection.execute(query.where(assets.c.name.in_([row.name for row in rows]))):
                 versions.setdefault(of_name, []).append(version)
         return [AssetVersions(_asset(row), _following(versions[row.name])) for row in rows]
@@ -140,19 +143,21 @@ class Assets:
     def moment(self) -> int:
         """A mark of what is registered now: ``latest`` as of it stays the same whatever is registered later."""
         with self._database.read() as connection:
-            return connection.execute(select(func.max(assets.c.id))).scalar() or 0
+            return connection.execute(self._scope.select(assets, func.max(assets.c.id))).scalar() or 0
 
     def latest(self, kind: AssetKind, *, prefix: str = "", as_of: int | None = None) -> Sequence[Asset]:
         """The latest version of every asset whose name begins with ``prefix``, in one query; by name.
 
         ``as_of`` leaves out what was registered after that ``moment``. Archived versions are left out.
         """
-        newest = select(func.max(assets.c.id)).where(assets.c.kind == kind, assets.c.archived.is_(False))
+        newest = self._scope.select(assets, func.max(assets.c.id))
+        newest = newest.where(assets.c.kind == kind, assets.c.archived.is_(False))
         if prefix:
             newest = newest.where(assets.c.name.startswith(prefix, autoescape=True))
         if as_of is not None:
             newest = newest.where(assets.c.id <= as_of)
-        query = select(assets).where(assets.c.id.in_(newest.group_by(assets.c.name))).order_by(assets.c.name)
+        ids = newest.group_by(assets.c.name)
+        query = self._scope.select(assets).where(assets.c.id.in_(ids)).order_by(assets.c.name)
         with self._database.read() as connection:
             found = [_asset(row) for row in connection.execute(query)]
         return [asset for asset in found if asset.name.startswith(prefix)]  # SQLite's LIKE takes A for a
@@ -164,7 +169,8 @@ class Assets:
         with self._database.read() as connection:
             for first in range(0, len(pairs), _PAIRS_OF_A_QUERY):
                 some = pairs[first : first + _PAIRS_OF_A_QUERY]
-                query = select(assets).where(assets.c.kind == kind, tuple_(assets.c.name, assets.c.version).in_(some))
+                query = self._scope.select(assets).where(assets.c.kind == kind)
+                query = query.where(tuple_(assets.c.name, assets.c.version).in_(some))
                 found = [*found, *(_asset(row) for row in connection.execute(query))]
         return found
 
@@ -183,9 +189,9 @@ class Assets:
             NotFoundError: there is no such version.
         """
         with self._database.write() as connection:
-            row = _find(connection, kind, name, version, lock=True)
+            row = self._find(connection, kind, name, version, lock=True)
             if row is None:
-                raise _not_found(connection, kind, name, version, None)
+                raise self._not_found(connection, kind, name, version, None)
             merged = None if tags is None else retagged(_asset(row).tags, tags)
             return self._update(connection, row, description, merged)
 
@@ -195,12 +201,12 @@ class Assets:
         Raises:
             NotFoundError: there is no such asset.
         """
-        which = update(assets).where(assets.c.kind == kind, assets.c.name == name)
+        which = self._scope.update(assets).where(assets.c.kind == kind, assets.c.name == name)
         if version is not None:
             which = which.where(assets.c.version == version)
         with self._database.write() as connection:
             if connection.execute(which.values(archived=archived)).rowcount == 0:
-                raise _not_found(connection, kind, name, version, None)
+                raise self._not_found(connection, kind, name, version, None)
 
     def _again(self, connection: Connection, row: Row[Any], asset: Asset, content_hash: str) -> Asset:
         if row.content_hash != content_hash:
@@ -221,7 +227,7 @@ class Assets:
         if before != after:
             asset.description, asset.tags = after
             asset.modified_at = self._now()
-            connection.execute(update(assets).where(assets.c.id == row.id).values(body=_body(asset)))
+            connection.execute(self._scope.update(assets).where(assets.c.id == row.id).values(body=_body(asset)))
         return asset
 
     def _insert(self, connection: Connection, kind: AssetKind, asset: Asset, content_hash: str) -> None:
@@ -233,38 +239,39 @@ class Assets:
             "content_hash": content_hash,
             "body": _body(asset),
         }
-        connection.execute(assets.insert().values(values))
+        connection.execute(self._scope.insert(assets).values(values))
 
+    def _find(
+        self, connection: Connection, kind: AssetKind, name: str, version: str, *, lock: bool = False
+    ) -> Row[Any] | None:
+        key = (assets.c.kind == kind, assets.c.name == name, assets.c.version == version)
+        query = self._scope.select(assets).where(*key)
+        return connection.execute(query.with_for_update() if lock else query).first()
 
-def _find(connection: Connection, kind: AssetKind, name: str, version: str, *, lock: bool = False) -> Row[Any] | None:
-    key = (assets.c.kind == kind, assets.c.name == name, assets.c.version == version)
-    query = select(assets).where(*key)
-    return connection.execute(query.with_for_update() if lock else query).first()
+    def _next_version(self, connection: Connection, kind: AssetKind, name: str) -> str:
+        query = self._scope.select(assets, assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
+        return _following(connection.execute(query).scalars())
 
-
-def _next_version(connection: Connection, kind: AssetKind, name: str) -> str:
-    query = select(assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
-    return _following(connection.execute(query).scalars())
+    def _not_found(
+        self, connection: Connection, kind: AssetKind, name: str, version: str | None, label: str | None
+    ) -> NotFoundError:
+        query = self._scope.select(assets, assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
+        versions = connection.execute(query.order_by(assets.c.id.desc()).limit(5)).scalars().all()
+        if not versions:
+            message = f"There is no {kind} named {name}."
+        elif version is not None:
+            message = f"There is no {kind} {name}:{version}. The newest versions are {', '.join(versions)}."
+        elif label not in {None, "latest", "default"}:
+            message = f"There is no {kind} {name}@{label}: the only label is latest, also called default."
+        else:
+            message = (
+                f"All versions of {kind} {name} are archived. Name a version ({', '.join(versions)}), or restore one."
+            )
+        return NotFoundError(message, kind=kind, name=name, version=version, label=label)
 
 
 def _following(versions: Iterable[str]) -> str:
     return str(max((int(version) for version in versions if version.isdecimal()), default=0) + 1)
-
-
-def _not_found(
-    connection: Connection, kind: AssetKind, name: str, version: str | None, label: str | None
-) -> NotFoundError:
-    query = select(assets.c.version).where(assets.c.kind == kind, assets.c.name == name)
-    versions = connection.execute(query.order_by(assets.c.id.desc()).limit(5)).scalars().all()
-    if not versions:
-        message = f"There is no {kind} named {name}."
-    elif version is not None:
-        message = f"There is no {kind} {name}:{version}. The newest versions are {', '.join(versions)}."
-    elif label not in {None, "latest", "default"}:
-        message = f"There is no {kind} {name}@{label}: the only label is latest, also called default."
-    else:
-        message = f"All versions of {kind} {name} are archived. Name a version ({', '.join(versions)}), or restore one."
-    return NotFoundError(message, kind=kind, name=name, version=version, label=label)
 
 
 def _asset(row: Row[Any]) -> Asset:

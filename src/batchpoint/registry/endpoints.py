@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
@@ -14,6 +14,7 @@ from batchpoint.entities.pipeline_deployments import AnyDeployment, deployment_o
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
+from batchpoint.registry.scope import Scope
 from batchpoint.registry.tables import deployments_table as deployments
 from batchpoint.registry.tables import endpoints_table as endpoints
 
@@ -21,11 +22,12 @@ E = TypeVar("E", bound=Entity)
 
 
 class Endpoints:
-    """The endpoints of one registry."""
+    """The endpoints of one workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def put(self, endpoint: BatchEndpoint, *, by: str | None, seen: BatchEndpoint | None = None) -> BatchEndpoint:
         """Store an endpoint, new or in place of the one of that name; given ``seen``, in place of that one alone.
@@ -35,14 +37,14 @@ class Endpoints:
         """
 
         def work(connection: Connection) -> BatchEndpoint:
-            query = select(endpoints.c.body).where(endpoints.c.name == endpoint.name).with_for_update()
-            before = connection.execute(query).scalar()
+            query = self._scope.select(endpoints, endpoints.c.body).where(endpoints.c.name == endpoint.name)
+            before = connection.execute(query.with_for_update()).scalar()
             check_unchanged(BatchEndpoint.model_validate(before) if before else None, seen)
             stored = stamped(endpoint, before, self._now(), by)
             if before is None:
-                connection.execute(endpoints.insert().values(name=endpoint.name, body=stored.body()))
+                connection.execute(self._scope.insert(endpoints).values(name=endpoint.name, body=stored.body()))
             else:
-                change = endpoints.update().where(endpoints.c.name == endpoint.name)
+                change = self._scope.update(endpoints).where(endpoints.c.name == endpoint.name)
                 connection.execute(change.values(body=stored.body()))
             return stored
 
@@ -54,15 +56,16 @@ class Endpoints:
         Raises:
             NotFoundError: there is none of that name.
         """
+        query = self._scope.select(endpoints, endpoints.c.body).where(endpoints.c.name == name)
         with self._database.read() as connection:
-            body = connection.execute(select(endpoints.c.body).where(endpoints.c.name == name)).scalar()
+            body = connection.execute(query).scalar()
         if body is None:
             raise NotFoundError(f"There is no batch endpoint named {name}.", kind="endpoint", name=name)
         return BatchEndpoint.model_validate(body)
 
     def list(self, *, limit: int | None = None, offset: int = 0) -> list[BatchEndpoint]:
         """All endpoints, by name."""
-        query = select(endpoints.c.body).order_by(endpoints.c.name).limit(limit).offset(offset)
+        query = self._scope.select(endpoints, endpoints.c.body).order_by(endpoints.c.name).limit(limit).offset(offset)
         with self._database.read() as connection:
             return [BatchEndpoint.model_validate(body) for body in connection.execute(query).scalars()]
 
@@ -73,16 +76,17 @@ class Endpoints:
             NotFoundError: there is none of that name.
         """
         with self._database.write() as connection:
-            if connection.execute(delete(endpoints).where(endpoints.c.name == name)).rowcount == 0:
+            if connection.execute(self._scope.delete(endpoints).where(endpoints.c.name == name)).rowcount == 0:
                 raise NotFoundError(f"There is no batch endpoint named {name}.", kind="endpoint", name=name)
 
 
 class Deployments:
-    """The deployments of one registry."""
+    """The deployments of one workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def put(self, deployment: AnyDeployment, *, by: str | None, seen: AnyDeployment | None = None) -> AnyDeployment:
         """Store a deployment, new or in place of the one of that name; given ``seen``, in place of that one alone.
@@ -94,16 +98,17 @@ class Deployments:
         key = (deployments.c.endpoint_name == deployment.endpoint_name, deployments.c.name == deployment.name)
 
         def work(connection: Connection) -> AnyDeployment:
-            before = connection.execute(select(deployments.c.body).where(*key).with_for_update()).scalar()
+            query = self._scope.select(deployments, deployments.c.body).where(*key).with_for_update()
+            before = connection.execute(query).scalar()
             check_unchanged(deployment_of(before) if before else None, seen)
             stored = stamped(deployment, before, self._now(), by)
             model = stored.model if isinstance(stored, BatchDeployment) and isinstance(stored.model, str) else None
             values = {"compute": stored.compute_name, "model": model, "body": stored.body()}
             if before is None:
                 names = {"endpoint_name": deployment.endpoint_name, "name": deployment.name}
-                connection.execute(deployments.insert().values(**names, **values))
+                connection.execute(self._scope.insert(deployments).values(**names, **values))
             else:
-                connection.execute(deployments.update().where(*key).values(values))
+                connection.execute(self._scope.update(deployments).where(*key).values(values))
             return stored
 
         return self._database.store(work)
@@ -116,7 +121,7 @@ class Deployments:
         """
         key = (deployments.c.endpoint_name == endpoint_name, deployments.c.name == name)
         with self._database.read() as connection:
-            body = connection.execute(select(deployments.c.body).where(*key)).scalar()
+            body = connection.execute(self._scope.select(deployments, deployments.c.body).where(*key)).scalar()
         if body is None:
             raise _no_deployment(endpoint_name, name)
         return deployment_of(body)
@@ -125,7 +130,8 @@ class Deployments:
         self, *, endpoint_name: str | None = None, compute: str | None = None, model: str | None = None
     ) -> list[AnyDeployment]:
         """Deployments of an endpoint, of a compute, of a model (as they refer to it), or all; by name."""
-        query = select(deployments.c.body).order_by(deployments.c.endpoint_name, deployments.c.name)
+        query = self._scope.select(deployments, deployments.c.body)
+        query = query.order_by(deployments.c.endpoint_name, deployments.c.name)
         if endpoint_name is not None:
             query = query.where(deployments.c.endpoint_name == endpoint_name)
         if compute is not None:
@@ -137,9 +143,9 @@ class Deployments:
 
     def count(self, endpoint_name: str) -> int:
         """How many deployments an endpoint has."""
-        query = select(func.count()).where(deployments.c.endpoint_name == endpoint_name)
+        query = self._scope.select(deployments, func.count()).where(deployments.c.endpoint_name == endpoint_name)
         with self._database.read() as connection:
-            return connection.execute(query).scalar_one()
+            return int(connection.execute(query).scalar_one())
 
     def delete(self, endpoint_name: str, name: str) -> None:
         """Forget a deployment.
@@ -149,7 +155,7 @@ class Deployments:
         """
         key = (deployments.c.endpoint_name == endpoint_name, deployments.c.name == name)
         with self._database.write() as connection:
-            if connection.execute(delete(deployments).where(*key)).rowcount == 0:
+            if connection.execute(self._scope.delete(deployments).where(*key)).rowcount == 0:
                 raise _no_deployment(endpoint_name, name)
 
 

@@ -1,5 +1,8 @@
 """The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row.
 
+There is one queue for all workspaces, first come, first served before each pool of instances; a job's name is unique
+within its workspace. Whoever claims a job learns whose it is, and speaks of it within that workspace from then on.
+
 A lease is the right to work on a job until a time. Whoever holds its token renews it; when it runs out, the next
 ``claim`` takes the job over, and whatever the old holder still tries fails with ``LeaseLostError``.
 """
@@ -12,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, func
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import retagged
@@ -28,8 +31,10 @@ from batchpoint.entities.jobs import (
     Reason,
     Receipt,
 )
+from batchpoint.entities.resources import pool_of
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry.database import Database
+from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.tables import job_events_table as events
 from batchpoint.registry.tables import jobs_table as jobs
 
@@ -53,6 +58,7 @@ class ClaimedJob:
     """A job, and the proof of the right to work on it."""
 
     job: Job
+    workspace: str
     lease_token: str
     resumed: bool
     """Whether somebody worked on it before and was lost: its folder may hold committed work."""
@@ -84,12 +90,22 @@ class JobEvent:
     details: dict[str, Any]
 
 
-class Jobs:
-    """The jobs of one registry. ``now`` is the clock that leases run by."""
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job's place before a pool of instances."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    name: str | None
+    """None for one of another workspace, which nobody learns more about."""
+    waiting_for: str | None
+
+
+class Jobs:
+    """The jobs of one workspace, and the queue of all of them. ``now`` is the clock that leases run by."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def enqueue(
         self, job: Job, *, idempotency_key: str | None = None, request_hash: str | None = None
@@ -108,7 +124,7 @@ class Jobs:
                 if known is not None:
                     return known, False
                 if job.retry_of is not None:
-                    _check_not_retried(connection, job.retry_of)
+                    self._check_not_retried(connection, job.retry_of)
                 try:
                     with connection.begin_nested():
                         return self._insert(connection, job, idempotency_key, request_hash), True
@@ -129,13 +145,13 @@ class Jobs:
         assert job.parent_job_name is not None, "a step belongs to a pipeline"
         with self._database.write() as connection:
             parent = self._leased(connection, job.parent_job_name, parent_token)
-            known = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
+            known = connection.execute(self._scope.select(jobs).where(jobs.c.idempotency_key == key)).first()
             if known is not None:
                 return _job(known)
             if parent.cancel_requested:
                 return None
             if job.retry_of is not None and reason is None:
-                _check_not_retried(connection, job.retry_of)
+                self._check_not_retried(connection, job.retry_of)
             self._known(connection, job, None, None)
             try:
                 with connection.begin_nested():
@@ -150,18 +166,19 @@ class Jobs:
             ConflictError: the key was used for another request.
         """
         with self._database.read() as connection:
-            return _submitted(connection, idempotency_key, request_hash)
+            return self._submitted(connection, idempotency_key, request_hash)
 
     def made_for(self, idempotency_key: str) -> Job | None:
         """The job that was made for this key, whatever the request was, or None."""
+        query = self._scope.select(jobs).where(jobs.c.idempotency_key == idempotency_key)
         with self._database.read() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.idempotency_key == idempotency_key)).first()
+            row = connection.execute(query).first()
         return _job(row) if row is not None else None
 
     def exists(self, name: str) -> bool:
         """Whether there is a job of that name."""
         with self._database.read() as connection:
-            return connection.execute(select(jobs.c.id).where(jobs.c.name == name)).first() is not None
+            return self._is_known(connection, name)
 
     def get(self, name: str) -> Job:
         """One job.
@@ -170,7 +187,7 @@ class Jobs:
             NotFoundError: there is none of that name.
         """
         with self._database.read() as connection:
-            return _job(_row(connection, name))
+            return _job(self._row(connection, name))
 
     def list(
         self,
@@ -189,14 +206,14 @@ class Jobs:
         offset: int = 0,
     ) -> list[Job]:
         """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
+        query = self._scope.select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
         if status is not None:
             wanted = [status] if isinstance(status, JobStatus) else status
             query = query.where(jobs.c.status.in_([str(each) for each in wanted]))
         for column, value in (
             (jobs.c.endpoint_name, endpoint),
             (jobs.c.deployment_name, deployment),
-            (jobs.c.compute, compute),
+            (jobs.c.pool, self._pool(compute) if compute is not None else None),
             (jobs.c.retry_of, retry_of),
             (jobs.c.published_pipeline, published_pipeline),
             (jobs.c.parent_job_name, parent),
@@ -214,7 +231,8 @@ class Jobs:
     def steps(self, parents: Collection[str]) -> Sequence[StepJob]:
         """The steps' jobs of some pipeline jobs, in the order in which they were started."""
         body = jobs.c.body
-        query = select(
+        query = self._scope.select(
+            jobs,
             *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "progress")),
             *(jobs.c[key] for key in ("queued_at", "started_at", "finished_at")),
             *(body[key].as_string().label(key) for key in ("step_name", "reused_job_name")),
@@ -224,13 +242,23 @@ class Jobs:
 
     def asked_to_cancel(self, names: Collection[str]) -> set[str]:
         """Those of these jobs that somebody wants to be canceled."""
-        query = select(jobs.c.name).where(jobs.c.name.in_(names), jobs.c.cancel_requested)
+        query = self._scope.select(jobs, jobs.c.name).where(jobs.c.name.in_(names), jobs.c.cancel_requested)
         with self._database.read() as connection:
             return set(connection.execute(query).scalars())
 
+    def queue(self, compute: str) -> Sequence[QueuedJob]:
+        """The queued jobs that wait for instances of a compute, those of other workspaces too; in their order."""
+        query = EVERYWHERE.select(jobs, jobs.c.workspace, jobs.c.name, jobs.c.waiting_for)
+        query = query.where(jobs.c.status == str(JobStatus.QUEUED), jobs.c.pool == self._pool(compute))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(jobs.c.id)).all()
+        own = self._scope.workspace
+        return [QueuedJob(row.name if row.workspace == own else None, row.waiting_for) for row in rows]
+
     def find_reusable(self, reuse_hash: str, *, limit: int = 5) -> Sequence[Job]:
         """Completed jobs whose outputs were determined by the same things, the newest first."""
-        query = select(jobs).where(jobs.c.reuse_hash == reuse_hash, jobs.c.status == str(JobStatus.COMPLETED))
+        completed = jobs.c.status == str(JobStatus.COMPLETED)
+        query = self._scope.select(jobs).where(jobs.c.reuse_hash == reuse_hash, completed)
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
 
@@ -239,18 +267,18 @@ class Jobs:
         owner: str,
         lease_seconds: float,
         *,
-        fits: Callable[[Job], str | None] = lambda _job: None,
+        fits: Callable[[str, Job], str | None] = lambda _workspace, _job: None,
         types: Sequence[JobType] = ("scoring", "command", "pipeline"),
     ) -> ClaimedJob | None:
-        """Take the next job to work on, of one of these types; None when there is none that fits.
+        """Take the next job of any workspace to work on, of one of these types; None when there is none that fits.
 
         First jobs whose lease ran out (they keep their status, ``resumed`` is true), then the oldest queued one, which
-        becomes ``preparing``. ``fits`` says why a job cannot start now, or None when it can; it is called inside the
-        transaction and must decide at once, from memory. A queued job that does not fit keeps the answer as
-        ``waiting_for`` and holds back the younger ones of its compute.
+        becomes ``preparing``. ``fits`` says why a job of a workspace cannot start now, or None when it can; it is
+        called inside the transaction and must decide at once, from memory. A queued job that does not fit keeps the
+        answer as ``waiting_for`` and holds back the younger ones that wait for the same pool of instances.
         """
         with self._database.read() as connection:
-            if connection.execute(self._claimable(select(jobs.c.id), types).limit(1)).first() is None:
+            if connection.execute(self._claimable(EVERYWHERE.select(jobs, jobs.c.id), types).limit(1)).first() is None:
                 return None
         with self._database.write() as connection:
             return self._take_over(connection, owner, lease_seconds, fits, types) or self._take_queued(
@@ -267,7 +295,7 @@ class Jobs:
         if progress is not None:
             values["progress"] = progress.model_dump(mode="json", exclude_none=True)
         with self._database.write() as connection:
-            statement = update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token).values(values)
+            statement = self._scope.update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token).values(values)
             found = connection.execute(statement.returning(jobs.c.cancel_requested)).first()
         if found is None:
             raise LeaseLostError(f"The lease of job {name} was lost.")
@@ -327,7 +355,7 @@ class Jobs:
             ConflictError: the job has completed or failed already.
         """
         with self._database.write() as connection:
-            row = _row(connection, name, lock=True)
+            row = self._row(connection, name, lock=True)
             if row.status == JobStatus.QUEUED:
                 values = {"cancel_requested": True, "reason": str(Reason.CANCELED_BY_USER)}
                 return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]})
@@ -349,9 +377,12 @@ class Jobs:
             self._change(connection, row, values, "released", {"owner": row.lease_owner})
 
     def release_all(self, owner: str) -> None:
-        """Give back every lease of an owner that is known to be gone, so that nobody waits for them to run out."""
+        """Give back every lease of an owner that is known to be gone, so that nobody waits for them to run out.
+
+        Those of all workspaces.
+        """
         with self._database.write() as connection:
-            left = select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
+            left = EVERYWHERE.select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
             for row in connection.execute(left.with_for_update()).all():
                 values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
                 self._change(connection, row, values, "released", {"owner": owner})
@@ -392,7 +423,7 @@ class Jobs:
             NotFoundError: there is none of that name.
         """
         with self._database.write() as connection:
-            job = _job(_row(connection, name, lock=True))
+            job = _job(self._row(connection, name, lock=True))
             if description is not None:
                 job.description = description
             if display_name is not None:
@@ -404,7 +435,7 @@ class Jobs:
             if folder is not None:
                 job.folder = folder
             job.notices += [notice for notice in notices if notice not in job.notices]
-            connection.execute(update(jobs).where(jobs.c.name == name).values(body=_body(job)))
+            connection.execute(self._scope.update(jobs).where(jobs.c.name == name).values(body=_body(job)))
             return job
 
     def events(self, name: str) -> Sequence[JobEvent]:
@@ -413,22 +444,24 @@ class Jobs:
         Raises:
             NotFoundError: there is none of that name.
         """
+        query = self._scope.select(events).where(events.c.job_name == name).order_by(events.c.id)
         with self._database.read() as connection:
-            _row(connection, name)
-            rows = connection.execute(select(events).where(events.c.job_name == name).order_by(events.c.id))
+            self._row(connection, name)
+            rows = connection.execute(query)
             return [JobEvent(row.at, row.event, row.details) for row in rows]
 
     def counts_by_status(self) -> dict[JobStatus, int]:
-        """How many jobs are in each status, archived ones included."""
+        """How many jobs of all workspaces are in each status, archived ones included."""
         with self._database.read() as connection:
-            rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status)).all()
+            query = EVERYWHERE.select(jobs, jobs.c.status, func.count()).group_by(jobs.c.status)
+            rows = connection.execute(query).all()
         counts = {JobStatus(status): count for status, count in rows}
         return {status: counts.get(status, 0) for status in JobStatus}
 
     def _known(self, connection: Connection, job: Job, key: str | None, request_hash: str | None) -> Job | None:
-        if key is not None and (submitted := _submitted(connection, key, request_hash)) is not None:
+        if key is not None and (submitted := self._submitted(connection, key, request_hash)) is not None:
             return submitted
-        if connection.execute(select(jobs.c.id).where(jobs.c.name == job.name)).first() is not None:
+        if self._is_known(connection, job.name):
             raise _name_taken(job.name)
         return None
 
@@ -456,7 +489,7 @@ class Jobs:
             "archived": job.archived,
             "endpoint_name": job.endpoint_name,
             "deployment_name": job.deployment_name,
-            "compute": job.compute_name,
+            "pool": self._pool(job.compute_name),
             "retry_of": job.retry_of,
             "idempotency_key": key,
             "request_hash": request_hash,
@@ -465,10 +498,10 @@ class Jobs:
             "progress": job.progress.model_dump(mode="json", exclude_none=True) if job.progress else None,
             "body": _body(job),
         }
-        row = connection.execute(jobs.insert().values(values).returning(jobs)).one()
-        self._note(connection, job.name, "queued", {"by": job.created_by} if job.created_by else {})
+        row = connection.execute(self._scope.insert(jobs).values(values).returning(jobs)).one()
+        self._note(connection, row, "queued", {"by": job.created_by} if job.created_by else {})
         if reason is not None:
-            self._note(connection, job.name, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
+            self._note(connection, row, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
         return _job(row)
 
     def _claimable(self, query: Select[Any], types: Sequence[JobType]) -> Select[Any]:
@@ -482,16 +515,17 @@ class Jobs:
         connection: Connection,
         owner: str,
         lease_seconds: float,
-        fits: Callable[[Job], str | None],
+        fits: Callable[[str, Job], str | None],
         types: Sequence[JobType],
     ) -> ClaimedJob | None:
-        query = self._claimable(select(jobs), types).where(jobs.c.status != str(JobStatus.QUEUED)).order_by(jobs.c.id)
-        for row in connection.execute(query.limit(100).with_for_update(skip_locked=True)).all():
-            if fits(_job(row)) is None:
+        begun = self._claimable(EVERYWHERE.select(jobs), types).where(jobs.c.status != str(JobStatus.QUEUED))
+        query = begun.order_by(jobs.c.id).limit(100).with_for_update(skip_locked=True)
+        for row in connection.execute(query).all():
+            if fits(row.workspace, _job(row)) is None:
                 lease = self._lease(owner, lease_seconds)
                 details = {"owner": owner, "before": row.lease_owner}
                 job = self._change(connection, row, lease, "lease_taken_over", details)
-                return ClaimedJob(job, lease["lease_token"], resumed=True)
+                return ClaimedJob(job, row.workspace, lease["lease_token"], resumed=True)
         return None
 
     def _take_queued(
@@ -499,25 +533,26 @@ class Jobs:
         connection: Connection,
         owner: str,
         lease_seconds: float,
-        fits: Callable[[Job], str | None],
+        fits: Callable[[str, Job], str | None],
         types: Sequence[JobType],
     ) -> ClaimedJob | None:
         queued = (jobs.c.status == str(JobStatus.QUEUED)) & jobs.c.type.in_(types)
         first = func.min(jobs.c.id)
-        computes = connection.execute(select(jobs.c.compute).where(queued).group_by(jobs.c.compute).order_by(first))
-        for compute in computes.scalars().all():
-            oldest = select(jobs).where(queued, jobs.c.compute == compute).order_by(jobs.c.id).limit(1)
+        pools = EVERYWHERE.select(jobs, jobs.c.pool).where(queued).group_by(jobs.c.pool).order_by(first)
+        for pool in connection.execute(pools).scalars().all():
+            oldest = EVERYWHERE.select(jobs).where(queued, jobs.c.pool == pool).order_by(jobs.c.id).limit(1)
             row = connection.execute(oldest.with_for_update(skip_locked=True)).first()
             if row is None:
                 continue
-            reason = fits(_job(row))
+            reason = fits(row.workspace, _job(row))
             if reason is None:
                 lease = self._lease(owner, lease_seconds)
                 values = {**lease, "waiting_for": None}
                 job = self._move(connection, row, JobStatus.PREPARING, values, {"owner": owner})
-                return ClaimedJob(job, lease["lease_token"], resumed=False)
+                return ClaimedJob(job, row.workspace, lease["lease_token"], resumed=False)
             if reason != row.waiting_for:
-                connection.execute(update(jobs).where(jobs.c.id == row.id).values(waiting_for=reason[:1024]))
+                waits = EVERYWHERE.update(jobs).where(jobs.c.id == row.id)
+                connection.execute(waits.values(waiting_for=reason[:1024]))
         return None
 
     def _lease(self, owner: str, lease_seconds: float) -> dict[str, Any]:
@@ -525,7 +560,7 @@ class Jobs:
         return {"lease_owner": owner, "lease_token": secrets.token_hex(16), "lease_expires_at": expires_at}
 
     def _leased(self, connection: Connection, name: str, token: str) -> Row[Any]:
-        row = _row(connection, name, lock=True)
+        row = self._row(connection, name, lock=True)
         if row.lease_token != token:
             raise LeaseLostError(f"The lease of job {name} was lost.")
         return row
@@ -552,51 +587,56 @@ class Jobs:
     def _change(
         self, connection: Connection, row: Row[Any], values: dict[str, Any], event: str, details: dict[str, Any]
     ) -> Job:
-        changed = connection.execute(update(jobs).where(jobs.c.id == row.id).values(values).returning(jobs)).one()
-        self._note(connection, row.name, event, details)
+        change = EVERYWHERE.update(jobs).where(jobs.c.id == row.id).values(values)
+        changed = connection.execute(change.returning(jobs)).one()
+        self._note(connection, row, event, details)
         return _job(changed)
 
     def _set_archived(self, name: str, *, archived: bool) -> Job:
         with self._database.write() as connection:
-            row = _row(connection, name, lock=True)
+            row = self._row(connection, name, lock=True)
             if row.archived == archived:
                 return _job(row)
             return self._change(connection, row, {"archived": archived}, "archived" if archived else "restored", {})
 
-    def _note(self, connection: Connection, name: str, event: str, details: dict[str, Any]) -> None:
-        values = {"job_name": name, "at": self._now(), "event": event, "details": details}
-        connection.execute(events.insert().values(values))
+    def _note(self, connection: Connection, row: Row[Any], event: str, details: dict[str, Any]) -> None:
+        values = {"job_name": row.name, "at": self._now(), "event": event, "details": details}
+        connection.execute(Scope(row.workspace).insert(events).values(values))
+
+    def _pool(self, compute: str) -> str:
+        assert self._scope.workspace is not None
+        return pool_of(self._scope.workspace, compute)
+
+    def _is_known(self, connection: Connection, name: str) -> bool:
+        return connection.execute(self._scope.select(jobs, jobs.c.id).where(jobs.c.name == name)).first() is not None
+
+    def _submitted(self, connection: Connection, key: str, request_hash: str | None) -> Job | None:
+        row = connection.execute(self._scope.select(jobs).where(jobs.c.idempotency_key == key)).first()
+        if row is not None and row.request_hash != request_hash:
+            raise ConflictError(
+                f"The idempotency key {key} was used for another request, which made job {row.name}. "
+                "Use a new key for a new request."
+            )
+        return _job(row) if row is not None else None
+
+    def _check_not_retried(self, connection: Connection, name: str) -> None:
+        """Both would write to one output. The row is locked, so that of two at once the second sees the first."""
+        self._row(connection, name, lock=True)
+        active = jobs.c.status.in_([str(status) for status in ACTIVE_STATUSES])
+        others = self._scope.select(jobs, jobs.c.name).where(jobs.c.retry_of == name, active).limit(1)
+        if (other := connection.execute(others).scalar()) is not None:
+            raise ConflictError(f"Job {name} is being retried already, by job {other}. Wait for that one.")
+
+    def _row(self, connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+        query = self._scope.select(jobs).where(jobs.c.name == name)
+        row = connection.execute(query.with_for_update() if lock else query).first()
+        if row is None:
+            raise NotFoundError(f"There is no job named {name}.", kind="job", name=name)
+        return row
 
 
 def _name_taken(name: str) -> AlreadyExistsError:
     return AlreadyExistsError(f"A job named {name} exists already. Choose another name, or leave it out.")
-
-
-def _submitted(connection: Connection, key: str, request_hash: str | None) -> Job | None:
-    row = connection.execute(select(jobs).where(jobs.c.idempotency_key == key)).first()
-    if row is not None and row.request_hash != request_hash:
-        raise ConflictError(
-            f"The idempotency key {key} was used for another request, which made job {row.name}. "
-            "Use a new key for a new request."
-        )
-    return _job(row) if row is not None else None
-
-
-def _check_not_retried(connection: Connection, name: str) -> None:
-    """Both would write to one output. The row is locked, so that of two who ask at once the second sees the first."""
-    _row(connection, name, lock=True)
-    active = jobs.c.status.in_([str(status) for status in ACTIVE_STATUSES])
-    other = connection.execute(select(jobs.c.name).where(jobs.c.retry_of == name, active).limit(1)).scalar()
-    if other is not None:
-        raise ConflictError(f"Job {name} is being retried already, by job {other}. Wait for that one.")
-
-
-def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
-    query = select(jobs).where(jobs.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    if row is None:
-        raise NotFoundError(f"There is no job named {name}.", kind="job", name=name)
-    return row
 
 
 def _job(row: Row[Any]) -> Job:

@@ -1,4 +1,7 @@
-"""Named things: computes, datastores, published pipelines. Credentials are stored apart from the body, encrypted."""
+"""Named things: computes, datastores, published pipelines. Credentials are stored apart from the body, encrypted.
+
+The machine's compute is everybody's: it is one row, and seen from every workspace.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,30 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Column, ColumnElement, Connection, Select
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.kinds import NAMED_KINDS, NamedKind
-from batchpoint.entities.resources import Datastore, DatastoreCredentials
+from batchpoint.entities.resources import MACHINE, Compute, Datastore, DatastoreCredentials, pool_of
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
+from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tables import resources_table as resources
 
+_EVERYBODY = Scope("")
+"""Whose the machine's compute is."""
+
 
 class Resources:
-    """The computes, datastores and published pipelines of one registry."""
+    """The computes, datastores and published pipelines of one workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], secret_box: SecretBox) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope, secret_box: SecretBox) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
         self._secret_box = secret_box
 
     def put(self, kind: NamedKind, entity: Entity, *, by: str | None, seen: Entity | None = None) -> Entity:
@@ -38,16 +46,16 @@ class Resources:
         """
 
         def work(connection: Connection) -> Entity:
-            key = (resources.c.kind == kind, resources.c.name == entity.name)
-            before = connection.execute(select(resources).where(*key).with_for_update()).first()
+            key, scope = _key(kind, entity.name), self._scope_of(kind, entity.name)
+            before = connection.execute(scope.select(resources).where(*key).with_for_update()).first()
             check_unchanged(NAMED_KINDS[kind].model_validate(before.body) if before else None, seen)
             bare, encrypted = self._without_credentials(entity, before.credentials if before else None)
             stored = stamped(bare, before.body if before else None, self._now(), by)
             values = {"body": stored.body(), "credentials": encrypted}
             if before:
-                connection.execute(resources.update().where(*key).values(values))
+                connection.execute(scope.update(resources).where(*key).values(values))
             else:
-                connection.execute(resources.insert().values(kind=kind, name=entity.name, **values))
+                connection.execute(scope.insert(resources).values(kind=kind, name=entity.name, **values))
             return stored
 
         return self._database.store(work)
@@ -59,20 +67,27 @@ class Resources:
             NotFoundError: there is none of that name.
         """
         with self._database.read() as connection:
-            key = (resources.c.kind == kind, resources.c.name == name)
-            row = connection.execute(select(resources.c.body).where(*key)).first()
+            query = self._scope_of(kind, name).select(resources, resources.c.body).where(*_key(kind, name))
+            row = connection.execute(query).first()
             if row is None:
-                query = select(resources.c.name).where(resources.c.kind == kind).order_by(resources.c.name).limit(20)
-                names = ", ".join(connection.execute(query).scalars())
+                names = ", ".join([*connection.execute(self._of_kind(kind, resources.c.name).limit(20)).scalars()])
                 raise NotFoundError(f"There is no {kind} named {name}. There are: {names}.", kind=kind, name=name)
         return NAMED_KINDS[kind].model_validate(row.body)
 
     def list(self, kind: NamedKind, *, limit: int | None = None, offset: int = 0) -> list[Entity]:
         """All of a kind, by name."""
-        query = select(resources.c.body).where(resources.c.kind == kind).order_by(resources.c.name)
+        query = self._of_kind(kind, resources.c.body).limit(limit).offset(offset)
         with self._database.read() as connection:
-            bodies = connection.execute(query.limit(limit).offset(offset)).scalars().all()
+            bodies = connection.execute(query).scalars().all()
         return [NAMED_KINDS[kind].model_validate(body) for body in bodies]
+
+    def pools(self) -> dict[str, Compute]:
+        """The computes of all workspaces, by the pool of instances that each is."""
+        query = EVERYWHERE.select(resources, resources.c.workspace, resources.c.body)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(resources.c.kind == "compute")).all()
+        computes = [(row.workspace, Compute.model_validate(row.body)) for row in rows]
+        return {pool_of(workspace, compute.name): compute for workspace, compute in computes}
 
     def delete(self, kind: NamedKind, name: str) -> None:
         """Forget one, with its credentials.
@@ -81,8 +96,8 @@ class Resources:
             NotFoundError: there is none of that name.
         """
         with self._database.write() as connection:
-            key = (resources.c.kind == kind, resources.c.name == name)
-            if connection.execute(delete(resources).where(*key)).rowcount == 0:
+            which = self._scope_of(kind, name).delete(resources).where(*_key(kind, name))
+            if connection.execute(which).rowcount == 0:
                 raise NotFoundError(f"There is no {kind} named {name}.", kind=kind, name=name)
 
     def credentials(self, name: str) -> DatastoreCredentials | None:
@@ -91,12 +106,20 @@ class Resources:
         Raises:
             RegistryError: the key file is not the one that they were stored with.
         """
-        key = (resources.c.kind == "datastore", resources.c.name == name)
+        query = self._scope.select(resources, resources.c.credentials).where(*_key("datastore", name))
         with self._database.read() as connection:
-            encrypted = connection.execute(select(resources.c.credentials).where(*key)).scalar()
+            encrypted = connection.execute(query).scalar()
         if encrypted is None:
             return None
         return DatastoreCredentials.model_validate(self._secret_box.decrypt(encrypted))
+
+    def _scope_of(self, kind: NamedKind, name: str) -> Scope:
+        return _EVERYBODY if (kind, name) == ("compute", MACHINE) else self._scope
+
+    def _of_kind(self, kind: NamedKind, column: Column[Any]) -> Select[Any]:
+        """What is seen from here of a kind, by name."""
+        seen = resources.c.workspace.in_([self._scope.workspace, _EVERYBODY.workspace])
+        return EVERYWHERE.select(resources, column).where(seen, resources.c.kind == kind).order_by(resources.c.name)
 
     def _without_credentials(self, entity: Entity, kept: bytes | None) -> tuple[Entity, bytes | None]:
         """The entity as its body shows it, and the encrypted credentials to store beside it."""
@@ -106,6 +129,10 @@ class Resources:
             given = _plain(entity.credentials)
             kept = self._secret_box.encrypt(given) if given else None
         return entity.model_copy(update={"credentials": None, "has_credentials": kept is not None}), kept
+
+
+def _key(kind: NamedKind, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return resources.c.kind == kind, resources.c.name == name
 
 
 def _plain(credentials: DatastoreCredentials) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Each time a schedule fires is a row. Whoever finds a schedule due writes the row and moves the schedule on in one
 transaction, so of two servers only one does. He then has the row until ``claimed_until``; when nothing came of it by
-then, the next one takes it.
+then, the next one takes it. What is due is asked of all workspaces at once; all else is about one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, func
 
 from batchpoint.entities.schedules import (
     Cause,
@@ -28,6 +28,7 @@ from batchpoint.errors import NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
+from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.tables import schedule_files_table as files
 from batchpoint.registry.tables import schedule_runs_table as runs
 from batchpoint.registry.tables import schedules_table as schedules
@@ -51,12 +52,31 @@ class SeenFile:
     fingerprint: str
 
 
-class Schedules:
-    """The schedules of one registry. ``now`` is the clock that they fire by."""
+@dataclass(frozen=True, slots=True)
+class DueRuns:
+    """Runs that whoever claimed them has to start jobs for."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    workspace: str
+    runs: Sequence[ScheduleRun]
+
+
+@dataclass(frozen=True, slots=True)
+class DueLook:
+    """A folder that whoever claimed the look at it has to look at."""
+
+    workspace: str
+    schedule: Schedule
+    until: datetime
+    """Nobody else looks until then. It is for ``take_files``."""
+
+
+class Schedules:
+    """The schedules of one workspace, and what is due in all of them. ``now`` is the clock that they fire by."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def put(
         self,
@@ -77,7 +97,7 @@ class Schedules:
         key = schedules.c.name == schedule.name
 
         def work(connection: Connection) -> Schedule:
-            before = connection.execute(select(schedules).where(key).with_for_update()).first()
+            before = connection.execute(self._scope.select(schedules).where(key).with_for_update()).first()
             _check_unchanged(before, seen)
             if before and seen and schedule.next_run_at == seen.next_run_at:
                 next_run_at = before.next_fire_at
@@ -87,9 +107,9 @@ class Schedules:
             stored = stored.model_copy(update={"next_run_at": next_run_at})
             values = {"enabled": stored.is_enabled, "next_fire_at": next_run_at, "body": _body(stored)}
             if before is None:
-                connection.execute(schedules.insert().values(name=schedule.name, **values))
+                connection.execute(self._scope.insert(schedules).values(name=schedule.name, **values))
             else:
-                connection.execute(update(schedules).where(key).values(values))
+                connection.execute(self._scope.update(schedules).where(key).values(values))
             if known_files is not None:
                 self._replace_files(connection, schedule.name, known_files)
             return stored
@@ -103,13 +123,13 @@ class Schedules:
             NotFoundError: there is none of that name.
         """
         with self._database.read() as connection:
-            return _schedule(_row(connection, name))
+            return _schedule(self._row(connection, name))
 
     def list(
         self, *, enabled: bool | None = None, limit: int | None = None, offset: int = 0
     ) -> builtins.list[Schedule]:
         """Schedules by name: all, or only those that are enabled, or not."""
-        query = select(schedules).order_by(schedules.c.name).limit(limit).offset(offset)
+        query = self._scope.select(schedules).order_by(schedules.c.name).limit(limit).offset(offset)
         if enabled is not None:
             query = query.where(schedules.c.enabled == enabled)
         with self._database.read() as connection:
@@ -125,10 +145,10 @@ class Schedules:
             ChangedMeanwhileError: another one is stored than was seen.
         """
         with self._database.write() as connection:
-            _check_unchanged(_row(connection, name, lock=True), seen)
+            _check_unchanged(self._row(connection, name, lock=True), seen)
             values = {"enabled": enabled, "next_fire_at": next_run_at}
-            connection.execute(update(schedules).where(schedules.c.name == name).values(values))
-            return _schedule(_row(connection, name))
+            connection.execute(self._scope.update(schedules).where(schedules.c.name == name).values(values))
+            return _schedule(self._row(connection, name))
 
     def delete(self, name: str) -> None:
         """Forget a schedule with its runs and the files that it knows.
@@ -137,18 +157,20 @@ class Schedules:
             NotFoundError: there is none of that name.
         """
         with self._database.write() as connection:
-            if connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount == 0:
+            if connection.execute(self._scope.delete(schedules).where(schedules.c.name == name)).rowcount == 0:
                 raise _no_schedule(name)
 
     def next_due_at(self) -> datetime | None:
-        """When a schedule is due, or a run may be taken over; None when nothing is planned."""
-        due = select(func.min(schedules.c.next_fire_at)).where(schedules.c.enabled)
-        claimed = select(func.min(runs.c.claimed_until)).where(runs.c.outcome == str(RunOutcome.PENDING))
+        """When a schedule is due, or a run may be taken over, of any workspace; None when nothing is planned."""
+        due = EVERYWHERE.select(schedules, func.min(schedules.c.next_fire_at)).where(schedules.c.enabled)
+        claimed = EVERYWHERE.select(runs, func.min(runs.c.claimed_until)).where(
+            runs.c.outcome == str(RunOutcome.PENDING)
+        )
         with self._database.read() as connection:
             found = [connection.execute(query).scalar() for query in (due, claimed)]
         return min((at for at in found if at is not None), default=None)
 
-    def claim_due(self) -> builtins.list[ScheduleRun] | None:
+    def claim_due(self) -> DueRuns | None:
         """Take the schedule by the clock that has been due for longest: write down what becomes of its times.
 
         Answers with the runs that the caller has to start jobs for, by ``claimed_until``; None when no schedule is due.
@@ -158,27 +180,24 @@ class Schedules:
             row = self._due(connection, files_too=False)
             if row is None:
                 return None
-            schedule, now = _schedule(row), self._now()
-            moved = update(schedules).where(schedules.c.name == row.name)
-            connection.execute(moved.values(next_fire_at=schedule.next_time(now)))
+            schedule, now, scope = _schedule(row), self._now(), Scope(row.workspace)
+            _move_on(connection, scope, row.name, schedule.next_time(now))
             recorded = [
-                self._record(connection, schedule.name, "tick", due)
+                self._record(connection, scope, schedule.name, "tick", due)
                 for due in due_times(schedule, row.next_fire_at, now)
             ]
-        return [run for run in recorded if run is not None and run.outcome is RunOutcome.PENDING]
+        pending = [run for run in recorded if run is not None and run.outcome is RunOutcome.PENDING]
+        return DueRuns(row.workspace, pending)
 
-    def claim_look(self) -> tuple[Schedule, datetime] | None:
-        """Take the file trigger whose folder is to be looked at; None when none is due. The time is for ``take_files``.
-
-        Nobody else looks until that time.
-        """
+    def claim_look(self) -> DueLook | None:
+        """Take the file trigger whose folder is to be looked at; None when none is due."""
         with self._database.write() as connection:
             row = self._due(connection, files_too=True)
             if row is None:
                 return None
             until = self._now() + timedelta(seconds=LOOKING_SECONDS)
-            connection.execute(update(schedules).where(schedules.c.name == row.name).values(next_fire_at=until))
-            return _schedule(row), until
+            _move_on(connection, Scope(row.workspace), row.name, until)
+            return DueLook(row.workspace, _schedule(row), until)
 
     def take_files(
         self,
@@ -197,11 +216,12 @@ class Schedules:
         else looked meanwhile (``until`` is not that of ``claim_look``; None asks whatever anybody does).
         """
         with self._database.write() as connection:
-            row = _row(connection, name, lock=True)
+            row = self._row(connection, name, lock=True)
             if until is not None and row.next_fire_at != until:
                 return None
             now = self._now()
-            known = {each.path: each for each in connection.execute(select(files).where(files.c.schedule_name == name))}
+            of_it = self._scope.select(files).where(files.c.schedule_name == name)
+            known = {each.path: each for each in connection.execute(of_it)}
             ready, new = [], []
             for file in seen:
                 before = known.get(file.path)
@@ -217,23 +237,21 @@ class Schedules:
                     ready.append(file.path)
             self._note_new(connection, name, new, now, run_id=None)
             if until is not None:
-                at = now if len(ready) > most else next_look_at
-                connection.execute(update(schedules).where(schedules.c.name == name).values(next_fire_at=at))
+                _move_on(connection, self._scope, name, now if len(ready) > most else next_look_at)
             return self._run_over(connection, name, ready[:most], cause) if ready else None
 
     def look_again(self, name: str, until: datetime, at: datetime) -> None:
         """Give up a look that could not be finished; the next one is at ``at``."""
         with self._database.write() as connection:
             mine = (schedules.c.name == name, schedules.c.next_fire_at == until)
-            connection.execute(update(schedules).where(*mine).values(next_fire_at=at))
+            connection.execute(self._scope.update(schedules).where(*mine).values(next_fire_at=at))
 
     def files_of(self, run: ScheduleRun) -> builtins.list[SeenFile]:
         """The files that a run took and that have not been seen changed since, by name."""
         own = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
+        query = self._scope.select(files, files.c.path, files.c.fingerprint).where(*own)
         with self._database.read() as connection:
-            found = [
-                SeenFile(*row) for row in connection.execute(select(files.c.path, files.c.fingerprint).where(*own))
-            ]
+            found = [SeenFile(*row) for row in connection.execute(query)]
         return sorted(found, key=lambda file: file.path.encode())
 
     def forget_files(self, run: ScheduleRun, paths: Sequence[str]) -> None:
@@ -241,34 +259,35 @@ class Schedules:
         with self._database.write() as connection:
             for some in _portions(paths):
                 own = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id, files.c.path.in_(some))
-                connection.execute(delete(files).where(*own))
+                connection.execute(self._scope.delete(files).where(*own))
 
     def free_files(self, run: ScheduleRun) -> None:
         """Let the files of a run that starts no job count as new again."""
         with self._database.write() as connection:
             mine = (files.c.schedule_name == run.schedule_name, files.c.run_id == run.id)
-            connection.execute(update(files).where(*mine).values(run_id=None))
+            connection.execute(self._scope.update(files).where(*mine).values(run_id=None))
 
     def free_failed_files(self, name: str) -> None:
         """The same for all runs that failed to start."""
-        failed = select(runs.c.id).where(runs.c.schedule_name == name, runs.c.outcome == str(RunOutcome.FAILED))
+        failed = self._scope.select(runs, runs.c.id).where(runs.c.schedule_name == name)
+        failed = failed.where(runs.c.outcome == str(RunOutcome.FAILED))
         with self._database.write() as connection:
             mine = (files.c.schedule_name == name, files.c.run_id.in_(failed))
-            connection.execute(update(files).where(*mine).values(run_id=None))
+            connection.execute(self._scope.update(files).where(*mine).values(run_id=None))
 
-    def claim_pending(self) -> ScheduleRun | None:
-        """Take over a run that nobody has started a job for in time; None when there is none."""
+    def claim_pending(self) -> DueRuns | None:
+        """Take over a run of any workspace that nobody has started a job for in time; None when there is none."""
         pending = (runs.c.outcome == str(RunOutcome.PENDING), runs.c.claimed_until <= self._now())
-        query = select(runs).where(*pending).order_by(runs.c.id).limit(1).with_for_update(skip_locked=True)
+        query = EVERYWHERE.select(runs).where(*pending).order_by(runs.c.id).limit(1).with_for_update(skip_locked=True)
         with self._database.read() as connection:
-            if connection.execute(select(runs.c.id).where(*pending).limit(1)).first() is None:
+            if connection.execute(EVERYWHERE.select(runs, runs.c.id).where(*pending).limit(1)).first() is None:
                 return None
         with self._database.write() as connection:
             row = connection.execute(query).first()
             if row is None:
                 return None
-            connection.execute(update(runs).where(runs.c.id == row.id).values(claimed_until=self._claim()))
-            return _run(row)
+            connection.execute(EVERYWHERE.update(runs).where(runs.c.id == row.id).values(claimed_until=self._claim()))
+            return DueRuns(row.workspace, [_run(row)])
 
     def record_manual(self, name: str, window_start: datetime) -> ScheduleRun:
         """Write down that somebody asked for a run now, claimed by the caller.
@@ -277,15 +296,15 @@ class Schedules:
             NotFoundError: there is no such schedule.
         """
         with self._database.write() as connection:
-            _row(connection, name, lock=True)
+            self._row(connection, name, lock=True)
             return self._record_now(connection, name, "manual", window_start=window_start)
 
     def record_failure(self, name: str, message: str, *, only_once: bool = False) -> None:
         """Write down that files could not be looked for; once for as long as it fails in the same way, or at all."""
         with self._database.write() as connection:
-            _row(connection, name, lock=True)
+            self._row(connection, name, lock=True)
             said = (runs.c.outcome == str(RunOutcome.FAILED)) & (runs.c.message == message[:1024])
-            earlier = select(said).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
+            earlier = self._scope.select(runs, said).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
             earlier = earlier.where(said) if only_once else earlier
             if connection.execute(earlier.limit(1)).scalar():
                 return
@@ -306,7 +325,7 @@ class Schedules:
         until = self._now() + timedelta(seconds=seconds)
         values = {"claimed_until": until, "message": message[:1024], "details": _details(run)}
         with self._database.write() as connection:
-            connection.execute(update(runs).where(runs.c.id == run.id).values(values))
+            connection.execute(self._scope.update(runs).where(runs.c.id == run.id).values(values))
 
     def runs(
         self, name: str, *, outcome: RunOutcome | None = None, limit: int = 50, offset: int = 0
@@ -316,25 +335,27 @@ class Schedules:
         Raises:
             NotFoundError: there is no such schedule.
         """
-        query = select(runs).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
+        query = self._scope.select(runs).where(runs.c.schedule_name == name).order_by(runs.c.id.desc())
         if outcome is not None:
             query = query.where(runs.c.outcome == str(outcome))
         with self._database.read() as connection:
-            _row(connection, name)
+            self._row(connection, name)
             return [_run(row) for row in connection.execute(query.limit(limit).offset(offset))]
 
     def _due(self, connection: Connection, *, files_too: bool) -> Row[Any] | None:
-        """The schedule of one sort that has been due for longest, locked."""
+        """The schedule of one sort, of all workspaces, that has been due for longest; locked."""
         due = (schedules.c.enabled, schedules.c.next_fire_at <= self._now())
-        query = select(schedules).where(*due).order_by(schedules.c.next_fire_at).with_for_update(skip_locked=True)
-        for row in connection.execute(query.limit(100)).all():
+        query = EVERYWHERE.select(schedules).where(*due).order_by(schedules.c.next_fire_at).limit(100)
+        for row in connection.execute(query.with_for_update(skip_locked=True)).all():
             if isinstance(_schedule(row).trigger, FileTrigger) == files_too:
                 return row
         return None
 
-    def _record(self, connection: Connection, name: str, cause: Cause, due: DueTime) -> ScheduleRun | None:
+    def _record(
+        self, connection: Connection, scope: Scope, name: str, cause: Cause, due: DueTime
+    ) -> ScheduleRun | None:
         own = (runs.c.schedule_name == name, runs.c.cause == cause, runs.c.fire_at == due.fire_at)
-        if connection.execute(select(runs.c.id).where(*own)).first() is not None:
+        if connection.execute(scope.select(runs, runs.c.id).where(*own)).first() is not None:
             return None
         values = {
             "schedule_name": name,
@@ -345,32 +366,33 @@ class Schedules:
             "claimed_until": self._claim() if due.outcome is RunOutcome.PENDING else None,
             "details": {"window_start": due.window_start.isoformat()},
         }
-        return _run(connection.execute(runs.insert().values(values).returning(runs)).one())
+        return _run(connection.execute(scope.insert(runs).values(values).returning(runs)).one())
 
     def _run_over(self, connection: Connection, name: str, paths: Sequence[str], cause: Cause) -> ScheduleRun:
         run = self._record_now(connection, name, cause)
         for some in _portions(paths):
             mine = (files.c.schedule_name == name, files.c.path.in_(some))
-            connection.execute(update(files).where(*mine).values(run_id=run.id))
+            connection.execute(self._scope.update(files).where(*mine).values(run_id=run.id))
         run = run.model_copy(update={"files": len(paths)})
-        connection.execute(update(runs).where(runs.c.id == run.id).values(details=_details(run)))
+        connection.execute(self._scope.update(runs).where(runs.c.id == run.id).values(details=_details(run)))
         return run
 
     def _record_now(
         self, connection: Connection, name: str, cause: Cause, *, window_start: datetime | None = None
     ) -> ScheduleRun:
         """A run of this moment; of two in one moment of the clock, the second counts as a microsecond later."""
-        newest = select(func.max(runs.c.fire_at)).where(runs.c.schedule_name == name, runs.c.cause == cause)
+        newest = self._scope.select(runs, func.max(runs.c.fire_at))
+        newest = newest.where(runs.c.schedule_name == name, runs.c.cause == cause)
         last = connection.execute(newest).scalar()
         at = self._now() if last is None else max(self._now(), last + timedelta(microseconds=1))
-        run = self._record(connection, name, cause, DueTime(at, window_start or at, RunOutcome.PENDING))
+        run = self._record(connection, self._scope, name, cause, DueTime(at, window_start or at, RunOutcome.PENDING))
         assert run is not None, "the schedule's row is locked, and the time is free"
         return run
 
     def _note_change(self, connection: Connection, name: str, file: SeenFile, now: datetime) -> None:
         own = (files.c.schedule_name == name, files.c.path == file.path)
         changed = {"fingerprint": file.fingerprint, "seen_at": now, "run_id": None}
-        connection.execute(update(files).where(*own).values(changed))
+        connection.execute(self._scope.update(files).where(*own).values(changed))
 
     def _note_new(
         self, connection: Connection, name: str, found: Sequence[SeenFile], now: datetime, *, run_id: int | None
@@ -378,18 +400,25 @@ class Schedules:
         there = {"schedule_name": name, "seen_at": now, "run_id": run_id}
         rows = [{**there, "path": file.path, "fingerprint": file.fingerprint} for file in found]
         if rows:
-            connection.execute(files.insert(), rows)
+            connection.execute(self._scope.insert(files), rows)
 
     def _replace_files(self, connection: Connection, name: str, known: Sequence[SeenFile]) -> None:
-        connection.execute(delete(files).where(files.c.schedule_name == name))
+        connection.execute(self._scope.delete(files).where(files.c.schedule_name == name))
         self._note_new(connection, name, known, self._now(), run_id=_THERE_BEFORE)
 
     def _end(self, connection: Connection, run_id: int, outcome: RunOutcome, values: dict[str, Any]) -> None:
         ended = {"outcome": str(outcome), "claimed_until": None, **values}
-        connection.execute(update(runs).where(runs.c.id == run_id).values(ended))
+        connection.execute(self._scope.update(runs).where(runs.c.id == run_id).values(ended))
 
     def _claim(self) -> datetime:
         return self._now() + timedelta(seconds=SUBMIT_SECONDS)
+
+    def _row(self, connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+        query = self._scope.select(schedules).where(schedules.c.name == name)
+        row = connection.execute(query.with_for_update() if lock else query).first()
+        if row is None:
+            raise _no_schedule(name)
+        return row
 
 
 def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -409,12 +438,8 @@ def _details(run: ScheduleRun) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _row(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
-    query = select(schedules).where(schedules.c.name == name)
-    row = connection.execute(query.with_for_update() if lock else query).first()
-    if row is None:
-        raise _no_schedule(name)
-    return row
+def _move_on(connection: Connection, scope: Scope, name: str, at: datetime | None) -> None:
+    connection.execute(scope.update(schedules).where(schedules.c.name == name).values(next_fire_at=at))
 
 
 def _check_unchanged(row: Row[Any] | None, seen: Schedule | None) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import JSON, Row, column, func, insert, literal, literal_column, select
+from sqlalchemy import JSON, Row, column, func, literal, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.scored_models import ModelReport, ScoredModel
 from batchpoint.registry.database import Database
+from batchpoint.registry.scope import Scope
 from batchpoint.registry.tables import deployments_table as deployments
 from batchpoint.registry.tables import job_events_table as events
 from batchpoint.registry.tables import jobs_table as jobs
@@ -29,11 +30,12 @@ _LONGEST_KEY, _LONGEST_MESSAGE = 255, 1024
 
 
 class ScoredModels:
-    """The boards of one registry."""
+    """The boards of one workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
         self._database = database
         self._now = now
+        self._scope = scope
 
     def add(self, endpoint: str, deployment: str, job: str, reports: Iterable[ModelReport]) -> bool:
         """Add what a job's models did; False when it was added before, or the deployment is gone.
@@ -42,21 +44,30 @@ class ScoredModels:
             RegistryError: the database does not answer.
         """
         now = self._now()
-        line = {"endpoint_name": endpoint, "deployment_name": deployment, "last_seen_at": now, "last_job_name": job}
+        line = {
+            "workspace": self._scope.workspace,
+            "endpoint_name": endpoint,
+            "deployment_name": deployment,
+            "last_seen_at": now,
+            "last_job_name": job,
+        }
         rows = [_values(report) for report in reports]
         try:
             with self._database.write() as connection:
-                if connection.execute(select(jobs.c.id).where(jobs.c.name == job).with_for_update()).first() is None:
+                is_known = self._scope.select(jobs, jobs.c.id).where(jobs.c.name == job)
+                if connection.execute(is_known.with_for_update()).first() is None:
                     return False
-                is_noted = select(events.c.id).where(events.c.job_name == job, events.c.event == _NOTED)
+                is_noted = self._scope.select(events, events.c.id).where(
+                    events.c.job_name == job, events.c.event == _NOTED
+                )
                 key = (deployments.c.endpoint_name == endpoint, deployments.c.name == deployment)
-                is_there = select(deployments.c.name).where(*key)
+                is_there = self._scope.select(deployments, deployments.c.name).where(*key)
                 if connection.execute(is_noted).first() is not None or connection.execute(is_there).first() is None:
                     return False
                 if rows:
                     connection.execute(_added_up(self._database, line, rows))
                 noted = {"job_name": job, "at": now, "event": _NOTED, "details": {"keys": len(rows)}}
-                connection.execute(insert(events).values(noted))
+                connection.execute(self._scope.insert(events).values(noted))
         except IntegrityError:
             return False  # the deployment was deleted a moment ago
         return True
@@ -72,7 +83,8 @@ class ScoredModels:
         offset: int = 0,
     ) -> list[ScoredModel]:
         """The lines of a board; with ``failing`` those of which something failed or was skipped the last time."""
-        query = select(scored).where(scored.c.endpoint_name == endpoint, scored.c.deployment_name == deployment)
+        query = self._scope.select(scored)
+        query = query.where(scored.c.endpoint_name == endpoint, scored.c.deployment_name == deployment)
         if failing:
             query = query.where(scored.c.message.is_not(None))
         if order != "key":
@@ -122,7 +134,7 @@ def _added_up(database: Database, line: dict[str, Any], rows: list[dict[str, Any
     statement = statement.from_select([*line, *names], found)
     new = statement.excluded
     return statement.on_conflict_do_update(
-        index_elements=[scored.c.endpoint_name, scored.c.deployment_name, scored.c.key],
+        index_elements=[scored.c.workspace, scored.c.endpoint_name, scored.c.deployment_name, scored.c.key],
         set_={
             **{name: scored.c[name] + new[name] for name in ("rows", "failed", "seconds")},
             **{name: new[name] for name in ("model", "last_seen_at", "last_job_name", "message")},

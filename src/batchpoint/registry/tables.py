@@ -32,23 +32,38 @@ metadata = MetaData(
 Counter = BigInteger().with_variant(Integer, "sqlite")
 """Type of counted-up primary keys; SQLite counts up only plain integers."""
 
+
+def _workspace(*, primary_key: bool = False) -> Column[str]:
+    """Whose a row is; ``scope.py`` adds it to every statement. There is no default, so that nobody forgets it."""
+    return Column("workspace", String(33), primary_key=primary_key, nullable=False)
+
+
+workspaces_table = Table(
+    "workspaces",
+    metadata,
+    Column("key", String(33), primary_key=True),  # the name in lower case
+    Column("body", JSON, nullable=False),
+)
+
 assets_table = Table(
     "assets",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),  # order of creation: what ``latest`` means
+    _workspace(),
     Column("kind", String(16), nullable=False),
     Column("name", String(255), nullable=False),
     Column("version", String(255), nullable=False),
     Column("archived", Boolean, nullable=False),
     Column("content_hash", String(128), nullable=False),
     Column("body", JSON, nullable=False),
-    UniqueConstraint("kind", "name", "version"),
-    Index(None, "kind", "archived", "id"),
+    UniqueConstraint("workspace", "kind", "name", "version"),
+    Index(None, "workspace", "kind", "archived", "id"),
 )
 
 resources_table = Table(
     "resources",
     metadata,
+    _workspace(primary_key=True),  # empty: everybody's
     Column("kind", String(32), primary_key=True),
     Column("name", String(255), primary_key=True),
     Column("body", JSON, nullable=False),
@@ -58,6 +73,7 @@ resources_table = Table(
 endpoints_table = Table(
     "endpoints",
     metadata,
+    _workspace(primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("body", JSON, nullable=False),
 )
@@ -65,19 +81,21 @@ endpoints_table = Table(
 deployments_table = Table(
     "deployments",
     metadata,
+    _workspace(primary_key=True),
     Column("endpoint_name", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("compute", String(64), nullable=False, index=True),
     Column("model", String(512), index=True),
     Column("body", JSON, nullable=False),
-    ForeignKeyConstraint(["endpoint_name"], ["endpoints.name"], ondelete="CASCADE"),
+    ForeignKeyConstraint(["workspace", "endpoint_name"], ["endpoints.workspace", "endpoints.name"], ondelete="CASCADE"),
 )
 
 jobs_table = Table(
     "jobs",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),  # order of submission: the queue's order
-    Column("name", String(255), nullable=False, unique=True),
+    _workspace(),
+    Column("name", String(255), nullable=False),
     Column("type", String(16), nullable=False, server_default="scoring"),
     Column("parent_job_name", String(255)),  # the pipeline job that this is a step of
     Column("schedule_name", String(255)),
@@ -89,9 +107,9 @@ jobs_table = Table(
     Column("archived", Boolean, nullable=False),
     Column("endpoint_name", String(64)),
     Column("deployment_name", String(64)),
-    Column("compute", String(64), nullable=False),
+    Column("pool", String(128), nullable=False),  # of instances that it waits for; see entities/resources.py
     Column("retry_of", String(255)),
-    Column("idempotency_key", String(255), unique=True),
+    Column("idempotency_key", String(255)),
     Column("request_hash", String(64)),
     Column("waiting_for", String(1024)),
     Column("queued_at", UtcDateTime, nullable=False),
@@ -102,30 +120,35 @@ jobs_table = Table(
     Column("lease_expires_at", UtcDateTime),
     Column("progress", JSON),
     Column("body", JSON, nullable=False),
-    Index(None, "status", "compute", "id"),
+    UniqueConstraint("workspace", "name"),
+    UniqueConstraint("workspace", "idempotency_key"),
+    Index(None, "status", "pool", "id"),
     Index(None, "status", "lease_expires_at"),
-    Index(None, "archived", "id"),
-    Index(None, "endpoint_name", "deployment_name", "id"),
-    Index(None, "parent_job_name", "id"),
-    Index(None, "schedule_name", "id"),
-    Index(None, "published_pipeline", "id"),
-    Index(None, "reuse_hash", "id"),
+    Index(None, "workspace", "archived", "id"),
+    Index(None, "workspace", "endpoint_name", "deployment_name", "id"),
+    Index(None, "workspace", "parent_job_name", "id"),
+    Index(None, "workspace", "schedule_name", "id"),
+    Index(None, "workspace", "published_pipeline", "id"),
+    Index(None, "workspace", "reuse_hash", "id"),
 )
 
 job_events_table = Table(
     "job_events",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),
-    Column("job_name", String(255), nullable=False, index=True),
+    _workspace(),
+    Column("job_name", String(255), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("event", String(32), nullable=False),
     Column("details", JSON, nullable=False),
-    ForeignKeyConstraint(["job_name"], ["jobs.name"], ondelete="CASCADE"),
+    ForeignKeyConstraint(["workspace", "job_name"], ["jobs.workspace", "jobs.name"], ondelete="CASCADE"),
+    Index(None, "workspace", "job_name"),
 )
 
 schedules_table = Table(
     "schedules",
     metadata,
+    _workspace(primary_key=True),
     Column("name", String(255), primary_key=True),
     Column("enabled", Boolean, nullable=False),
     Column("next_fire_at", UtcDateTime),  # when the scheduler looks at it next; None when it can never fire again
@@ -137,6 +160,7 @@ schedule_runs_table = Table(
     "schedule_runs",
     metadata,
     Column("id", Counter, primary_key=True, autoincrement=True),
+    _workspace(),
     Column("schedule_name", String(255), nullable=False),
     Column("cause", String(16), nullable=False),  # tick, manual or files
     Column("fire_at", UtcDateTime, nullable=False),
@@ -145,26 +169,28 @@ schedule_runs_table = Table(
     Column("message", String(1024)),
     Column("claimed_until", UtcDateTime),  # whoever claimed a pending run submits its job until then
     Column("details", JSON, nullable=False),
-    ForeignKeyConstraint(["schedule_name"], ["schedules.name"], ondelete="CASCADE"),
-    UniqueConstraint("schedule_name", "cause", "fire_at"),
+    ForeignKeyConstraint(["workspace", "schedule_name"], ["schedules.workspace", "schedules.name"], ondelete="CASCADE"),
+    UniqueConstraint("workspace", "schedule_name", "cause", "fire_at"),
     Index(None, "outcome", "claimed_until"),
 )
 
 schedule_files_table = Table(
     "schedule_files",
     metadata,
+    _workspace(primary_key=True),
     Column("schedule_name", String(255), primary_key=True),
     Column("path", String(1024), primary_key=True),
     Column("fingerprint", String(128), nullable=False),  # size and time of change, as the store tells them
     Column("seen_at", UtcDateTime, nullable=False),  # since when it has this fingerprint
     Column("run_id", Counter),  # the run of the schedule that took it
-    ForeignKeyConstraint(["schedule_name"], ["schedules.name"], ondelete="CASCADE"),
-    Index(None, "schedule_name", "run_id"),
+    ForeignKeyConstraint(["workspace", "schedule_name"], ["schedules.workspace", "schedules.name"], ondelete="CASCADE"),
+    Index(None, "workspace", "schedule_name", "run_id"),
 )
 
 scored_models_table = Table(
     "scored_models",
     metadata,
+    _workspace(primary_key=True),
     Column("endpoint_name", String(64), primary_key=True),
     Column("deployment_name", String(64), primary_key=True),
     Column("key", String(255), primary_key=True),  # the values of the partition keys, as JSON
@@ -176,8 +202,8 @@ scored_models_table = Table(
     Column("last_job_name", String(255), nullable=False),
     Column("message", String(1024)),
     ForeignKeyConstraint(
-        ["endpoint_name", "deployment_name"],
-        ["deployments.endpoint_name", "deployments.name"],
+        ["workspace", "endpoint_name", "deployment_name"],
+        ["deployments.workspace", "deployments.endpoint_name", "deployments.name"],
         ondelete="CASCADE",
     ),
 )

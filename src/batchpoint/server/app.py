@@ -1,4 +1,4 @@
-"""The web application: one workspace, behind one door."""
+"""The web application: the workspaces of one server, behind one door."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
-from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tls, tokens
+from batchpoint.server.api import assets, endpoints, jobs, pipelines, resources, schedules, tls, tokens, workspaces
 from batchpoint.server.auth import Reader
 from batchpoint.server.azureml import assets as azureml_assets
 from batchpoint.server.azureml import (
@@ -44,22 +45,22 @@ from batchpoint.server.azureml import jobs as azureml_jobs
 from batchpoint.server.azureml import resources as azureml_resources
 from batchpoint.server.azureml import schedules as azureml_schedules
 from batchpoint.server.azureml import tokens as azureml_tokens
-from batchpoint.server.context import WAITERS_ALLOWED, Context, Shared
+from batchpoint.server.context import WAITERS_ALLOWED, Context, Server
 from batchpoint.server.door import Door
 
 WORKING_THREADS = 40
 """Threads for requests that do not wait."""
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
-    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, Pipeline,
-    PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
+    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, NamedWorkspace,
+    Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
     assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
 
 def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application for one workspace.
+    """The application for one server.
 
     ``on_start`` is called when requests can be answered. The loops of ``context.background`` are started and stopped
     by whoever made them.
@@ -78,7 +79,7 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)
     _add_health(app)
-    for part in (tokens, tls, endpoints, jobs, pipelines, schedules, resources, assets):
+    for part in (tokens, workspaces, tls, endpoints, jobs, pipelines, schedules, resources, assets):
         app.include_router(part.router, prefix="/api/v1")
     for part in (
         azureml_tokens, azureml_resources, azureml_assets, components, azureml_endpoints, data_plane, azureml_jobs,
@@ -91,12 +92,12 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
 
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"])
-    def healthz(shared: Shared) -> JSONResponse:
+    def healthz(shared: Server) -> JSONResponse:
         """The process lives."""
         return JSONResponse({"status": "ok", "id": shared.server_id, "version": __version__})
 
     @app.get("/readyz", tags=["health"])
-    def readyz(shared: Shared) -> JSONResponse:
+    def readyz(shared: Server) -> JSONResponse:
         """The registry answers and the background loops run."""
         checks: dict[str, Any] = {"registry": "ok"}
         try:
@@ -113,7 +114,7 @@ def _add_health(app: FastAPI) -> None:
         return JSONResponse({"status": "ok", "checks": checks})
 
     @app.get("/api/v1/server", tags=["server"], name="server.get")
-    def server(caller: Reader, shared: Shared) -> JSONResponse:
+    def server(caller: Reader, shared: Server) -> JSONResponse:
         """Version, id and Python of the server, whether local paths may be given, and the caller's role."""
         return JSONResponse(
             {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from batchpoint.entities.tokens import Role, Token
 from batchpoint.errors import AuthenticationError, PermissionDeniedError
-from batchpoint.server.context import context_of
+
+if TYPE_CHECKING:
+    from batchpoint.server.context import Context  # which asks who the caller is before it makes a workspace
 
 
 def authenticated(request: Request) -> Token:
@@ -28,7 +30,7 @@ def authenticated(request: Request) -> Token:
         message = "This needs a token. Send the header 'Authorization: Bearer <token>'."
         raise AuthenticationError(message)
     with attempt(request):
-        token = context_of(request).workspace.tokens.authenticate(secret.strip())
+        token = _context_of(request).workspace.tokens.authenticate(secret.strip())
     request.scope["token"] = token
     return token
 
@@ -43,11 +45,16 @@ def attempt(request: Request) -> Iterator[None]:
     try:
         yield
     except AuthenticationError:
-        failed_attempts = context_of(request).failed_attempts
+        failed_attempts = _context_of(request).failed_attempts
         address = request.client.host if request.client else "unknown"
         failed_attempts.check(address)
         failed_attempts.note(address)
         raise
+
+
+def _context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
 
 
 def _require(role: Role) -> Callable[[Request], Token]:

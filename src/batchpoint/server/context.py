@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Query, Request
 
 from batchpoint.background.service import Background
-from batchpoint.errors import TooManyRequestsError
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
+from batchpoint.errors import NotFoundError, TooManyRequestsError
+from batchpoint.server.auth import authenticated
 from batchpoint.server.failed_attempts import FailedAttempts
 from batchpoint.server.tls import TlsAddress
 from batchpoint.workspace import Workspace
@@ -54,6 +56,7 @@ class Context:
     """The workspace, what goes on by itself, and what the server remembers between requests."""
 
     workspace: Workspace
+    """That of the request, for whoever has it from ``Shared``; else the default one."""
     background: Background
     server_id: str
     shares_files: bool
@@ -85,11 +88,41 @@ def context_of(request: Request) -> Context:
     return context
 
 
-def _workspace_of(request: Request) -> Workspace:
-    return context_of(request).workspace
+def _shared_of(
+    request: Request,
+    named: Annotated[str | None, Query(alias="workspace")] = None,
+    x_batchpoint_workspace: Annotated[str | None, Header()] = None,
+) -> Context:
+    """The context, within the workspace that a request names: in its path, its query or its header.
+
+    One that nobody has used yet is made for a caller who may change something.
+
+    Raises:
+        InvalidEntityError: no workspace can be called so.
+        NotFoundError: there is none of that name, and the caller may make none.
+        AuthenticationError: the same, and the caller is not known.
+    """
+    context = context_of(request)
+    name = request.path_params.get("workspace") or named or x_batchpoint_workspace or DEFAULT_WORKSPACE
+    try:
+        workspace = context.workspace.within(name, create=False)
+    except NotFoundError:
+        if not authenticated(request).allows("operator"):
+            raise
+        workspace = context.workspace.within(name)
+    request.scope["workspace"] = workspace.name
+    return replace(context, workspace=workspace)
 
 
-Shared = Annotated[Context, Depends(context_of)]
-"""What the routes share."""
+Shared = Annotated[Context, Depends(_shared_of)]
+"""What the routes share, within the workspace that a request names."""
+
+
+def _workspace_of(shared: Shared) -> Workspace:
+    return shared.workspace
+
+
 Work = Annotated[Workspace, Depends(_workspace_of)]
-"""The operations."""
+"""The operations of the workspace that a request names."""
+Server = Annotated[Context, Depends(context_of)]
+"""What the routes about the server itself share: they are asked within no workspace."""

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import RequestTooLargeError
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
@@ -68,6 +69,8 @@ class Door:
     def _audit(self, scope: Scope, status: int) -> None:
         action = str(getattr(scope.get("route"), "name", scope["method"]))
         details = {"status": status, "request_id": scope["request_id"]}
+        if scope.get("workspace", DEFAULT_WORKSPACE) != DEFAULT_WORKSPACE:
+            details["workspace"] = scope["workspace"]
         audit = self._context.workspace.registry.audit
         audit.record(scope["token"].name, action, scope["path"], ok=status < 400, details=details)
 

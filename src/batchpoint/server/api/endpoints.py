@@ -23,6 +23,7 @@ from batchpoint.server.api.wire import (
     check_local_paths,
     described,
     merged,
+    whole_address,
 )
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Context, Shared, Work
@@ -210,7 +211,7 @@ def list_deployment_jobs(name: str, deployment: str, _: Reader, work: Work, page
 
 def addressed(request: Request, endpoint: BatchEndpoint) -> BatchEndpoint:
     """An endpoint with the address that invokes are posted to, as the caller reaches this server."""
-    return endpoint.model_copy(update={"scoring_uri": str(request.url_for("endpoints.invoke", name=endpoint.name))})
+    return endpoint.model_copy(update={"scoring_uri": whole_address(request, "endpoints.invoke", endpoint.name)})
 
 
 def _declared(endpoint_name: str, name: str, body: object, shared: Context) -> AnyDeployment:

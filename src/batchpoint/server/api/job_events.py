@@ -108,10 +108,7 @@ def with_place(work: Workspace, job: Job) -> Job:
     """A queued job with its place in the queue."""
     if job.status is not JobStatus.QUEUED or job.waiting_for is not None:
         return job
-    queued = work.registry.jobs.list(status=JobStatus.QUEUED, archived="include", limit=1000)[::-1]
-    if not queued or queued[0].name == job.name:
-        return job
-    return job.model_copy(update={"waiting_for": place_in_queue(job, queued)})
+    return job.model_copy(update={"waiting_for": place_in_queue(job, work.registry.jobs.queue(job.compute_name))})
 
 
 def _event(kind: str, data: object) -> str:

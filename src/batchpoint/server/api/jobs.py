@@ -116,7 +116,7 @@ def update(name: str, body: JsonBody, _: Operator, work: Work) -> JSONResponse:
 def cancel(name: str, _: Operator, shared: Shared) -> JSONResponse:
     """Ask for a job to be canceled. What it has committed stays."""
     job = shared.workspace.jobs.cancel(name)
-    shared.background.dispatcher.hurry(name)
+    shared.background.dispatcher.hurry(shared.workspace.name, name)
     shared.background.changes.notify()
     return answer(job)
 

@@ -11,7 +11,15 @@ from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.pipeline_deployments import PublishedPipeline, PublishRequest, RunRequest
-from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, check_paths, described
+from batchpoint.server.api.wire import (
+    JsonBody,
+    Paged,
+    answer,
+    check_local_paths,
+    check_paths,
+    described,
+    whole_address,
+)
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.context import Shared, Work
 
@@ -96,7 +104,7 @@ def get_run(name: str, run: str, _: Reader, work: Work) -> JSONResponse:
 
 
 def _addressed(request: Request, published: PublishedPipeline) -> PublishedPipeline:
-    address = str(request.url_for("pipelines.run", name=published.name))
+    address = whole_address(request, "pipelines.run", published.name)
     return published.model_copy(update={"endpoint": address})
 
 

@@ -73,7 +73,8 @@ def nodes(name: str, _: Reader, shared: Shared) -> JSONResponse:
     """The instances of a compute, and what each does."""
     compute = shared.workspace.resources.get("compute", name)
     assert isinstance(compute, Compute)
-    return answer({"value": [vars(node) for node in shared.background.nodes(compute)], "next": None})
+    found = shared.background.nodes(compute, shared.workspace.name)
+    return answer({"value": [vars(node) for node in found], "next": None})
 
 
 class _Routes:

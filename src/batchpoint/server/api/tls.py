@@ -10,7 +10,7 @@ from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
 from batchpoint.server.api.wire import JsonBody, answer, described
 from batchpoint.server.auth import Admin, Reader
-from batchpoint.server.context import Context, Shared
+from batchpoint.server.context import Context, Server
 
 router = APIRouter(tags=["server"])
 
@@ -25,13 +25,13 @@ class TlsRequest(Part):
 
 
 @router.get("/server/tls", name="server.tls")
-def show(_: Reader, shared: Shared) -> JSONResponse:
+def show(_: Reader, shared: Server) -> JSONResponse:
     """Port of the address that speaks TLS, and the certificate to be trusted; both null when there is none."""
     return _answer(shared)
 
 
 @router.put("/server/tls", name="server.open_tls", **described(body=TlsRequest))
-def open_tls(body: JsonBody, _: Admin, shared: Shared) -> JSONResponse:
+def open_tls(body: JsonBody, _: Admin, shared: Server) -> JSONResponse:
     """Listen with TLS too, from now on and whenever the server starts; the certificate is renewed when it is time."""
     wanted = read_body(TlsRequest, body)
     if shared.tls is not None:

@@ -21,6 +21,7 @@ from batchpoint.entities.local_paths import is_local, local_paths
 from batchpoint.entities.schedules import FILES, Schedule, ScheduledInvoke
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.triggers import FileTrigger
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.auth import authenticated
 from batchpoint.server.context import Context
@@ -85,6 +86,12 @@ def as_json(value: object) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     return value
+
+
+def whole_address(request: Request, route: str, name: str) -> str:
+    """The address of something as the caller reaches this server; it names its workspace, unless that is default."""
+    address, workspace = request.url_for(route, name=name), request.scope.get("workspace", DEFAULT_WORKSPACE)
+    return str(address if workspace == DEFAULT_WORKSPACE else address.include_query_params(workspace=workspace))
 
 
 def files_json(files: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:

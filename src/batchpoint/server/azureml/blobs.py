@@ -40,7 +40,7 @@ from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
-_CONTAINER = f"/{{account}}{SUFFIX}/{{container}}"
+_CONTAINER = f"/{{workspace}}{SUFFIX}/{{container}}"
 _BLOB = f"{_CONTAINER}/{{blob:path}}"
 _LONGEST_PAGE = 5000
 _LARGEST_BLOCK_LIST = 1 << 24
@@ -51,7 +51,7 @@ _UPLOAD_SECONDS = 24 * 3600.0
 
 def _container_path(request: Request) -> str:
     """What addresses of blobs are signed for: all that is in one container."""
-    return container_path(request.path_params["account"], request.path_params["container"])
+    return container_path(request.path_params["workspace"], request.path_params["container"])
 
 
 MayRead = Annotated[None, Depends(opened(_container_path))]
@@ -165,7 +165,7 @@ async def put_blob(
     metadata = blob_wire.metadata_in(request.headers)
     if comp == "metadata":
         return await to_thread.run_sync(_put_metadata, blob, metadata)
-    uploads = BlockUploads(work.settings.home / "uploads" / "blocks")
+    uploads = BlockUploads(work.folder / "uploads" / "blocks")
     if comp == "block":
         async with received(request, work.settings.home / "uploads") as body:
             keep = partial(uploads.keep, offset=blob_wire.offset_in(blockid))
@@ -283,4 +283,4 @@ def _pieces(opening: AbstractContextManager[IO[bytes]], first: int, length: int)
 
 
 def _labels(work: Workspace) -> FileLabels:
-    return FileLabels(work.settings.home / "file-labels")
+    return FileLabels(work.folder / "file-labels")

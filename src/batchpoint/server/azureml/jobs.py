@@ -123,7 +123,7 @@ def put_job(
 def cancel(job: str, scope: Scoped, shared: Shared, work: ScopedWork, _: Operator) -> Response:
     """Ask for a job to be canceled; whoever waits for the answer's ``Location`` waits until it is."""
     asked = work.jobs.cancel(run_of(work, job).job.name)
-    shared.background.dispatcher.hurry(asked.name)
+    shared.background.dispatcher.hurry(work.name, asked.name)
     shared.background.changes.notify()
     return _canceled(scope, asked)
 

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, Datastore, ResourceKind
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError, RequestError
 from batchpoint.server.auth import Admin, Reader
 from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, account_of, container_of
@@ -32,13 +33,13 @@ from batchpoint.server.azureml.wire import (
     page,
     resource,
 )
-from batchpoint.server.context import Shared
+from batchpoint.server.context import Server, Shared
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
-DEFAULT_GROUP, DEFAULT_WORKSPACE = "batchpoint", "default"
-"""The resource group and the workspace that lists show. Any others may be named."""
+DEFAULT_GROUP = "batchpoint"
+"""The resource group that lists show. Any other may be named: a workspace is known by its own name alone."""
 
 
 @router.get("/discovery", name="azureml.discovery")
@@ -48,21 +49,24 @@ def discovery(request: Request) -> JSONResponse:
 
 
 @router.get(WORKSPACE, name="azureml.workspaces.get")
-def get_workspace(scope: Scoped, _: Reader) -> JSONResponse:
+def get_workspace(scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
     """A workspace."""
-    return JSONResponse(_workspace(scope))
+    return JSONResponse(_workspace(scope, work.workspaces.get(scope.workspace)))
 
 
 @router.get(WORKSPACES, name="azureml.workspaces.list")
-def list_workspaces(subscription: str, resource_group: str, request: Request, _: Reader) -> JSONResponse:
-    """The workspaces of a resource group."""
-    return page([_workspace(Scope(subscription, resource_group, DEFAULT_WORKSPACE, base_of(request)))])
+def list_workspaces(
+    subscription: str, resource_group: str, request: Request, shared: Server, _: Reader
+) -> JSONResponse:
+    """The workspaces, whatever the resource group."""
+    found = shared.workspace.workspaces.list()
+    return page([_workspace(Scope(subscription, resource_group, each.name, base_of(request)), each) for each in found])
 
 
 @router.get(f"/subscriptions/{{subscription}}/providers/{PROVIDER}/workspaces", name="azureml.workspaces.list_all")
-def list_all_workspaces(subscription: str, request: Request, _: Reader) -> JSONResponse:
-    """The workspaces of a subscription."""
-    return page([_workspace(Scope(subscription, DEFAULT_GROUP, DEFAULT_WORKSPACE, base_of(request)))])
+def list_all_workspaces(subscription: str, request: Request, shared: Server, caller: Reader) -> JSONResponse:
+    """The workspaces, whatever the subscription."""
+    return list_workspaces(subscription, DEFAULT_GROUP, request, shared, caller)
 
 
 @router.get(f"{WORKSPACE}/computes", name="azureml.computes.list")
@@ -103,7 +107,8 @@ def delete_compute(name: str, work: ScopedWork, _: Admin) -> Response:
 def list_nodes(name: str, work: ScopedWork, shared: Shared, _: Reader) -> JSONResponse:
     """The instances of a compute, and what each does."""
     compute = cast("Compute", work.resources.get("compute", name_in(name)))
-    return JSONResponse({"nodes": [to_wire(_NODE, vars(node)) for node in shared.background.nodes(compute)]})
+    found = shared.background.nodes(compute, work.name)
+    return JSONResponse({"nodes": [to_wire(_NODE, vars(node)) for node in found]})
 
 
 @router.get(f"{WORKSPACE}/datastores", name="azureml.datastores.list")
@@ -163,17 +168,18 @@ def list_secrets(name: str, work: ScopedWork, _: Reader) -> JSONResponse:
     raise RequestError(f"The credentials of datastore {name} are never shown. Requests to this server need your token.")
 
 
-def _workspace(scope: Scope) -> dict[str, Any]:
+def _workspace(scope: Scope, named: NamedWorkspace) -> dict[str, Any]:
     return {
         "id": scope.path,
         "name": scope.workspace,
         "type": f"{PROVIDER}/workspaces",
         "location": LOCATION,
         "kind": "Default",
-        "tags": {},
+        "tags": named.tags,
         "properties": {
+            "description": named.description,
             "workspaceId": str(uuid.uuid5(uuid.NAMESPACE_URL, scope.path)),
-            "friendlyName": scope.workspace,
+            "friendlyName": named.display_name or scope.workspace,
             "discoveryUrl": f"{scope.base}/discovery",
             "provisioningState": "Succeeded",
         },

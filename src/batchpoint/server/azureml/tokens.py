@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from batchpoint.errors import AuthenticationError
 from batchpoint.server.auth import attempt
-from batchpoint.server.context import Work
+from batchpoint.server.context import Server
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
@@ -19,13 +19,13 @@ PATH = "/azureml/msi/token"
 
 @router.get(PATH, name="azureml.token")
 def token(
-    request: Request, work: Work, resource: str = "", secret: Annotated[str, Header(alias="X-IDENTITY-HEADER")] = ""
+    request: Request, shared: Server, resource: str = "", secret: Annotated[str, Header(alias="X-IDENTITY-HEADER")] = ""
 ) -> JSONResponse:
     """A token for ``resource``, for the API token in the header, which is the client's ``IDENTITY_HEADER``."""
     if not secret:
         raise AuthenticationError("This needs an API token in the header X-IDENTITY-HEADER (IDENTITY_HEADER).")
     with attempt(request):
-        signed, expires_at = work.tokens.exchange(secret.strip(), resource)
+        signed, expires_at = shared.workspace.tokens.exchange(secret.strip(), resource)
     answer = {
         "access_token": signed,
         "expires_on": str(int(expires_at.timestamp())),

@@ -18,8 +18,7 @@ from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.places import asset_reference
 from batchpoint.server.api.wire import JsonBody
 from batchpoint.server.azureml.mapping import Form
-from batchpoint.server.context import context_of
-from batchpoint.workspace import Workspace
+from batchpoint.server.context import Work
 
 PROVIDER = "Microsoft.MachineLearningServices"
 WORKSPACES = f"/subscriptions/{{subscription}}/resourceGroups/{{resource_group}}/providers/{PROVIDER}/workspaces"
@@ -76,13 +75,9 @@ def base_of(request: Request) -> str:
     return str(request.base_url).rstrip("/")
 
 
-def _work_of(request: Request) -> Workspace:
-    return context_of(request).workspace
-
-
 Scoped = Annotated[Scope, Depends(scope_of)]
 """The workspace in the address."""
-ScopedWork = Annotated[Workspace, Depends(_work_of)]
+ScopedWork = Work
 """The operations on what is in that workspace."""
 
 
