@@ -288,3 +288,18 @@ def test_a_range_that_no_file_reaches_is_no_range(server: Served) -> None:
     put(server, "x", b"abc")
     answered = server.client.get(f"{CONTAINER}/x", headers={"x-ms-range": f"bytes={'9' * 5000}-"})
     assert (answered.status_code, answered.content) == (200, b"abc")
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 256, "a" * 256 + "/x", "x/" + "ä" * 128, "b/" * 255 + "x", ("c" * 200 + "/") * 21]
+)
+def test_a_name_that_no_file_system_takes_is_refused_whatever_is_asked_of_it(server: Served, name: str) -> None:
+    address = f"{CONTAINER}/{name}"
+    answers = [
+        server.client.get(address),
+        server.client.put(address, content=b"x"),
+        server.client.put(f"{address}?comp=block&blockid=YQ==", content=b"x"),
+        server.client.put(f"{address}?comp=blocklist", content=b"<BlockList />"),
+        server.client.get(CONTAINER, params={"prefix": f"{name}/"}),
+    ]
+    assert {answer.status_code for answer in answers} == {422}
