@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from ast import literal_eval
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from azure_client import CURRENT, OLDER, AzureClient
+from console_fences import CHECKOUT
 from shipped import Shipped
 
 
@@ -105,6 +107,18 @@ print(json.dumps({
     assert [round(float(value), 6) for _, value in read] == model.predict(rows).round(6).tolist()
     assert (predictions.parent / "receipt.json").exists()
     assert "completed" in (client.folder / "logs" / "artifacts" / "logs" / "user" / "job_result.txt").read_text()
+
+
+def test_the_page_leads_from_a_model_to_predictions_with_their_rows(client: AzureClient) -> None:
+    page = (CHECKOUT / "docs" / "azureml.md").read_text()
+    (fence,) = re.findall(r"^```python\n((?:(?!^```).)*batch_endpoints\.invoke.*?)^```", page, re.DOTALL | re.MULTILINE)
+    model, rows = write_model(client.folder / "model"), write_data(client.folder / "data")
+    client.ok(fence)
+    scored = pd.read_csv(client.folder / "scored" / "predictions.csv")
+    assert list(scored.columns)[:2] == ["file", "row"]
+    assert scored["file"].tolist() == [f"part-{number}.csv" for number in range(3) for _ in range(5)]
+    assert scored["row"].tolist() == [row for _ in range(3) for row in range(5)]
+    assert scored.iloc[:, 2].round(6).tolist() == model.predict(rows).round(6).tolist()
 
 
 SCRIPT = """

@@ -257,3 +257,49 @@ def test_an_address_that_is_signed_for_reading_does_not_write(server: Served) ->
 def test_an_address_of_a_blob_is_known_for_the_place_that_it_is(address: str, place: str | None) -> None:
     scope = Scope("s", "g", "default", "https://localhost:8443")
     assert place_of(scope, address) == (place or address)
+
+
+def test_a_list_without_blocks_makes_an_empty_file(server: Served) -> None:
+    assert server.client.put(f"{CONTAINER}/empty?comp=blocklist", content=b"<BlockList />").status_code == 201
+    assert (server.files / "empty").read_bytes() == b""
+
+
+@pytest.mark.parametrize("document", [b"<Latest>a</Latest>" * 50_001, b"<Latest>\xff</Latest>"])
+def test_a_list_of_blocks_that_no_file_can_have_is_refused(server: Served, document: bytes) -> None:
+    server.client.put(f"{CONTAINER}/x?comp=block&blockid=a", content=b"x")
+    answered = server.client.put(f"{CONTAINER}/x?comp=blocklist", content=document)
+    assert (answered.status_code, answered.headers["x-ms-error-code"]) == (422, "InvalidInput")
+    assert not (server.files / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a&b", "1a", "a-b"])
+def test_metadata_whose_name_would_spoil_a_list_is_refused(server: Served, name: str) -> None:
+    answered = put(server, "x", b"x", **{f"x-ms-meta-{name}": "y"})
+    assert (answered.status_code, answered.headers["x-ms-error-code"]) == (422, "InvalidInput")
+    assert server.names() == []
+
+
+def test_a_container_whose_name_is_not_for_xml_is_listed_all_the_same(server: Served) -> None:
+    answered = server.client.get(f"{ACCOUNT}/{quote('code-')}%22%01?comp=list")
+    assert ET.fromstring(answered.content).get("ContainerName") == 'code-"?'
+
+
+def test_a_range_that_no_file_reaches_is_no_range(server: Served) -> None:
+    put(server, "x", b"abc")
+    answered = server.client.get(f"{CONTAINER}/x", headers={"x-ms-range": f"bytes={'9' * 5000}-"})
+    assert (answered.status_code, answered.content) == (200, b"abc")
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 256, "a" * 256 + "/x", "x/" + "ä" * 128, "b/" * 255 + "x", ("c" * 200 + "/") * 21]
+)
+def test_a_name_that_no_file_system_takes_is_refused_whatever_is_asked_of_it(server: Served, name: str) -> None:
+    address = f"{CONTAINER}/{name}"
+    answers = [
+        server.client.get(address),
+        server.client.put(address, content=b"x"),
+        server.client.put(f"{address}?comp=block&blockid=YQ==", content=b"x"),
+        server.client.put(f"{address}?comp=blocklist", content=b"<BlockList />"),
+        server.client.get(CONTAINER, params={"prefix": f"{name}/"}),
+    ]
+    assert {answer.status_code for answer in answers} == {422}

@@ -242,7 +242,7 @@ def test_options_name_paths_of_the_server_for_callers_who_are_on_it_alone(
         keys = {"batchpoint.partition_keys": '["Device"]'}
         body = deployment_body(properties={**keys, f"batchpoint.{option}": json.dumps(value)})
         if option == "model_map":
-            del body["properties"]["model"]
+            del body["properties"]["model"], body["properties"]["codeConfiguration"]
         refused = client.put(f"{ENDPOINT}/deployments/blue", json=body)
     assert refused.status_code == 422, refused.text
     assert "is a path of some machine" in refused.json()["error"]["message"]

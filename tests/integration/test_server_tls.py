@@ -122,6 +122,8 @@ def test_what_was_trusted_before_is_trusted_still_and_one_authority_is_added_onc
         assert text.startswith(own.read_text())
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(found.ca_bundle))
         assert client.azureml().ca_bundle == found.ca_bundle
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")  # another shell, which trusts the public ones alone
+        assert client.azureml().ca_bundle != found.ca_bundle
         assert found.ca_bundle.read_text() == text
 
 

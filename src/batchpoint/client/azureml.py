@@ -6,6 +6,7 @@ Nothing of Azure is imported here: what the client needs are environment variabl
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import urllib.request
@@ -108,7 +109,7 @@ def connect(
         raise ConflictError(f"The server at {connection.url} cannot speak TLS. Restart it: 'batchpoint down'.")
     host = urlsplit(connection.url).hostname or ""
     host = names[0] if names else "localhost" if host in _LOCAL else host
-    bundle = _write_bundle(settings.home / "tls" / f"ca-bundle-{host.replace(':', '-')}.pem", told["authority"])
+    bundle = _write_bundle(settings.home / "tls", host, told["authority"])
     return AzureML(f"https://{f'[{host}]' if ':' in host else host}:{told['port']}", connection.token, bundle)
 
 
@@ -132,15 +133,20 @@ def write_config(path: Path, workspace: str) -> None:
     path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
 
 
-def _write_bundle(path: Path, authority: str) -> Path:
-    """What is trusted now, and the server's authority: the variable that names it takes the place of the first."""
+def _write_bundle(folder: Path, host: str, authority: str) -> Path:
+    """What is trusted now, and the server's authority: the variable that names it takes the place of the first.
+
+    The file is named by what was trusted before: a shell that trusts less must not take it from one that is set up.
+    """
     now = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
-    trusted = (now if now.is_file() else Path(certifi.where())).read_text()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trusted = (now if now.is_file() else Path(certifi.where())).read_text().partition(_OURS)[0]
+    known_by = hashlib.sha256(trusted.encode()).hexdigest()[:12]
+    path = folder / f"ca-bundle-{host.replace(':', '-')}-{known_by}.pem"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{trusted.partition(_OURS)[0]}{_OURS}{authority}")
+        file.write(f"{trusted}{_OURS}{authority}")
     partial.replace(path)
     return path
 

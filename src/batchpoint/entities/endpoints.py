@@ -395,10 +395,12 @@ def options_of(given: Mapping[str, Any], properties: Mapping[Any, Any]) -> dict[
 
 
 def _option_value(text: object) -> object:
-    """Properties are text; lists and numbers in them are written as JSON."""
+    """Properties are text; lists and numbers in them are written as JSON, which has neither NaN nor half characters."""
     if not isinstance(text, str):
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
         return text
+    return value

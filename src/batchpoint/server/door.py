@@ -15,7 +15,7 @@ from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import RequestTooLargeError
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
-from batchpoint.server.problems import problem, problem_of
+from batchpoint.server.problems import problem, problem_at
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class _Passage:
         text = (
             f"The request is larger than the {self._limit} bytes that this server takes (BATCHPOINT_MAX_REQUEST_BYTES)."
         )
-        await self.reply(problem_of(RequestTooLargeError(text), self._scope["request_id"]))
+        await self.reply(problem_at(self._scope["path"], RequestTooLargeError(text), self._scope["request_id"]))
 
     async def reply(self, response: Response) -> None:
         await response(self._scope, self._receive, self._pass)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -79,6 +79,7 @@ class BlockUploads:
         if found and _lie_in_order(found, whole):
             os.truncate(whole, sum(block.size for block in found))
         else:
+            folder.mkdir(parents=True, exist_ok=True)  # of an empty file no block was sent
             whole = folder / "joined"
             with whole.open("wb") as joined:
                 for block in found:
@@ -90,8 +91,9 @@ class BlockUploads:
         if not self._folder.exists():
             return
         for folder in self._folder.iterdir():
-            if folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(FileNotFoundError):  # an upload that ends just now
+                if folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _of(self, target: str) -> Path:
         return self._folder / _hash(target)

@@ -29,6 +29,8 @@ EXTRAS = {
 """For each protocol that a plain install cannot open: the package it needs, and the extra that brings it."""
 
 _CHUNK = 1 << 20
+_LONGEST_NAME, _LONGEST_PATH, _MOST_FOLDERS = 255, 4095, 254
+"""Linux takes names and paths of so many bytes; blobs of Azure lie in so many folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,8 @@ def datastore_url(datastore: Datastore, path: str = "") -> str:
     """The place of ``path`` within a datastore: an absolute local path, or an fsspec URL.
 
     Raises:
-        InvalidEntityError: the path leads out of the datastore, or the type is not supported here.
+        InvalidEntityError: the path leads out of the datastore, or is longer than file systems take, or the type is
+            not supported here.
     """
     inner = path.replace("\\", "/").strip("/")
     if ".." in PurePosixPath(inner).parts or "\x00" in inner:
@@ -290,12 +293,25 @@ def datastore_url(datastore: Datastore, path: str = "") -> str:
     if datastore.type == "local":
         root = Path(datastore.path or "").expanduser().absolute()
         target = root / inner
+        _check_length(target, inner)
         if inner and not target.resolve().is_relative_to(root.resolve()):
             raise InvalidEntityError(f"{path!r} leads out of datastore {datastore.name!r} through a link.")
         return f"{target}/" if inner and path.endswith("/") else str(target)
     root_url = _root_url(datastore)
     slash = "/" if inner and path.endswith("/") else ""
     return "/".join(part for part in (root_url, (datastore.path or "").strip("/"), inner) if part) + slash
+
+
+def _check_length(target: Path, inner: str) -> None:
+    """Raises ``InvalidEntityError`` for what every look at the disk would fail at."""
+    parts = PurePosixPath(inner).parts
+    longest = max((len(os.fsencode(part)) for part in parts), default=0)
+    if longest > _LONGEST_NAME or len(parts) > _MOST_FOLDERS or len(os.fsencode(target)) > _LONGEST_PATH:
+        message = (
+            f"{inner[:60]!r}… is too long for a path of files: a name has {_LONGEST_NAME} bytes at most, a path "
+            f"{_LONGEST_PATH} bytes and {_MOST_FOLDERS} folders."
+        )
+        raise InvalidEntityError(message)
 
 
 def storage_options(datastore: Datastore) -> dict[str, Any]:

@@ -5,9 +5,11 @@ The wire knows *versions* and, above them, *containers*: a name, and what there 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any
 
 import yaml
@@ -186,10 +188,20 @@ class AssetRoutes:
 
 
 def _read_yaml(text: str) -> Any:
+    """What YAML says, as JSON could say it too: it is stored and answered as JSON, like all other bodies."""
     try:
-        return yaml.safe_load(text)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines can mean gigabytes
+            raise InvalidEntityError("The conda file has aliases (*name). Write out what they stand for.")
+        said = json.dumps(yaml.safe_load(text), ensure_ascii=False, allow_nan=False, default=_date)
+        return json.loads(said.encode())
     except yaml.YAMLError as fault:
         raise InvalidEntityError(f"The conda file is not YAML: {fault}") from None
+
+
+def _date(value: object) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{value!r} cannot be said in JSON")
 
 
 def _short(uri: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from fastapi.responses import Response
 
@@ -25,8 +25,11 @@ ADDRESS = re.compile(rf"^/[^/]+{re.escape(SUFFIX)}/")
 """Addresses of blobs."""
 
 _METADATA = "x-ms-meta-"
+_METADATA_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*\Z")
 _BLOCKS = re.compile(rb"<(?:Latest|Uncommitted|Committed)>([^<]+)</")
-_RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
+_MOST_BLOCKS = 50_000
+"""Azure's limit, too. A block may stand in a list many times, and each time takes its place on the disk."""
+_RANGE = re.compile(r"^bytes=([0-9]{1,18})-([0-9]{0,18})$")
 _FARTHEST = 1 << 43
 """No file system takes files that are much larger."""
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -59,7 +62,7 @@ def xml(text: str, *, status: int = 200, headers: Mapping[str, str] | None = Non
 def listed(container: str, prefix: str, blobs: Iterable[Blob], folders: Iterable[str], *, following: str) -> Response:
     """A list of files, and of what stands for those below a delimiter."""
     found = "".join([*map(_blob, blobs), *(f"<BlobPrefix>{_name(folder)}</BlobPrefix>" for folder in folders)])
-    head = f'<EnumerationResults ContainerName="{escape(container)}"><Prefix>{_text(prefix)}</Prefix>'
+    head = f"<EnumerationResults ContainerName={quoteattr(_UNFIT.sub('?', container))}><Prefix>{_text(prefix)}</Prefix>"
     return xml(f"{head}<Blobs>{found}</Blobs><NextMarker>{_text(following)}</NextMarker></EnumerationResults>")
 
 
@@ -71,8 +74,11 @@ def error(problem: BatchpointError, status: int) -> Response:
 
 
 def metadata_in(headers: Mapping[str, str]) -> dict[str, str]:
-    """The metadata that a request gives."""
-    return {key.removeprefix(_METADATA): value for key, value in headers.items() if key.startswith(_METADATA)}
+    """The metadata that a request gives. Raises ``InvalidEntityError`` for names that XML could not hold."""
+    found = {key.removeprefix(_METADATA): value for key, value in headers.items() if key.startswith(_METADATA)}
+    if wrong := [key for key in found if not _METADATA_NAME.match(key)]:
+        raise InvalidEntityError(f"{wrong[0]!r} is no name for metadata: a letter or _, then letters, digits and _.")
+    return found
 
 
 def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -81,8 +87,15 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def blocks_in(document: bytes) -> list[str]:
-    """The blocks of a block list, in their order. No XML parser sees what a stranger wrote."""
-    return [found.decode().strip() for found in _BLOCKS.findall(document)]
+    """The blocks of a block list, in their order. No XML parser sees what a stranger wrote.
+
+    Raises:
+        InvalidEntityError: there are more than a file can have.
+    """
+    found = _BLOCKS.findall(document)
+    if len(found) > _MOST_BLOCKS:
+        raise InvalidEntityError(f"The list has {len(found)} blocks; a file has {_MOST_BLOCKS} at most.")
+    return [block.decode(errors="replace").strip() for block in found]
 
 
 def offset_in(block: str) -> int | None:

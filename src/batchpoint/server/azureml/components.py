@@ -80,10 +80,10 @@ class _Routes(AssetRoutes):
 
         The client asks for version 1 whatever the job is, and goes on with the id that it is answered.
         """
-        job = from_wire((Field("job", f"{_SPEC}.sourceJobId"),), body).get("job")
+        job = from_wire((Field("job", f"{_SPEC}.sourceJobId", Form(read=name_in)),), body).get("job")
         if job is None:
             return super().put_version(name, version, body, scope, caller, work, shared)
-        pipeline = work.pipelines.from_job(name_in(job))
+        pipeline = work.pipelines.from_job(job)
         made = registered_pipeline(work.assets, work.pipelines, pipeline, name, by=caller.name)
         return JSONResponse(self.spoken.write(scope, made))
 

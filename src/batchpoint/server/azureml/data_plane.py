@@ -156,7 +156,8 @@ def read_invoke(body: Mapping[str, Any]) -> InvokeRequest:
     if not isinstance(properties, Mapping):
         raise InvalidEntityError('An invoke is {"properties": {"InputData": …}}, and the body has no "properties".')
     given = from_wire(INVOKE_FIELDS, properties)
-    options = options_of(given.get("overrides", {}), from_wire([Field("own", "properties")], properties).get("own", {}))
+    own = from_wire([Field("own", "properties", Form(read=dict))], properties).get("own", {})
+    options = options_of(given.get("overrides", {}), own)
     return read_body(InvokeRequest, {**given, "overrides": options}, name="invoke")
 
 

@@ -13,7 +13,7 @@ from batchpoint.background.step_places import is_own_folder
 from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
 from batchpoint.errors import NotFoundError
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.azureml.mapping import Field, from_wire, to_wire
+from batchpoint.server.azureml.mapping import Field, Form, from_wire, to_wire
 from batchpoint.server.azureml.pipelines import definition_of, submitted
 from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, resource
 from batchpoint.server.context import Shared
@@ -108,9 +108,9 @@ def put_job(
     job: str, body: WireBody, scope: Scoped, shared: Shared, work: ScopedWork, caller: Operator
 ) -> JSONResponse:
     """Start a pipeline or a command; or hide the job of that name, or show it again, as older clients ask for it."""
-    fields = (Field("wire", "properties"), Field("archived", "properties.isArchived"))
+    fields = (Field("wire", "properties", Form(read=dict)), Field("archived", "properties.isArchived"))
     given = from_wire(fields, body)
-    if work.registry.jobs.exists(job) and (archived := given.get("archived")) in {True, False}:
+    if work.registry.jobs.exists(job) and isinstance(archived := given.get("archived"), bool):
         known = work.jobs.get(job)
         if known.archived != archived:
             change = work.jobs.archive if archived else work.jobs.restore

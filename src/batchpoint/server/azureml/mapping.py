@@ -5,6 +5,7 @@ A field more takes one line of a table. Both directions are read off the same li
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def from_wire(fields: Sequence[Field], wire: Mapping[str, Any]) -> dict[str, Any
             continue
         try:
             read = field.form.read(value)
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
             raise InvalidEntityError(f"{field.wire} is {value!r}, which is not understood.") from None
         if read is not None:
             _set(found, field.ours.split("."), read)
@@ -99,9 +100,12 @@ def duration_of(seconds: float) -> str:
 
 def _read_duration(value: Any) -> float:
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
-        return seconds_of(value)
+        seconds = seconds_of(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} never ends")
+    return seconds
 
 
 DURATION = Form(duration_of, _read_duration)

@@ -112,9 +112,9 @@ def _read(scope: Scope, body: Mapping[str, Any], stored: Schedule | None) -> dic
     if (properties := given.get("properties")) is not None:
         given["batchpoint"] = options_of(before.get("batchpoint", {}), properties)
         given["properties"] = {key: value for key, value in properties.items() if not key.startswith(_OPTION)}
-    if given.get("trigger", {}).get("type") in {None, "file"}:  # of which more is known than the wire says
+    if given.get("trigger", {}).get("type") in (None, "file"):  # of which more is known than the wire says
         given.pop("trigger", None)
-    action = from_wire((Field("action", "properties.action"),), body).get("action", {})
+    action = from_wire((Field("action", "properties.action", Form(read=dict)),), body).get("action", {})
     shown = _written_action(scope, stored) if stored else {}
     if action and action != shown:
         read = _read_action(scope, action)
@@ -129,11 +129,11 @@ def _read_action(scope: Scope, action: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(wire, Mapping):
         raise InvalidEntityError(f"The action of a schedule is CreateJob with a jobDefinition, and this is {kind!r}.")
     given = from_wire(_ACTION, wire)
-    source = from_wire((Field("job", "sourceJobId"),), wire).get("job")
+    source = from_wire((Field("job", "sourceJobId", Form(read=name_in)),), wire).get("job")
     if source is None:
         return {**given, "job": pipeline_of(scope, wire).given()}
     ports = from_wire(job_ports(scope), wire)
-    return {**given, **ports, "job": f"azureml:{name_in(source)}"}
+    return {**given, **ports, "job": f"azureml:{source}"}
 
 
 def _create_job(action: Mapping[str, Any]) -> dict[str, Any]:
