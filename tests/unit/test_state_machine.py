@@ -425,6 +425,27 @@ def test_summary_only_may_return_nothing_at_all() -> None:
         assert made.finished.reason is reason
 
 
+@pytest.mark.parametrize(
+    ("needs_results", "allowed", "reason"),
+    [
+        (False, ThresholdSpec(mini_batches=0), Reason.COMPLETED),
+        (False, ThresholdSpec(mini_batches=0, items=5), Reason.ERROR_THRESHOLD_EXCEEDED),
+        (True, ThresholdSpec(mini_batches=0), Reason.ERROR_THRESHOLD_EXCEEDED),
+    ],
+)
+def test_a_mini_batch_without_results_has_failed_where_results_are_collected_or_counted(
+    needs_results: bool, allowed: ThresholdSpec, reason: Reason
+) -> None:
+    made = machine(needs_results=needs_results, thresholds=allowed)
+    made.handle(RunStarted(), 0)
+    made.handle(MiniBatchPlanned(files(0)), 0)
+    made.handle(PlanEnded(), 0)
+    made.handle(WorkerReady(0), 0)
+    made.handle(PartSucceeded(0, 1, "s", 0, 0, 0, 0, missing=(0,)), 0)
+    assert made.finished is not None
+    assert made.finished.reason is reason
+
+
 def test_an_unreadable_file_fails_at_once_without_a_worker() -> None:
     broken = MiniBatch(1, "rows", (InputFile("b.parquet", "/b", 1),), unreadable=ErrorInfo("ArrowInvalid", "cut short"))
     play = Play(machine())

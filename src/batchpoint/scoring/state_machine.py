@@ -683,7 +683,15 @@ class StateMachine:
 
     def _count_done(self, record: Record) -> None:
         self.counts.mini_batches_done += 1
-        self.counts.mini_batches_failed += record.failed > 0
+        self.counts.mini_batches_failed += record.failed > 0 and (self._counts_missing or _has_errors(record))
+
+    @property
+    def _counts_missing(self) -> bool:
+        """Whether a mini-batch fails by missing results alone: not where none are collected and none are counted.
+
+        Source: Azure ML's example of many models trains one for each mini-batch and returns nothing.
+        """
+        return self._needs_results or self._thresholds.items >= 0
 
     # ── giving out ──
 
@@ -837,6 +845,10 @@ def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str,
         if first < last:
             yield from ((piece.file.name, row) for row in piece.row_numbers(first, last))
         begin += piece.rows
+
+
+def _has_errors(record: Record) -> bool:
+    return any(failure.error.type != MISSING_RESULT for failure in record.failures)
 
 
 def _missing_results(task: _Task, part: Part) -> list[FailedItem]:
