@@ -31,7 +31,8 @@ def scored(client, name):
     code = CodeConfiguration(code=f"{name}/code", scoring_script="score.py")
     client.batch_deployments.begin_create_or_update(ModelBatchDeployment(
         name="script", endpoint_name="hearts", compute="azureml:local", code_configuration=code,
-        environment=Environment(name="plain", image="python:3.11"), settings=ModelBatchDeploymentSettings(mini_batch_size=10))).result()
+        environment=Environment(name="plain", image="python:3.11"),
+        settings=ModelBatchDeploymentSettings(mini_batch_size=10))).result()
     job = client.batch_endpoints.invoke(endpoint_name="hearts", deployment_name="script", job_name="nightly",
         input=Input(type="uri_file", path="azureml:rows:1"))
     client.jobs.stream(job.name)
