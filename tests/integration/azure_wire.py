@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,6 +26,16 @@ def azure_client(workspace: Workspace, role: Any = "admin", *, shares_files: boo
     background = Background(workspace, runner_parent=FAKE_RUNNER)  # whose loops are not started
     with served(Context(workspace, background, server_id="s1", shares_files=shares_files), secret) as client:
         yield client
+
+
+def register_scripts(workspace: Workspace, folder: Path) -> str:
+    """Register code with ``prep.py`` and ``score.py``, written into a new folder below ``folder``; its id."""
+    written = folder / "src"
+    written.mkdir()
+    (written / "prep.py").write_text("print(1)\n")
+    (written / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
+    registered = workspace.assets.register_code(str(written))
+    return f"{WS}/codes/{registered.name}/versions/{registered.version}"
 
 
 def upload(workspace: Workspace, path: str, content: bytes = b"content") -> None:

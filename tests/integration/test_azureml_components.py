@@ -13,7 +13,7 @@ from batchpoint.entities.assets import Environment
 from batchpoint.entities.components import declared_name
 from batchpoint.entities.pipelines import CommandStep, Component, InputPort, Limits, Pipeline
 from batchpoint.workspace import Workspace
-from integration.azure_wire import WS, azure_client
+from integration.azure_wire import WS, azure_client, register_scripts
 from integration.served import open_workspace
 
 ANONYMOUS = f"{WS}/components/azureml_anonymous/versions"
@@ -52,12 +52,7 @@ def client(workspace: Workspace) -> Iterator[httpx.Client]:
 @pytest.fixture
 def code(workspace: Workspace, tmp_path: Path) -> str:
     """The id of code with ``prep.py`` and ``score.py``."""
-    folder = tmp_path / "src"
-    folder.mkdir()
-    (folder / "prep.py").write_text("print(1)\n")
-    (folder / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
-    registered = workspace.assets.register_code(str(folder))
-    return f"azureml:{WS}/codes/{registered.name}/versions/{registered.version}"
+    return f"azureml:{register_scripts(workspace, tmp_path)}"
 
 
 def put(client: httpx.Client, spec: dict[str, Any], address: str | None = None, **properties: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from batchpoint.server.azureml.endpoints import ELSEWHERE, ENDPOINT_FIELDS, mode
 from batchpoint.server.azureml.wire import Scope
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
+from integration.azure_wire import azure_client
 from integration.served import FAKE_RUNNER, open_workspace, served
 
 WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
@@ -39,9 +40,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    context = Context(workspace, Background(workspace, runner_parent=FAKE_RUNNER), server_id="s1", shares_files=True)
-    secret, _ = workspace.tokens.create("admin-token", "admin")
-    with served(context, secret) as found:
+    with azure_client(workspace) as found:
         yield found
 
 

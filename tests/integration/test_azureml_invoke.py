@@ -10,15 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
-from batchpoint.background.service import Background
 from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import CommandStep, Component, InputPort
-from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, open_workspace, served
+from integration.azure_wire import azure_client
+from integration.served import open_workspace
 
 WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 JOBS = f"{WS}/batchEndpoints/churn/jobs"
@@ -38,9 +37,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def client(workspace: Workspace) -> Iterator[httpx.Client]:
     """A server that queues jobs and runs none."""
-    context = Context(workspace, Background(workspace, runner_parent=FAKE_RUNNER), server_id="s1", shares_files=True)
-    secret, _ = workspace.tokens.create("admin-token", "admin")
-    with served(context, secret) as found:
+    with azure_client(workspace) as found:
         yield found
 
 

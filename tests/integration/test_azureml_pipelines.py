@@ -15,7 +15,7 @@ from batchpoint.entities.jobs import Job
 from batchpoint.entities.pipelines import CommandStep, Component, DataBinding, ParallelStep, Pipeline
 from batchpoint.entities.resources import Compute
 from batchpoint.workspace import Workspace
-from integration.azure_wire import SHORT, WS, azure_client, upload
+from integration.azure_wire import SHORT, WS, azure_client, register_scripts, upload
 from integration.served import open_workspace
 
 GUID = "429b856c-1dcf-e1c9-3a49-d3cfce6f6e19"
@@ -42,12 +42,7 @@ def client(workspace: Workspace) -> Iterator[httpx.Client]:
 @pytest.fixture
 def code(workspace: Workspace, tmp_path: Path) -> str:
     """The id of code with ``prep.py`` and ``score.py``."""
-    folder = tmp_path / "src"
-    folder.mkdir()
-    (folder / "prep.py").write_text("print(1)\n")
-    (folder / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
-    registered = workspace.assets.register_code(str(folder))
-    return f"{WS}/codes/{registered.name}/versions/{registered.version}"
+    return register_scripts(workspace, tmp_path)
 
 
 @pytest.fixture

@@ -385,12 +385,21 @@ def _normal_deployment(given: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
+OPTION = "batchpoint."
+"""What properties begin with that are options of ours."""
+
+
+def as_properties(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options of ours as properties, from which ``options_of`` reads them back."""
+    return {f"{OPTION}{key}": item if isinstance(item, str) else json.dumps(item) for key, item in options.items()}
+
+
 def options_of(given: Mapping[str, Any], properties: Mapping[Any, Any]) -> dict[str, Any]:
     """Our own options: what stands under ``batchpoint:``, then what properties say."""
     options = dict(given)
     for key, item in properties.items():
-        if str(key).startswith("batchpoint."):
-            options.setdefault(str(key).removeprefix("batchpoint."), _option_value(item))
+        if str(key).startswith(OPTION):
+            options.setdefault(str(key).removeprefix(OPTION), _option_value(item))
     return options
 
 

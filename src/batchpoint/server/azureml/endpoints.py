@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, ScoringOptions
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, ScoringOptions, as_properties
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
-from batchpoint.errors import NotFoundError
 from batchpoint.server.api.wire import check_local_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import (
@@ -33,6 +31,7 @@ from batchpoint.server.azureml.wire import (
     ScopedWork,
     WireBody,
     asset_form,
+    deleted,
     name_form,
     page,
     resource,
@@ -159,11 +158,7 @@ def put_endpoint(endpoint: str, body: WireBody, scope: Scoped, work: ScopedWork,
 @router.delete(ENDPOINT, name="azureml.endpoints.delete")
 def delete_endpoint(endpoint: str, work: ScopedWork, _: Operator) -> Response:
     """Delete an endpoint and its deployments."""
-    try:
-        work.endpoints.delete(endpoint)
-    except NotFoundError:
-        return Response(status_code=204)  # the client's word for: there was none
-    return Response(status_code=200)
+    return deleted(lambda: work.endpoints.delete(endpoint))
 
 
 @router.get(f"{ENDPOINT}/deployments", name="azureml.deployments.list")
@@ -206,11 +201,7 @@ def operation(_: Reader) -> JSONResponse:
 @router.delete(DEPLOYMENT, name="azureml.deployments.delete")
 def delete_deployment(endpoint: str, deployment: str, work: ScopedWork, _: Operator) -> Response:
     """Delete a deployment."""
-    try:
-        work.endpoints.delete_deployment(endpoint, deployment)
-    except NotFoundError:
-        return Response(status_code=204)
-    return Response(status_code=200)
+    return deleted(lambda: work.endpoints.delete_deployment(endpoint, deployment))
 
 
 def scoring_path(scope: Scope, endpoint: str) -> str:
@@ -255,5 +246,6 @@ def _options_as_properties(options: ScoringOptions) -> dict[str, str]:
 
     A client that reads a deployment, changes something and stores it again loses none of them.
     """
-    chosen = options.model_dump(mode="json", exclude_defaults=True) | {"output_format": options.output_format}
-    return {f"batchpoint.{key}": item if isinstance(item, str) else json.dumps(item) for key, item in chosen.items()}
+    return as_properties(
+        options.model_dump(mode="json", exclude_defaults=True) | {"output_format": options.output_format}
+    )

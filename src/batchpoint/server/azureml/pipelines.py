@@ -12,7 +12,7 @@ from typing import Any
 
 from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import options_of
+from batchpoint.entities.endpoints import OPTION, options_of
 from batchpoint.entities.jobs import Job, LiteralValue
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import ANONYMOUS, Pipeline
@@ -165,7 +165,7 @@ def with_options(body: dict[str, Any], *, is_whole: bool) -> dict[str, Any]:
     (``is_whole`` is false) and no options of its own has those of the component.
     """
     properties = body.get("properties", {})
-    if body.get("type") != "parallel" or not (is_whole or any(key.startswith("batchpoint.") for key in properties)):
+    if body.get("type") != "parallel" or not (is_whole or any(key.startswith(OPTION) for key in properties)):
         return body
     properties = {OUTPUT_FORMAT: "azureml", **properties}
     return {**body, "properties": properties, "batchpoint": options_of({}, properties)}

@@ -6,7 +6,6 @@ reads one and sends it back, as the client does to enable or disable, changes no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import options_of
+from batchpoint.entities.endpoints import OPTION, as_properties, options_of
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.entities.triggers import RecurrenceTrigger, TimeTrigger, Trigger
 from batchpoint.errors import InvalidEntityError, NotFoundError
@@ -23,7 +22,17 @@ from batchpoint.server.api.wire import check_schedule_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import ANSWERED, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.pipelines import definition, job_ports, pipeline_of
-from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, WireBody, name_in, page, resource
+from batchpoint.server.azureml.wire import (
+    WORKSPACE,
+    Scope,
+    Scoped,
+    ScopedWork,
+    WireBody,
+    deleted,
+    name_in,
+    page,
+    resource,
+)
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
 
@@ -69,11 +78,7 @@ def put_schedule(
 @router.delete(SCHEDULE, name="azureml.schedules.delete")
 def delete_schedule(name: str, work: ScopedWork, _: Operator) -> Response:
     """Delete a schedule, which has to be disabled. Its jobs stay."""
-    try:
-        work.schedules.delete(name)
-    except NotFoundError:
-        return Response(status_code=204)  # the client's word for: there was none
-    return Response(status_code=200)
+    return deleted(lambda: work.schedules.delete(name))
 
 
 @router.post(f"{SCHEDULE}/trigger", name="azureml.schedules.trigger")
@@ -86,8 +91,7 @@ def trigger(name: str, work: ScopedWork, caller: Operator) -> JSONResponse:
 def schedule_resource(scope: Scope, schedule: Schedule) -> dict[str, Any]:
     """A schedule as the dialect shows it."""
     options = schedule.batchpoint.model_dump(mode="json", exclude_defaults=True)
-    texts = {f"{_OPTION}{key}": item if isinstance(item, str) else json.dumps(item) for key, item in options.items()}
-    body = {**schedule.body(), "properties": {**schedule.properties, **texts}}
+    body = {**schedule.body(), "properties": {**schedule.properties, **as_properties(options)}}
     said: dict[str, Any] = to_wire((*_FIELDS, *_trigger_fields(schedule.trigger)), body)["properties"]
     if isinstance(schedule.trigger, RecurrenceTrigger):
         said["trigger"].setdefault("schedule", {"hours": [], "minutes": []})
@@ -111,7 +115,7 @@ def _read(scope: Scope, body: Mapping[str, Any], stored: Schedule | None) -> dic
     given = from_wire((*_FIELDS, *_TRIGGER, *_times()), body)
     if (properties := given.get("properties")) is not None:
         given["batchpoint"] = options_of(before.get("batchpoint", {}), properties)
-        given["properties"] = {key: value for key, value in properties.items() if not key.startswith(_OPTION)}
+        given["properties"] = {key: value for key, value in properties.items() if not key.startswith(OPTION)}
     if given.get("trigger", {}).get("type") in (None, "file"):  # of which more is known than the wire says
         given.pop("trigger", None)
     action = from_wire((Field("action", "properties.action", Form(read=dict)),), body).get("action", {})
@@ -187,9 +191,6 @@ def _times(zone: tzinfo = UTC) -> tuple[Field, ...]:
         Field("trigger.end_time", "properties.trigger.endTime", form),
     )
 
-
-_OPTION = "batchpoint."
-"""What properties begin with that are options of ours."""
 
 _SET_BY_SERVER = {"created_at", "modified_at", "created_by", "anchored_at", "next_run_at", "provisioning_state"}
 

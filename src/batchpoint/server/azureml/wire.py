@@ -10,11 +10,11 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.base import Entity, parse_reference
-from batchpoint.errors import InvalidEntityError
+from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.operations.places import asset_reference
 from batchpoint.server.api.wire import JsonBody
 from batchpoint.server.azureml.mapping import Form
@@ -226,6 +226,15 @@ def stored_at_once(scope: Scope, body: Mapping[str, Any]) -> JSONResponse:
     """
     place = f"{scope.base}{scope.path}{OPERATION.removeprefix(WORKSPACE)}"
     return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": place})
+
+
+def deleted(delete: Callable[[], None]) -> Response:
+    """The answer to a DELETE: 204 is the client's word for there having been none, which is as good."""
+    try:
+        delete()
+    except NotFoundError:
+        return Response(status_code=204)
+    return Response(status_code=200)
 
 
 def error_body(
