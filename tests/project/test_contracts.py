@@ -45,7 +45,6 @@ def test_there_is_one_colour_of_code(root: Path) -> None:
         "server/app.py",
         "server/process.py",
         "server/api/resources.py",
-        "server/api/wire.py",
         "server/azureml/blobs.py",
         "server/bodies.py",
     }

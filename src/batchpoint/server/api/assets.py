@@ -14,9 +14,11 @@ from batchpoint.entities.base import AssetKind, Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import NotFoundError
-from batchpoint.server.api.wire import JsonBody, Paged, answer, check_local_paths, described, files_json
+from batchpoint.server.api.wire import Paged, answer, described, files_json
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Shared, Work
+from batchpoint.server.given_paths import check_local_paths
 
 router = APIRouter(tags=["assets"])
 

@@ -15,18 +15,11 @@ from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDepl
 from batchpoint.errors import InvalidEntityError
 from batchpoint.registry.scored_models import Order
 from batchpoint.server.api.resources import named
-from batchpoint.server.api.wire import (
-    JsonBody,
-    Paged,
-    answer,
-    check_invoke_paths,
-    check_local_paths,
-    described,
-    merged,
-    whole_address,
-)
+from batchpoint.server.api.wire import Paged, answer, described, merged, whole_address
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
+from batchpoint.server.given_paths import check_invoke_paths, check_local_paths
 
 router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 

@@ -20,17 +20,11 @@ from batchpoint.entities.pipelines import Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents, with_place
-from batchpoint.server.api.wire import (
-    LARGEST_OFFSET,
-    JsonBody,
-    Paged,
-    answer,
-    check_local_paths,
-    described,
-    files_json,
-)
+from batchpoint.server.api.wire import LARGEST_OFFSET, Paged, answer, described, files_json
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
+from batchpoint.server.given_paths import check_local_paths
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -11,17 +11,11 @@ from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.pipeline_deployments import PublishedPipeline, PublishRequest, RunRequest
-from batchpoint.server.api.wire import (
-    JsonBody,
-    Paged,
-    answer,
-    check_local_paths,
-    check_paths,
-    described,
-    whole_address,
-)
+from batchpoint.server.api.wire import Paged, answer, described, whole_address
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Shared, Work
+from batchpoint.server.given_paths import check_local_paths, check_paths
 
 router = APIRouter(prefix="/pipelines", tags=["pipelines"])
 

@@ -14,9 +14,9 @@ from batchpoint.entities.resources import RESOURCE_KINDS, Compute, DatastoreCred
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.places import Place
 from batchpoint.server.api.assets import streamed
-from batchpoint.server.api.wire import JsonBody, Paged, answer, described, files_json, merged
+from batchpoint.server.api.wire import Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Admin, Operator, Reader
-from batchpoint.server.bodies import received
+from batchpoint.server.bodies import JsonBody, received
 from batchpoint.server.context import Shared, Work
 from batchpoint.workspace import Workspace
 

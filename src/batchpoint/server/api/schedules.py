@@ -9,9 +9,11 @@ from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.server.api.resources import named
-from batchpoint.server.api.wire import JsonBody, Paged, answer, as_json, check_schedule_paths, described, merged
+from batchpoint.server.api.wire import Paged, answer, as_json, described, merged
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
+from batchpoint.server.given_paths import check_schedule_paths
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
-from batchpoint.server.api.wire import JsonBody, answer, described
+from batchpoint.server.api.wire import answer, described
 from batchpoint.server.auth import Admin, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Server
 
 router = APIRouter(tags=["server"])

@@ -11,8 +11,9 @@ from pydantic import Field
 from batchpoint.entities.base import Part
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.tokens import Role, Token, TokenName
-from batchpoint.server.api.wire import JsonBody, Paged, answer, as_json, described
+from batchpoint.server.api.wire import Paged, answer, as_json, described
 from batchpoint.server.auth import Admin
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Work
 
 router = APIRouter(tags=["tokens"])

@@ -7,8 +7,9 @@ from fastapi.responses import JSONResponse
 
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.server.api.resources import named
-from batchpoint.server.api.wire import JsonBody, Paged, answer, described
+from batchpoint.server.api.wire import Paged, answer, described
 from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Server
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])

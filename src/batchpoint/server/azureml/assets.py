@@ -21,12 +21,12 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.registry.assets import Archived, AssetVersions
-from batchpoint.server.api.wire import check_local_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.containers import blob_address, place_of
 from batchpoint.server.azureml.mapping import DESCRIBED, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, page, resource
 from batchpoint.server.context import Shared
+from batchpoint.server.given_paths import check_local_paths
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)

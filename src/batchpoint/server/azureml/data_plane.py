@@ -12,7 +12,6 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import options_of
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError, NotFoundError
-from batchpoint.server.api.wire import check_invoke_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.containers import place_of
 from batchpoint.server.azureml.endpoints import DEPLOYMENT, ENDPOINT
@@ -20,6 +19,7 @@ from batchpoint.server.azureml.jobs import services, status_of
 from batchpoint.server.azureml.mapping import DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import Listed, Scope, Scoped, ScopedWork, WireBody, name_in, resource
 from batchpoint.server.context import Shared
+from batchpoint.server.given_paths import check_invoke_paths
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)

@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse, Response
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, ScoringOptions, as_properties
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
-from batchpoint.server.api.wire import check_local_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import (
     ANSWERED,
@@ -38,6 +37,7 @@ from batchpoint.server.azureml.wire import (
     stored_at_once,
 )
 from batchpoint.server.context import Shared
+from batchpoint.server.given_paths import check_local_paths
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 

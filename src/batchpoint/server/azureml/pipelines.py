@@ -18,11 +18,11 @@ from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import ANONYMOUS, Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.places import asset_reference
-from batchpoint.server.api.wire import check_local_paths
 from batchpoint.server.azureml.endpoints import OUTPUT_FORMAT
 from batchpoint.server.azureml.mapping import DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import Scope, asset_form, name_form
 from batchpoint.server.context import Context
+from batchpoint.server.given_paths import check_local_paths
 
 Words = tuple[Field, ...]
 

@@ -18,7 +18,6 @@ from batchpoint.entities.endpoints import OPTION, as_properties, options_of
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.entities.triggers import RecurrenceTrigger, TimeTrigger, Trigger
 from batchpoint.errors import InvalidEntityError, NotFoundError
-from batchpoint.server.api.wire import check_schedule_paths
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import ANSWERED, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.pipelines import definition, job_ports, pipeline_of
@@ -34,6 +33,7 @@ from batchpoint.server.azureml.wire import (
     resource,
 )
 from batchpoint.server.context import Shared
+from batchpoint.server.given_paths import check_schedule_paths
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)

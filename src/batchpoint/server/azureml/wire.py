@@ -16,8 +16,8 @@ from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.base import Entity, parse_reference
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.operations.places import asset_reference
-from batchpoint.server.api.wire import JsonBody
 from batchpoint.server.azureml.mapping import Form
+from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Work
 
 PROVIDER = "Microsoft.MachineLearningServices"
