@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from batchpoint.entities.jobs import Reason
-from batchpoint.scoring import fork_server_access, lean_predict, mini_batches, model_map, preloading, runner
+from batchpoint.scoring import fork_server_access, lean_predict, model_map, planning, preloading, runner
 from batchpoint.scoring.ledger import Ledger
 from batchpoint.scoring.spec import (
     InputSpec,
@@ -180,7 +180,7 @@ def test_the_output_is_the_same_with_one_worker_and_with_four(make: Make) -> Non
 
 def test_gathered_rows_of_many_keys_are_one_slice_of_a_mini_batch(make: Make) -> None:
     run = make()
-    (batch,) = mini_batches.plan(ScoringSpec.read(run), Stores({}), run)
+    (batch,) = planning.plan(ScoringSpec.read(run), Stores({}), run)
     (piece,) = batch.slices
     assert (piece.rows, len(batch.spans)) == (300, len(KEYS))
     numbers = list(piece.row_numbers(0, piece.rows))

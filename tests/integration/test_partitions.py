@@ -11,8 +11,9 @@ import pytest
 
 from batchpoint.errors import InputError
 from batchpoint.scoring import slices
-from batchpoint.scoring.mini_batches import MiniBatch, plan
+from batchpoint.scoring.mini_batches import MiniBatch
 from batchpoint.scoring.mltable import resolved
+from batchpoint.scoring.planning import plan
 from batchpoint.scoring.spec import InputSpec, Location, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
 from batchpoint.storage.datastores import Stores
 

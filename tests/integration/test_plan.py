@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from batchpoint.errors import DatastoreError, InputError
-from batchpoint.scoring import mini_batches
-from batchpoint.scoring.mini_batches import MiniBatch, Plan, plan
+from batchpoint.scoring import planning
+from batchpoint.scoring.mini_batches import MiniBatch
+from batchpoint.scoring.planning import Plan, plan
 from batchpoint.scoring.spec import InputSpec, Location, ModelSpec, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
 from batchpoint.storage.datastores import Stores
 
@@ -217,9 +218,9 @@ def test_planning_twice_gives_the_same(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_size_of_mini_batches_follows_the_input_within_bounds() -> None:
-    assert mini_batches.slice_bytes(1000) == 1 << 20
-    assert mini_batches.slice_bytes(48 << 20) == 3 << 19
-    assert mini_batches.slice_bytes(1 << 40) == 2 << 20
+    assert planning.slice_bytes(1000) == 1 << 20
+    assert planning.slice_bytes(48 << 20) == 3 << 19
+    assert planning.slice_bytes(1 << 40) == 2 << 20
 
 
 @pytest.mark.parametrize(("first", "told"), [("1.5,2", True), ("0,1", False), ("a,b", False), ("2020,sales", False)])

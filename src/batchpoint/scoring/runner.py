@@ -146,7 +146,7 @@ def import_ahead() -> None:
     import pyarrow.csv  # noqa: PLC0415 -- see above
     import pyarrow.parquet  # noqa: PLC0415, F401 -- see above
 
-    from batchpoint.scoring import mini_batches, output  # noqa: PLC0415, F401 -- see above
+    from batchpoint.scoring import output, planning  # noqa: PLC0415, F401 -- see above
     from batchpoint.storage import datastores  # noqa: PLC0415, F401 -- see above
 
 
@@ -270,10 +270,10 @@ class Planner:
 
     def _work(self) -> None:
         try:
-            from batchpoint.scoring import mini_batches  # noqa: PLC0415 -- imported beside the start of the workers
+            from batchpoint.scoring import planning  # noqa: PLC0415 -- imported beside the start of the workers
 
             spec = as_files(self._spec, self._folder, self._options)
-            whole = mini_batches.plan(spec, Stores(self._options), self._folder)
+            whole = planning.plan(spec, Stores(self._options), self._folder)
             self.plan = self._narrow(whole) if self._narrow is not None else whole
             key_files = self._key_files()
             for mini_batch in self.plan:

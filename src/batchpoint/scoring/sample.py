@@ -16,7 +16,8 @@ from itertools import accumulate, pairwise
 from time import monotonic
 
 from batchpoint.scoring.estimate import TimedCall
-from batchpoint.scoring.mini_batches import MiniBatch, Plan, shortened
+from batchpoint.scoring.mini_batches import MiniBatch
+from batchpoint.scoring.planning import Plan, shortened
 from batchpoint.scoring.spec import SampleSpec, ScoringSpec
 
 GOLDEN = 0.6180339887498949
