@@ -123,6 +123,7 @@ def test_the_page_leads_from_a_model_to_predictions_with_their_rows(client: Azur
 
 SCRIPT = """
 import os
+import time
 from pathlib import Path
 
 def init():
@@ -135,9 +136,10 @@ def run(mini_batch):
     found = []
     for path in mini_batch:
         if Path(path).name.startswith("bad"):
+            while not Path(os.environ["WATCHED"]).exists():
+                time.sleep(0.05)
             raise ValueError("no such heart")
         if Path(path).name.startswith("slow"):
-            import time
             time.sleep(60)
         found.append(f"{Path(path).name}: {len(mini_batch)}")
     return found
@@ -150,7 +152,8 @@ from azure.ai.ml.entities import ModelBatchDeploymentSettings
 
 model = Model(name="heart", path="model.pkl", type=AssetTypes.CUSTOM_MODEL)
 ml_client.batch_endpoints.begin_create_or_update(BatchEndpoint(name="hearts")).result()
-settings = ModelBatchDeploymentSettings(mini_batch_size=2, error_threshold=0, environment_variables={"COLOUR": "red"})
+variables = {"COLOUR": "red", "WATCHED": str(Path("watched").absolute())}
+settings = ModelBatchDeploymentSettings(mini_batch_size=2, error_threshold=0, environment_variables=variables)
 ml_client.batch_deployments.begin_create_or_update(ModelBatchDeployment(
     name="script", endpoint_name="hearts", model=ml_client.models.create_or_update(model), compute="azureml:local",
     code_configuration=CodeConfiguration(code="code", scoring_script="score.py"), settings=settings,
@@ -229,6 +232,7 @@ def test_failures_cancellation_and_wrong_requests_raise_the_clients_own_exceptio
     done = notebook.ok(
         DEPLOYED
         + """
+import threading
 from azure.ai.ml.exceptions import JobException, MlException, ValidationException
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
@@ -240,8 +244,21 @@ def told(name, kind, function, *arguments, **named):
     except kind as error:
         found[name] = str(error)
 
+class Watched:
+    # Lets the script fail once its job is watched: of a job that has ended the client prints no log.
+    def __init__(self, stream):
+        self.stream = stream
+    def write(self, text):
+        if text.startswith("RunId"):
+            threading.Timer(2, Path("watched").touch).start()
+        return self.stream.write(text)
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
 failing = ml_client.batch_endpoints.invoke(endpoint_name="hearts", input=Input(type="uri_folder", path="bad"))
+sys.stdout = Watched(sys.stdout)
 told("failed", JobException, ml_client.jobs.stream, failing.name)
+sys.stdout = sys.stdout.stream
 found["status"] = ml_client.jobs.get(failing.name).status
 
 slow = ml_client.batch_endpoints.invoke(endpoint_name="hearts", input=Input(type="uri_folder", path="slow"))
