@@ -5,9 +5,11 @@ Locks, signals, detached processes and the token file's mode exist only between 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from batchpoint import local_server
 from batchpoint.client import Client
 from batchpoint.errors import ConflictError, InvalidEntityError, ServerUnavailableError
+from batchpoint.server.listening import listen
 from batchpoint.server.process import check_address, serve
 from batchpoint.settings import Settings
 
@@ -147,3 +150,22 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
     (folder / "key.pem").write_bytes(pem)
     return folder / "cert.pem", folder / "key.pem"
+
+
+def test_answers_leave_at_once_and_never_wait_for_the_receipt_of_the_packet_before() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert asyncio.run(_is_undelayed(listener))
+
+
+async def _is_undelayed(listener: socket.socket) -> bool:
+    found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        found.set_result(bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        writer.close()
+
+    async with await asyncio.start_server(accepted, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.close()
+        return await found

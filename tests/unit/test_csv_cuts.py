@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
 
 from batchpoint.entities.endpoints import CsvOptions
 from batchpoint.scoring import csv_records, slices, tabular
@@ -130,3 +131,38 @@ def test_a_quote_that_never_ends_is_reported_instead_of_filling_the_memory(
 def test_types_are_guessed_from_the_first_rows(texts: list[str], expected: str) -> None:
     head = "".join(f"{text},x\n" for text in texts).encode()
     assert csv_records.sample_types(head, ["a", "b"], ",", [""])[0] == (expected, "string")
+
+
+CELLS = (
+    *("1", "007", "-0", "+3", " 4", "5 ", "1.50", "1e5", "1e400", ".5", "5.", "1,5", "0x10", "1_0"),
+    *("NaN", "nan", "inf", "-inf", "NA", "", '""', '"6"', "x", "true", "9223372036854775808"),
+)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(CELLS), st.sampled_from(CELLS)), min_size=2, max_size=6),
+    types=st.tuples(*[st.sampled_from(["string", "int64", "double", "bool"])] * 2),
+    strict=st.booleans(),
+    names=st.sampled_from([None, ["a"], ["b", "a"], ["b", "no such column"]]),
+)
+def test_values_and_texts_of_one_reading_are_those_of_two(
+    rows: list[tuple[str, str]], types: tuple[str, str], strict: bool, names: list[str] | None
+) -> None:
+    schema = {"columns": ("a", "b"), "types": types, "strict": ("a", "b") if strict else ()}
+    quoted_commas = [[f'"{cell}"' if "," in cell else cell for cell in row] for row in rows]
+    with TemporaryDirectory() as folder:
+        file = written(folder, "a,b\n" + "".join(f"{a},{b}\n" for a, b in [*quoted_commas, ("1", "1")]))
+        place = (cut(file), 0, len(rows), OPTIONS, schema)  # not the last row: whole slices are read ahead
+        try:
+            expected, refusal = slices.read_rows(*place), None
+        except csv_records.UnreadableRowsError as error:
+            expected, refusal = None, error
+        if refusal is not None:
+            with pytest.raises(csv_records.UnreadableRowsError) as found:
+                slices.read_rows_and_texts(*place, names)
+            assert (str(found.value), found.value.item) == (str(refusal), refusal.item)
+            return
+        frame, texts = slices.read_rows_and_texts(*place, names)
+        assert_frame_equal(frame, expected)
+        assert_frame_equal(texts, slices.read_texts(*place, [name for name in names or "ab" if name in "ab"]))

@@ -14,6 +14,7 @@ from batchpoint.scoring.mini_batches import KeySpan
 from batchpoint.scoring.model_index import Key
 
 NAME = "models_report.jsonl"
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
@@ -52,7 +53,7 @@ def write_models_report(folder: Path, reports: Iterable[KeyReport]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         for report in reports:
             line = {**vars(report), "key": dict(report.key), "seconds": round(report.seconds, 6)}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(_encode(line) + "\n")
     partial.replace(folder / NAME)
 
 

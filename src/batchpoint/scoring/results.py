@@ -573,8 +573,9 @@ def _write_with_arrow(table: dict[str, Any], rows: int) -> bytes | None:
             arrays.append(pa.repeat(pa.scalar(column[0], pa.large_string()), rows))
             continue
         array = _simple_arrow_array(column)
-        is_whole = array is not None and pa.types.is_integer(array.type)
-        arrays.append(array if is_whole else _arrow_cells(column, "csv"))
+        # The writer's own texts of these are ours, and it refuses what needs quotes.
+        is_plain = array is not None and (pa.types.is_integer(array.type) or pa.types.is_large_string(array.type))
+        arrays.append(array if is_plain else _arrow_cells(column, "csv"))
     sink = pa.BufferOutputStream()
     options = arrow_csv.WriteOptions(include_header=False, quoting_style="none", batch_size=rows)
     try:

@@ -125,6 +125,29 @@ def read_texts(
     return _rows(slices, start, stop, csv, as_text, names)[list(names)]
 
 
+def read_rows_and_texts(
+    slices: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    csv: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    names: Sequence[str] | None,
+) -> tuple[Any, Any]:
+    """The rows of csv slices, and of some columns, or all, the texts, as ``read_rows`` and ``read_texts`` give them.
+
+    Arguments and errors are theirs. Large slices of plain values are parsed once for both. The texts are None where
+    two columns have one name; names that are no columns are left out.
+    """
+    found = _parsed_once(slices, start, stop, csv, schema, names)
+    if found is not None:
+        return found
+    frame = read_rows(slices, start, stop, csv, schema)
+    if not frame.columns.is_unique:
+        return frame, None
+    known = list(frame.columns) if names is None else [name for name in names if name in frame.columns]
+    return frame, read_texts(slices, start, stop, csv, schema, known) if known else frame[known]
+
+
 def line_bounds(data: bytes) -> list[tuple[int, int]]:
     """Start and end of each line of ``data`` (jsonl) that is not blank."""
     return list(_lines(data))
@@ -229,6 +252,7 @@ def _alike(pieces: Iterator[Piece], csv: Mapping[str, Any]) -> Iterator[list[Pie
 
 MOST_COLUMNS = 64
 """Column indexes that are remembered."""
+_CAST_ALIKE = frozenset(("string", "int64", "double"))
 OPEN_FILES = 4
 """Files that stay open between reads: the input, and the numbers of gathered rows."""
 
@@ -372,6 +396,49 @@ def _read_csv(
     return frame
 
 
+def _parsed_once(
+    slices: Sequence[Mapping[str, Any]],
+    start: int,
+    stop: int,
+    csv: Mapping[str, Any],
+    schema: Mapping[str, Any] | None,
+    names: Sequence[str] | None,
+) -> tuple[Any, Any] | None:
+    """Frame and texts; None where anything speaks against making one of the other."""
+    groups = list(_alike(_wanted(slices, start, stop), csv))
+    if len(groups) != 1 or _is_read_ahead(groups[0]):
+        return None
+    try:
+        import pyarrow as pa  # noqa: PLC0415 -- the user's own, and may be absent
+    except ImportError:
+        return None
+    group = groups[0]
+    columns, delimiter = _header(group[0][0], csv), csv_records.delimiter_of(group[0][0]["name"], csv)
+    kept = list(columns) if names is None else [name for name in names if name in columns]
+    types, _ = _types(group[0][0], columns, delimiter, csv, schema)
+    # Casts of these give what the parser gives, or fail; those of other types read texts in ways of their own.
+    if not kept or len(set(columns)) < len(columns) or not {types[name] for name in kept} <= _CAST_ALIKE:
+        return None
+    data = b"".join(_cut(*piece, delimiter) for piece in group)
+    arrow_types = {name: pa.string() if name in kept else _arrow_type(kind) for name, kind in types.items()}
+    try:
+        texts = _arrow_table(data, columns, arrow_types, delimiter, list(csv.get("null_values", [""])))
+        table = texts.cast(pa.schema([(name, _arrow_type(types[name])) for name in columns]))
+    except ValueError:  # ArrowInvalid is one; the long way explains, or widens
+        return None
+    if table.num_rows != sum(last - first for _, first, last in group) or data.count(b'"') % 2:
+        return None
+    frame = _with_known_columns(table.to_pandas(use_threads=False))
+    return frame, _with_known_columns(texts.select(kept).to_pandas(use_threads=False))
+
+
+def _is_read_ahead(group: list[Piece]) -> bool:
+    """Whether these are small, whole slices, which may lie close to those read before."""
+    return len(group) <= read_ahead.MOST // 2 and all(
+        last - first == piece["rows"] and piece["length"] <= read_ahead.NEAR for piece, first, last in group
+    )
+
+
 def _read_ahead(
     group: list[Piece],
     columns: tuple[str, ...],
@@ -381,7 +448,7 @@ def _read_ahead(
     names: Sequence[str] | None,
 ) -> Any:
     """The rows of small, whole slices that lie close to those read before; None where they are to be parsed alone."""
-    if len(group) > read_ahead.MOST // 2 or any(last - first < piece["rows"] for piece, first, last in group):
+    if not _is_read_ahead(group):
         return None
     try:
         import pyarrow as pa  # noqa: F401, PLC0415 -- the user's own, and may be absent

@@ -202,17 +202,36 @@ class Worker:
             payload = self._lines.read(message["bytes"])
             items, part = load_sibling("challenger").received(payload, message["start"], message["stop"])
             return items, part
-        items = self._read(message)
-        return items, self._part(message, items if message["unit"] == "rows" else None)
+        items, kept = self._read(message)
+        return items, self._part(message, kept)
 
-    def _read(self, message: Message) -> Any:
-        """What ``run()`` receives: a list of absolute paths, or a DataFrame with a fresh index."""
+    def _read(self, message: Message) -> tuple[Any, Any]:
+        """What ``run()`` receives, and the columns that stand beside predictions.
+
+        ``run()`` receives a list of absolute paths, or a DataFrame with a fresh index. The columns are set aside before
+        the script can change them in place; None where there are none. From csv to csv they are passed on as the texts
+        that they are: a key such as ``007`` has to join again.
+        """
         start, stop = message["start"], message["stop"]
         if message["unit"] == "files":
-            return [file["path"] for file in message["files"][start:stop]]
+            return [file["path"] for file in message["files"][start:stop]], None
         if self._slices is None:
             self._slices = load_sibling("slices")
-        return self._slices.read_rows(message["slices"], start, stop, self._setup["csv"], self._schema)
+        output, place = self._setup["output"], (message["slices"], start, stop, self._setup["csv"], self._schema)
+        wanted = list(dict.fromkeys([*(output.get("key_columns") or ()), *(output.get("passthrough") or ())]))
+        names = None if "*" in wanted else wanted
+        if wanted and self._passes_texts(message):
+            frame, kept = self._slices.read_rows_and_texts(*place, names)
+        else:
+            frame, kept = self._slices.read_rows(*place), None
+        if wanted and kept is None:
+            kept = frame[[name for name in dict.fromkeys(frame.columns) if names is None or name in names]].copy()
+        return frame, kept
+
+    def _passes_texts(self, message: Message) -> bool:
+        is_shaped = any(value for name, value in (self._schema or {}).items() if name not in PLAIN_SCHEMA)
+        is_csv = all(piece["format"] == "csv" for piece in message["slices"])
+        return is_csv and not is_shaped and self._setup["encoding"] in ("csv", "azureml")
 
     def _append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -225,35 +244,16 @@ class Worker:
                 raise DiskFull(f"The result rows could not be written: {error}") from error
             raise
 
-    def _part(self, message: Message, rows: Any) -> dict[str, Any]:
-        """What ``results.SegmentWriter`` has to know of a part, taken before the script can change it."""
+    def _part(self, message: Message, kept: Any) -> dict[str, Any]:
+        """What ``results.SegmentWriter`` has to know of a part; of rows also the columns that stand beside them."""
         start, stop = message["start"], message["stop"]
         part: dict[str, Any] = {"unit": message["unit"], "start": start, "stop": stop}
-        if rows is None:
+        if message["unit"] == "files":
             part["names"] = [file["name"] for file in message["files"][start:stop]]
         else:
             part["keys"] = row_keys(message["slices"], start, stop)
-            part["frame"] = self._kept_columns(rows, message)
+            part["frame"] = kept
         return part
-
-    def _kept_columns(self, frame: Any, message: Message) -> Any:
-        """The columns that stand beside predictions, set aside before the script can change them in place.
-
-        From csv to csv they are passed on as the texts that they are: a key such as ``007`` has to join again.
-        """
-        output = self._setup["output"]
-        wanted = [*(output.get("key_columns") or ()), *(output.get("passthrough") or ())]
-        if not wanted:
-            return None
-        names = list(frame.columns) if "*" in wanted else [name for name in wanted if name in frame.columns]
-        names = list(dict.fromkeys(names))
-        is_shaped = any(value for name, value in (self._schema or {}).items() if name not in PLAIN_SCHEMA)
-        is_csv = all(piece["format"] == "csv" for piece in message["slices"])
-        if is_csv and not is_shaped and self._setup["encoding"] in ("csv", "azureml") and frame.columns.is_unique:
-            return self._slices.read_texts(
-                message["slices"], message["start"], message["stop"], self._setup["csv"], self._schema, names
-            )
-        return frame[names].copy()
 
     def _results_of(self, items: Any, message: Message, part: dict[str, Any]) -> tuple[Any, Any]:
         """What ``run()`` returned; with a model map, what the models of the keys did, and what became of each key."""

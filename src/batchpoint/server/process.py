@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -25,6 +26,7 @@ from batchpoint.errors import AlreadyExistsError, AuthenticationError, InvalidEn
 from batchpoint.registry import utc_now
 from batchpoint.server.app import create_app
 from batchpoint.server.context import Context
+from batchpoint.server.listening import listen
 from batchpoint.server.tls import TlsAddress
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -85,6 +87,8 @@ def serve(
         if tls_cert is None:
             context.tls = TlsAddress(settings.home / "tls", settings.host, server.accept)
             watchers.append(Loop("certificate", context.tls.renew, interval=24 * 3600))
+        gc.collect()
+        gc.freeze()  # what is there by now stays: each search for garbage in it stops all requests for 50 ms
         _run(server, listener, background, watchers)
 
 
@@ -181,19 +185,13 @@ def _end_if_idle(server: uvicorn.Server, context: Context) -> bool:
 
 
 def _listening(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
+        return listen(settings.host, settings.port)
     except OSError as error:
-        listener.close()
         message = (
             f"The server cannot listen at {settings.host}:{settings.port}: {error}. Choose another address or port."
         )
         raise InvalidEntityError(message) from error
-    return listener
 
 
 def _leave_token(workspace: Workspace) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from batchpoint.errors import ConflictError, InvalidEntityError
 from batchpoint.server.certificates import Certificates
+from batchpoint.server.listening import listen
 
 _PORTS = range(20000, 30000)
 
@@ -125,17 +126,12 @@ class TlsAddress:
         raise ConflictError(f"No port of {_PORTS[0]} to {_PORTS[-1]} is free. Name one with --port.")
 
     def _listening(self, port: int) -> socket.socket:
-        listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self._host, port))
-            listener.listen(2048)
+            return listen(self._host, port)
         except OSError as fault:
-            listener.close()
             message = (
                 f"The server cannot speak TLS at port {port} of {self._host}: {fault.strerror}. Clients were told it: "
                 "end the program that holds it and run 'batchpoint azureml-env' again, or name another port with "
                 "--port and set the clients up anew."
             )
             raise ConflictError(message) from None
-        return listener
