@@ -47,6 +47,7 @@ from batchpoint.server.azureml import schedules as azureml_schedules
 from batchpoint.server.azureml import tokens as azureml_tokens
 from batchpoint.server.context import WAITERS_ALLOWED, Context, Server
 from batchpoint.server.door import Door
+from batchpoint.server.studio import install as install_studio
 
 WORKING_THREADS = 40
 """Threads for requests that do not wait."""
@@ -86,6 +87,7 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
         run_history, azureml_schedules, blobs,
     ):  # fmt: skip
         app.include_router(part.router)
+    install_studio(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import IO, Annotated, Any, NoReturn
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -55,6 +56,19 @@ async def received(request: Request, folder: Path) -> AsyncIterator[Path]:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def spooled(content: IO[bytes], folder: Path) -> Iterator[Path]:
+    """A file that came with a form, in ``folder``. It is deleted in the end, unless it was moved away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / uuid.uuid4().hex
+    try:
+        with path.open("xb") as partial:
+            shutil.copyfileobj(content, partial, _ENOUGH)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _parsed(content: bytes) -> Any:

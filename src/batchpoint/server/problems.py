@@ -31,6 +31,7 @@ from batchpoint.errors import (
 )
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.azureml import wire as azureml
+from batchpoint.server.studio import rendering
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,12 @@ def _batchpoint_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BatchpointError)
     if status_of(error) >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message, exc_info=error)
+    return _answer_to(request, error, status_of(error))
+
+
+def _answer_to(request: Request, error: BatchpointError, status: int) -> Response:
+    if rendering.is_shown(request):
+        return rendering.error_page(request, error, status)
     return problem_at(request.url.path, error, request.scope.get("request_id"))
 
 
@@ -102,8 +109,7 @@ def _invalid_request(request: Request, error: Exception) -> Response:
         {"place": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
     ]
     message = "The request is not valid: " + "; ".join(f"{fault['place']}: {fault['message']}" for fault in problems)
-    error_of = InvalidEntityError(message, problems=problems)
-    return problem_at(request.url.path, error_of, request.scope.get("request_id"))
+    return _answer_to(request, InvalidEntityError(message, problems=problems), 422)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
@@ -119,6 +125,8 @@ def _http_error(request: Request, error: Exception) -> Response:
         return blob_wire.error(RequestError(message), error.status_code)
     if path.startswith(azureml.PREFIXES):
         return JSONResponse(azureml.error_body(code, message), status_code=error.status_code)
+    if rendering.is_shown(request):
+        return rendering.error_page(request, RequestError(message), error.status_code)
     return problem(code, message, status=error.status_code, request_id=request.scope.get("request_id"))
 
 

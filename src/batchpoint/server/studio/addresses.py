@@ -1,0 +1,84 @@
+"""Where the pages of the studio are. No address is spelled anywhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
+
+ROOT = "/studio"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The addresses of pages within one workspace."""
+
+    workspace: str = DEFAULT_WORKSPACE
+
+    def home(self) -> str:
+        """What runs, what failed, what comes next."""
+        return self._at("")
+
+    def endpoints(self) -> str:
+        """All endpoints."""
+        return self._at("/endpoints")
+
+    def endpoint(self, name: str) -> str:
+        """One endpoint, its deployments and jobs."""
+        return self._at("/endpoints", name)
+
+    def default_deployment(self, name: str) -> str:
+        """Takes the form that sets an endpoint's default deployment."""
+        return self._at("/endpoints", name, "default")
+
+    def invoke(self, name: str) -> str:
+        """The form that starts a job of an endpoint."""
+        return self._at("/endpoints", name, "invoke")
+
+    def jobs(self, **filters: str | int | None) -> str:
+        """Jobs, those that the filters leave."""
+        return self._at("/jobs", **filters)
+
+    def job(self, name: str) -> str:
+        """One job."""
+        return self._at("/jobs", name)
+
+    def job_live(self, name: str) -> str:
+        """What changes on the page of a job, as server-sent events."""
+        return self._at("/jobs", name, "live")
+
+    def job_action(self, name: str, action: str) -> str:
+        """Takes the form that cancels a job, or scores again what failed in it."""
+        return self._at("/jobs", name, action)
+
+    def log(self, name: str, path: str, **query: str | int | None) -> str:
+        """A log file of a job, to be read in the browser."""
+        return self._at("/jobs", name, "logs", *path.split("/"), **query)
+
+    def log_file(self, name: str, path: str) -> str:
+        """A log file of a job as it is."""
+        return self._at("/jobs", name, "files", *path.split("/"))
+
+    def output_file(self, name: str, output: str, path: str) -> str:
+        """A published file of a job."""
+        return self._at("/jobs", name, "outputs", output, *path.split("/"))
+
+    def sign_in(self, then: str | None = None) -> str:
+        """Where a token becomes a session; ``then`` is the page to come back to."""
+        return self._at("/sign-in", then=then)
+
+    def sign_out(self) -> str:
+        """Takes the form that ends a session."""
+        return self._at("/sign-out")
+
+    def static(self, name: str) -> str:
+        """A file of the pages' own."""
+        return f"{ROOT}/static/{quote(name)}"
+
+    def _at(self, first: str, *steps: str, **query: str | int | None) -> str:
+        path = "/".join([ROOT + first, *(quote(step, safe="") for step in steps)])
+        told = {name: value for name, value in query.items() if value is not None and value != ""}
+        if self.workspace != DEFAULT_WORKSPACE:
+            told["workspace"] = self.workspace
+        return f"{path}?{urlencode(told)}" if told else path

@@ -1,0 +1,290 @@
+"""Jobs: all of them, and one with its progress, errors, logs, outputs and receipt, as it goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import mimetypes
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response, StreamingResponse
+
+from batchpoint.background.compute_pool import place_in_queue
+from batchpoint.entities.jobs import Job, JobStatus
+from batchpoint.errors import DatastoreError, NotFoundError
+from batchpoint.server.studio.live import APART_SECONDS, LiveParts, stream
+from batchpoint.server.studio.rendering import HEADERS, Facts, Page, Visit, Visited, page, see_other
+from batchpoint.server.studio.sessions import SentForm
+
+router = APIRouter(prefix="/jobs")
+
+ON_A_PAGE = 50
+ERRORS_SHOWN = 200
+"""Failed items that a page lists; the errors file has them all."""
+LOG_BYTES = 1 << 17
+"""Of a log file that a page shows at a time."""
+FIRST_BYTES = 1 << 14
+"""Of an output that a page previews."""
+PREVIEWED_ROWS = 20
+_PIECE = 1 << 20
+LIVE = ("job_state", "job_steps", "job_errors", "job_files")
+"""Parts of a job's page that change while it goes on: a template, and an element of the page, for each."""
+
+
+class JobsPage(Page):
+    """Some jobs, the newest first."""
+
+    jobs: Sequence[Job]
+    status: JobStatus | None
+    endpoint: str | None
+    archived: bool
+    offset: int
+    following: int | None
+    """Where the next page begins; None on the last."""
+
+
+class ErrorGroup(Facts):
+    """Failed items with the same exception."""
+
+    exception: str
+    count: int
+    items: Sequence[Mapping[str, Any]]
+    """``file``, ``row``, ``key``, ``message``, ``traceback``; of a pipeline ``step`` and ``job``."""
+
+
+class OutputFile(Facts):
+    """A published file."""
+
+    path: str
+    output: str
+    size: int
+    head: Sequence[Sequence[str]] | None = None
+    """The first rows of a csv file, names first."""
+
+
+class JobPage(Page):
+    """One job."""
+
+    job: Job
+    waits_for: str | None
+    """Why a queued job has not started."""
+    steps: Sequence[Job]
+    """Of a pipeline."""
+    errors: Sequence[ErrorGroup]
+    errors_cut: bool
+    """Whether there are more failed items than the page lists."""
+    logs: Sequence[tuple[str, int]]
+    """Path and size."""
+    outputs: Sequence[OutputFile]
+    outputs_missing: str | None
+    """Why the outputs cannot be shown."""
+
+
+class LogPage(Page):
+    """A piece of a log file; the title is its path."""
+
+    job: str
+    text: str
+    start: int
+    """Where the piece begins in the file, in bytes."""
+    size: int
+    search: str
+    found: int | None
+    """Lines of the piece that hold what was looked for."""
+
+
+@page(router, "", "jobs.html")
+def jobs(
+    visit: Visited,
+    status: str = "",
+    endpoint: str = "",
+    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    *,
+    archived: bool = False,
+) -> JobsPage:
+    """Jobs, filtered."""
+    wanted = JobStatus(status) if status in set(JobStatus) else None
+    found = visit.work.jobs.list(
+        status=wanted,
+        endpoint=endpoint or None,
+        archived="only" if archived else "exclude",
+        limit=ON_A_PAGE + 1,
+        offset=offset,
+    )
+    return JobsPage(
+        title="Jobs",
+        jobs=found[:ON_A_PAGE],
+        status=wanted,
+        endpoint=endpoint or None,
+        archived=archived,
+        offset=offset,
+        following=offset + ON_A_PAGE if len(found) > ON_A_PAGE else None,
+    )
+
+
+@page(router, "/{name}", "job.html")
+def job(visit: Visited, name: str) -> JobPage:
+    """One job."""
+    return _page_of(visit, name)
+
+
+@router.get("/{name}/live", name="studio.job_live", include_in_schema=False)
+def live(visit: Visited, name: str) -> StreamingResponse:
+    """The parts of the job's page that change, as they change."""
+    visit.work.jobs.get(name)  # an unknown job is an error, not an empty stream
+    context, changes = visit.shared, visit.shared.background.changes
+    live_parts: LiveParts = visit.request.app.state.live_parts
+    seen = changes.count
+
+    def make() -> tuple[dict[str, str], bool]:
+        made = _page_of(visit, name)
+        # Whose visit made them does not matter: they hold no form, and whoever may look at all may see every job.
+        return {part: visit.fragment(f"_{part}.html", made) for part in LIVE}, made.job.status.is_finished
+
+    def parts() -> tuple[dict[str, str], bool]:
+        return live_parts.of((visit.work.name, name), make)
+
+    def wait(seconds: float) -> bool:
+        nonlocal seen
+        time.sleep(APART_SECONDS)
+        seen = changes.wait(seen, seconds)
+        return not context.closing.is_set()
+
+    told = stream(parts, wait, context.take_waiting_place())
+    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+
+
+@router.post("/{name}/cancel", name="jobs.cancel", include_in_schema=False)
+def cancel(visit: Visited, name: str, _: SentForm) -> Response:
+    """Ask for the job to be canceled."""
+    visit.work.jobs.cancel(name)
+    visit.shared.background.dispatcher.hurry(visit.work.name, name)
+    visit.shared.background.changes.notify()
+    return see_other(visit.at.job(name))
+
+
+@router.post("/{name}/retry-failed", name="jobs.retry_failed", include_in_schema=False)
+def retry_failed(visit: Visited, name: str, _: SentForm) -> Response:
+    """Score again what failed, and show the job that does."""
+    again = visit.work.jobs.retry_failed(name, by=visit.visitor.name)
+    return see_other(visit.at.job(again.name))
+
+
+@page(router, "/{name}/logs/{path:path}", "log.html")
+def log(visit: Visited, name: str, path: str, start: int = -LOG_BYTES, search: str = "") -> LogPage:
+    """A piece of a log file: its end unless another ``start`` is asked for."""
+    size = visit.work.jobs.log_file(name, path).stat().st_size
+    begin = max(size + start, 0) if start < 0 else min(start, size)
+    piece = visit.work.jobs.read_log(name, path, offset=begin, limit=LOG_BYTES)
+    text = piece.decode(errors="replace")
+    lines = [line for line in text.splitlines() if search.lower() in line.lower()] if search else None
+    return LogPage(
+        title=path,
+        job=name,
+        text=text if lines is None else "\n".join(lines),
+        start=begin,
+        size=size,
+        search=search,
+        found=None if lines is None else len(lines),
+    )
+
+
+@router.get("/{name}/files/{path:path}", name="studio.log_file", include_in_schema=False)
+def log_file(visit: Visited, name: str, path: str) -> StreamingResponse:
+    """A log file, to be saved."""
+    size = visit.work.jobs.log_file(name, path).stat().st_size
+
+    def pieces() -> Iterator[bytes]:
+        at = 0
+        while at < size and (piece := visit.work.jobs.read_log(name, path, offset=at, limit=_PIECE)):
+            yield piece
+            at += len(piece)
+
+    return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8", headers=_saved(path))
+
+
+@router.get("/{name}/outputs/{output}/{path:path}", name="studio.output_file", include_in_schema=False)
+def output_file(visit: Visited, name: str, output: str, path: str) -> StreamingResponse:
+    """A published file, to be saved."""
+    opened = visit.work.jobs.open_output(name, path, output)
+    file = opened.__enter__()
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            while piece := file.read(_PIECE):
+                yield piece
+        finally:
+            opened.__exit__(None, None, None)
+
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return StreamingResponse(pieces(), media_type=kind, headers=_saved(path))
+
+
+def _page_of(visit: Visit, name: str) -> JobPage:
+    work = visit.work
+    found = work.jobs.get(name)
+    failed = work.jobs.errors(name, ERRORS_SHOWN + 1)
+    outputs, missing = _outputs(visit, found)
+    waits = found.waiting_for
+    if found.status is JobStatus.QUEUED and waits is None:
+        waits = place_in_queue(found, work.registry.jobs.queue(found.compute_name))
+    return JobPage(
+        title=found.display_name or found.name,
+        job=found,
+        waits_for=waits,
+        steps=sorted(work.jobs.list(parent=name, limit=500), key=_by_start) if found.type == "pipeline" else (),
+        errors=_grouped(failed[:ERRORS_SHOWN]),
+        errors_cut=len(failed) > ERRORS_SHOWN,
+        logs=work.jobs.logs(name),
+        outputs=outputs,
+        outputs_missing=missing,
+    )
+
+
+def _by_start(step: Job) -> str:
+    return str(step.started_at or step.queued_at or "")
+
+
+def _grouped(failed: Sequence[Mapping[str, Any]]) -> list[ErrorGroup]:
+    """Failed items by their exception, the most frequent first."""
+    names = [str(item.get("exception") or item.get("code") or "error") for item in failed]
+    return [
+        ErrorGroup(
+            exception=name, count=count, items=[item for item, of in zip(failed, names, strict=True) if of == name]
+        )
+        for name, count in Counter(names).most_common()
+    ]
+
+
+def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], str | None]:
+    files = []
+    try:
+        for name in found.outputs:
+            for path, size in visit.work.jobs.outputs(found.name, name):
+                head = _head(visit, found.name, name, path) if PurePosixPath(path).suffix == ".csv" else None
+                files.append(OutputFile(path=path, output=name, size=size, head=head))
+    except (DatastoreError, NotFoundError) as error:
+        return files, error.message
+    return files, None
+
+
+def _head(visit: Visit, name: str, output: str, path: str) -> list[list[str]]:
+    """The first rows of a csv file that fit into a few kilobytes."""
+    with visit.work.jobs.open_output(name, path, output) as file:
+        data = file.read(FIRST_BYTES)
+    text = data.decode(errors="replace")
+    whole = text if len(data) < FIRST_BYTES else text[: text.rfind("\n") + 1]
+    rows = csv.reader(io.StringIO(whole, newline=""))
+    return list(islice(rows, PREVIEWED_ROWS + 1))
+
+
+def _saved(path: str) -> dict[str, str]:
+    """Headers that make the browser save a file, never show it: it may be HTML that somebody's model wrote."""
+    name = PurePosixPath(path).name
+    return {**HEADERS, "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}

@@ -1,0 +1,88 @@
+"""The pages that belong to nothing in particular: home, signing in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
+from batchpoint.entities.schedules import Schedule
+from batchpoint.errors import AuthenticationError, TooManyRequestsError
+from batchpoint.server.studio import sessions
+from batchpoint.server.studio.addresses import ROOT, Addresses
+from batchpoint.server.studio.rendering import Page, Visited, html, page, see_other
+
+router = APIRouter()
+
+SHOWN = 10
+"""Jobs of each kind on the home page."""
+
+
+class HomePage(Page):
+    """What runs, what failed, what comes next."""
+
+    at_work: Sequence[Job]
+    """Not finished, the newest first."""
+    failed: Sequence[Job]
+    """The last that failed."""
+    finished: Sequence[Job]
+    """The last that ended in any way."""
+    coming: Sequence[Schedule]
+    """Enabled schedules, by when they fire next."""
+
+
+class SignInPage(Page):
+    """Where a token is typed in."""
+
+    then: str
+    """The page to come back to."""
+    refusal: str | None = None
+
+
+@page(router, "", "home.html")
+def home(visit: Visited) -> HomePage:
+    """The first page."""
+    jobs = visit.work.jobs
+    coming = [one for one in visit.work.schedules.list(enabled=True) if one.next_run_at is not None]
+    return HomePage(
+        title="Home",
+        at_work=jobs.list(status=set(JobStatus) - TERMINAL_STATUSES, limit=SHOWN),
+        failed=jobs.list(status=JobStatus.FAILED, limit=SHOWN),
+        finished=jobs.list(status=TERMINAL_STATUSES, limit=SHOWN),
+        coming=sorted(coming, key=lambda one: str(one.next_run_at))[:SHOWN],
+    )
+
+
+@router.get("/sign-in", name="studio.sign_in", include_in_schema=False)
+def sign_in(request: Request, then: str = ROOT) -> Response:
+    """Ask for a token."""
+    return html(request, "sign_in.html", SignInPage(title="Sign in", then=_inside(then)), at=Addresses())
+
+
+@router.post("/sign-in", name="studio.signed_in", include_in_schema=False)
+def signed_in(request: Request, form: sessions.SignInForm) -> Response:
+    """Exchange the token for a session."""
+    then = _inside(form.get("then", ROOT))
+    answer = see_other(then)
+    try:
+        sessions.begin(request, answer, form.get("token", "").strip())
+    except (AuthenticationError, TooManyRequestsError) as refusal:
+        told = SignInPage(title="Sign in", then=then, refusal=refusal.message)
+        return html(request, "sign_in.html", told, at=Addresses(), status=401)
+    return answer
+
+
+@router.post("/sign-out", name="studio.sign_out", include_in_schema=False)
+def sign_out() -> Response:
+    """End the session. Whoever makes another's browser do this gains nothing."""
+    answer = see_other(Addresses().sign_in())
+    sessions.end(answer)
+    return answer
+
+
+def _inside(address: str) -> str:
+    """An address of the studio; home for any other, so that nobody is led elsewhere after he signed in."""
+    path = address.partition("?")[0]
+    return address if path == ROOT or (path.startswith(f"{ROOT}/") and "\\" not in address) else ROOT

@@ -1,0 +1,123 @@
+"""Signing in: a token is exchanged for a cookie, and every form carries proof that it came from a page of ours.
+
+The cookie is a signed token that names the API token it was given for: it ends when that one is revoked or expires,
+and after ``SESSION``. Scripts cannot read it, and other sites' forms do not send it. A form is believed only with the
+session's own proof in it, because older browsers send cookies with other sites' forms all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request, Response
+from starlette.datastructures import FormData
+
+from batchpoint.entities.tokens import Token
+from batchpoint.errors import AuthenticationError, PermissionDeniedError, RequestTooLargeError
+from batchpoint.server.auth import attempt, authenticated
+from batchpoint.server.context import context_of
+from batchpoint.server.studio.addresses import ROOT
+
+COOKIE = "batchpoint_session"
+SESSION = timedelta(hours=12)
+AUDIENCE = "studio"
+LONGEST_SIGN_IN = 1 << 14
+"""Bytes."""
+
+
+def begin(request: Request, response: Response, secret: str) -> None:
+    """Exchange a token for a session, which the response keeps in the browser.
+
+    Raises:
+        AuthenticationError: the token is unknown, expired or revoked.
+        TooManyRequestsError: the same, and the address failed too often of late.
+    """
+    tokens = context_of(request).workspace.tokens
+    with attempt(request):
+        signed, expires_at = tokens.exchange(secret, AUDIENCE, lasts=SESSION)
+    response.set_cookie(
+        COOKIE,
+        signed,
+        expires=expires_at,
+        path=ROOT,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def end(response: Response) -> None:
+    """Forget the session."""
+    response.delete_cookie(COOKIE, path=ROOT)
+
+
+def proof(request: Request) -> str:
+    """What the forms of this session carry."""
+    key = context_of(request).workspace.registry.signing_key("forms")
+    return hmac.new(key, request.cookies.get(COOKIE, "").encode(), hashlib.sha256).hexdigest()
+
+
+def _visitor(request: Request) -> Token:
+    """Who looks at a page: by the session, or by a bearer token, as programs have one.
+
+    Raises:
+        AuthenticationError: neither is there, or it is not valid any more.
+    """
+    if isinstance(known := request.scope.get("token"), Token):
+        return known
+    if "Authorization" in request.headers:
+        return authenticated(request)
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        raise AuthenticationError("Sign in to see this.")
+    with attempt(request):
+        token = context_of(request).workspace.tokens.authenticate(cookie)
+    request.scope["token"] = token
+    return token
+
+
+Visitor = Annotated[Token, Depends(_visitor)]
+"""Who looks at a page. Every role may look."""
+
+
+async def _sent_form(request: Request, visitor: Visitor) -> AsyncIterator[FormData]:
+    """The form that somebody sends who may change things; it is read for nobody else.
+
+    Raises:
+        PermissionDeniedError: the form has no proof of this session, or the token does not allow as much.
+    """
+    if not visitor.allows("operator"):
+        raise PermissionDeniedError(f"The token {visitor.name} has the role {visitor.role}; this needs operator.")
+    async with request.form(max_files=1, max_fields=100) as form:
+        if not hmac.compare_digest(str(form.get("proof", "")).encode(), proof(request).encode()):
+            raise PermissionDeniedError(
+                "The form did not come from a page of this session. Go back, load the page again, and send it anew."
+            )
+        yield form
+
+
+SentForm = Annotated[FormData, Depends(_sent_form)]
+"""A form of ours, sent by an operator."""
+
+
+async def _sign_in_form(request: Request) -> dict[str, str]:
+    """The form of somebody who is not known yet: no more of it is read than a token needs.
+
+    Raises:
+        RequestTooLargeError: it is longer.
+    """
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > LONGEST_SIGN_IN:
+            raise RequestTooLargeError("This is no sign-in: it is too long.")
+    return dict(parse_qsl(content.decode(errors="replace")))
+
+
+SignInForm = Annotated[dict[str, str], Depends(_sign_in_form)]
+"""What was typed in to sign in."""

@@ -1,0 +1,242 @@
+"""The studio, over real HTTP and without a browser: who may see and do what, and that nothing shown is ever run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from batchpoint.background.service import Background
+from batchpoint.entities.endpoints import BatchDeployment, CodeConfiguration
+from batchpoint.entities.jobs import Job
+from batchpoint.server.context import Context
+from batchpoint.server.studio.sessions import COOKIE
+from batchpoint.workspace import Workspace
+from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(workspace: Workspace) -> Iterator[Context]:
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    background.start()
+    yield Context(workspace, background, server_id="s1", shares_files=True)
+    background.stop()
+
+
+@pytest.fixture
+def stranger(context: Context) -> Iterator[httpx.Client]:
+    with served(context, None) as client:
+        yield client
+
+
+def signed_in(client: httpx.Client, workspace: Workspace, role: str, **form: str) -> httpx.Client:
+    secret, _ = workspace.tokens.create(f"{role}-token", role)  # type: ignore[arg-type]  # a role
+    answered = client.post("/studio/sign-in", data={"token": secret, **form})
+    assert answered.status_code == 303, answered.text
+    return client
+
+
+def proof_on(client: httpx.Client, address: str) -> str:
+    found = re.search(r'name="proof" value="([0-9a-f]{64})"', client.get(address).text)
+    assert found is not None
+    return found[1]
+
+
+def finished(workspace: Workspace, job: Job) -> Job:
+    eventually(lambda: workspace.jobs.get(job.name).status.is_finished)
+    return workspace.jobs.get(job.name)
+
+
+def test_a_token_becomes_a_session_that_scripts_cannot_read(stranger: httpx.Client, workspace: Workspace) -> None:
+    asked = stranger.get("/studio/jobs?status=failed")
+    assert asked.status_code == 303
+    assert asked.headers["Location"] == "/studio/sign-in?then=%2Fstudio%2Fjobs%3Fstatus%3Dfailed"
+    signed_in(stranger, workspace, "reader", then="/studio/jobs?status=failed")
+    given = next(cookie for cookie in stranger.cookies.jar if cookie.name == COOKIE)
+    assert given.path == "/studio"
+    assert given.has_nonstandard_attr("HttpOnly")
+    assert given.get_nonstandard_attr("SameSite") == "lax"
+    assert stranger.get("/studio").status_code == 200
+    assert stranger.get("/api/v1/jobs").status_code == 401  # the session is the studio's alone
+
+
+def test_a_revoked_token_ends_its_sessions(stranger: httpx.Client, workspace: Workspace) -> None:
+    signed_in(stranger, workspace, "reader")
+    workspace.tokens.revoke("reader-token")
+    assert stranger.get("/studio").status_code == 303
+
+
+def test_a_wrong_token_is_refused_in_words_and_signing_in_leads_to_no_other_site(stranger: httpx.Client) -> None:
+    refused = stranger.post("/studio/sign-in", data={"token": "wrong", "then": "https://evil.example/"})
+    assert refused.status_code == 401
+    assert "The token is not known here" in refused.text
+    assert "evil.example" not in refused.text
+    assert stranger.post("/studio/sign-in", content=b"token=" + b"x" * 100_000).status_code == 413
+
+
+@pytest.mark.parametrize("then", ["https://evil.example/", "//evil.example", "/studio\\@evil.example", "/studious"])
+def test_after_signing_in_nobody_is_led_elsewhere(stranger: httpx.Client, workspace: Workspace, then: str) -> None:
+    secret, _ = workspace.tokens.create("any", "reader")
+    answered = stranger.post("/studio/sign-in", data={"token": secret, "then": then})
+    assert answered.headers["Location"] == "/studio"
+
+
+def test_every_page_answers_people_and_programs(stranger: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    client = signed_in(stranger, workspace, "reader")
+    log = f"/studio/jobs/{job.name}/logs/logs/user/job_progress_overview.1.txt"
+    pages = [
+        "/studio",
+        "/studio/endpoints",
+        "/studio/endpoints/churn",
+        "/studio/endpoints/churn/invoke",
+        "/studio/jobs",
+    ]
+    for page in [*pages, f"/studio/jobs/{job.name}", log]:
+        shown = client.get(page)
+        assert shown.status_code == 200, page
+        assert "script-src 'self'" in shown.headers["Content-Security-Policy"]
+        assert not re.search(r"<script(?! src=)|\son\w+=|\sstyle=", shown.text), page
+        facts = client.get(page, params={"format": "json"}).json()
+        assert facts["title"], page
+    assert client.get(f"/studio/jobs/{job.name}?format=json").json()["job"]["receipt"]["balanced"] is True
+    assert client.get("/").headers["Location"] == "/studio"
+
+
+def test_a_job_is_created_by_form_with_an_uploaded_file(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    client = signed_in(stranger, workspace, "operator")
+    proof = proof_on(client, "/studio/endpoints/churn/invoke")
+    sent = client.post(
+        "/studio/endpoints/churn/invoke",
+        data={"proof": proof, "deployment": "blue", "description": "by hand"},
+        files={"upload": ("../rows.csv", b"a\n1\n2\n")},
+    )
+    assert sent.status_code == 303, sent.text
+    job = workspace.jobs.get(sent.headers["Location"].rpartition("/")[2])
+    assert job.description == "by hand"
+    assert job.created_by == "operator-token"
+    path = job.inputs["data"].path
+    assert re.fullmatch(r"azureml://datastores/workspaceblobstore/paths/uploads/[0-9a-f-]{36}/rows\.csv", path)
+    place = workspace.places.resolve(path)
+    assert Path(place.url).read_bytes() == b"a\n1\n2\n"
+
+
+def test_a_job_that_cannot_be_created_says_why_and_keeps_what_was_filled_in(
+    stranger: httpx.Client, workspace: Workspace
+) -> None:
+    client = signed_in(stranger, workspace, "operator")
+    proof = proof_on(client, "/studio/endpoints/churn/invoke")
+    refused = client.post("/studio/endpoints/churn/invoke", data={"proof": proof, "path": "/no/such/file.csv"})
+    assert refused.status_code == 422
+    assert "/no/such/file.csv does not exist" in refused.text
+    assert 'value="/no/such/file.csv"' in refused.text
+
+
+def test_a_form_without_its_proof_or_with_anothers_is_refused(stranger: httpx.Client, workspace: Workspace) -> None:
+    client = signed_in(stranger, workspace, "operator")
+    for proof in ({}, {"proof": ""}, {"proof": "0" * 64}, {"proof": "é"}):
+        answered = client.post("/studio/endpoints/churn/default", data={"deployment": "blue", **proof})
+        assert answered.status_code == 403
+        assert "did not come from a page of this session" in answered.text
+
+
+def test_a_reader_cannot_cancel_and_is_offered_no_button_for_it(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    client = signed_in(stranger, workspace, "reader")
+    assert "Cancel" not in client.get(f"/studio/jobs/{job.name}").text
+    assert client.post(f"/studio/jobs/{job.name}/cancel", data={"proof": "0" * 64}).status_code == 403
+    assert not workspace.jobs.get(job.name).cancel_requested
+    workspace.jobs.cancel(job.name)
+
+
+def test_an_operator_cancels_a_job_and_the_audit_log_has_his_name(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    client = signed_in(stranger, workspace, "operator")
+    page = f"/studio/jobs/{job.name}"
+    answered = client.post(f"{page}/cancel", data={"proof": proof_on(client, page)})
+    assert answered.headers["Location"] == page
+    assert finished(workspace, job).status == "canceled"
+    assert any(line.who == "operator-token" and line.action == "jobs.cancel" for line in workspace.tokens.audit())
+
+
+def test_another_deployment_becomes_the_default(stranger: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
+    code = CodeConfiguration(code=str(tmp_path / "code"), scoring_script="score.py")
+    workspace.endpoints.create_or_update_deployment(
+        BatchDeployment(name="green", endpoint_name="churn", code_configuration=code)
+    )
+    client = signed_in(stranger, workspace, "operator")
+    proof = proof_on(client, "/studio/endpoints/churn")
+    client.post("/studio/endpoints/churn/default", data={"proof": proof, "deployment": "green"})
+    assert workspace.endpoints.get("churn").defaults.deployment_name == "green"
+
+
+def test_what_happens_to_a_job_is_sent_to_its_page_until_it_ends(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    client = signed_in(stranger, workspace, "reader")
+    parts: list[dict[str, str]] = []
+    with client.stream("GET", f"/studio/jobs/{job.name}/live") as stream:
+        kind = ""
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: ") and kind == "part":
+                parts.append(json.loads(line.removeprefix("data: ")))
+                if any("running" in part["html"] for part in parts):
+                    Path(str(workspace.jobs.get(job.name).folder), "go").touch()
+            elif line.startswith("data: ") and kind == "end":
+                break
+    states = [part["html"] for part in parts if part["id"] == "job_state"]
+    assert "completed" in states[-1]
+    assert any("predictions.csv" in part["html"] for part in parts if part["id"] == "job_files")
+
+
+def test_scripts_in_names_logs_and_predictions_stay_text(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    workspace.jobs.update(job.name, display_name=HOSTILE, description=HOSTILE, tags={"t": HOSTILE})
+    folder = Path(str(job.folder))
+    (folder / "logs" / "user" / f"{HOSTILE.replace('/', '')}.txt").write_text(HOSTILE)
+    Path(str(job.outputs["score"].folder), "predictions.csv").write_text(f"prediction\n{HOSTILE}\n")
+    client = signed_in(stranger, workspace, "reader")
+    page = client.get(f"/studio/jobs/{job.name}")
+    assert page.text.count("&lt;script&gt;") >= 5
+    for address in [
+        f"/studio/jobs/{job.name}",
+        "/studio/jobs",
+        "/studio",
+        *re.findall(r'href="([^"]*/logs/logs/[^"]*)"', page.text),
+    ]:
+        assert "<script>" not in client.get(address.replace("&amp;", "&")).text, address
+    saved = client.get(f"/studio/jobs/{job.name}/outputs/score/predictions.csv")
+    assert saved.headers["Content-Disposition"].startswith("attachment")
+    assert HOSTILE in saved.text
+
+
+def test_what_does_not_exist_is_told_on_a_page(stranger: httpx.Client, workspace: Workspace) -> None:
+    client = signed_in(stranger, workspace, "reader")
+    for address in ("/studio/jobs/none", "/studio/endpoints/none", "/studio/nothing", "/studio/jobs/none/logs/x"):
+        missing = client.get(address)
+        assert missing.status_code == 404, address
+        assert missing.headers["Content-Type"].startswith("text/html")
+    assert client.get("/studio/jobs/none?format=json").json()["error"]["code"] == "not_found"
