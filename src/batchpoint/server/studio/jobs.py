@@ -254,12 +254,11 @@ def _by_start(step: Job) -> str:
 def _grouped(failed: Sequence[Mapping[str, Any]]) -> list[ErrorGroup]:
     """Failed items by their exception, the most frequent first."""
     names = [str(item.get("exception") or item.get("code") or "error") for item in failed]
-    return [
-        ErrorGroup(
-            exception=name, count=count, items=[item for item, of in zip(failed, names, strict=True) if of == name]
-        )
-        for name, count in Counter(names).most_common()
-    ]
+    together: dict[str, list[Mapping[str, Any]]] = {}
+    for name, item in zip(names, failed, strict=True):
+        together.setdefault(name, []).append(item)
+    groups = [ErrorGroup(exception=name, count=len(items), items=items) for name, items in together.items()]
+    return sorted(groups, key=lambda group: -group.count)
 
 
 def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], str | None]:
