@@ -27,6 +27,7 @@ test: lint ## Lint, then every test but the torture
 	@.ci/setup azureml
 	@.ci/setup postgres
 	@.ci/setup azurite
+	@.ci/setup browser
 	$(PYTEST) -n 2 --dist loadfile -m "not torture" $(ARGS)
 
 .PHONY: lint

@@ -77,7 +77,7 @@ def test_the_job_of_a_model_deployment_is_a_pipeline_job_with_one_child(
     assert (properties["jobType"], properties["status"]) == ("Pipeline", "Queued")
     assert (properties["displayName"], properties["experimentName"]) == (job.name, "nightly")
     assert properties["tags"] == {"a": "b", "azureml.batchrun": "true"}
-    assert properties["services"]["Studio"]["endpoint"].endswith(job.name)
+    assert f"/studio/jobs/{job.name}?workspace=" in properties["services"]["Studio"]["endpoint"]
     assert (properties["jobs"], properties["outputs"], properties["isArchived"]) == ({}, {}, False)
     assert properties["inputs"]["data"]["jobInputType"] == "uri_file"
     child = f"{job.name}-score"

@@ -111,7 +111,7 @@ def test_a_job_is_told_in_azures_words(az: CommandLine, fake: FakeServer) -> Non
 
     assert az("ml job show -n one --query status -o tsv").out == "Completed\n"
     assert az("ml job show -n one --query id -o tsv").out == "azureml:one\n"
-    address = f"{fake.url}/api/v1/jobs/one\n"
+    address = f"{fake.url}/studio/jobs/one\n"
     assert az("ml job show -n one --query services.Studio.endpoint -o tsv").out == address
     assert az("ml job show -n one --query interaction_endpoints.studio -o tsv").out == address
     assert az("ml job show-services -n one --query Studio.endpoint -o tsv").out == address

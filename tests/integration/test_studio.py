@@ -159,7 +159,7 @@ def test_a_reader_cannot_cancel_and_is_offered_no_button_for_it(
 ) -> None:
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     client = signed_in(stranger, workspace, "reader")
-    assert "Cancel" not in client.get(f"/studio/jobs/{job.name}").text
+    assert "<button>Cancel" not in client.get(f"/studio/jobs/{job.name}").text
     assert client.post(f"/studio/jobs/{job.name}/cancel", data={"proof": "0" * 64}).status_code == 403
     assert not workspace.jobs.get(job.name).cancel_requested
     workspace.jobs.cancel(job.name)

@@ -47,7 +47,7 @@ def job() -> None:
 
 
 def _web_option(command: Any) -> Any:
-    return click.option("-e", "--web", is_flag=True, help="Tell the address of the job's record.")(command)
+    return click.option("-e", "--web", is_flag=True, help="Tell the address of the job's page in the studio.")(command)
 
 
 @job.command()
@@ -381,7 +381,7 @@ def stream_to_end(state: State, job: Job) -> None:
 
 
 def _tell_address(state: State, job: Job) -> None:
-    state.note(f"The record of job {job.name} is at {state.record(job.entity)['services']['Studio']['endpoint']}")
+    state.note(f"Job {job.name} is shown at {state.record(job.entity)['services']['Studio']['endpoint']}")
 
 
 def _body(state: State, job: Job) -> dict[str, Any]:

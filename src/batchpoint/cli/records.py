@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from batchpoint.client.azureml import workspace_path
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.endpoints import LEGACY_KEYS, BatchEndpoint
 from batchpoint.entities.jobs import AZURE_STATUS, Job
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 
 
 def record(entity: Entity, url: str, workspace: str) -> dict[str, Any]:
@@ -21,17 +23,18 @@ def record(entity: Entity, url: str, workspace: str) -> dict[str, Any]:
     if isinstance(entity, Job):
         body["status"] = AZURE_STATUS[entity.status]
         body.setdefault("display_name", entity.name)
-        body["services"] = services(entity, url)
+        body["services"] = services(entity, url, workspace)
     if isinstance(entity, BatchEndpoint):
         body["scoring_uri"] = f"{url}{workspace_path(workspace)}/batchEndpoints/{entity.name}/jobs"
     return {**body, "id": f"azureml:{_reference(entity)}"}
 
 
-def services(job: Job, url: str) -> dict[str, Any]:
+def services(job: Job, url: str, workspace: str) -> dict[str, Any]:
     """Where a job is looked at, in the form of ``--query services.Studio.endpoint``."""
-    return {
-        "Studio": {"type": "Studio", "endpoint": f"{url}/api/v1/jobs/{job.name}", "status": AZURE_STATUS[job.status]}
-    }
+    page = f"{url}/studio/jobs/{job.name}"
+    if workspace != DEFAULT_WORKSPACE:
+        page += f"?{urlencode({'workspace': workspace})}"
+    return {"Studio": {"type": "Studio", "endpoint": page, "status": AZURE_STATUS[job.status]}}
 
 
 def with_other_words(value: Any) -> Any:

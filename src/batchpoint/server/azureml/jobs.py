@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
@@ -191,8 +192,8 @@ def tags_of(job: Job) -> dict[str, str]:
 
 
 def services(scope: Scope, job: Job) -> dict[str, Any]:
-    """Where more is to be seen about a job."""
-    address = f"{scope.base}/api/v1/jobs/{job.name}"
+    """Where a person looks at a job: its page in the studio."""
+    address = f"{scope.base}/studio/jobs/{job.name}?{urlencode({'workspace': scope.workspace})}"
     return {"Studio": {"jobServiceType": "Studio", "endpoint": address, "status": "Running"}}
 
 

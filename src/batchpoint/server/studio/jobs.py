@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query
@@ -84,6 +84,8 @@ class JobPage(Page):
     outputs: Sequence[OutputFile]
     outputs_missing: str | None
     """Why the outputs cannot be shown."""
+    offers: Literal["cancel", "retry-failed"] | None
+    """What can be done with the job now."""
 
 
 class LogPage(Page):
@@ -244,7 +246,16 @@ def _page_of(visit: Visit, name: str) -> JobPage:
         logs=work.jobs.logs(name),
         outputs=outputs,
         outputs_missing=missing,
+        offers=_offers(found, is_whole=not failed),
     )
+
+
+def _offers(found: Job, *, is_whole: bool) -> Literal["cancel", "retry-failed"] | None:
+    if not found.status.is_finished:
+        return "cancel"
+    if found.type == "command" or (is_whole and found.status is JobStatus.COMPLETED):
+        return None
+    return "retry-failed"
 
 
 def _by_start(step: Job) -> str:

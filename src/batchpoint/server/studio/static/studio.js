@@ -12,11 +12,11 @@ for (const shown of document.querySelectorAll("[data-live]")) {
       element.innerHTML = part.html;
       element.querySelectorAll("details").forEach((one, at) => { if (at < open.length) one.open = open[at]; });
     }
+    // What can be done with a job that has ended is another thing than before.
+    const offers = shown.querySelector("[data-offers]")?.dataset.offers;
+    for (const form of document.querySelectorAll("[data-action]")) form.hidden = form.dataset.action !== offers;
   });
-  events.addEventListener("end", () => {
-    events.close();
-    window.location.reload(); // what can be done with a job that has ended is another thing
-  });
+  events.addEventListener("end", () => events.close());
   window.addEventListener("pagehide", () => events.close());
 }
 

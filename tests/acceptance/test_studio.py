@@ -1,0 +1,163 @@
+"""A person at work in the studio, in a real browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
+
+from browser import browsing, colors, serious_faults
+from shipped import Shipped
+
+SCRIPT = """
+import os
+import time
+
+
+def run(rows):
+    time.sleep(0.5)
+    if (rows["amount"] < 0).any() and not os.path.exists(FIXED):
+        raise ValueError("<script>document.title = 'taken'</script> is below zero")
+    return rows["amount"] * 2
+"""
+DEPLOYMENT = """
+name: {name}
+endpoint_name: amounts
+code_configuration: {{code: ./code, scoring_script: score.py}}
+settings: {{mini_batch_size: 10}}
+batchpoint: {{mini_batch_type: dataframe, split: rows, key_columns: [id]}}
+"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[WebDriver]:
+    (tmp_path / "downloads").mkdir()
+    with browsing(downloads=tmp_path / "downloads") as opened:
+        yield opened
+
+
+@pytest.fixture
+def address(shipped: Shipped, tmp_path: Path) -> str:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "score.py").write_text(f"FIXED = {str(tmp_path / 'fixed')!r}\n" + SCRIPT)
+    shipped.ok("endpoint", "create", "-n", "amounts")
+    for name in ("blue", "green"):
+        (tmp_path / f"{name}.yml").write_text(DEPLOYMENT.format(name=name))
+        shipped.ok(
+            "deployment", "create", "-f", tmp_path / f"{name}.yml", *(["--set-default"] if name == "blue" else [])
+        )
+    return f"{shipped.server()['url']}/studio"
+
+
+def sign_in(browser: WebDriver, address: str, shipped: Shipped) -> None:
+    browser.get(address)
+    browser.find_element(By.ID, "token").send_keys(shipped.server()["token"])
+    press(browser, "Sign in")
+    eventually(lambda: browser.current_url == address)
+
+
+def press(browser: WebDriver, text: str) -> None:
+    browser.find_element(By.XPATH, f"//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']").click()
+
+
+def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def script(browser: WebDriver, text: str) -> Any:
+    return browser.execute_script(text)  # type: ignore[no-untyped-call]  # selenium's types
+
+
+def state(browser: WebDriver) -> str:
+    # In one go: the page replaces the element whenever something happens.
+    return str(script(browser, "return document.querySelector('.state .status').textContent"))
+
+
+def rows_of(browser: WebDriver, selector: str) -> list[WebElement]:
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def test_a_person_creates_a_job_watches_it_reads_the_fault_retries_and_takes_the_predictions(
+    browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
+) -> None:
+    amounts = tmp_path / "amounts.csv"
+    amounts.write_text("id,amount\n" + "".join(f"k{row},{-1 if row == 42 else row}\n" for row in range(60)))
+    sign_in(browser, address, shipped)
+    press(browser, "Endpoints")
+    press(browser, "amounts")
+    press(browser, "Create job")
+    browser.find_element(By.ID, "upload").send_keys(str(amounts))
+    press(browser, "Create job")
+    eventually(lambda: "/jobs/" in browser.current_url)
+    job = browser.current_url
+
+    script(browser, "window.isTheSame = true")
+    eventually(lambda: state(browser) == "running")
+    eventually(lambda: state(browser) == "completed")
+    assert script(browser, "return window.isTheSame") is True  # it was never loaded anew
+
+    assert "ValueError 1" in browser.find_element(By.TAG_NAME, "main").text
+    assert "amounts.csv, row 42" in browser.find_element(By.TAG_NAME, "main").text
+    eventually(lambda: rows_of(browser, "#job_errors details details summary"))
+    eventually(lambda: not script(browser, "return document.querySelector('[data-action=cancel]:not([hidden])')"))
+    rows_of(browser, "#job_errors details details summary")[0].click()
+    assert "score.py" in browser.find_element(By.CSS_SELECTOR, "#job_errors details details pre").text
+    assert browser.title != "taken"
+
+    (tmp_path / "fixed").touch()
+    press(browser, "Retry what failed")
+    eventually(lambda: browser.current_url != job)
+    eventually(lambda: state(browser) == "completed")
+    press(browser, "predictions.csv")
+    saved = tmp_path / "downloads" / "predictions.csv"
+    eventually(saved.exists)
+    lines = saved.read_text().splitlines()
+    assert lines[0] == "id,amount"
+    assert [line.split(",")[1] for line in lines[1:]] == [str(-2 if row == 42 else row * 2) for row in range(60)]
+
+
+def test_a_person_switches_the_default_deployment_and_cancels_a_job(
+    browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
+) -> None:
+    (tmp_path / "long.csv").write_text("id,amount\n" + "".join(f"k{row},{row}\n" for row in range(10_000)))
+    sign_in(browser, address, shipped)
+    browser.get(f"{address}/endpoints/amounts")
+    press(browser, "Make default")
+    eventually(lambda: shipped.json("endpoint", "show", "-n", "amounts")["defaults"]["deployment_name"] == "green")
+    press(browser, "Create job")
+    assert "green" in Select(browser.find_element(By.ID, "deployment")).first_selected_option.text
+    browser.find_element(By.ID, "path").send_keys(str(tmp_path / "long.csv"))
+    press(browser, "Create job")
+    eventually(lambda: state(browser) == "running")
+    press(browser, "Cancel")
+    eventually(lambda: state(browser) == "canceled")
+
+
+def test_no_page_keeps_anybody_out_in_light_and_in_dark(
+    browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
+) -> None:
+    (tmp_path / "few.csv").write_text("id,amount\n1,-1\n2,2\n")
+    job = shipped.json("endpoint", "invoke", "-n", "amounts", "--input", tmp_path / "few.csv")["name"]
+    shipped.wait(job)
+    browser.get(address)
+    pages = ["sign-in", "", "endpoints", "endpoints/amounts", "endpoints/amounts/invoke", "jobs", f"jobs/{job}", "none"]
+    pages.append(f"jobs/{job}/logs/logs/user/job_error.txt")
+    for scheme in ("light", "dark"):
+        colors(browser, scheme)
+        for page in pages:
+            browser.get(f"{address}/{page}".rstrip("/"))
+            if page == "" and scheme == "light":
+                sign_in(browser, address, shipped)
+            assert serious_faults(browser) == [], f"{page} in {scheme}"
+    refused = [line["message"] for line in browser.get_log("browser") if "Content Security Policy" in line["message"]]
+    assert refused == []
