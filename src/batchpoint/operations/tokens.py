@@ -77,7 +77,14 @@ class Tokens:
         """
         if not signed_tokens.looks_signed(secret):
             return self._of(self._registry.tokens.find(secret))
-        name = signed_tokens.name_in(self._key, secret, now=self._registry.now())
+        return self.named(signed_tokens.name_in(self._key, secret, now=self._registry.now()))
+
+    def named(self, name: str) -> Token:
+        """The token that something was signed for: it ends with the token.
+
+        Raises:
+            AuthenticationError: the token is unknown, expired or revoked.
+        """
         try:
             return self._of(self._registry.tokens.get(name))
         except NotFoundError:
