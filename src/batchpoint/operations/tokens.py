@@ -64,7 +64,10 @@ class Tokens:
         Raises:
             AuthenticationError: the token is unknown, expired or revoked.
         """
-        token, now = self._of(self._registry.tokens.find(secret)), self._registry.now()
+        found, now = self._registry.tokens.find(secret), self._registry.now()
+        if found is None:
+            raise AuthenticationError("The API token is none of this server's: it is of another home, or mistyped.")
+        token = self._of(found)
         expires_at = min(now + SIGNED_TOKEN_TIME, token.expires_at or now + SIGNED_TOKEN_TIME)
         signed = signed_tokens.issue(self._key, name=token.name, audience=audience, now=now, expires_at=expires_at)
         return signed, expires_at
