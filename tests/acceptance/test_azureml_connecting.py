@@ -149,7 +149,6 @@ def test_check_tells_what_is_wrong_with_the_shell_and_what_to_do(shipped: Shippe
     assert set(told) == {"variables"}
     assert "NO_PROXY" in told["variables"]
 
-    shipped.ok("token", "create", "-n", "brief")
     secret = shipped.json("token", "create", "-n", "mine", "--role", "operator")["secret"]
     assert check(shipped, IDENTITY_HEADER=secret)[0] == 0
     shipped.ok("token", "revoke", "-n", "mine", "--yes")
