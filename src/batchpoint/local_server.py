@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from batchpoint.azureml_shell import taken_back
 from batchpoint.errors import ConflictError, ServerUnavailableError
 
 START_SECONDS = 30.0
@@ -174,7 +175,7 @@ def _start(home: Path, timeout: float) -> LocalServer:
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "batchpoint.server"],
-            env={**os.environ, "BATCHPOINT_HOME": str(home)},
+            env={**taken_back(os.environ), "BATCHPOINT_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -5,9 +5,14 @@ from __future__ import annotations
 import filecmp
 import os
 import re
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import certifi
 import pytest
 
 from azure_client import CURRENT, OLDER, AzureClient
@@ -92,22 +97,166 @@ def resident_mebibytes(shipped: Shipped) -> float:
     return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[0]) / 1024
 
 
-def test_without_the_set_up_the_certificate_is_not_trusted_and_check_says_what_to_do(
-    shipped: Shipped, tmp_path: Path
-) -> None:
-    client = AzureClient(shipped, tmp_path / "notebook")
-    fresh = shipped.run("azureml-env", "--check")
-    assert fresh.returncode == 1
-    assert 'Run: eval "$(batchpoint azureml-env)"' in fresh.stdout
+STEPS = [
+    "variables", "credential", "home", "server", "address", "certificates", "TLS", "token", "workspace", "discovery",
+    "blobs",
+]  # fmt: skip
 
-    shipped.variables = client.variables
+
+def check(shipped: Shipped, **variables: str | None) -> tuple[int, list[str], dict[str, str], str]:
+    """``azureml-env --check`` with other variables (None unsets one): exit code, the steps that are well, what is told
+    of the others, and the last line."""
+    before = shipped.variables
+    shipped.variables = {name: text for name, text in {**before, **variables}.items() if text is not None}
+    done = shipped.run("azureml-env", "--check")
+    shipped.variables = before
+    *lines, last = done.stdout.splitlines()
+    told = [line[5:].split(": ", 1) for line in lines if line.startswith("NOT  ")]
+    well = [line[5:].split(": ", 1)[0] for line in lines if line.startswith("ok   ")]
+    return done.returncode, well, dict(told), last
+
+
+def test_check_tells_what_is_wrong_with_the_shell_and_what_to_do(shipped: Shipped, tmp_path: Path) -> None:
+    set_up = 'eval "$(batchpoint azureml-env)"'
+    code, _, told, last = check(shipped)
+    assert (code, last) == (1, "2 things are wrong.")
+    assert told["variables"].startswith("AZUREML_DEV_URL_MFE, IDENTITY_ENDPOINT, IDENTITY_HEADER")
+    assert set_up in told["variables"]
+    assert told["server"].startswith(f"no server of {shipped.home} runs")
+    assert shipped.processes("batchpoint.server") == []  # it starts none
+
+    shipped.variables = AzureClient(shipped, tmp_path / "notebook").variables
+    code, well, told, last = check(shipped)
+    assert (code, well, told) == (0, STEPS, {})
+    assert last.startswith("Everything is in order")
     steps = shipped.json("azureml-env", "--check")
-    assert [(step["name"], step["is_well"]) for step in steps] == [
-        (name, True) for name in ("variables", "credential", "TLS", "token", "workspace", "discovery", "blobs")
-    ]
-    shipped.variables = {**client.variables, "IDENTITY_HEADER": "another", "AZURE_TOKEN_CREDENTIALS": "dev"}
-    lines = shipped.run("azureml-env", "--check").stdout.splitlines()
-    assert [line[:16].split(":")[0] for line in lines[:2]] == ["NOT  variables", "NOT  credential"]
+    assert [(step["name"], step["is_well"]) for step in steps] == [(name, True) for name in STEPS]
+
+    code, _, told, last = check(shipped, IDENTITY_HEADER="another", AZURE_TOKEN_CREDENTIALS="dev")
+    assert (code, set(told), last) == (1, {"credential", "token"}, "2 things are wrong.")
+    assert "none of this server's" in told["token"]
+    assert set_up in told["token"]
+    url = "https://localhost:1"
+    _, _, told, last = check(shipped, AZUREML_DEV_URL_MFE=url, IDENTITY_ENDPOINT=f"{url}/azureml/msi/token")
+    assert (set(told), last) == ({"address"}, "1 thing is wrong.")
+    assert f"names {url}, and the server speaks TLS at port " in told["address"]
+    assert set(check(shipped, AZUREML_DEV_URL_MFE=url)[2]) == {"variables"}
+    for bundle, why in ((certifi.where(), "does not hold the authority"), (str(tmp_path / "none.pem"), "is not there")):
+        _, _, told, _ = check(shipped, REQUESTS_CA_BUNDLE=bundle)
+        assert set(told) == {"certificates"}
+        assert why in told["certificates"]
+    _, _, told, _ = check(shipped, HTTPS_PROXY="http://proxy.example:3128", NO_PROXY="a.example", no_proxy=None)
+    assert set(told) == {"variables"}
+    assert "NO_PROXY" in told["variables"]
+
+    secret = shipped.json("token", "create", "-n", "mine", "--role", "operator")["secret"]
+    assert check(shipped, IDENTITY_HEADER=secret)[0] == 0
+    shipped.ok("token", "revoke", "-n", "mine", "--yes")
+    assert "mine was revoked" in check(shipped, IDENTITY_HEADER=secret)[2]["token"]
+
+    _, _, told, last = check(shipped, BATCHPOINT_HOME=str(tmp_path / "other"))
+    assert (set(told), last) == ({"home"}, "1 thing is wrong.")
+    assert f"was set up for {shipped.home}, and here the home folder is {tmp_path / 'other'}" in told["home"]
+    assert not (tmp_path / "other").exists()
+
+    shipped.ok("down")
+    _, _, told, last = check(shipped)
+    assert (set(told), last) == ({"server"}, "1 thing is wrong.")
+    assert set_up in told["server"]
+    assert shipped.processes("batchpoint.server") == []
+
+
+@pytest.mark.parametrize("version", [CURRENT, OLDER])
+def test_the_client_itself_prints_why_its_token_is_refused_and_what_to_do(
+    shipped: Shipped, tmp_path: Path, version: str
+) -> None:
+    client = AzureClient(shipped, tmp_path / "notebook", version)
+    secret = shipped.json("token", "create", "-n", "mine", "--role", "operator")["secret"]
+    shipped.ok("token", "revoke", "-n", "mine", "--yes")
+    for header, why in (("bp_unknown", "none of this server's"), (secret, "Token mine was revoked.")):
+        client.variables["IDENTITY_HEADER"] = header
+        done = client.run("print([model.name for model in ml_client.models.list()])")
+        assert done.returncode != 0
+        lines = [line for line in done.stderr.splitlines() if "ManagedIdentityCredential:" in line]
+        assert lines
+        for line in lines:
+            assert why in line
+            assert 'Set this shell up again: eval "$(batchpoint azureml-env)"' in line
+
+
+def in_bash(shipped: Shipped, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that ends at the first command that fails, with ``batchpoint`` at hand."""
+    command = f'batchpoint() {{ "{sys.executable}" -m batchpoint "$@"; }}\n{script}'
+    return subprocess.run(
+        ["bash", "-euc", command], env={**shipped.environment(), **variables}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "why"),
+    [
+        ("", {"BATCHPOINT_HOME": "/dev/null/home"}, "cannot be used as the home folder"),
+        ("", {"BATCHPOINT_URL": "http://127.0.0.1:1", "BATCHPOINT_TOKEN": "t"}, "No server answers"),
+        (" --prot 8443", {}, "No such option"),
+    ],
+)
+def test_a_script_does_not_go_on_when_its_shell_could_not_be_set_up(
+    shipped: Shipped, options: str, variables: dict[str, str], why: str
+) -> None:
+    done = in_bash(shipped, f'eval "$(batchpoint azureml-env{options})"\necho went on', **variables)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert why in done.stderr
+
+
+def test_a_script_goes_on_when_its_shell_is_set_up(shipped: Shipped) -> None:
+    done = in_bash(shipped, 'eval "$(batchpoint azureml-env)"\nbatchpoint azureml-env --check')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Everything is in order" in done.stdout
+
+
+@contextmanager
+def started(shipped: Shipped, command: str) -> Iterator[None]:
+    """The server, started by ``up``, or in the foreground by ``server``."""
+    if command == "up":
+        shipped.ok("up")
+        yield
+        return
+    with subprocess.Popen(
+        [sys.executable, "-m", "batchpoint", command], env=shipped.environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            while process.poll() is None and shipped.run("status").returncode != 0:
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+
+
+ENVIRONMENT_OF_A_STEP = "type: command\ncommand: env\n"
+
+
+@pytest.mark.parametrize("start", ["up", "server"])
+def test_a_server_and_its_jobs_know_nothing_of_the_shell_that_it_was_started_from(
+    shipped: Shipped, tmp_path: Path, start: str
+) -> None:
+    own = tmp_path / "own.pem"
+    own.write_text(Path(certifi.where()).read_text())
+    shipped.variables = {"REQUESTS_CA_BUNDLE": str(own)}
+    client = AzureClient(shipped, tmp_path / "notebook")
+    assert client.variables["REQUESTS_CA_BUNDLE"] != str(own)
+    shipped.ok("down")
+    shipped.variables = {**client.variables, "https_proxy": "http://proxy.example:3128", "OWN_IDENTITY": "kept"}
+    (tmp_path / "job.yml").write_text(ENVIRONMENT_OF_A_STEP)
+    with started(shipped, start):
+        shipped.ok("job", "create", "-f", tmp_path / "job.yml", "-n", "shows", "--stream")
+    printed = (shipped.home / "jobs" / "shows-command" / "logs" / "user" / "std_log.txt").read_text()
+    found = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    assert {"AZUREML_DEV_URL_MFE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER"}.isdisjoint(found)
+    assert client.variables["IDENTITY_HEADER"] not in printed
+    assert found["REQUESTS_CA_BUNDLE"] == str(own)
+    assert (found["https_proxy"], found["OWN_IDENTITY"]) == ("http://proxy.example:3128", "kept")
 
 
 def test_the_address_stays_the_same_when_the_server_starts_again(shipped: Shipped, tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ import base64
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
 
 from batchpoint.background.service import Background
+from batchpoint.entities.tokens import Token
 from batchpoint.server.azureml.containers import place_of
 from batchpoint.server.azureml.signing import signed
 from batchpoint.server.azureml.wire import Scope
@@ -43,6 +45,10 @@ class Served:
         """Headers of a caller of this role."""
         secret, _ = self.context.workspace.tokens.create(role, role)  # type: ignore[arg-type]  # tests name roles
         return {"Authorization": f"Bearer {secret}"}
+
+    def holder(self) -> Token:
+        """The token that the server's own client holds."""
+        return self.context.workspace.tokens.named("t")
 
     def names(self, **query: str) -> list[str]:
         """What a list holds."""
@@ -239,10 +245,53 @@ def test_code_is_uploaded_into_a_container_of_its_own_with_a_signed_address(serv
 
 def test_an_address_that_is_signed_for_reading_does_not_write(server: Served) -> None:
     put(server, "a", b"1")
-    query = urlsplit(signed(server.context, CONTAINER, seconds=60)).query
+    query = urlsplit(signed(server.context, CONTAINER, server.holder(), seconds=60)).query
     anonymous = {"Authorization": ""}
     assert server.client.get(f"{CONTAINER}/a?{query}", headers=anonymous).content == b"1"
     assert server.client.put(f"{CONTAINER}/a?{query}", content=b"2", headers=anonymous).status_code == 403
+
+
+def test_an_address_for_an_upload_ends_with_the_token_that_asked_for_it(server: Served) -> None:
+    path = f"{WORKSPACE}/codes/c/versions/1/startPendingUpload"
+    told = server.client.post(path, headers=server.token("operator")).json()["blobReferenceForConsumption"]
+    url = f"{told['blobUri']}/score.py?{urlsplit(told['credential']['sasUri']).query}"
+    anonymous = {"Authorization": ""}
+    assert server.client.put(url, content=b"pass", headers=anonymous).status_code == 201
+    server.context.workspace.tokens.revoke("operator")
+    refused = server.client.put(url, content=b"changed", headers=anonymous)
+    assert (refused.status_code, refused.headers["x-ms-error-code"]) == (401, "AuthenticationFailed")
+    assert "operator was revoked" in refused.text
+    assert server.client.get(url, headers=anonymous).status_code == 401
+    # Nor is it anybody else's: whose it is stands in what was signed.
+    assert server.client.get(url.replace("skoid=operator", "skoid=t"), headers=anonymous).status_code == 401
+
+
+def test_an_address_lasts_no_longer_than_the_token_that_asked_for_it(server: Served) -> None:
+    put(server, "a", b"1")
+    _, brief = server.context.workspace.tokens.create("brief", "reader", timedelta(minutes=5))
+    query = urlsplit(signed(server.context, CONTAINER, brief, seconds=3600)).query
+    anonymous = {"Authorization": ""}
+    assert server.client.get(f"{CONTAINER}/a?{query}", headers=anonymous).status_code == 200
+    server.clock.move(301)
+    late = server.client.get(f"{CONTAINER}/a?{query}", headers=anonymous)
+    assert late.status_code == 401
+    assert "brief expired" in late.text
+
+
+def test_what_was_signed_for_one_path_opens_no_other_whatever_its_parts_hold(server: Served) -> None:
+    put(server, "a", b"1")
+    later = "2999-01-01T00:00:00Z"
+    parts = parse_qs(urlsplit(signed(server.context, f"{CONTAINER}\n{later}", server.holder(), seconds=60)).query)
+    expiry, permission, holder, signature = (parts[name][0] for name in ("se", "sp", "skoid", "sig"))
+    # Joined line by line, each of these is the text that was signed above.
+    for se, sp, skoid in (
+        (later, f"{expiry}\n{permission}", holder),
+        (later, expiry, f"{permission}\n{holder}"),
+        (f"{later}\n{expiry}", permission, holder),
+    ):
+        query = {"se": se, "sp": sp, "skoid": skoid, "sig": signature}
+        refused = server.client.get(f"{CONTAINER}/a", params=query, headers={"Authorization": ""})
+        assert refused.status_code == 401, (se, sp, skoid)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,18 @@ def test_the_log_that_is_streamed_only_grows_and_ends_with_the_receipt(
     assert late.splitlines()[-1].startswith("Output score: azureml://datastores/workspaceblobstore/paths/azureml/")
 
 
+def test_the_address_of_a_log_ends_with_the_token_that_asked_for_it(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = invoke(workspace, tmp_path / "in")
+    address = got(client, f"{HISTORY}/runs/{job.name}/details")["logFiles"]["logs/azureml/executionlogs.txt"]
+    assert httpx.get(address).text.startswith(f"Job {job.name}: ")
+    workspace.tokens.revoke("admin-token")
+    refused = httpx.get(address)
+    assert refused.status_code == 401
+    assert "admin-token was revoked" in refused.json()["error"]["message"]
+
+
 @pytest.mark.usefixtures("running")
 def test_the_logs_of_a_job_are_blobs_that_are_only_read(
     client: httpx.Client, workspace: Workspace, tmp_path: Path

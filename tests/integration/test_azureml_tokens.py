@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from batchpoint.azureml_shell import TOKEN_PATH
 from batchpoint.background.service import Background
-from batchpoint.server.azureml.tokens import PATH
 from batchpoint.server.context import Context
 from batchpoint.server.failed_attempts import FAILURES_ALLOWED
 from batchpoint.settings import Settings
@@ -34,7 +34,7 @@ def client(workspace: Workspace) -> Iterator[httpx.Client]:
 
 
 def exchange(client: httpx.Client, secret: str) -> httpx.Response:
-    return client.get(PATH, params={"resource": "https://ml.azure.com"}, headers={"X-IDENTITY-HEADER": secret})
+    return client.get(TOKEN_PATH, params={"resource": "https://ml.azure.com"}, headers={"X-IDENTITY-HEADER": secret})
 
 
 def bearer(told: httpx.Response) -> dict[str, str]:
@@ -81,7 +81,18 @@ def test_wrong_secrets_are_counted_and_answered_in_the_clients_form(client: http
     assert answered.status_code == 401
     assert answered.json()["error"]["code"] == "Unauthenticated"
     assert "www-authenticate" not in answered.headers
-    assert client.get(PATH).status_code == 401
+    assert client.get(TOKEN_PATH).status_code == 401
     for _ in range(FAILURES_ALLOWED):
         answered = exchange(client, "wrong")
     assert answered.status_code == 429
+    assert answered.json()["statusCode"] == 429
+
+
+def test_a_refusal_says_why_and_what_to_do_where_the_client_looks(client: httpx.Client, workspace: Workspace) -> None:
+    secret, _ = workspace.tokens.create("alice", "operator")
+    workspace.tokens.revoke("alice")
+    for header, why in (("", "no API token"), ("wrong", "none of this server's"), (secret, "alice was revoked")):
+        told = exchange(client, header).json()
+        assert told["statusCode"] == 401
+        assert why in told["message"]
+        assert 'eval "$(batchpoint azureml-env)"' in told["message"]

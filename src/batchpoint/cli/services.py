@@ -74,12 +74,17 @@ def server(
     allow_insecure: bool,
 ) -> None:
     """Run a server in the foreground until it is told to end (Ctrl-C, SIGTERM). Jobs that run go on."""
+    import os
     from dataclasses import replace
     from pathlib import Path
 
+    from batchpoint.azureml_shell import taken_back
     from batchpoint.server.process import serve
     from batchpoint.settings import Settings
 
+    kept = taken_back(os.environ)
+    os.environ.clear()
+    os.environ.update(kept)
     settings = Settings.from_environment()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     state.note(f"Serving {settings.home}; 'batchpoint status' shows the address.")

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import certifi
 
+from batchpoint.azureml_shell import TOKEN_PATH, bundle_path, home_of, joined, taken_apart
 from batchpoint.client.connection import Connection
 from batchpoint.errors import AuthenticationError, ConflictError
 from batchpoint.settings import Settings
 
-TOKEN_PATH = "/azureml/msi/token"  # noqa: S105 - an address
 AUDIENCE = "https://ml.azure.com"
 """What the client asks of the token that comes with pipeline jobs; of others it asks nothing."""
 DEFAULTS = {
@@ -42,7 +42,6 @@ def workspace_path(workspace: str = DEFAULTS["workspace_name"]) -> str:
 
 
 _LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
-_OURS = "\n# The authority of a batchpoint server\n"
 
 
 class AccessToken(NamedTuple):
@@ -109,7 +108,7 @@ def connect(
         raise ConflictError(f"The server at {connection.url} cannot speak TLS. Restart it: 'batchpoint down'.")
     host = urlsplit(connection.url).hostname or ""
     host = names[0] if names else "localhost" if host in _LOCAL else host
-    bundle = _write_bundle(settings.home / "tls", host, told["authority"])
+    bundle = _write_bundle(settings.home, host, told["authority"])
     return AzureML(f"https://{f'[{host}]' if ':' in host else host}:{told['port']}", connection.token, bundle)
 
 
@@ -133,20 +132,22 @@ def write_config(path: Path, workspace: str) -> None:
     path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
 
 
-def _write_bundle(folder: Path, host: str, authority: str) -> Path:
+def _write_bundle(home: Path, host: str, authority: str) -> Path:
     """What is trusted now, and the server's authority: the variable that names it takes the place of the first.
 
     The file is named by what was trusted before: a shell that trusts less must not take it from one that is set up.
     """
-    now = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
-    trusted = (now if now.is_file() else Path(certifi.where())).read_text().partition(_OURS)[0]
-    known_by = hashlib.sha256(trusted.encode()).hexdigest()[:12]
-    path = folder / f"ca-bundle-{host.replace(':', '-')}-{known_by}.pem"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    given = os.environ.get("REQUESTS_CA_BUNDLE")
+    now = Path(given or certifi.where())
+    trusted, before = taken_apart((now if now.is_file() else Path(certifi.where())).read_text())
+    if before is None and given and now.exists() and home_of(given) is None:
+        before = str(now.absolute())
+    path = bundle_path(home, host, hashlib.sha256(trusted.encode()).hexdigest()[:12])
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{trusted}{_OURS}{authority}")
+        file.write(joined(trusted, authority, instead_of=before))
     partial.replace(path)
     return path
 

@@ -65,7 +65,10 @@ class Tokens:
         Raises:
             AuthenticationError: the token is unknown, expired or revoked.
         """
-        token, now = self._of(self._registry.tokens.find(secret)), self._registry.now()
+        found, now = self._registry.tokens.find(secret), self._registry.now()
+        if found is None:
+            raise AuthenticationError("The API token is none of this server's: it is of another home, or mistyped.")
+        token = self._of(found)
         expires_at = min(now + lasts, token.expires_at or now + lasts)
         signed = signed_tokens.issue(self._key, name=token.name, audience=audience, now=now, expires_at=expires_at)
         return signed, expires_at
@@ -78,7 +81,14 @@ class Tokens:
         """
         if not signed_tokens.looks_signed(secret):
             return self._of(self._registry.tokens.find(secret))
-        name = signed_tokens.name_in(self._key, secret, now=self._registry.now())
+        return self.named(signed_tokens.name_in(self._key, secret, now=self._registry.now()))
+
+    def named(self, name: str) -> Token:
+        """The token that something was signed for: it ends with the token.
+
+        Raises:
+            AuthenticationError: the token is unknown, expired or revoked.
+        """
         try:
             return self._of(self._registry.tokens.get(name))
         except NotFoundError:

@@ -55,7 +55,11 @@ class Workspaces:
         with self._database.read() as connection:
             body = connection.execute(query).scalar()
         if body is None:
-            raise NotFoundError(f"There is no workspace named {name}.", kind="workspace", name=name)
+            message = (
+                f"There is no workspace named {name}. It begins to exist when an operator or an admin uses it; "
+                "'batchpoint workspace list' shows those there are."
+            )
+            raise NotFoundError(message, kind="workspace", name=name)
         return NamedWorkspace.model_validate(body)
 
     def list(self, *, limit: int | None = None, offset: int = 0) -> builtins.list[NamedWorkspace]:

@@ -187,11 +187,11 @@ async def put_blob(
 
 
 @router.post(f"{WORKSPACE}/codes/{{name}}/versions/{{version}}/startPendingUpload", name="azureml.start_upload")
-def start_upload(_: Operator, shared: Shared, scope: Scoped) -> JSONResponse:
+def start_upload(operator: Operator, shared: Shared, scope: Scoped) -> JSONResponse:
     """A fresh container for one upload of code, and an address that opens it without a token."""
     container = new_code_container()
     path = container_path(scope.workspace, container)
-    opening = signed(shared, path, seconds=_UPLOAD_SECONDS, permission="rlw")
+    opening = signed(shared, path, operator, seconds=_UPLOAD_SECONDS, permission="rlw")
     return JSONResponse(
         {
             "pendingUploadId": container,

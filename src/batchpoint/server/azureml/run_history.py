@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from batchpoint.entities.components import DECLARED_NAME
 from batchpoint.entities.jobs import AZURE_STATUS, Job
+from batchpoint.entities.tokens import Token
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.jobs import Run, experiment_of, has_child, outputs_of, run_of, status_of, tags_of
@@ -84,10 +85,12 @@ def children(run: str, work: ScopedWork, _: Reader) -> JSONResponse:
 
 
 @router.get(f"{RUN}/details", name="azureml.runs.details")
-def details(run: str, scope: Scoped, work: ScopedWork, shared: Shared, _: Reader) -> JSONResponse:
+def details(run: str, scope: Scoped, work: ScopedWork, shared: Shared, reader: Reader) -> JSONResponse:
     """Status, error and logs of a run, which the client asks for again and again while it prints them."""
     found = run_of(work, run)
-    logs = {name: _log_address(shared, scope, found, path) for name, path in _logs_shown(work, found.job).items()}
+    logs = {
+        name: _log_address(shared, scope, reader, found, path) for name, path in _logs_shown(work, found.job).items()
+    }
     return JSONResponse({**run_details(found), "logFiles": logs})
 
 
@@ -240,7 +243,7 @@ def _logs_shown(work: Workspace, job: Job) -> dict[str, str]:
     return {EXECUTION_LOG: EXECUTION_LOG, **shown}
 
 
-def _log_address(shared: Context, scope: Scope, run: Run, path: str) -> str:
+def _log_address(shared: Context, scope: Scope, reader: Token, run: Run, path: str) -> str:
     """Where a log is read without a token: the client sends none."""
     place = LOGS.format(
         subscription=scope.subscription,
@@ -248,7 +251,7 @@ def _log_address(shared: Context, scope: Scope, run: Run, path: str) -> str:
         workspace=scope.workspace,
         run=quote(run.name),
     )
-    return f"{scope.base}{signed(shared, f'{place}/{quote(path)}', seconds=LOG_SECONDS)}"
+    return f"{scope.base}{signed(shared, f'{place}/{quote(path)}', reader, seconds=LOG_SECONDS)}"
 
 
 _OUTPUT = re.compile(r"^azureml://jobs/(?P<run>[^/]+)/outputs/(?P<output>[^/]+)$")

@@ -1,4 +1,4 @@
-"""Signed addresses: whoever has one may use it without a token, until it expires.
+"""Signed addresses: whoever has one may use it without a token, until it expires or the token ends that asked for it.
 
 The names of the parameters are those of Azure's shared access signatures, which the client keeps when it adds others.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
 
-from batchpoint.entities.tokens import Role
+from batchpoint.entities.tokens import Role, Token
 from batchpoint.errors import AuthenticationError, PermissionDeniedError
 from batchpoint.server.auth import authenticated
 from batchpoint.server.context import Context, context_of
@@ -26,13 +27,13 @@ _VERSION = "2024-11-04"
 """Of Azure's signatures. It says nothing here; the client insists on one."""
 
 
-def signed(context: Context, path: str, *, seconds: float, permission: Permission = "r") -> str:
-    """The address of a path, which is given with nothing escaped, with what opens it for so many seconds; that of a
-    container opens all that it holds."""
+def signed(context: Context, path: str, holder: Token, *, seconds: float, permission: Permission = "r") -> str:
+    """The address of a path, which is given with nothing escaped, with what opens it for so many seconds, unless the
+    token of the ``holder``, who asks for it, ends before; that of a container opens all that it holds."""
     ends = context.workspace.registry.now() + timedelta(seconds=seconds)
     expiry = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
-    signature = _signature(context, path, expiry, permission)
-    parameters = {"sv": _VERSION, "se": expiry, "sp": permission, "sig": signature}
+    signature = _signature(context, path, expiry, permission, holder.name)
+    parameters = {"sv": _VERSION, "se": expiry, "sp": permission, "skoid": holder.name, "sig": signature}
     return f"{quote(path)}?{urlencode(parameters)}"
 
 
@@ -66,16 +67,19 @@ SignedReader = Annotated[None, Depends(opened(own_path))]
 
 def _check(request: Request, path: str, *, writes: bool) -> None:
     context, given = context_of(request), request.query_params
-    expiry, permission = given.get("se", ""), given.get("sp", "")
-    genuine = _signature(context, path, expiry, permission)
+    expiry, permission, holder = given.get("se", ""), given.get("sp", ""), given.get("skoid", "")
+    genuine = _signature(context, path, expiry, permission, holder)
     if not hmac.compare_digest(genuine.encode(), given["sig"].encode()):
         raise AuthenticationError("The address was not signed by this server, or was changed. Ask for a new one.")
     if datetime.fromisoformat(expiry) <= context.workspace.registry.now():
         raise AuthenticationError(f"The signed address expired at {expiry}. Ask for a new one.")
+    context.workspace.tokens.named(holder)
     if writes and "w" not in permission:
         raise PermissionDeniedError("The signed address allows reading alone.")
 
 
-def _signature(context: Context, path: str, expiry: str, permission: str) -> str:
+def _signature(context: Context, path: str, expiry: str, permission: str, holder: str) -> str:
     key = context.workspace.registry.signing_key("addresses")
-    return hmac.new(key, "\n".join([path, expiry, permission]).encode(), hashlib.sha256).hexdigest()
+    # As JSON, so that no two lists of words make one message, whatever stands in a path.
+    message = json.dumps([path, expiry, permission, holder])
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()

@@ -7,25 +7,30 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 
-from batchpoint.errors import AuthenticationError
+from batchpoint.azureml_shell import TOKEN_PATH
+from batchpoint.errors import AuthenticationError, BatchpointError, TooManyRequestsError
 from batchpoint.server.auth import attempt
+from batchpoint.server.azureml.wire import error_body
 from batchpoint.server.context import Server
+from batchpoint.server.problems import status_of
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
-PATH = "/azureml/msi/token"
-"""``IDENTITY_ENDPOINT`` of the client's environment, below the server's address."""
+_SET_UP = 'Set this shell up again: eval "$(batchpoint azureml-env)". Then start anew what was started from it.'
 
 
-@router.get(PATH, name="azureml.token")
+@router.get(TOKEN_PATH, name="azureml.token")
 def token(
     request: Request, shared: Server, resource: str = "", secret: Annotated[str, Header(alias="X-IDENTITY-HEADER")] = ""
 ) -> JSONResponse:
     """A token for ``resource``, for the API token in the header, which is the client's ``IDENTITY_HEADER``."""
-    if not secret:
-        raise AuthenticationError("This needs an API token in the header X-IDENTITY-HEADER (IDENTITY_HEADER).")
-    with attempt(request):
-        signed, expires_at = shared.workspace.tokens.exchange(secret.strip(), resource)
+    try:
+        if not secret:
+            raise AuthenticationError("There is no API token in the header X-IDENTITY-HEADER (IDENTITY_HEADER).")
+        with attempt(request):
+            signed, expires_at = shared.workspace.tokens.exchange(secret.strip(), resource)
+    except (AuthenticationError, TooManyRequestsError) as error:
+        return _refused(error)
     answer = {
         "access_token": signed,
         "expires_on": str(int(expires_at.timestamp())),
@@ -33,3 +38,11 @@ def token(
         "token_type": "Bearer",
     }
     return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+
+def _refused(error: BatchpointError) -> JSONResponse:
+    """An error, in the client's form and in that of managed identities: of this ``DefaultAzureCredential`` prints
+    ``statusCode`` and ``message``, and nothing else."""
+    status = status_of(error)
+    shown = {"statusCode": status, "message": f"{error.message} {_SET_UP}"}
+    return JSONResponse({**error_body(error.code, error.message), **shown}, status)
