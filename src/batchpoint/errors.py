@@ -1,6 +1,6 @@
 """Every error of batchpoint: its stable code, and whether trying again can help.
 
-The domain knows ``code``; only ``server/problems.py`` knows HTTP statuses, only ``cli/main.py`` knows exit codes; the
+The domain knows ``code``; only ``server/statuses.py`` knows HTTP statuses, only ``cli/main.py`` knows exit codes; the
 client rebuilds the same class from the code, so ``except NotFoundError`` works in-process and over the wire alike. A
 message says what happened, to what, and what to do.
 """

@@ -1,4 +1,4 @@
-"""Error code → HTTP status, and the JSON shape in which every door answers with an error: one, and the dialect's."""
+"""Errors, answered in the shape of the interface that was asked: one for programs, the dialect's, and a page."""
 
 from __future__ import annotations
 
@@ -12,51 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from batchpoint.errors import (
-    AlreadyExistsError,
-    AuthenticationError,
-    BatchpointError,
-    ConflictError,
-    DatastoreError,
-    InvalidEntityError,
-    LeaseLostError,
-    NotFoundError,
-    PermissionDeniedError,
-    RegistryError,
-    RequestError,
-    RequestTooLargeError,
-    ScoringError,
-    ServerUnavailableError,
-    TooManyRequestsError,
-)
+from batchpoint.errors import BatchpointError, InvalidEntityError, NotFoundError, RequestError
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.azureml import wire as azureml
+from batchpoint.server.statuses import status_of
 from batchpoint.server.studio import rendering
 
 log = logging.getLogger(__name__)
-
-_STATUS: dict[type[BatchpointError], int] = {
-    InvalidEntityError: 422,
-    NotFoundError: 404,
-    AlreadyExistsError: 409,
-    ConflictError: 409,
-    AuthenticationError: 401,
-    PermissionDeniedError: 403,
-    TooManyRequestsError: 429,
-    RequestTooLargeError: 413,
-    RequestError: 400,
-    ScoringError: 422,
-    DatastoreError: 503,
-    RegistryError: 503,
-    ServerUnavailableError: 503,
-    LeaseLostError: 409,
-    BatchpointError: 500,
-}
-
-
-def status_of(error: BatchpointError) -> int:
-    """The HTTP status that an error is answered with: that of its class, else of the nearest class above it."""
-    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
 def problem(

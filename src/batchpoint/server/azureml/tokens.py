@@ -12,7 +12,7 @@ from batchpoint.errors import AuthenticationError, BatchpointError, TooManyReque
 from batchpoint.server.auth import attempt
 from batchpoint.server.azureml.wire import error_body
 from batchpoint.server.context import Server
-from batchpoint.server.problems import status_of
+from batchpoint.server.statuses import status_of
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
 
