@@ -24,6 +24,7 @@ from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.loop import Loop
+from batchpoint.background.meters import Meters
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
 from batchpoint.errors import (
     BatchpointError,
@@ -92,11 +93,12 @@ class _Run:
 class Dispatcher:
     """Carries out the jobs of one registry, whatever workspace they belong to, on this machine."""
 
-    def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges) -> None:
+    def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges, meters: Meters) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._launcher = launcher
         self._changes = changes
+        self._meters = meters
         self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, str], _Run] = {}
@@ -292,7 +294,7 @@ class Dispatcher:
     def _finish(self, run: _Run, outcome: dict[str, Any]) -> None:
         error, receipt = outcome.get("error"), outcome.get("receipt")
         self._note_models(run, outcome.get("models_report"))
-        run.jobs.finish(
+        ended = run.jobs.finish(
             run.job.name,
             run.lease_token,
             Reason(outcome["reason"]),
@@ -302,6 +304,7 @@ class Dispatcher:
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
+        self._meters.job_ended(ended)
         self._drop(run)
 
     def _note_models(self, run: _Run, report: str | None) -> None:
@@ -322,7 +325,7 @@ class Dispatcher:
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
-            run.jobs.finish(run.job.name, run.lease_token, reason, error=error)
+            self._meters.job_ended(run.jobs.finish(run.job.name, run.lease_token, reason, error=error))
         self._drop(run)
 
     def _move(self, run: _Run, status: JobStatus) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import job_folder
 from batchpoint.background.loop import Loop
+from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.bindings import binding_of
@@ -90,11 +91,14 @@ class PipelineDriver:
     ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled.
     """
 
-    def __init__(self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str, str], None], meters: Meters
+    ) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._changes = changes
         self._hurry = hurry
+        self._meters = meters
         self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
         self._lock = threading.Lock()
         self._drives: dict[tuple[str, str], _Drive] = {}
@@ -160,7 +164,8 @@ class PipelineDriver:
             pipeline = Pipeline.model_validate(job.pipeline)
         except ValueError as error:
             message = f"What the job holds is no pipeline: {error}"
-            jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=JobError(code="error", message=message))
+            error_of = JobError(code="error", message=message)
+            self._meters.job_ended(jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=error_of))
             return
         steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
         if job.folder is not None and Path(job.folder).is_dir():
@@ -279,7 +284,8 @@ class PipelineDriver:
                 error = JobError(code=refused.code, message=f"An output could not be registered: {refused.message}")
         verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
         _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
-        drive.jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
+        ended = drive.jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
+        self._meters.job_ended(ended)
         self._drop(drive)
         self._changes.notify()
 

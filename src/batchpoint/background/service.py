@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 from batchpoint.background.compute_pool import Node, nodes_of
 from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import RUNNER_PARENT, Launcher
 from batchpoint.background.loop import LoopHealth
+from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.background.scheduler import Scheduler
 from batchpoint.entities.resources import Compute, pool_of
@@ -20,9 +23,11 @@ class Background:
 
     def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
         self.changes = JobChanges()
+        self.meters = Meters()
+        self._workspace = workspace
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
-        self.dispatcher = Dispatcher(workspace, self._launcher, self.changes)
-        self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry)
+        self.dispatcher = Dispatcher(workspace, self._launcher, self.changes, self.meters)
+        self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry, self.meters)
         self.scheduler = Scheduler(workspace)
         self._loops = [*self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop]
 
@@ -44,6 +49,19 @@ class Background:
     def health(self) -> list[LoopHealth]:
         """How every loop fares."""
         return [loop.health() for loop in self._loops]
+
+    def metrics(self) -> bytes:
+        """What a monitor is told, in the text form of Prometheus. Raises ``RegistryError``."""
+        registry = self._workspace.registry
+        named = cast("Sequence[Compute]", self._workspace.resources.list("compute"))
+        nodes = [(compute.name, node) for compute in named for node in self.nodes(compute, self._workspace.name)]
+        return self.meters.told(
+            jobs=registry.jobs.counts_by_status(),
+            instances=Counter((name, node.node_state) for name, node in nodes),
+            next_due_at=registry.schedules.next_due_at(),
+            now=registry.now(),
+            loops=self.health(),
+        )
 
     def nodes(self, compute: Compute, workspace: str) -> list[Node]:
         """The instances of a compute of a workspace, with what they do."""

@@ -10,7 +10,7 @@ from typing import Any
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -114,6 +114,11 @@ def _add_health(app: FastAPI) -> None:
                 "server_unavailable", "The server is not ready.", status=503, request_id=None, details=checks
             )
         return JSONResponse({"status": "ok", "checks": checks})
+
+    @app.get("/metrics", tags=["health"], name="server.metrics")
+    def metrics(_: Reader, shared: Server) -> Response:
+        """What a monitor wants to know, in the text form of Prometheus; it sends a token as everybody does."""
+        return Response(shared.background.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/api/v1/server", tags=["server"], name="server.get")
     def server(caller: Reader, shared: Server) -> JSONResponse:

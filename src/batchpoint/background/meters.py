@@ -1,0 +1,108 @@
+"""What happened since the server started, counted for monitors; what is there now is asked when they ask.
+
+The numbers are those of Prometheus: counters only grow, and begin at nothing with each server. No label has more values
+than there are statuses, reasons, computes or loops: never a name of a job, an endpoint or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from batchpoint.background.loop import LoopHealth
+from batchpoint.entities.jobs import Job, JobStatus
+
+_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+
+class Meters:
+    """The counters of one server, over all of its workspaces."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._ended = Counter(
+            "batchpoint_jobs_ended", "Jobs that this server saw end.", ["type", "status", "reason"], registry=registry
+        )
+        self._waited = Histogram(
+            "batchpoint_job_queue_seconds", "From the queue to the start of a job.", ["type"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self._took = Histogram(
+            "batchpoint_job_seconds", "From the start of a job to its end.", ["type", "status"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self._items = Counter(
+            "batchpoint_items", "Rows and files of jobs that ended, by what became of them.", ["unit", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._mini_batches = Counter("batchpoint_mini_batches", "Mini-batches of jobs that ended.", registry=registry)
+        self._failed_mini_batches = Counter(
+            "batchpoint_mini_batches_failed", "Those among them that failed.", registry=registry
+        )
+        self._losses = Counter("batchpoint_workers_lost", "Workers that died while they scored.", registry=registry)
+        self._timeouts = Counter("batchpoint_timeouts", "Calls of run() that took too long.", registry=registry)
+        self._jobs = Gauge("batchpoint_jobs", "Jobs, by where they are in their life.", ["status"], registry=registry)
+        self._instances = Gauge(
+            "batchpoint_instances", "Instances of computes, by what they do.", ["compute", "state"], registry=registry
+        )
+        self._lag = Gauge(
+            "batchpoint_schedule_lag_seconds", "How long the schedule that is most overdue should have fired before.",
+            registry=registry,
+        )  # fmt: skip
+        self._loops = Gauge(
+            "batchpoint_loop_up", "Whether a background loop runs and its last round went well.", ["loop"],
+            registry=registry,
+        )  # fmt: skip
+
+    def job_ended(self, job: Job) -> None:
+        """Count a job that has just ended, with what is known of it."""
+        self._ended.labels(job.type, str(job.status), str(job.reason)).inc()
+        if job.queued_at and job.started_at:
+            self._waited.labels(job.type).observe((job.started_at - job.queued_at).total_seconds())
+        if job.started_at and job.finished_at:
+            took = (job.finished_at - job.started_at).total_seconds()
+            self._took.labels(job.type, str(job.status)).observe(took)
+        if job.type == "scoring":  # of a pipeline the steps were counted
+            self._count_items(job)
+
+    def told(
+        self,
+        *,
+        jobs: Mapping[JobStatus, int],
+        instances: Mapping[tuple[str, str], int],
+        next_due_at: datetime | None,
+        now: datetime,
+        loops: Iterable[LoopHealth],
+    ) -> bytes:
+        """Everything in the text form of Prometheus.
+
+        Args:
+            jobs: how many there are in each status.
+            instances: how many of a compute, by its name, are in a state.
+            next_due_at: when the first schedule fires.
+            now: the server's time.
+            loops: how the loops fare.
+        """
+        for status, count in jobs.items():
+            self._jobs.labels(str(status)).set(count)
+        self._instances.clear()
+        for (compute, state), count in instances.items():
+            self._instances.labels(compute, state).set(count)
+        self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
+        for loop in loops:
+            self._loops.labels(loop.name).set(1 if loop.is_well else 0)
+        return generate_latest(self._registry)
+
+    def _count_items(self, job: Job) -> None:
+        told = job.receipt or job.progress
+        if told is not None:
+            for outcome, count in (("ok", told.ok), ("failed", told.failed), ("skipped", told.skipped)):
+                self._items.labels(told.unit, outcome).inc(count)
+        if job.progress is not None:
+            self._mini_batches.inc(job.progress.mini_batches_done)
+            self._failed_mini_batches.inc(job.progress.mini_batches_failed)
+            self._losses.inc(job.progress.worker_losses)
+            self._timeouts.inc(job.progress.timeouts)
