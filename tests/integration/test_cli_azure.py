@@ -79,6 +79,15 @@ def test_workspaces_are_created_shown_and_listed(az: CommandLine, fake: FakeServ
     assert az("ml workspace create -n no -g g").code == 2
 
 
+def test_a_workspace_is_deleted_once_it_is_confirmed(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["DELETE /workspaces/risk"] = {}
+    assert az("ml workspace delete -n risk -g g").code == 2
+    assert az("ml workspace delete -n risk -g g --yes").code == 0
+    assert az("ml workspace delete -w risk --permanently-delete --all-resources --no-wait -y").code == 0
+    queries = [request.query for request in fake.asked("DELETE /workspaces/risk")]
+    assert [query.get("permanently") for query in queries] == [None, "true"]
+
+
 @pytest.mark.parametrize(
     ("line", "given"),
     [

@@ -15,12 +15,14 @@ from batchpoint.cli.options import (
     Group,
     State,
     common,
+    confirm,
     file_option,
     no_wait_option,
     set_option,
     tags_of,
     tags_option,
     unused_options,
+    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -187,6 +189,21 @@ def create_workspace(
     if more := ", ".join(sorted(declared.keys() - options.keys() - {"$schema"})):
         state.note(f"What else a workspace is made of does not count here ({more}): {_HOME}.")
     state.show(_workspace(state, state.client().workspaces.create_or_update(wanted)))
+
+
+@workspace.command("delete")
+@click.option("-n", "--name", help="Name; that of the workspace in use when not given.")
+@click.option("-p", "--permanently-delete", "permanently", is_flag=True,
+              help="With all that is in it, its default datastore too. It cannot be had back.")  # fmt: skip
+@unused_options("--all-resources", why="what other datastores lead to stays", flags=True)
+@yes_option
+@no_wait_option
+@common
+def delete_workspace(state: State, name: str | None, permanently: bool, yes: bool) -> None:
+    """Delete a workspace. One that holds something is refused without --permanently-delete."""
+    wanted = name or state.client().workspace
+    confirm(f"workspace {wanted}", yes=yes)
+    state.client().workspaces.delete(wanted, permanently=permanently)
 
 
 @workspace.command("list")
