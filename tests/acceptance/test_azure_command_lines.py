@@ -32,7 +32,7 @@ TODAY = """\
 az login
 az account set -s 00000000-0000-0000-0000-000000000000
 az extension add -n ml -y
-az configure --defaults group=group workspace=workspace location=west
+az configure --defaults group=group workspace=risk location=west
 ENDPOINT_NAME=greet-$RANDOM
 
 az ml compute create -n batch-cluster --type AmlCompute --min-instances 0 --max-instances 2
@@ -273,7 +273,8 @@ def test_a_script_of_today_goes_from_an_endpoint_to_downloaded_predictions(shipp
     after = lines.index("Job completed")
     assert lines[after + 1 : after + 4] == ["file,prediction", "a.txt,hello a.txt", "b.txt,hello b.txt"]
     assert lines[-2:] == ["3", "gone: 3"]
-    mine = shipped.home / "datastores" / "workspaceblobstore" / "mine" / "mine.csv"
+    kept = shipped.home / "workspaces" / "risk"
+    mine = kept / "datastores" / "workspaceblobstore" / "mine" / "mine.csv"
     assert mine.read_text() == "file,prediction\na.txt,hello a.txt\nb.txt,hello b.txt\n"
 
 
