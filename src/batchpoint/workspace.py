@@ -6,6 +6,7 @@ else. They share the registry's database, the machine and the loops.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from batchpoint.operations.places import Places
 from batchpoint.operations.resources import Resources, ensure_built_in
 from batchpoint.operations.schedules import Schedules
 from batchpoint.operations.tokens import Tokens
-from batchpoint.operations.workspaces import Workspaces
+from batchpoint.operations.workspaces import Workspaces, folder_of
 from batchpoint.registry import Registry, utc_now
 from batchpoint.settings import Settings
 from batchpoint.storage.datastores import Stores
@@ -104,6 +105,22 @@ class Workspace:
                 self._wired(key, self.settings, self.registry.within(key), self._shared)
             return self._shared.opened[key]
 
+    def delete(self, name: str, *, permanently: bool = False) -> None:
+        """Delete a workspace of the same server, with its folder: its default datastore, the folders of its jobs.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is the default one, a job of it is not over, or it holds something and ``permanently``
+                was not given.
+        """
+        with self._shared.opening:
+            self.workspaces.delete(name, permanently=permanently)
+            key = workspace_key(name)
+            self._shared.opened.pop(key, None)
+            folder = folder_of(self.settings.home, key)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
     @property
     def job_queued(self) -> threading.Event:
         """Set when there is something new for the dispatcher: a queued job, or a wish to cancel."""
@@ -138,7 +155,7 @@ class Workspace:
     @classmethod
     def _wired(cls, name: str, settings: Settings, registry: Registry, shared: _Shared) -> Workspace:
         """The operations within a workspace, among those that are opened; with what it has from the start."""
-        folder = settings.home if name == DEFAULT_WORKSPACE else settings.home / "workspaces" / name
+        folder = folder_of(settings.home, name)
         datastore = folder / "datastores" / DEFAULT_DATASTORE
         datastore.mkdir(parents=True, exist_ok=True)
         ensure_built_in(registry, datastore_path=str(datastore), instances=settings.default_compute_instances)
@@ -166,7 +183,7 @@ class Workspace:
             pipelines=pipelines,
             published_pipelines=published_pipelines,
             schedules=schedules,
-            workspaces=Workspaces(registry),
+            workspaces=Workspaces(registry, settings.home),
             tokens=Tokens(registry),
             _shared=shared,
         )

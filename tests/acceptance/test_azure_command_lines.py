@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from console_fences import commands_in
 from shipped import Shipped
 
 SCORE = """\
@@ -32,7 +32,7 @@ TODAY = """\
 az login
 az account set -s 00000000-0000-0000-0000-000000000000
 az extension add -n ml -y
-az configure --defaults group=group workspace=workspace location=west
+az configure --defaults group=group workspace=risk location=west
 ENDPOINT_NAME=greet-$RANDOM
 
 az ml compute create -n batch-cluster --type AmlCompute --min-instances 0 --max-instances 2
@@ -101,12 +101,111 @@ echo "half: $code"
 az ml endpoint delete --name greet --type batch --yes
 """
 
+REST = """\
+eval "$(batchpoint azureml-env)"
+export CURL_CA_BUNDLE=$REQUESTS_CA_BUNDLE
+jq() {  # jq -r .path, of which the machine may have none
+  python -c 'import json, re, sys
+found = json.load(sys.stdin)
+for key in re.findall(r"[A-Za-z_]+|[0-9]+", sys.argv[2]):
+    found = found[int(key)] if key.isdigit() else (found or {}).get(key)
+print("null" if found is None else found if isinstance(found, str) else json.dumps(found))' "$@"
+}
+SUBSCRIPTION_ID=$(az account show --query id -o tsv)
+RESOURCE_GROUP=$(az group show --query name -o tsv)
+WORKSPACE=$(az ml workspace show --query name -o tsv)
+LOCATION=$(az ml workspace show --query location -o tsv)
+TOKEN=$(az account get-access-token --query accessToken -o tsv)
+ROOT=/subscriptions/$SUBSCRIPTION_ID/resourceGroups/$RESOURCE_GROUP
+ROOT=$ROOT/providers/Microsoft.MachineLearningServices/workspaces/$WORKSPACE
+ENDPOINT=$ROOT/batchEndpoints/greet-$RANDOM
+
+arm() {  # arm PUT models/greeter/versions/1 '{...}'
+  curl --silent --fail-with-body --location --request $1 "$AZUREML_DEV_URL_MFE$2?api-version=2022-05-01" \\
+    --header "Authorization: Bearer $TOKEN" --header "Content-Type: application/json" --data-raw "$3"
+}
+upload() {  # as az storage blob upload-batch -d $1 -s $2
+  for file in $2/*; do
+    curl --silent --fail-with-body --request PUT "$BLOBS/$1/$(basename $file)" \\
+      --header "Authorization: Bearer $TOKEN" --header "x-ms-blob-type: BlockBlob" --data-binary @$file
+  done
+}
+wait_for_completion() {
+  status=unknown
+  while [[ $status != Completed && $status != Succeeded && $status != Failed && $status != Canceled ]]; do
+    result=$(curl --silent --location --request GET $1 --header "Authorization: Bearer $TOKEN")
+    status=$(echo $result | jq -r .status)
+    if [[ $status == null ]]; then status=$(echo $result | jq -r .properties.status); fi
+    if [[ $status == null ]]; then status=Failed; fi
+    sleep 0.2
+  done
+  echo "$2: $status"
+}
+
+response=$(curl --silent --location --request GET "$AZUREML_DEV_URL_MFE$ROOT/datastores?isDefault=true" \\
+  --header "Authorization: Bearer $TOKEN")
+DATASTORE=$(echo $response | jq -r .value[0].name)
+BLOBS=$(echo $response | jq -r .value[0].properties.protocol)://
+BLOBS=$BLOBS$(echo $response | jq -r .value[0].properties.accountName)
+BLOBS=$BLOBS.blob.$(echo $response | jq -r .value[0].properties.endpoint)
+BLOBS=$BLOBS/$(echo $response | jq -r .value[0].properties.containerName)
+
+upload score code
+response=$(arm PUT $ROOT/codes/score-greetings/versions/1 '{"properties": {"codeUri": "'$BLOBS/score'",}}')
+upload model model
+MODEL_URI=azureml://subscriptions/$SUBSCRIPTION_ID/resourceGroups/$RESOURCE_GROUP/workspaces/$WORKSPACE
+MODEL_URI=$MODEL_URI/datastores/$DATASTORE/paths/model
+response=$(arm PUT $ROOT/models/greeter/versions/1 '{"properties": {"modelUri": "'$MODEL_URI'"}}')
+CONDA_FILE=$(cat conda.json | sed 's/"/\\\\"/g')
+ENVIRONMENT=$ROOT/environments/greet-env/versions/$RANDOM
+response=$(arm PUT $ENVIRONMENT '{"properties": {"condaFile": "'"$CONDA_FILE"'", "image": "i"}}')
+response=$(arm PUT $ROOT/computes/batch-cluster '{"properties": {"computeType": "AmlCompute", "properties": {
+  "osType": "Linux", "vmSize": "STANDARD_D2_V2", "scaleSettings": {"maxNodeCount": 2, "minNodeCount": 0},
+  "remoteLoginPortPublicAccess": "NotSpecified"},}, "location": "'$LOCATION'"}')
+
+response=$(arm PUT $ENDPOINT '{"properties": {"authMode": "aadToken"}, "location": "'$LOCATION'"}')
+wait_for_completion $(echo $response | jq -r .properties.properties.AzureAsyncOperationUri) endpoint
+response=$(arm PUT $ENDPOINT/deployments/plain '{"location": "'$LOCATION'", "properties": {
+  "model": {"referenceType": "Id", "assetId": "'$ROOT/models/greeter/versions/1'"},
+  "codeConfiguration": {"codeId": "'$ROOT/codes/score-greetings/versions/1'", "scoringScript": "score.py"},
+  "environmentId": "'$ENVIRONMENT'", "compute": "'$ROOT/computes/batch-cluster'", "resources": {"instanceCount": 1},
+  "maxConcurrencyPerInstance": "4", "retrySettings": {"maxRetries": 3, "timeout": "PT30S"}, "errorThreshold": "10",
+  "loggingLevel": "info", "miniBatchSize": "5",}}')
+wait_for_completion $(echo $response | jq -r .properties.properties.AzureAsyncOperationUri) deployment
+response=$(arm PUT $ENDPOINT '{"properties": {"authMode": "aadToken", "defaults": {"deploymentName": "plain"}},
+  "location": "'$LOCATION'"}')
+wait_for_completion $(echo $response | jq -r .properties.properties.AzureAsyncOperationUri) defaults
+
+SCORING_URI=$(arm GET $ENDPOINT | jq -r .properties.scoringUri)
+TOKEN=$(az account get-access-token --resource https://ml.azure.com --query accessToken -o tsv)
+invoke() {
+  response=$(curl --silent --fail-with-body --location --request POST $SCORING_URI \\
+    --header "Authorization: Bearer $TOKEN" --header "Content-Type: application/json" --data-raw "$1")
+  JOB_ID=$(echo $response | jq -r .id)
+  wait_for_completion $SCORING_URI/${JOB_ID##/*/} job
+}
+upload texts data
+invoke '{"properties": {"dataset": {"dataInputType": "DataUrl", "Path": "'$BLOBS/texts'"}}}'
+cat $BATCHPOINT_HOME/datastores/workspaceblobstore/azureml/${JOB_ID##/*/}/score/predictions.csv
+response=$(arm PUT $ROOT/datasets/texts/versions/$RANDOM \\
+  '{"properties": {"paths": [{"folder": "'$BLOBS/texts'"}]}}')
+invoke '{"properties": {
+  "InputData": {"texts": {"JobInputType": "UriFolder",
+    "Uri": "azureml://locations/'$LOCATION/workspaces/$WORKSPACE'/data/texts/versions/labels/latest"}},
+  "OutputData": {"customOutput": {"JobOutputType": "UriFolder",
+    "Uri": "azureml://datastores/workspaceblobstore/paths/batch/greet/'$RANDOM'/"}},}}'
+cat $BATCHPOINT_HOME/datastores/workspaceblobstore/batch/greet/*/predictions.csv
+curl --silent --fail --request DELETE "$AZUREML_DEV_URL_MFE$ENDPOINT" --header "Authorization: Bearer $TOKEN"
+arm GET $ENDPOINT | jq -r .error.code
+"""
+
 FILES = {
     "model/greeting.txt": "hello\n",
     "loud/greeting.txt": "HELLO\n",
     "code/score.py": SCORE,
     "data/a.txt": "a",
     "data/b.txt": "b",
+    "conda.json": '{"channels": ["conda-forge"], "dependencies": ["python"], "name": "greet-env"}',
     "endpoint.yml": "$schema: https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json\nname: greet\n",
     "deployment.yml": """\
 $schema: https://azuremlschemas.azureedge.net/latest/modelBatchDeployment.schema.json
@@ -152,10 +251,7 @@ def folder(tmp_path: Path) -> Path:
     for name, text in FILES.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text)
-    command = tmp_path / "bin" / "batchpoint"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m batchpoint "$@"\n')
-    command.chmod(0o755)
+    commands_in(tmp_path)
     return work
 
 
@@ -177,7 +273,8 @@ def test_a_script_of_today_goes_from_an_endpoint_to_downloaded_predictions(shipp
     after = lines.index("Job completed")
     assert lines[after + 1 : after + 4] == ["file,prediction", "a.txt,hello a.txt", "b.txt,hello b.txt"]
     assert lines[-2:] == ["3", "gone: 3"]
-    mine = shipped.home / "datastores" / "workspaceblobstore" / "mine" / "mine.csv"
+    kept = shipped.home / "workspaces" / "risk"
+    mine = kept / "datastores" / "workspaceblobstore" / "mine" / "mine.csv"
     assert mine.read_text() == "file,prediction\na.txt,hello a.txt\nb.txt,hello b.txt\n"
 
 
@@ -191,3 +288,12 @@ def test_a_script_of_the_preview_goes_from_an_endpoint_to_downloaded_predictions
     after = lines.index("file,prediction")
     assert lines[after + 1 : after + 3] == ["a.txt,HELLO a.txt", "b.txt,HELLO b.txt"]
     assert lines[-1] == "half: 2"
+
+
+def test_a_script_of_curl_polls_where_the_answers_say_and_scores_data_by_address_and_by_name(
+    shipped: Shipped, folder: Path
+) -> None:
+    lines = run_script(shipped, folder, REST)
+    scored = ["hello a.txt", "hello b.txt"]
+    stored = ["endpoint: Succeeded", "deployment: Succeeded", "defaults: Succeeded"]
+    assert lines == [*stored, "job: Completed", *scored, "job: Completed", *scored, "NotFound"]

@@ -262,3 +262,33 @@ print("\\n" + json.dumps(found))
     assert status == 422
     assert "is a literal of type string, and the input takes a literal of type integer" in message
     assert "inputs.raw" in message
+
+
+def test_schedules_of_an_invoke_that_the_client_has_no_object_for_hide_no_others(
+    client: AzureClient, shipped: Shipped
+) -> None:
+    shipped.ok("batch-endpoint", "create", "-n", "lines")
+    code = client.folder / "lines"
+    code.mkdir()
+    (code / "score.py").write_text("def run(paths):\n    return paths\n")
+    (code / "deployment.yml").write_text(
+        "name: one\nendpoint_name: lines\ncode_configuration: {code: ., scoring_script: score.py}\n"
+    )
+    shipped.ok("batch-deployment", "create", "-f", code / "deployment.yml", "--set-default")
+    trigger = "trigger: {type: cron, expression: '0 0 * * *'}\n"
+    place = "azureml://datastores/workspaceblobstore/paths/in"
+    invoke = f"create_job: {{type: invoke, endpoint_name: lines, inputs: {{rows: {{path: '{place}'}}}}}}\n"
+    (code / "invoked.yml").write_text(f"name: invoked\n{trigger}{invoke}")
+    (code / "piped.yml").write_text(f"name: piped\n{trigger}create_job: {{jobs: {{say: {{command: echo hi}}}}}}\n")
+    for name in ("invoked", "piped"):
+        shipped.ok("schedule", "create", "-f", code / f"{name}.yml")
+    found = client.json("""
+from azure.ai.ml.exceptions import ScheduleException
+found = [[each.name for each in ml_client.schedules.list()]]
+try:
+    ml_client.schedules.get("invoked")
+except ScheduleException as refused:
+    found.append(refused.message)
+print("\\n" + json.dumps(found))
+""")
+    assert found == [["piped"], "Unsupported schedule type InvokeBatchEndpoint"]

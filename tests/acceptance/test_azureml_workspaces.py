@@ -74,3 +74,41 @@ def test_the_same_names_in_two_workspaces_are_two_endpoints_with_their_own_predi
         shipped.ok("-w", "sales", "job", "show", "-n", "nightly", "--query", "name", "-o", "tsv").strip() == "nightly"
     )
     assert shipped.ok("job", "list", "-o", "tsv").strip() == ""
+
+
+LIFE = """
+from azure.ai.ml.entities import BatchEndpoint, Workspace
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
+
+made = ml_client.workspaces.begin_create(Workspace(name="planned", display_name="Planned", tags={"a": "b"})).result()
+found = {"made": [made.name, made.display_name, made.tags["a"]]}
+made.description = "for later"
+changed = ml_client.workspaces.begin_update(made).result()
+found["changed"] = [changed.description, changed.display_name]
+within = MLClient(DefaultAzureCredential(), ml_client.subscription_id, ml_client.resource_group_name, "planned")
+within.batch_endpoints.begin_create_or_update(BatchEndpoint(name="hearts")).result()
+
+def deleted(name, **how):
+    try:
+        ml_client.workspaces.begin_delete(name, delete_dependent_resources=True, **how).result()
+    except (ResourceExistsError, HttpResponseError) as refused:
+        return [type(refused).__name__, refused.message]
+    return sorted(each.name for each in ml_client.workspaces.list())
+
+found["holds"] = deleted("planned")
+found["permanently"] = deleted("planned", permanently_delete=True)
+found["default"] = deleted("default", permanently_delete=True)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("version", [CURRENT, OLDER])
+def test_the_client_creates_changes_and_deletes_a_workspace(shipped: Shipped, tmp_path: Path, version: str) -> None:
+    found = AzureClient(shipped, tmp_path / "notebook", version).json(LIFE)
+    assert found["made"] == ["planned", "Planned", "b"]
+    assert found["changed"] == ["for later", "Planned"]
+    assert found["holds"][0] == "ResourceExistsError"
+    assert "it holds endpoints" in found["holds"][1]
+    assert found["permanently"] == ["default"]
+    assert "built in" in found["default"][1]
+    assert not (shipped.home / "workspaces" / "planned").exists()

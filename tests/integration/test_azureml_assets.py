@@ -288,3 +288,24 @@ def test_a_reader_may_look_and_not_register(workspace: Workspace) -> None:
     with azure_client(workspace, "reader") as reader:
         assert reader.get(f"{WS}/data").status_code == 200
         assert reader.put(f"{WS}/data/d/versions/1", json=data_body()).status_code == 403
+
+
+def test_a_dataset_of_the_first_preview_is_data_that_is_found_by_its_label(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    upload(workspace, "in/a.csv")
+    blob = f"{base_of(client)}/default.blob.core.windows.net/azureml-blobstore/in"
+    for version, place in (("7", {"folder": blob}), ("8", {"file": f"{SHORT}/in/a.csv"})):
+        body = {"properties": {"description": "x", "paths": [place]}}
+        assert client.put(f"{WS}/datasets/rows/versions/{version}", json=body).status_code == 200
+    shown = [client.get(f"{WS}/data/rows/versions/{version}").json()["properties"] for version in ("7", "8")]
+    assert [(each["dataType"], each["dataUri"]) for each in shown] == [
+        ("uri_folder", f"{SHORT}/in"), ("uri_file", f"{SHORT}/in/a.csv"),
+    ]  # fmt: skip
+    latest = "azureml://locations/local/workspaces/default/data/rows/versions/labels/latest"
+    assert workspace.assets.resolve("data", latest).version == "8"
+    two = {"paths": [{"folder": "a"}, {"folder": "b"}]}
+    for wrong in ({}, {"paths": []}, {"paths": ["a"]}, two, {"paths": [{"folder": "a", "file": "b"}]}):
+        refused = client.put(f"{WS}/datasets/rows/versions/9", json={"properties": wrong})
+        assert refused.status_code == 422
+        assert "one" in refused.json()["error"]["message"]

@@ -74,6 +74,11 @@ def deployment_body(**properties: Any) -> dict[str, Any]:
     }
 
 
+def polled(client: httpx.Client) -> dict[str, str]:
+    """The one property that the server adds to those of an endpoint or a deployment."""
+    return {"AzureAsyncOperationUri": f"{client.base_url}".rstrip("/") + f"{WS}/operations/done"}
+
+
 def put(client: httpx.Client, path: str, body: Any) -> dict[str, Any]:
     answered = client.put(path, json=body)
     assert answered.status_code in (200, 201), answered.text
@@ -95,7 +100,7 @@ def test_an_endpoint_is_created_read_listed_and_deleted(client: httpx.Client) ->
     assert properties == {
         "description": "hearts",
         "authMode": "aadToken",
-        "properties": {},
+        "properties": polled(client),
         "defaults": {},
         "scoringUri": f"{base}{ENDPOINT}/jobs",
         "swaggerUri": f"{base}/openapi.json",
@@ -115,7 +120,32 @@ def test_storing_an_endpoint_again_replaces_all_that_is_said_of_it(client: httpx
     again = put(client, ENDPOINT, endpoint_body())
     assert again["tags"] == {}
     assert "description" not in again["properties"]
-    assert again["properties"]["properties"] == {}
+    assert again["properties"]["properties"] == polled(client)
+
+
+def test_programs_without_the_client_ask_where_the_answer_says_and_it_is_stored_for_nobody(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    deployment = f"{ENDPOINT}/deployments/blue"
+    for path, body in ((ENDPOINT, endpoint_body()), (deployment, deployment_body())):
+        shown = put(client, path, body)
+        address = shown["properties"]["properties"]["AzureAsyncOperationUri"]
+        assert client.get(address).json() == {"status": "Succeeded"}
+        shown["properties"]["properties"] |= {"AzureAsyncOperationUri": "https://elsewhere/operation", "mine": "1"}
+        put(client, path, shown)
+    stored = [workspace.endpoints.get("heart"), workspace.endpoints.get_deployment("heart", "blue")]
+    assert [set(entity.properties) for entity in stored] == [{"mine"}, {"mine", "batchpoint.output_format"}]
+
+
+def test_a_comma_after_the_last_item_is_read_over(client: httpx.Client) -> None:
+    body = '{"properties": {"authMode": "aadToken", "description": "a, } and \\", ]", "defaults": {},},}'
+    answered = client.put(ENDPOINT, content=body)
+    assert answered.status_code == 200, answered.text
+    assert answered.json()["properties"]["description"] == 'a, } and ", ]'
+    for broken in ('{"properties": {,,}}', '{"properties": {"a" "b",}}', '{"properties": [1,,]}', "{,"):
+        refused = client.put(ENDPOINT, content=broken)
+        assert refused.status_code == 422
+        assert "not JSON" in refused.json()["error"]["message"]
 
 
 def test_the_default_deployment_goes_when_the_body_says_so_and_stays_when_it_says_nothing(client: httpx.Client) -> None:
@@ -143,7 +173,7 @@ def test_a_model_deployment_comes_back_as_it_was_sent(client: httpx.Client, work
         "compute": f"{WS}/computes/local",
         "retrySettings": {"maxRetries": 1, "timeout": "PT300S"},
         "provisioningState": "Succeeded",
-        "properties": {"batchpoint.output_format": "azureml"},
+        "properties": {"batchpoint.output_format": "azureml", **polled(client)},
     }
     assert stored["properties"] == expected
     kept = workspace.endpoints.get_deployment("heart", "blue")
@@ -191,7 +221,7 @@ def test_options_of_our_own_come_and_go_as_properties(client: httpx.Client, work
     own = {"batchpoint.output_format": "csv", "batchpoint.passthrough": '["age"]', "mine": "1"}
     address = f"{ENDPOINT}/deployments/blue"
     found = put(client, address, deployment_body(properties=own))
-    assert found["properties"]["properties"] == own
+    assert found["properties"]["properties"] == own | polled(client)
     kept = workspace.endpoints.get_deployment("heart", "blue")
     assert isinstance(kept, BatchDeployment)
     assert (kept.batchpoint.output_format, kept.batchpoint.passthrough) == ("csv", ["age"])

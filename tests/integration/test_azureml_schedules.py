@@ -182,6 +182,71 @@ def test_steps_written_in_place_survive_a_client_that_cannot_say_them(
     assert workspace.schedules.get("s1").create_job == native.create_job
 
 
+ROWS = {"jobInputType": "UriFolder", "uri": "azureml://datastores/workspaceblobstore/paths/in/"}
+
+
+def invoke_of(definition: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    action = {"actionType": "InvokeBatchEndpoint", "endpointInvocationDefinition": definition}
+    return {"properties": {"action": action, "trigger": CRON, **properties}}
+
+
+def test_a_schedule_that_invokes_an_endpoint_is_stored_shown_and_run(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    asked = {
+        "InputData": {"rows": ROWS}, "MiniBatchSize": "7", "retrySettings": {"timeout": "PT1M"},
+        "outputData": {"score": {"jobOutputType": "UriFile", "uri": f"{ROWS['uri']}{{{{window_start:%Y}}}}.csv"}},
+        "properties": {"batchpoint.passthrough": '["a"]'},
+    }  # fmt: skip
+    named = {"endpointName": f"{WS}/batchEndpoints/churn", "deploymentName": "blue"}
+    shown = put(client, "hourly", invoke_of({**named, "properties": asked}))
+    action = shown["properties"]["action"]
+    assert (action["actionType"], shown["properties"]["isEnabled"]) == ("InvokeBatchEndpoint", True)
+    said = action["endpointInvocationDefinition"]
+    assert (said["endpointName"], said["deploymentName"]) == ("churn", "blue")
+    assert said["properties"] == {
+        "inputData": {"rows": ROWS}, "outputData": asked["outputData"], "miniBatchSize": 7,
+        "retrySettings": {"timeout": "PT60S"}, "properties": {"batchpoint.passthrough": '["a"]'}, "tags": {},
+    }  # fmt: skip
+    plan = workspace.schedules.get("hourly").create_job
+    assert isinstance(plan, ScheduledInvoke)
+    assert plan.inputs == {"rows": Input(type="uri_folder", path=ROWS["uri"])}
+    assert (plan.overrides.mini_batch_size, plan.overrides.passthrough) == (7, ["a"])
+    assert names(client) == ["hourly"]
+    place = workspace.places.resolve(f"{ROWS['uri']}a.csv")
+    workspace.stores().write_bytes(place.url, b"a\n1\n")
+    answered = client.post(f"{WS}/schedules/hourly/trigger", json={}).json()
+    assert answered["scheduleActionType"] == "InvokeBatchEndpoint"
+    job = workspace.jobs.get(answered["submissionId"])
+    assert (job.endpoint_name, job.deployment_name) == ("churn", "blue")
+
+
+def test_a_schedule_of_an_invoke_is_changed_disabled_and_deleted_and_keeps_what_the_wire_cannot_say(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    native = {
+        "name": "hourly", "trigger": {"type": "cron", "expression": "0 * * * *"},
+        "create_job": {"type": "invoke", "endpoint_name": "churn", "challenger": "blue", "inputs": {"rows": {
+            "path": "azureml://datastores/workspaceblobstore/paths/in", "include": ["*.csv"]}}},
+    }  # fmt: skip
+    stored = workspace.schedules.create_or_update(Schedule.model_validate(native))
+    read = client.get(f"{WS}/schedules/hourly").json()
+    said = read["properties"]["action"]["endpointInvocationDefinition"]
+    assert said["properties"]["inputData"]["rows"]["uri"] == "azureml://datastores/workspaceblobstore/paths/in"
+    read["properties"]["isEnabled"] = False
+    put(client, "hourly", read)
+    assert workspace.schedules.get("hourly").create_job == stored.create_job
+    assert names(client, listViewType="DisabledOnly") == ["hourly"]
+    said["deploymentName"] = "blue"
+    put(client, "hourly", read)
+    plan = workspace.schedules.get("hourly").create_job
+    assert isinstance(plan, ScheduledInvoke)
+    assert (plan.deployment_name, plan.challenger) == ("blue", "blue")
+    put(client, "hourly", body_of(word()))
+    assert isinstance(workspace.schedules.get("hourly").create_job, ScheduledJob)
+    assert client.delete(f"{WS}/schedules/hourly").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -191,6 +256,12 @@ def test_steps_written_in_place_survive_a_client_that_cannot_say_them(
         (body_of({"jobType": "Pipeline", "sourceJobId": "azureml:none"}), "none"),
         ({"properties": {"action": {"actionType": "ImportData"}, "trigger": CRON}}, "'ImportData'"),
         ({"properties": {"trigger": CRON}}, "create_job"),
+        (invoke_of({}), "endpointName"),
+        ({"properties": {"action": {"actionType": "InvokeBatchEndpoint"}, "trigger": CRON}}, "endpointName"),
+        (invoke_of({"endpointName": "none"}), "none"),
+        (invoke_of({"endpointName": "churn", "deploymentName": "red"}), "red"),
+        (invoke_of({"endpointName": "churn", "properties": {"name": "mine"}}), "job_name"),
+        (invoke_of({"endpointName": "churn", "properties": {"miniBatchSize": "many"}}), "mini_batch_size"),
     ],
 )
 def test_what_is_wrong_with_a_schedule_is_said(

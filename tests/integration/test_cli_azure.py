@@ -37,8 +37,6 @@ def asked(fake: FakeServer, route: str) -> Any:
         "extension add -n ml -y",
         "extension add --name ml --upgrade",
         "extension remove -n azure-cli-ml",
-        "configure --defaults group=g workspace=w location=l",
-        "configure --list-defaults",
         "group create --name g --location l",
     ],
 )
@@ -49,11 +47,41 @@ def test_what_a_script_prepares_is_taken_and_means_nothing(az: CommandLine, fake
     assert fake.requests == []
 
 
-def test_defaults_are_told_not_to_be_kept_and_other_extensions_are_refused(az: CommandLine) -> None:
-    said = az("configure --defaults group=g workspace=w")
-    assert "Defaults are not kept (group, workspace)" in said.err
-    assert az("configure --defaults group=g --only-show-errors").err == ""
+def test_other_extensions_are_refused(az: CommandLine) -> None:
     assert az("extension add -n aks-preview").code == 2
+
+
+def test_defaults_are_kept_in_the_home_and_are_the_last_to_say_which_workspace_is_meant(
+    az: CommandLine, batchpoint: CommandLine, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.routes["GET /workspaces/risk"] = {"name": "risk"}
+    fake.routes["GET /models/m"] = {"name": "m", "version": "1", "path": "azureml://datastores/d/paths/p"}
+
+    def asked_within(line: str) -> str | None:
+        assert az(line).code == 0
+        return fake.asked("GET /models/m")[-1].headers.get("x-batchpoint-workspace")
+
+    assert asked_within("ml model show -n m") is None
+    said = az("configure --defaults group=team workspace=risk location=west")
+    assert (said.code, said.out) == (0, "")
+    assert "within this workspace from now on: risk" in said.err
+    assert asked_within("ml model show -n m") == "risk"
+    assert asked_within("ml model show -n m -w sales") == "sales"
+    monkeypatch.setenv("BATCHPOINT_WORKSPACE", "planned")
+    assert asked_within("ml model show -n m") == "planned"
+    monkeypatch.delenv("BATCHPOINT_WORKSPACE")
+    assert az("ml workspace show --query [name,resource_group] -o tsv").out == "risk\nteam\n"
+    assert az("configure -l --query", "[?name=='workspace'].value", "-o", "tsv").out == "risk\n"
+    assert az("configure --defaults workspace= --only-show-errors").err == ""
+    assert asked_within("ml model show -n m") is None
+    listed = json.loads(batchpoint("configure --list-defaults").out)
+    assert {each["name"]: each["value"] for each in listed} == {"group": "team", "location": "west"}
+    assert batchpoint("configure").out == batchpoint("configure --list-defaults").out
+    for wrong in ("workspace", "workspace=a/b"):
+        assert batchpoint(f"configure --defaults {wrong}").code == 2
+    Path(listed[0]["source"]).write_text("[]")
+    refused = az("ml model show -n m")
+    assert (refused.code, "Delete it" in refused.err) == (2, True)
 
 
 def test_an_account_and_a_token_are_there_for_requests(az: CommandLine, fake: FakeServer) -> None:
@@ -77,6 +105,15 @@ def test_workspaces_are_created_shown_and_listed(az: CommandLine, fake: FakeServ
     assert "does not count here (hbi_workspace)" in said.err
     assert asked(fake, "PUT /workspaces/risk") == {"name": "risk", "description": "of a file", "tags": {"a": "b"}}
     assert az("ml workspace create -n no -g g").code == 2
+
+
+def test_a_workspace_is_deleted_once_it_is_confirmed(az: CommandLine, fake: FakeServer) -> None:
+    fake.routes["DELETE /workspaces/risk"] = {}
+    assert az("ml workspace delete -n risk -g g").code == 2
+    assert az("ml workspace delete -n risk -g g --yes").code == 0
+    assert az("ml workspace delete -w risk --permanently-delete --all-resources --no-wait -y").code == 0
+    queries = [request.query for request in fake.asked("DELETE /workspaces/risk")]
+    assert [query.get("permanently") for query in queries] == [None, "true"]
 
 
 @pytest.mark.parametrize(

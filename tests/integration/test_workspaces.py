@@ -332,6 +332,48 @@ def test_no_workspace_is_called_what_could_be_a_path(server: Workspace, name: st
         server.within(name)
 
 
+def test_a_workspace_that_holds_something_is_deleted_only_permanently_and_then_with_all_of_it(
+    server: Workspace, tmp_path: Path
+) -> None:
+    risk, sales = server.within("risk"), server.within("sales")
+    fill(risk, tmp_path)
+    fill(sales, tmp_path)
+    before = whole(sales)
+    with pytest.raises(ConflictError, match=r"assets, computes, datastores, endpoints, schedules, jobs.*permanently"):
+        server.delete("risk")
+    with pytest.raises(ConflictError, match=r"job .* is not over"):
+        server.delete("risk", permanently=True)
+    for job in risk.jobs.list():
+        risk.jobs.cancel(job.name)
+    server.within("sales").delete("Risk", permanently=True)
+    assert not risk.folder.exists()
+    with pytest.raises(NotFoundError):
+        server.within("risk", create=False)
+    with pytest.raises(NotFoundError):
+        server.delete("risk")
+    assert whole(sales) == before
+    assert [each.name for each in server.workspaces.list()] == ["default", "sales"]
+    assert seen(server.within("risk")) == EMPTY
+    (tmp_path / "again").mkdir()
+    fill(server.within("risk"), tmp_path / "again")
+    assert [job.name for job in server.within("risk").jobs.list()] == ["prep", "nightly"]
+
+
+def test_an_empty_workspace_is_deleted_and_the_default_one_never(server: Workspace) -> None:
+    used = server.within("used")
+    uploaded = used.folder / "datastores" / "workspaceblobstore" / "in" / "a.csv"
+    uploaded.parent.mkdir()
+    uploaded.write_text("a")
+    with pytest.raises(ConflictError, match="it holds files"):
+        server.delete("used")
+    uploaded.unlink()
+    server.delete("USED")
+    for permanently in (False, True):
+        with pytest.raises(ConflictError, match="built in"):
+            used.delete("Default", permanently=permanently)
+    assert [each.name for each in server.workspaces.list()] == ["default"]
+
+
 def test_what_is_built_in_stays_in_every_workspace(server: Workspace) -> None:
     risk = server.within("risk")
     for kind, name in (("compute", "local"), ("datastore", "workspaceblobstore")):
@@ -410,3 +452,35 @@ def test_a_workspace_in_an_address_of_azures_dialect_is_the_same_one(context: Co
         assert client.get(azure, headers={"Authorization": ""}).status_code == 401
         assert client.get(f"{WS.removesuffix('default')}never", headers={"Authorization": ""}).status_code == 401
     assert [each.name for each in context.workspace.workspaces.list()] == ["default", "Risk"]
+
+
+def test_workspaces_are_stored_and_deleted_in_azures_dialect_too(context: Context) -> None:
+    azure = f"{WS.removesuffix('default')}risk"
+    about = {"friendlyName": "Risk", "description": "of risk", "hbiWorkspace": False}
+    with client_of(context, "admin") as client:
+        made = client.put(azure, json={"location": "west", "tags": {"a": "b"}, "properties": about}).json()
+        assert (made["name"], made["tags"], made["properties"]["provisioningState"]) == (
+            "risk",
+            {"a": "b"},
+            "Succeeded",
+        )
+        client.patch(azure, json={"properties": {"description": "changed"}})
+        shown = client.get(azure).json()
+        assert (shown["properties"]["friendlyName"], shown["properties"]["description"]) == ("Risk", "changed")
+        assert shown["tags"] == {"a": "b"}
+        again = client.put(azure, json={"location": "west"}).json()
+        assert (again["tags"], again["properties"]["friendlyName"]) == ({}, "risk")
+        client.put(f"{azure}/batchEndpoints/churn", json={"properties": {}})
+        refused = client.delete(azure, params={"forceToPurge": "false"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "Conflict")
+        assert client.delete(azure, params={"forceToPurge": "true"}).status_code == 200
+        assert client.delete(azure, params={"forceToPurge": "true"}).status_code == 204
+        assert client.delete(WS, params={"forceToPurge": "true"}).status_code == 409
+        assert client.put(f"{WS.removesuffix('default')}ab", json={}).status_code == 422
+        client.put("/api/v1/workspaces/planned", json={})
+        assert client.delete("/api/v1/workspaces/planned").status_code == 204
+        assert client.delete("/api/v1/workspaces/planned").status_code == 404
+    with client_of(context, "operator") as client:
+        client.put(azure, json={})
+        assert client.delete(azure).status_code == 403
+        assert client.delete("/api/v1/workspaces/risk").status_code == 403

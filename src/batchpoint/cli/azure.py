@@ -15,12 +15,14 @@ from batchpoint.cli.options import (
     Group,
     State,
     common,
+    confirm,
     file_option,
     no_wait_option,
     set_option,
     tags_of,
     tags_option,
     unused_options,
+    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -117,19 +119,35 @@ def create_group(state: State) -> None:
 
 
 @click.command("configure", cls=Command)
-@click.option("-d", "--defaults", "pairs", multiple=True, metavar="KEY=VALUE", help="Such as: group=g workspace=w.")
-@click.option("-l", "--list-defaults", "listed", is_flag=True, help="List them: there are none.")
-@unused_options("--scope", why="no defaults are kept")
+@click.option("-d", "--defaults", "pairs", multiple=True, metavar="KEY=VALUE",
+              help="Such as: workspace=risk group=g. An empty value takes one away.")  # fmt: skip
+@click.option("-l", "--list-defaults", "listed", is_flag=True, help="List those that are kept.")
+@unused_options("--scope", why="defaults are those of the home")
 @common
 def configure(state: State, pairs: tuple[str, ...], listed: bool) -> None:
-    """Take the defaults of Azure's command line. They are not kept; BATCHPOINT_WORKSPACE names the workspace."""
+    """Keep defaults for the commands of this home: the workspace that they work within, and its group.
+
+    --workspace-name and BATCHPOINT_WORKSPACE come first. Other names are kept and listed, and count for nothing.
+    """
+    from batchpoint.cli.defaults import defaults_file, keep_defaults, read_defaults
+    from batchpoint.entities.workspaces import workspace_key
+    from batchpoint.settings import Settings
+
     if bad := [pair for pair in pairs if "=" not in pair]:
         raise click.BadParameter(f"{bad[0]!r}: write KEY=VALUE.", param_hint="--defaults")
-    if pairs:
-        named = ", ".join(pair.partition("=")[0] for pair in pairs)
-        state.note(f"Defaults are not kept ({named}): {_HOME}.")
-    if listed:
-        state.show([])
+    home = Settings.from_environment().home
+    given = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+    if given.get("workspace"):
+        workspace_key(given["workspace"])
+    if given:
+        keep_defaults(home, given)
+    if "workspace" in given:
+        within = given["workspace"] or "the default one"
+        state.note(f"Commands of {home} work within this workspace from now on: {within}.")
+    if listed or not given:
+        source = str(defaults_file(home))
+        kept = read_defaults(home)
+        state.show([{"name": key, "source": source, "value": value} for key, value in kept.items()])
 
 
 @click.command("login", cls=Command)
@@ -189,6 +207,21 @@ def create_workspace(
     state.show(_workspace(state, state.client().workspaces.create_or_update(wanted)))
 
 
+@workspace.command("delete")
+@click.option("-n", "--name", help="Name; that of the workspace in use when not given.")
+@click.option("-p", "--permanently-delete", "permanently", is_flag=True,
+              help="With all that is in it, its default datastore too. It cannot be had back.")  # fmt: skip
+@unused_options("--all-resources", why="what other datastores lead to stays", flags=True)
+@yes_option
+@no_wait_option
+@common
+def delete_workspace(state: State, name: str | None, permanently: bool, yes: bool) -> None:
+    """Delete a workspace. One that holds something is refused without --permanently-delete."""
+    wanted = name or state.client().workspace
+    confirm(f"workspace {wanted}", yes=yes)
+    state.client().workspaces.delete(wanted, permanently=permanently)
+
+
 @workspace.command("list")
 @common
 def list_workspaces(state: State) -> None:
@@ -217,7 +250,7 @@ def _workspace(state: State, named: NamedWorkspace) -> dict[str, Any]:
     client = state.client()
     return {
         **named.body(),
-        "resource_group": state.resource_group or DEFAULTS["resource_group"],
+        "resource_group": state.resource_group or state.defaults().get("group") or DEFAULTS["resource_group"],
         "location": "local",
         "discovery_url": client.url,
         "provisioning_state": "Succeeded",

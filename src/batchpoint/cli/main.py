@@ -90,10 +90,10 @@ COMMANDS: dict[str, Lazy] = {
     "completion": Lazy("services", "completion", "Shell completion for bash, zsh and fish."),
     "version": Lazy("services", "version", "Show the version."),
     "workspace": Lazy("azure", "workspace", "Workspaces: namespaces of the server."),
+    "configure": Lazy("azure", "configure", "Defaults: the workspace to work within."),
     "account": Lazy("azure", "account", "The account, for scripts that ask for it.", hidden=True),
     "extension": Lazy("azure", "extension", "Extensions: all is built in.", hidden=True),
     "group": Lazy("azure", "group", "Resource groups: there are none.", hidden=True),
-    "configure": Lazy("azure", "configure", "Defaults of Azure's command line; not kept.", hidden=True),
     "login": Lazy("azure", "login", "Nobody has to log in.", hidden=True),
 }
 
@@ -101,7 +101,7 @@ _MISSING_WORDS: dict[str, str] = {
     **dict.fromkeys(("set", "show", "list", "get-access-token"), "account"),
     **dict.fromkeys(("add", "remove"), "extension"),
     "create": "group",
-    **dict.fromkeys(("--defaults", "-d", "--list-defaults"), "configure"),
+    **dict.fromkeys(("--defaults", "-d", "--list-defaults", "-l"), "configure"),
     **dict.fromkeys(
         ("--identity", "--service-principal", "--use-device-code", "--tenant", "--username", "-u"), "login"
     ),
@@ -147,7 +147,8 @@ def cli(context: click.Context, workspace_name: str | None) -> None:
     """Batch endpoints on your own machines.
 
     The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
-    use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, or 'default'.
+    use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, of 'batchpoint
+    configure --defaults workspace=NAME', or 'default'.
     """
     context.ensure_object(State).workspace = workspace_name
     if context.invoked_subcommand is None:

@@ -36,10 +36,20 @@ class State:
         """The client of this command line, made when it is first needed."""
         if self._client is None:
             from batchpoint.client import Client
+            from batchpoint.settings import Settings
 
-            self._client = Client(workspace=self.workspace)
+            settings = Settings.from_environment()
+            workspace = self.workspace or settings.workspace or self.defaults().get("workspace")
+            self._client = Client(settings=settings, workspace=workspace)
             click.get_current_context().call_on_close(self._client.close)
         return self._client
+
+    def defaults(self) -> dict[str, str]:
+        """What ``configure`` has kept in the home."""
+        from batchpoint.cli.defaults import read_defaults
+        from batchpoint.settings import Settings
+
+        return read_defaults(Settings.from_environment().home)
 
     def show(self, value: Any, *, columns: tuple[str, ...] = ()) -> None:
         """Print a result or entities as ``--query`` and ``--output`` ask; ``columns`` are those of a table of many."""

@@ -27,3 +27,13 @@ class Workspaces:
     def list(self, *, limit: int | None = None) -> Iterator[NamedWorkspace]:
         """All of them, by name: those that were created, and those that were used."""
         return (entity_of(NamedWorkspace, item) for item in self._connection.pages("/workspaces", limit=limit))
+
+    def delete(self, name: str, *, permanently: bool = False) -> None:
+        """Remove a workspace, and with ``permanently`` all that is in it.
+
+        Raises:
+            ConflictError: it is the default one, a job of it is not over, or it holds something and ``permanently``
+                was not given.
+        """
+        params = {"permanently": True if permanently else None}
+        self._connection.send("DELETE", address("workspaces", name), params=params)

@@ -23,7 +23,7 @@ _DATASTORE_ALONE = re.compile(r"^azureml://datastores/[^/]+/?$")
 _JOB_OUTPUT = re.compile(r"^azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(?:/paths/(?P<path>.*))?$")
 _ASSET_ID = re.compile(
     r"^(?:azureml:/?)?/(?:locations|subscriptions)/.*/(?P<kind>data|models|environments|codes|components)/(?P<name>[^/]+)"
-    r"/(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
+    r"/(?:versions/)?(?P<by>versions|labels)/(?P<which>[^/]+)/?$"
 )
 _DATABASE = re.compile(r"^azureml://datastores/(?P<datastore>[^/]+)(?:/(?:paths/?)?)?$")
 _DATABASE_URL = re.compile(r"^(?:sqlite:///.|postgres(?:ql)?(?:\+psycopg)?://)")

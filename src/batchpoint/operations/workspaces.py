@@ -1,11 +1,14 @@
-"""Workspaces: create or update, list. What is in one is told by the operations within it."""
+"""Workspaces: create or update, list, delete. What is in one is told by the operations within it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from batchpoint.entities.workspaces import NamedWorkspace
-from batchpoint.errors import NotFoundError
+from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, NamedWorkspace, workspace_key
+from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.resources import BUILT_IN
 from batchpoint.registry import Registry
 from batchpoint.registry.changes import repeated
 
@@ -13,8 +16,9 @@ from batchpoint.registry.changes import repeated
 class Workspaces:
     """What a user may ask about the workspaces of a server. The case of their names does not matter."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, home: Path) -> None:
         self._registry = registry
+        self._home = home
 
     def create_or_update(self, workspace: NamedWorkspace, *, by: str | None = None) -> NamedWorkspace:
         """Create a workspace, or change the one of that name. Keys that are not given stay as they are."""
@@ -45,8 +49,50 @@ class Workspaces:
         """All workspaces, by name."""
         return self._registry.workspaces.list(limit=limit, offset=offset)
 
+    def delete(self, name: str, *, permanently: bool = False) -> None:
+        """Forget a workspace in which nothing is but what is built in; with ``permanently`` whatever is in it.
+
+        On Azure a workspace can be had back for some days unless it is deleted permanently; here it never can. So
+        nothing is lost to whoever does not say that word.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: it is the default one, it holds something, or a job of it is not over.
+        """
+        key = workspace_key(name)
+        self.get(name)
+        if key == DEFAULT_WORKSPACE:
+            raise ConflictError(f"The workspace {DEFAULT_WORKSPACE} is built in and cannot be deleted.")
+        if not permanently and (held := self._held(key)):
+            raise ConflictError(
+                f"Workspace {name} cannot be deleted: it holds {', '.join(held)}. Delete it permanently "
+                "(--permanently-delete) if nothing of that is needed any more."
+            )
+        self._registry.workspaces.delete(name)
+
+    def _held(self, key: str) -> Sequence[str]:
+        """What is in a workspace, in words; nothing but what is built in is nothing."""
+        inside = self._registry.within(key)
+        found: dict[str, Sequence[object]] = {
+            "assets": [each for kind in ASSET_KINDS for each in inside.assets.list(kind, archived="include", limit=1)],
+            **{
+                f"{kind}s": [each for each in inside.resources.list(kind) if each.name != built_in]
+                for kind, built_in in BUILT_IN.items()
+            },
+            "endpoints": inside.endpoints.list(limit=1),
+            "schedules": inside.schedules.list(limit=1),
+            "jobs": inside.jobs.list(archived="include", limit=1),
+            "files": [path for path in (folder_of(self._home, key) / "datastores").rglob("*") if path.is_file()],
+        }
+        return [kind for kind, things in found.items() if things]
+
     def _find(self, name: str) -> NamedWorkspace | None:
         try:
             return self.get(name)
         except NotFoundError:
             return None
+
+
+def folder_of(home: Path, key: str) -> Path:
+    """Where a workspace keeps what it has on this machine; the default one has the home itself."""
+    return home if key == DEFAULT_WORKSPACE else home / "workspaces" / key

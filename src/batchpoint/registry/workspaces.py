@@ -6,13 +6,16 @@ import builtins
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from batchpoint.entities.workspaces import NamedWorkspace, workspace_key
-from batchpoint.errors import NotFoundError
+from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
+from batchpoint.registry.jobs import ACTIVE_STATUSES
+from batchpoint.registry.scope import Scope
+from batchpoint.registry.tables import jobs_table, metadata
 from batchpoint.registry.tables import workspaces_table as workspaces
 
 
@@ -61,6 +64,29 @@ class Workspaces:
             )
             raise NotFoundError(message, kind="workspace", name=name)
         return NamedWorkspace.model_validate(body)
+
+    def delete(self, name: str) -> None:
+        """Forget a workspace, and every row that belongs to it.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: a job of it waits or is worked on.
+        """
+        self.get(name)
+        scope = Scope(workspace_key(name))
+        active = scope.select(jobs_table, jobs_table.c.name).where(jobs_table.c.status.in_(ACTIVE_STATUSES)).limit(1)
+
+        def work(connection: Connection) -> None:
+            if (job := connection.execute(active).scalar()) is not None:
+                raise ConflictError(
+                    f"Workspace {name} cannot be deleted: its job {job} is not over. Wait for it, or cancel it first."
+                )
+            for table in reversed(metadata.sorted_tables):
+                if "workspace" in table.c:
+                    connection.execute(scope.delete(table))
+            connection.execute(delete(workspaces).where(workspaces.c.key == scope.workspace))
+
+        self._database.store(work)
 
     def list(self, *, limit: int | None = None, offset: int = 0) -> builtins.list[NamedWorkspace]:
         """All workspaces, by name."""

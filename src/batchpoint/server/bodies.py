@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,14 @@ async def _json_body(request: Request, _: Annotated[Token, Depends(authenticated
 
 JsonBody = Annotated[Any, Depends(_json_body)]
 """The parsed body of a request; ``documents.read_body`` makes an entity of it, with suggestions for slips."""
+
+
+async def _lenient_json_body(request: Request, _: Annotated[Token, Depends(authenticated)]) -> Any:
+    return await run_in_threadpool(_parsed, await request.body(), lenient=True)
+
+
+LenientJsonBody = Annotated[Any, Depends(_lenient_json_body)]
+"""The same, of callers who are used to Azure: a comma after the last item is read over."""
 
 
 @asynccontextmanager
@@ -71,7 +80,11 @@ def spooled(content: IO[bytes], folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _parsed(content: bytes) -> Any:
+_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])')
+"""A comma after the last item, or a text, in which commas are its own."""
+
+
+def _parsed(content: bytes, *, lenient: bool = False) -> Any:
     """JSON that can be stored and answered with again: no NaN, no half characters, no endless nesting.
 
     Raises:
@@ -88,6 +101,8 @@ def _parsed(content: bytes) -> Any:
         message = "The body is not UTF-8, or holds half of a surrogate pair (such as \\ud800)."
         raise InvalidEntityError(message) from None
     except (ValueError, RecursionError) as fault:
+        if lenient and (without := _LAST_COMMA.sub(lambda found: found[1] or "", text)) != text:
+            return _parsed(without.encode())
         where = f" line {fault.lineno}, column {fault.colno}:" if isinstance(fault, json.JSONDecodeError) else ""
         reason = fault.msg if isinstance(fault, json.JSONDecodeError) else fault
         raise InvalidEntityError(f"The body is not JSON:{where} {reason}.") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import Paged, answer, described
-from batchpoint.server.auth import Operator, Reader
+from batchpoint.server.auth import Admin, Operator, Reader
 from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Server
 
@@ -32,3 +32,10 @@ def create_or_update(name: str, body: JsonBody, caller: Operator, shared: Server
     """Create a workspace, or change the one of that name."""
     workspace = named(NamedWorkspace, body, name)
     return answer(shared.workspace.workspaces.create_or_update(workspace, by=caller.name))
+
+
+@router.delete("/{name}", name="workspaces.delete", status_code=204)
+def delete(name: str, _: Admin, shared: Server, *, permanently: bool = False) -> Response:
+    """Delete a workspace; one that holds something only ``permanently``."""
+    shared.workspace.delete(name, permanently=permanently)
+    return Response(status_code=204)

@@ -216,6 +216,10 @@ def _long(scope: Scope, uri: str) -> str:
     return f"azureml://{place}/datastores/{match['datastore']}/paths/{match['path']}"
 
 
+def _place_form(scope: Scope) -> Form:
+    return Form(read=lambda uri: place_of(scope, _short(uri)))
+
+
 def _blob_form(scope: Scope) -> Form:
     def write(uri: str) -> str:
         match = _DATASTORE_PATH.match(uri)
@@ -238,7 +242,7 @@ _ALL = (
         "models",
         lambda scope: (
             Field("type", "properties.modelType"),
-            Field("path", "properties.modelUri", Form(lambda uri: _long(scope, uri), _short)),
+            Field("path", "properties.modelUri", Form(lambda uri: _long(scope, uri), _place_form(scope).read)),
         ),
         (
             Field("flavors", "properties.flavors", _FLAVORS),
@@ -249,9 +253,9 @@ _ALL = (
     Spoken(
         "data",
         "data",
-        lambda _scope: (
+        lambda scope: (
             Field("type", "properties.dataType"),
-            Field("path", "properties.dataUri", Form(read=_short)),
+            Field("path", "properties.dataUri", _place_form(scope)),
         ),
         (Field("auto_delete_setting", "properties.autoDeleteSetting"),),
     ),
@@ -278,5 +282,23 @@ _ALL = (
     ),
 )
 
-for _each in _ALL:
-    AssetRoutes(_each).add_to(router)
+_ROUTES = {each.kind: AssetRoutes(each) for each in _ALL}
+for _each in _ROUTES.values():
+    _each.add_to(router)
+
+_PREVIEW_PLACES = (Field("uri_folder", "folder"), Field("uri_file", "file"))
+
+
+@router.put(f"{WORKSPACE}/datasets/{{name}}/versions/{{version}}", name="azureml.datasets.create_or_update")
+def put_dataset(
+    name: str, version: str, body: WireBody, scope: Scoped, caller: Operator, work: ScopedWork, shared: Shared
+) -> JSONResponse:
+    """Register data in the words of the first preview: its ``paths``, of which there can be one here."""
+    paths = from_wire((Field("paths", "properties.paths", Form(read=list)),), body).get("paths", [])
+    places = [from_wire(_PREVIEW_PLACES, path) for path in paths if isinstance(path, Mapping)]
+    if len(places) != 1 or len(places[0]) != 1:
+        raise InvalidEntityError('The "paths" of a dataset are one {"folder": …} or one {"file": …} here.')
+    ((kind, uri),) = places[0].items()
+    described = to_wire(DESCRIBED, from_wire(DESCRIBED, body)).get("properties", {})
+    declared = {"properties": {**described, "dataType": kind, "dataUri": uri}}
+    return _ROUTES["data"].put_version(name, version, declared, scope, caller, work, shared)

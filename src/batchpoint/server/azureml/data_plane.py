@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
 
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import options_of
+from batchpoint.entities.endpoints import as_properties, options_of
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
@@ -71,15 +71,12 @@ OUTPUTS = Form(
     lambda wire: {name: from_wire(OUTPUT_FIELDS, given) for name, given in wire.items()},
 )
 
-INVOKE_FIELDS = (
+_INVOKED = (
     Field("job_name", "name"),
     Field("description", "description"),
     Field("tags", "tags", TEXTS),
     Field("experiment_name", "properties.experimentName"),
-    Field("inputs", "inputDatasetId", Form(read=lambda asset: {"dataset": {"path": asset}})),
-    Field("inputs", "dataset", Form(read=_read_dataset)),
     Field("inputs", "inputData", INPUTS),
-    Field("outputs", "outputDataset", Form(read=_read_place)),
     Field("outputs", "outputData", OUTPUTS),
     Field("overrides.instance_count", "compute.instanceCount", NUMBER),
     Field("overrides.mini_batch_size", "miniBatchSize", NUMBER),
@@ -91,7 +88,14 @@ INVOKE_FIELDS = (
     Field("overrides.output_file_name", "outputFileName"),
     Field("overrides.partition_keys", "partitionKeys", Form(read=lambda keys: keys or None)),
 )
+INVOKE_FIELDS = (
+    Field("inputs", "inputDatasetId", Form(read=lambda asset: {"dataset": {"path": asset}})),
+    Field("inputs", "dataset", Form(read=_read_dataset)),
+    Field("outputs", "outputDataset", Form(read=_read_place)),
+    *_INVOKED,
+)
 """What may stand in the ``properties`` of an invoke. ``compute.isLocal`` is written by the client and means nothing."""
+_SAID_OF_OVERRIDES = {field.ours.split(".")[1] for field in _INVOKED if field.ours.startswith("overrides.")}
 
 
 @router.post(f"{ENDPOINT}/jobs", name="azureml.invoke")
@@ -108,12 +112,9 @@ def invoke(
     ] = None,
 ) -> JSONResponse:
     """Score data, or run a pipeline. A request that comes again with the same id is answered with the same job."""
-    request = read_invoke(body)
+    request = read_invoke(scope, body)
     chosen = deployment_asked_for(work, endpoint, deployment, from_client=request_id is not None)
-    inputs = {
-        name: given.model_copy(update={"path": place_of(scope, given.path)}) for name, given in request.inputs.items()
-    }
-    request = request.model_copy(update={"deployment_name": chosen, "inputs": inputs})
+    request = request.model_copy(update={"deployment_name": chosen})
     check_invoke_paths(shared, request)
     job = work.endpoints.invoke(endpoint, request, idempotency_key=request_id, by=caller.name)
     return JSONResponse(scoring_job(scope, job), status_code=201)
@@ -146,7 +147,7 @@ def get_job(endpoint: str, job: str, scope: Scoped, work: ScopedWork, _: Reader)
     return JSONResponse(scoring_job(scope, found))
 
 
-def read_invoke(body: Mapping[str, Any]) -> InvokeRequest:
+def read_invoke(scope: Scope, body: Mapping[str, Any]) -> InvokeRequest:
     """What an invoke asks for.
 
     Raises:
@@ -158,7 +159,22 @@ def read_invoke(body: Mapping[str, Any]) -> InvokeRequest:
     given = from_wire(INVOKE_FIELDS, properties)
     own = from_wire([Field("own", "properties", Form(read=dict))], properties).get("own", {})
     options = options_of(given.get("overrides", {}), own)
-    return read_body(InvokeRequest, {**given, "overrides": options}, name="invoke")
+    request = read_body(InvokeRequest, {**given, "overrides": options}, name="invoke")
+    inputs = {
+        name: given.model_copy(update={"path": place_of(scope, given.path)}) for name, given in request.inputs.items()
+    }
+    return request.model_copy(update={"inputs": inputs})
+
+
+def write_invoke(request: InvokeRequest) -> dict[str, Any]:
+    """What an invoke asks for, as ``read_invoke`` reads it. A challenger and queries have no words there."""
+    body = request.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    properties = to_wire(_INVOKED, body)
+    if literals := body.get("literals"):
+        said = {name: {"jobInputType": "literal", "value": value} for name, value in literals.items()}
+        properties["inputData"] = {**properties.get("inputData", {}), **said}
+    own = {key: value for key, value in body.get("overrides", {}).items() if key not in _SAID_OF_OVERRIDES}
+    return {"properties": {**properties, "properties": as_properties(own)}}
 
 
 def deployment_asked_for(work: Workspace, endpoint: str, named: str | None, *, from_client: bool) -> str | None:

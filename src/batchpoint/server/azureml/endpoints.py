@@ -17,6 +17,7 @@ from batchpoint.server.azureml.mapping import (
     NUMBER,
     TEXTS,
     Field,
+    Form,
     from_wire,
     holds,
     to_wire,
@@ -32,6 +33,7 @@ from batchpoint.server.azureml.wire import (
     asset_form,
     deleted,
     name_form,
+    operation_address,
     page,
     resource,
     stored_at_once,
@@ -45,10 +47,17 @@ ENDPOINTS = f"{WORKSPACE}/batchEndpoints"
 ENDPOINT = f"{ENDPOINTS}/{{endpoint}}"
 DEPLOYMENT = f"{ENDPOINT}/deployments/{{deployment}}"
 
+OPERATION_PROPERTY = "AzureAsyncOperationUri"
+"""Among the properties: where programs without the client ask whether what they stored is there by now."""
+_PROPERTIES = Form(
+    read=lambda given: {key: text for key, text in TEXTS.read(given).items() if key != OPERATION_PROPERTY}
+)
+"""Callers send it back with the rest, and it is none of theirs."""
+
 ENDPOINT_FIELDS = (
     Field("description", "properties.description"),
     Field("tags", "tags", TEXTS),
-    Field("properties", "properties.properties", TEXTS),
+    Field("properties", "properties.properties", _PROPERTIES),
     Field("auth_mode", "properties.authMode", words(aad_token="aadToken", aml_token="amlToken")),  # noqa: S106 -- words
     Field("defaults.deployment_name", "properties.defaults.deploymentName"),
     Field("identity", "identity"),
@@ -67,7 +76,7 @@ def model_deployment_fields(scope: Scope) -> tuple[Field, ...]:
     return (
         Field("description", "properties.description"),
         Field("tags", "tags", TEXTS),
-        Field("properties", "properties.properties", TEXTS),
+        Field("properties", "properties.properties", _PROPERTIES),
         Field("model", "properties.model.assetId", asset_form(scope, "models")),
         Field("environment", "properties.environmentId", asset_form(scope, "environments")),
         Field("code_configuration.code", "properties.codeConfiguration.codeId", asset_form(scope, "codes")),
@@ -119,7 +128,7 @@ def pipeline_deployment_fields(scope: Scope) -> tuple[Field, ...]:
     return (
         Field("description", "properties.description"),
         Field("tags", "tags", TEXTS),
-        Field("properties", "properties.properties", TEXTS),
+        Field("properties", "properties.properties", _PROPERTIES),
         Field("component", f"{pipeline}.componentId.assetId", asset_form(scope, "components")),
         Field("settings.default_compute", f"{pipeline}.settings.default_compute"),
         Field("settings.default_datastore", f"{pipeline}.settings.default_datastore"),
@@ -217,6 +226,7 @@ def endpoint_resource(scope: Scope, endpoint: BatchEndpoint) -> dict[str, Any]:
     }
     found = to_wire(ENDPOINT_FIELDS, endpoint.model_copy(update=addresses).body())
     found["properties"].setdefault("defaults", {})  # notebooks set its deployment_name, which they cannot on nothing
+    found["properties"]["properties"][OPERATION_PROPERTY] = operation_address(scope)
     return found | resource(scope, "batchEndpoints", [endpoint.name], found["properties"], entity=endpoint)
 
 
@@ -237,6 +247,7 @@ def deployment_resource(scope: Scope, deployment: AnyDeployment) -> dict[str, An
         if deployment.settings.output_action == "summary_only":
             # There is no such file, and the client refuses to update a deployment that names one.
             del found["properties"]["outputFileName"]
+    found["properties"]["properties"][OPERATION_PROPERTY] = operation_address(scope)
     names = [deployment.endpoint_name, "deployments", deployment.name]
     return found | resource(scope, "batchEndpoints", names, found["properties"], entity=deployment)
 

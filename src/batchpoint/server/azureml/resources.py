@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.base import Entity
@@ -15,7 +15,7 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, Datastore, ResourceKind
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError, RequestError
-from batchpoint.server.auth import Admin, Reader
+from batchpoint.server.auth import Admin, Operator, Reader
 from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, account_of, container_of
 from batchpoint.server.azureml.mapping import DESCRIBED, DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import (
@@ -29,11 +29,12 @@ from batchpoint.server.azureml.wire import (
     ScopedWork,
     WireBody,
     base_of,
+    deleted,
     name_in,
     page,
     resource,
 )
-from batchpoint.server.context import Server, Shared
+from batchpoint.server.context import Context, Server, Shared
 from batchpoint.workspace import Workspace
 
 router = APIRouter(tags=["azureml"], include_in_schema=False)
@@ -52,6 +53,30 @@ def discovery(request: Request) -> JSONResponse:
 def get_workspace(scope: Scoped, work: ScopedWork, _: Reader) -> JSONResponse:
     """A workspace."""
     return JSONResponse(_workspace(scope, work.workspaces.get(scope.workspace)))
+
+
+@router.put(WORKSPACE, name="azureml.workspaces.create_or_update")
+def put_workspace(body: WireBody, scope: Scoped, shared: Server, caller: Operator) -> JSONResponse:
+    """Create a workspace, or replace what is said of it. What else Azure makes one of does not count here."""
+    whole: dict[str, Any] = {"display_name": None, "description": None, "tags": {}}
+    return _store_workspace(scope, shared, {**whole, **from_wire(_WORKSPACE, body)}, caller.name)
+
+
+@router.patch(WORKSPACE, name="azureml.workspaces.update")
+def patch_workspace(body: WireBody, scope: Scoped, shared: Server, caller: Operator) -> JSONResponse:
+    """Change a workspace; what is left out stays.
+
+    The client creates one so, too: it looks for it first, and then it is there.
+    """
+    return _store_workspace(scope, shared, from_wire(_WORKSPACE, body), caller.name)
+
+
+@router.delete(WORKSPACE, name="azureml.workspaces.delete")
+def delete_workspace(
+    scope: Scoped, shared: Server, _: Admin, permanently: Annotated[bool, Query(alias="forceToPurge")] = False
+) -> Response:
+    """Delete a workspace; one that holds something only permanently."""
+    return deleted(lambda: shared.workspace.delete(scope.workspace, permanently=permanently))
 
 
 @router.get(WORKSPACES, name="azureml.workspaces.list")
@@ -168,6 +193,11 @@ def list_secrets(name: str, work: ScopedWork, _: Reader) -> JSONResponse:
     raise RequestError(f"The credentials of datastore {name} are never shown. Requests to this server need your token.")
 
 
+def _store_workspace(scope: Scope, shared: Context, body: Mapping[str, Any], by: str) -> JSONResponse:
+    declared = read_body(NamedWorkspace, {**body, "name": scope.workspace}, name="workspace")
+    return JSONResponse(_workspace(scope, shared.workspace.workspaces.create_or_update(declared, by=by)))
+
+
 def _workspace(scope: Scope, named: NamedWorkspace) -> dict[str, Any]:
     return {
         "id": scope.path,
@@ -241,6 +271,11 @@ def _read(kind: ResourceKind, name: str, body: Mapping[str, Any]) -> Entity:
     return read_body(RESOURCE_KINDS[kind], {**body, "name": name})
 
 
+_WORKSPACE = (
+    Field("display_name", "properties.friendlyName"),
+    Field("description", "properties.description"),
+    Field("tags", "tags", TEXTS),
+)
 _ACCESS = Form(
     lambda enabled: "Enabled" if enabled else "Disabled",
     lambda given: {"enabled": True, "disabled": False}.get(given.lower()),

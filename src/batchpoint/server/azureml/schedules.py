@@ -1,7 +1,7 @@
-"""Schedules: what starts pipeline jobs by itself, and when.
+"""Schedules: what starts jobs by itself, and when.
 
-Those that the dialect has no words for, such as for new files or of an invoke, are shown as far as it goes. Whoever
-reads one and sends it back, as the client does to enable or disable, changes nothing else: what is left out stays.
+Those that the dialect has no words for, such as for new files, are shown as far as it goes. Whoever reads one and sends
+it back, as the client does to enable or disable, changes nothing else: what is left out stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from batchpoint.entities.schedules import Schedule, ScheduledInvoke
 from batchpoint.entities.triggers import RecurrenceTrigger, TimeTrigger, Trigger
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.azureml.mapping import ANSWERED, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
+from batchpoint.server.azureml.data_plane import read_invoke, write_invoke
+from batchpoint.server.azureml.mapping import ANSWERED, NUMBER, TEXTS, Field, Form, from_wire, holds, to_wire, words
 from batchpoint.server.azureml.pipelines import definition, job_ports, pipeline_of
 from batchpoint.server.azureml.wire import (
     WORKSPACE,
@@ -40,6 +41,10 @@ router = APIRouter(tags=["azureml"], include_in_schema=False)
 
 SCHEDULES = f"{WORKSPACE}/schedules"
 SCHEDULE = f"{SCHEDULES}/{{name}}"
+
+INVOKE = "InvokeBatchEndpoint"
+"""The action of a schedule that invokes an endpoint. Azure's interface has the word and leaves open what is said with
+it: here the body of an invoke, with the names of endpoint and deployment."""
 
 _VIEWS = {"enabledonly": True, "disabledonly": False}
 
@@ -84,8 +89,9 @@ def delete_schedule(name: str, work: ScopedWork, _: Operator) -> Response:
 @router.post(f"{SCHEDULE}/trigger", name="azureml.schedules.trigger")
 def trigger(name: str, work: ScopedWork, caller: Operator) -> JSONResponse:
     """Start its job now."""
+    is_invoke = isinstance(work.schedules.get(name).create_job, ScheduledInvoke)
     run = work.schedules.trigger(name, by=caller.name)
-    return JSONResponse({"scheduleActionType": "CreateJob", "submissionId": run.job_name})
+    return JSONResponse({"scheduleActionType": INVOKE if is_invoke else "CreateJob", "submissionId": run.job_name})
 
 
 def schedule_resource(scope: Scope, schedule: Schedule) -> dict[str, Any]:
@@ -120,18 +126,36 @@ def _read(scope: Scope, body: Mapping[str, Any], stored: Schedule | None) -> dic
         given.pop("trigger", None)
     action = from_wire((Field("action", "properties.action", Form(read=dict)),), body).get("action", {})
     shown = _written_action(scope, stored) if stored else {}
-    if action and action != shown:
+    if action and action != shown and str(action.get("actionType")).lower() == INVOKE.lower():
+        kept = before.get("create_job", {}) if stored and isinstance(stored.create_job, ScheduledInvoke) else {}
+        given["create_job"] = {**kept, **_read_invoke(scope, action)}
+    elif action and action != shown:
         read = _read_action(scope, action)
         if stored is None or isinstance(stored.create_job, ScheduledInvoke) or read != _read_action(scope, shown):
             given["create_job"] = _create_job(read)
     return {**before, **given}
 
 
+def _read_invoke(scope: Scope, action: Mapping[str, Any]) -> dict[str, Any]:
+    """The endpoint that is to be invoked, and what it is asked."""
+    said = from_wire((Field("said", "endpointInvocationDefinition", Form(read=dict)),), action).get("said")
+    named = from_wire(_INVOKED, said or {})
+    if said is None or "endpoint_name" not in named:
+        raise InvalidEntityError(
+            f"The action {INVOKE} has an endpointInvocationDefinition with an endpointName, beside what an invoke has."
+        )
+    asked = read_invoke(scope, said if holds(said, "properties") else {"properties": {}})
+    body = asked.model_dump(mode="json", exclude_unset=True)
+    return {**{key: value for key, value in body.items() if value}, **named, "type": "invoke"}
+
+
 def _read_action(scope: Scope, action: Mapping[str, Any]) -> dict[str, Any]:
     """What is to be started: ``job``, or the pipeline that is written there, and what it is given."""
     kind, wire = action.get("actionType"), action.get("jobDefinition")
     if not isinstance(wire, Mapping):
-        raise InvalidEntityError(f"The action of a schedule is CreateJob with a jobDefinition, and this is {kind!r}.")
+        raise InvalidEntityError(
+            f"The action of a schedule is CreateJob with a jobDefinition, or {INVOKE}, and this is {kind!r}."
+        )
     given = from_wire(_ACTION, wire)
     source = from_wire((Field("job", "sourceJobId", Form(read=name_in)),), wire).get("job")
     if source is None:
@@ -159,8 +183,8 @@ def _create_job(action: Mapping[str, Any]) -> dict[str, Any]:
 def _written_action(scope: Scope, schedule: Schedule) -> dict[str, Any]:
     plan = schedule.create_job
     if isinstance(plan, ScheduledInvoke):
-        said = {"endpointName": plan.endpoint_name, "deploymentName": plan.deployment_name}
-        return {"actionType": "InvokeBatchEndpoint", "endpointInvocationDefinition": said}
+        said = {**to_wire(_INVOKED, plan.model_dump()), **write_invoke(plan.request())}
+        return {"actionType": INVOKE, "endpointInvocationDefinition": said}
     body = plan.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     known = to_wire(_ACTION, body)
     if isinstance(plan.job, dict):
@@ -213,6 +237,10 @@ _TRIGGER = (
     Field("trigger.schedule.week_days", "properties.trigger.schedule.weekDays", _UNLESS_EMPTY),
     Field("trigger.schedule.month_days", "properties.trigger.schedule.monthDays", _UNLESS_EMPTY),
     Field("trigger.time_zone", "properties.trigger.timeZone"),
+)
+_INVOKED = (
+    Field("endpoint_name", "endpointName", Form(read=name_in)),
+    Field("deployment_name", "deploymentName"),
 )
 _ACTION = (
     Field("experiment_name", "experimentName", Form(read=lambda given: given or None)),

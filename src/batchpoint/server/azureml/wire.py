@@ -17,7 +17,7 @@ from batchpoint.entities.base import Entity, parse_reference
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.operations.places import asset_reference
 from batchpoint.server.azureml.mapping import Form
-from batchpoint.server.bodies import JsonBody
+from batchpoint.server.bodies import LenientJsonBody
 from batchpoint.server.context import Work
 
 PROVIDER = "Microsoft.MachineLearningServices"
@@ -81,7 +81,7 @@ ScopedWork = Work
 """The operations on what is in that workspace."""
 
 
-def _mapping_of(body: JsonBody) -> dict[str, Any]:
+def _mapping_of(body: LenientJsonBody) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidEntityError("The body has to be a JSON object.")
     return body
@@ -224,8 +224,12 @@ def stored_at_once(scope: Scope, body: Mapping[str, Any]) -> JSONResponse:
 
     Older clients make the object of this very answer twice, and the first time takes the type out of it.
     """
-    place = f"{scope.base}{scope.path}{OPERATION.removeprefix(WORKSPACE)}"
-    return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": place})
+    return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": operation_address(scope)})
+
+
+def operation_address(scope: Scope) -> str:
+    """Where a caller asks whether what he stored is there by now."""
+    return f"{scope.base}{scope.path}{OPERATION.removeprefix(WORKSPACE)}"
 
 
 def deleted(delete: Callable[[], None]) -> Response:
