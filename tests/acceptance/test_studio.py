@@ -34,6 +34,12 @@ code_configuration: {{code: ./code, scoring_script: score.py}}
 settings: {{mini_batch_size: 10}}
 batchpoint: {{mini_batch_type: dataframe, split: rows, key_columns: [id]}}
 """
+SCHEDULE = """
+name: nightly
+is_enabled: false
+trigger: {{type: cron, expression: "0 2 * * *"}}
+create_job: {{type: invoke, endpoint_name: amounts, inputs: {{data: {{path: {path}}}}}}}
+"""
 
 
 @pytest.fixture
@@ -143,6 +149,24 @@ def test_a_person_switches_the_default_deployment_and_cancels_a_job(
     eventually(lambda: state(browser) == "canceled")
 
 
+def test_a_person_enables_and_triggers_a_schedule(
+    browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
+) -> None:
+    (tmp_path / "few.csv").write_text("id,amount\n1,1\n2,2\n")
+    (tmp_path / "schedule.yml").write_text(SCHEDULE.format(path=tmp_path / "few.csv"))
+    shipped.ok("schedule", "create", "-f", tmp_path / "schedule.yml")
+    sign_in(browser, address, shipped)
+    press(browser, "Schedules")
+    press(browser, "nightly")
+    press(browser, "Enable")
+    eventually(lambda: shipped.json("schedule", "show", "-n", "nightly")["is_enabled"])
+    press(browser, "Trigger now")
+    eventually(lambda: "/jobs/" in browser.current_url)
+    eventually(lambda: state(browser) == "completed")
+    press(browser, "nightly")
+    assert "started" in browser.find_element(By.TAG_NAME, "main").text
+
+
 def test_no_page_keeps_anybody_out_in_light_and_in_dark(
     browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
 ) -> None:
@@ -151,6 +175,9 @@ def test_no_page_keeps_anybody_out_in_light_and_in_dark(
     shipped.wait(job)
     browser.get(address)
     pages = ["sign-in", "", "endpoints", "endpoints/amounts", "endpoints/amounts/invoke", "jobs", f"jobs/{job}", "none"]
+    (tmp_path / "schedule.yml").write_text(SCHEDULE.format(path=tmp_path / "few.csv"))
+    shipped.ok("schedule", "create", "-f", tmp_path / "schedule.yml")
+    pages += ["schedules", "schedules/nightly", "assets/code", "assets/model", "computes"]
     pages.append(f"jobs/{job}/logs/logs/user/job_error.txt")
     for scheme in ("light", "dark"):
         colors(browser, scheme)

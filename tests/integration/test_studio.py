@@ -13,6 +13,7 @@ import pytest
 from batchpoint.background.service import Background
 from batchpoint.entities.endpoints import BatchDeployment, CodeConfiguration
 from batchpoint.entities.jobs import Job
+from batchpoint.entities.schedules import Schedule
 from batchpoint.server.context import Context
 from batchpoint.server.studio.sessions import COOKIE
 from batchpoint.workspace import Workspace
@@ -59,6 +60,16 @@ def finished(workspace: Workspace, job: Job) -> Job:
     return workspace.jobs.get(job.name)
 
 
+def declare_schedule(workspace: Workspace, path: Path) -> None:
+    declared = {
+        "name": "nightly",
+        "trigger": {"type": "cron", "expression": "0 2 * * *", "time_zone": "Europe/Berlin"},
+        "create_job": {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": str(path)}}},
+        "is_enabled": False,
+    }
+    workspace.schedules.create_or_update(Schedule.model_validate(declared))
+
+
 def test_a_token_becomes_a_session_that_scripts_cannot_read(stranger: httpx.Client, workspace: Workspace) -> None:
     asked = stranger.get("/studio/jobs?status=failed")
     assert asked.status_code == 303
@@ -95,6 +106,7 @@ def test_after_signing_in_nobody_is_led_elsewhere(stranger: httpx.Client, worksp
 
 def test_every_page_answers_people_and_programs(stranger: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
     job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    declare_schedule(workspace, tmp_path / "in" / "data.csv")
     client = signed_in(stranger, workspace, "reader")
     log = f"/studio/jobs/{job.name}/logs/logs/user/job_progress_overview.1.txt"
     pages = [
@@ -186,6 +198,24 @@ def test_another_deployment_becomes_the_default(stranger: httpx.Client, workspac
     proof = proof_on(client, "/studio/endpoints/churn")
     client.post("/studio/endpoints/churn/default", data={"proof": proof, "deployment": "green"})
     assert workspace.endpoints.get("churn").defaults.deployment_name == "green"
+
+
+def test_a_schedule_is_enabled_disabled_and_triggered(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    declare_schedule(workspace, make_input(tmp_path / "in", "complete"))
+    client = signed_in(stranger, workspace, "operator")
+    page = "/studio/schedules/nightly"
+    proof = proof_on(client, page)
+    assert "cron 0 2 * * * (Europe/Berlin)" in client.get(page).text
+    assert client.post(f"{page}/enable", data={"proof": proof}).headers["Location"] == page
+    assert workspace.schedules.get("nightly").is_enabled
+    client.post(f"{page}/disable", data={"proof": proof})
+    assert not workspace.schedules.get("nightly").is_enabled
+    started = client.post(f"{page}/trigger", data={"proof": proof})
+    job = workspace.jobs.get(started.headers["Location"].rpartition("/")[2])
+    assert job.schedule_name == "nightly"
+    assert job.name in client.get(page).text
 
 
 def test_what_happens_to_a_job_is_sent_to_its_page_until_it_ends(

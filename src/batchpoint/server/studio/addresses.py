@@ -64,6 +64,30 @@ class Addresses:
         """A published file of a job."""
         return self._at("/jobs", name, "outputs", output, *path.split("/"))
 
+    def schedules(self) -> str:
+        """All schedules."""
+        return self._at("/schedules")
+
+    def schedule(self, name: str) -> str:
+        """One schedule."""
+        return self._at("/schedules", name)
+
+    def schedule_change(self, name: str, change: str) -> str:
+        """Takes the form that enables, disables or triggers a schedule."""
+        return self._at("/schedules", name, change)
+
+    def assets(self, kind: str = "model", **query: str | int | None) -> str:
+        """The assets of a kind."""
+        return self._at("/assets", kind, **query)
+
+    def asset(self, kind: str, name: str, **query: str | int | None) -> str:
+        """One asset; its newest version, unless ``version`` names another."""
+        return self._at("/assets", kind, name, **query)
+
+    def computes(self) -> str:
+        """All computes."""
+        return self._at("/computes")
+
     def sign_in(self, then: str | None = None) -> str:
         """Where a token becomes a session; ``then`` is the page to come back to."""
         return self._at("/sign-in", then=then)
