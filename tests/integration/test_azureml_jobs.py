@@ -246,6 +246,17 @@ def test_what_is_said_of_a_job_may_change(client: httpx.Client, workspace: Works
     assert kept.properties["p"] == "q"
 
 
+@pytest.mark.parametrize("change", [{"displayName": {"": ""}}, {"description": 5}, {"hidden": "yes"}])
+def test_what_is_said_of_a_job_has_to_be_a_text_and_whether_it_is_hidden_a_yes_or_no(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    job = invoke(workspace, tmp_path / "in")
+    refused = client.patch(f"{HISTORY}/experiments/churn/runs/{job.name}", json=change)
+    assert refused.status_code == 422, refused.text
+    assert f"{next(iter(change))} is " in refused.json()["error"]["message"]
+    assert workspace.jobs.get(job.name) == job
+
+
 @pytest.mark.usefixtures("running")
 def test_a_job_is_canceled_and_waited_for(client: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
     job = invoke(workspace, tmp_path / "in", "wait")
