@@ -153,7 +153,7 @@ PARAMETERS = {
 }  # fmt: skip
 """What stands in addresses. The last of those that are left, and what is not named here, is made up."""
 SEED = 4
-EACH = 20
+EACH = 35
 """Bodies that each route is sent."""
 
 
