@@ -260,6 +260,8 @@ sys.stdout = Watched(sys.stdout)
 told("failed", JobException, ml_client.jobs.stream, failing.name)
 sys.stdout = sys.stdout.stream
 found["status"] = ml_client.jobs.get(failing.name).status
+ml_client.jobs.download(failing.name, download_path="why")
+found["why"] = (Path("why") / "logs" / "user" / "job_error.txt").read_text()
 
 slow = ml_client.batch_endpoints.invoke(endpoint_name="hearts", input=Input(type="uri_folder", path="slow"))
 told("running", JobException, ml_client.jobs.download, slow.name)
@@ -296,6 +298,7 @@ print(json.dumps(found))
     assert found["status"] == "Failed"
     assert "no such heart" in found["failed"]
     assert "ErrorThresholdExceeded" in found["failed"]
+    assert "no such heart" in found["why"]
     assert any("bad.csv" in line and "no such heart" in line for line in printed)
     assert "Download is allowed only in states" in found["running"]
     assert found["canceled"] == "Canceled"

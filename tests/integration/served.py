@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeCo
 from batchpoint.entities.jobs import Input, InvokeRequest, Job
 from batchpoint.server.app import create_app
 from batchpoint.server.context import Context
+from batchpoint.server.listening import listen
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 
@@ -63,9 +63,7 @@ def eventually(condition: Callable[[], object], *, seconds: float = 15.0) -> Non
 @contextmanager
 def served(context: Context, secret: str | None) -> Iterator[httpx.Client]:
     """The application behind real HTTP, in a thread, and a client with this token."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
+    with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(create_app(context), log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

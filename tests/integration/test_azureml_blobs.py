@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import random
 import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -86,53 +91,128 @@ def test_a_file_is_written_whole_is_there_and_is_not_written_again(server: Serve
 
 
 def by_offset(number: int) -> str:
-    """The name that the official client gives to a block."""
+    """The name that older clients give to a block: each of them the same."""
     inner = base64.b64encode(f"{number * 6000:032d}".encode()).decode()
     return base64.b64encode(quote(inner).encode()).decode()
 
 
-def by_number(number: int) -> str:
-    """The name that another client may give to it."""
-    return base64.b64encode(f"block {number}".encode()).decode()
+def by_chance(_: int) -> str:
+    """The name that newer clients give to it: each of them another."""
+    return base64.b64encode(f"{uuid.uuid4().int:048d}".encode()).decode()
 
 
-@pytest.mark.parametrize("named", [by_offset, by_number])
+def send_block(server: Served, name: str, block: str, content: bytes) -> None:
+    answered = server.client.put(f"{CONTAINER}/{name}", params={"comp": "block", "blockid": block}, content=content)
+    assert answered.status_code == 201, answered.text
+
+
+def commit(server: Served, name: str, blocks: Iterable[str], **headers: str) -> httpx.Response:
+    body = "".join(f"<Latest>{block}</Latest>" for block in blocks)
+    document = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{body}</BlockList>'
+    return server.client.put(
+        f"{CONTAINER}/{name}", params={"comp": "blocklist"}, content=document, headers={**WHOLE, **headers}
+    )
+
+
+def at_once(calls: Sequence[Callable[[], object]]) -> None:
+    """Each in a thread of its own, all begun together."""
+    ready = threading.Barrier(len(calls))
+
+    def start(call: Callable[[], object]) -> None:
+        ready.wait()
+        call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        list(pool.map(start, calls))
+
+
+@pytest.mark.parametrize("named", [by_offset, by_chance])
 def test_a_file_in_blocks_is_what_the_list_of_blocks_says_whatever_their_order(
     server: Served, named: Callable[[int], str]
 ) -> None:
-    url = f"{CONTAINER}/big.bin"
     blocks = {named(number): bytes([number]) * 6000 for number in range(9)}
-
-    def send(block: str) -> None:
-        answered = server.client.put(url, params={"comp": "block", "blockid": block}, content=blocks[block])
-        assert answered.status_code == 201
-
-    threads = [threading.Thread(target=send, args=[block]) for block in reversed(blocks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert server.client.head(url).status_code == 404
-    document = "".join(f"<Latest>{block}</Latest>" for block in blocks)
-    body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{document}</BlockList>'
-    absent = server.client.put(url, params={"comp": "blocklist"}, content=body.replace("</Latest>", "=</Latest>", 1))
-    assert absent.status_code in (400, 422)
-    done = server.client.put(url, params={"comp": "blocklist"}, content=body, headers={"x-ms-meta-a": "b"})
-    assert done.status_code == 201
+    at_once([partial(send_block, server, "big.bin", block, blocks[block]) for block in reversed(blocks)])
+    assert server.client.head(f"{CONTAINER}/big.bin").status_code == 404
+    assert commit(server, "big.bin", ["absent", *blocks]).status_code == 422
+    assert commit(server, "big.bin", blocks, **{"x-ms-meta-a": "b"}).status_code == 201
     assert (server.files / "big.bin").read_bytes() == b"".join(blocks.values())
-    assert server.client.head(url).headers["x-ms-meta-a"] == "b"
+    assert server.client.head(f"{CONTAINER}/big.bin").headers["x-ms-meta-a"] == "b"
     assert list((server.files.parents[1] / "uploads").rglob("*")) == [server.files.parents[1] / "uploads" / "blocks"]
     # Hundreds of blocks are one deed.
     assert [record.ok for record in server.context.workspace.tokens.audit()] == [True, False]
 
 
-def test_blocks_named_by_offset_are_joined_in_the_order_that_is_asked_for(server: Served) -> None:
-    url = f"{CONTAINER}/turned.bin"
+def test_blocks_are_joined_in_the_order_that_is_asked_for_and_as_often(server: Served) -> None:
     for number in range(3):
-        server.client.put(url, params={"comp": "block", "blockid": by_offset(number)}, content=bytes([number]) * 6000)
-    order = "".join(f"<Latest>{by_offset(number)}</Latest>" for number in (2, 0))
-    assert server.client.put(url, params={"comp": "blocklist"}, content=f"<BlockList>{order}</BlockList>").is_success
-    assert (server.files / "turned.bin").read_bytes() == b"\2" * 6000 + b"\0" * 6000
+        send_block(server, "turned.bin", by_offset(number), bytes([number]) * 6000)
+    assert commit(server, "turned.bin", [by_offset(number) for number in (2, 0, 2)]).is_success
+    assert (server.files / "turned.bin").read_bytes() == b"\2" * 6000 + b"\0" * 6000 + b"\2" * 6000
+
+
+def test_of_several_who_make_the_same_file_at_once_and_never_over_another_one_does(server: Served) -> None:
+    """Each asks whether it is there before he writes it, and it is not there yet for any of them."""
+    for round_ in range(3):
+        whole, joined = f"whole-{round_}", f"joined-{round_}"
+        contents = [bytes([65 + number]) * 5000 for number in range(6)]
+        named = [by_chance(number) for number in range(6)]
+        for block, content in zip(named, contents, strict=True):
+            send_block(server, joined, block, content)
+        answers: dict[str, dict[int, httpx.Response]] = {whole: {}, joined: {}}
+
+        def put_whole(number: int, name: str = whole, contents: list[bytes] = contents, told: Any = answers) -> None:
+            told[name][number] = put(server, name, contents[number], **{"If-None-Match": "*"})
+
+        def put_joined(number: int, name: str = joined, blocks: list[str] = named, told: Any = answers) -> None:
+            told[name][number] = commit(server, name, [blocks[number]], **{"If-None-Match": "*"})
+
+        for act in (put_whole, put_joined):
+            at_once([partial(act, number) for number in range(6)])
+        for name, told in answers.items():
+            (winner,) = [number for number, answered in told.items() if answered.status_code == 201]
+            assert (server.files / name).read_bytes() == contents[winner]
+            refused = [answered for number, answered in told.items() if number != winner]
+            codes = {(answered.status_code, answered.headers["x-ms-error-code"]) for answered in refused}
+            assert codes == {(409, "BlobAlreadyExists")}
+
+
+def test_two_who_upload_in_blocks_to_one_name_do_not_take_each_others_blocks(server: Served) -> None:
+    one, other = ([by_chance(number) for number in range(4)] for _ in range(2))
+    for first, second in zip(one, other, strict=True):
+        send_block(server, "x", first, b"1" * 6000)
+        send_block(server, "x", second, b"2" * 6000)
+    assert commit(server, "x", one).status_code == 201
+    assert (server.files / "x").read_bytes() == b"1" * 24000
+    assert commit(server, "x", other).status_code == 201
+    assert (server.files / "x").read_bytes() == b"2" * 24000
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_older_clients_who_upload_to_one_name_never_make_a_mixture(server: Served, seed: int) -> None:
+    """They give their blocks the same names. Whoever goes on alone afterwards has his file."""
+    put(server, "x", b"before")
+    names = [by_offset(number) for number in range(4)]
+    steps = [(content, number) for content in (b"1", b"2") for number in range(4)]
+    random.Random(seed).shuffle(steps)
+    for content, number in steps:
+        send_block(server, "x", names[number], content * 6000)
+    answers = [commit(server, "x", names) for _ in range(2)]
+    assert answers[0].status_code == 409
+    assert answers[0].headers["x-ms-error-code"] == "InvalidBlockList"
+    assert "was uploaded by two at once" in answers[0].text
+    assert answers[1].status_code == 422
+    assert (server.files / "x").read_bytes() == b"before"
+    for number, name in enumerate(names):
+        send_block(server, "x", name, bytes([number]) * 6000)
+    assert commit(server, "x", names).status_code == 201
+    assert (server.files / "x").read_bytes() == b"".join(bytes([number]) * 6000 for number in range(4))
+
+
+def test_a_block_that_is_sent_once_more_by_a_client_that_heard_no_answer_changes_nothing(server: Served) -> None:
+    names = [by_offset(number) for number in range(2)]
+    for name in [*names, *names]:
+        send_block(server, "x", name, b"1" * 6000)
+    assert commit(server, "x", names).status_code == 201
+    assert (server.files / "x").read_bytes() == b"1" * 12000
 
 
 def test_metadata_is_kept_beside_the_datastore_and_ends_with_what_it_describes(server: Served) -> None:
@@ -195,6 +275,27 @@ def test_no_name_leads_out_of_the_datastore(server: Served) -> None:
             assert "leads out" in answered.text
     assert server.client.get(CONTAINER, params={"comp": "list", "prefix": "../"}).status_code == 422
     assert (server.files.parent / "secret").read_text() == "secret"
+
+
+def test_links_that_lead_nowhere_in_a_circle_or_out_are_left_out_of_a_list(server: Served, tmp_path: Path) -> None:
+    put(server, "a/file", b"1")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    for name, target in {
+        "itself": "itself",
+        "nowhere": "none",
+        "a/up": "..",
+        "a/folder-outside": str(tmp_path / "outside"),
+        "a/file-outside": str(tmp_path / "outside" / "secret"),
+        "a/again": "file",
+        "b": "a",
+    }.items():
+        (server.files / name).symlink_to(target)
+    assert server.names() == ["a/again", "a/file", "b/again", "b/file"]
+    assert server.names(prefix="a/") == ["a/again", "a/file"]
+    for name in ("itself", "itself/x", "nowhere"):
+        assert server.client.get(f"{CONTAINER}/{name}").status_code in (404, 422), name
+        assert put(server, name, b"x").status_code in (201, 422), name
 
 
 def test_a_folder_is_no_file(server: Served) -> None:

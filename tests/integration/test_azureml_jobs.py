@@ -206,6 +206,29 @@ def test_a_failed_job_says_why_in_our_words(client: httpx.Client, workspace: Wor
     assert f"Error: {job.error.message}" in text
 
 
+@pytest.mark.usefixtures("running")
+def test_where_the_predictions_of_a_failed_job_would_be_lie_its_logs(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The client looks there, and would end with nothing, and without a word."""
+    job = finished(workspace, invoke(workspace, tmp_path / "in", "die"))
+    log = Path(job.folder or "") / "logs" / "user" / "error.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("the traceback")
+    container = "/default.blob.core.windows.net/azureml-blobstore"
+    prefix = f"azureml/{job.name}-score/score/"
+    listed = client.get(container, params={"restype": "container", "comp": "list", "prefix": prefix}).text
+    assert f"<Name>{prefix}logs/user/error.txt</Name>" in listed
+    assert client.get(f"{container}/{prefix}logs/user/error.txt").text == "the traceback"
+    assert client.head(f"{container}/{prefix}").status_code == 404
+    assert client.get(f"{container}/{prefix}spec.json").status_code == 404
+    assert client.put(f"{container}/{prefix}logs/user/error.txt", content=b"x").status_code == 403
+    assert got(client, f"{HISTORY}/runs/{job.name}-score").get("outputs", {}) == {}
+    waiting = invoke(workspace, tmp_path / "in", "wait")
+    assert client.put(f"{container}/azureml/{waiting.name}-score/score/x", content=b"x").status_code == 201
+    workspace.jobs.cancel(waiting.name)
+
+
 def test_jobs_are_listed_by_view_and_page_by_page(client: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
     names = [invoke(workspace, tmp_path / "in").name for _ in range(102)]
     archived = client.patch(f"{HISTORY}/experiments/churn/runs/{names[0]}", json={"hidden": True})
@@ -233,6 +256,17 @@ def test_what_is_said_of_a_job_may_change(client: httpx.Client, workspace: Works
     kept = workspace.jobs.get(job.name)
     assert (kept.tags, kept.display_name, kept.description) == ({"a": "b", "c": "d"}, "Hearts", "of today")
     assert kept.properties["p"] == "q"
+
+
+@pytest.mark.parametrize("change", [{"displayName": {"": ""}}, {"description": 5}, {"hidden": "yes"}])
+def test_what_is_said_of_a_job_has_to_be_a_text_and_whether_it_is_hidden_a_yes_or_no(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    job = invoke(workspace, tmp_path / "in")
+    refused = client.patch(f"{HISTORY}/experiments/churn/runs/{job.name}", json=change)
+    assert refused.status_code == 422, refused.text
+    assert f"{next(iter(change))} is " in refused.json()["error"]["message"]
+    assert workspace.jobs.get(job.name) == job
 
 
 @pytest.mark.usefixtures("running")

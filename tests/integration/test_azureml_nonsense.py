@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
 
+from batchpoint.operations.resources import Resources
+from batchpoint.storage.datastores import Stores
 from integration.azure_wire import WS, azure_client
 from integration.served import open_workspace
 
@@ -69,3 +72,23 @@ def test_an_option_that_json_cannot_say_breaks_no_later_answer(client: httpx.Cli
     answered = client.put(f"{WS}/batchEndpoints/churn/deployments/green", content=json.dumps(body))
     assert answered.status_code == 422, answered.text
     assert client.get(f"{WS}/batchEndpoints/churn/deployments").status_code == 200
+
+
+def test_an_accident_of_the_server_is_told_in_the_words_of_the_interface_that_was_asked(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret of the server")
+
+    for door in ("list", "get"):
+        monkeypatch.setattr(Resources, door, fail)
+    monkeypatch.setattr(Stores, "is_folder", fail)
+    asked = {"X-Request-Id": "asked-1"}
+    said = "Something went wrong in the server; its log has the details under request asked-1."
+    ours = client.get("/api/v1/computes", headers=asked)
+    assert (ours.status_code, ours.json()["error"]["code"], ours.json()["error"]["message"]) == (500, "error", said)
+    theirs = client.get(f"{WS}/computes", headers=asked)
+    assert (theirs.status_code, theirs.json()) == (500, {"error": {"code": "Error", "message": said}})
+    blob = client.get("/default.blob.core.windows.net/azureml-blobstore/x", headers=asked)
+    assert (blob.status_code, blob.headers["x-ms-error-code"]) == (500, "InternalError")
+    assert ET.fromstring(blob.content).findtext("Message") == said

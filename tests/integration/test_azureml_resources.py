@@ -52,7 +52,7 @@ def test_the_workspaces_of_a_group_and_of_a_subscription_are_listed(client: http
 def test_a_compute_is_created_shown_changed_listed_and_deleted(client: httpx.Client, workspace: Workspace) -> None:
     made = client.put(f"{WS}/computes/cpu", json=compute_body())
     assert made.status_code == 201, made.text
-    assert made.json()["properties"]["provisioningState"] == "Creating"
+    assert client.get(made.headers["Azure-AsyncOperation"]).json() == {"status": "Succeeded"}
     compute = workspace.resources.get("compute", "cpu")
     assert isinstance(compute, Compute)
     assert (compute.size, compute.tier, compute.max_instances) == ("Standard_DS3_v2", "low_priority", 3)

@@ -54,7 +54,7 @@ def put(client: httpx.Client, name: str, body: dict[str, Any]) -> dict[str, Any]
     """Store a schedule and ask for it, as the client does."""
     answered = client.put(f"{WS}/schedules/{name}", json=body)
     assert answered.status_code == 201, answered.text
-    assert answered.json()["properties"]["provisioningState"] == "Creating"
+    assert client.get(answered.headers["Azure-AsyncOperation"]).json() == {"status": "Succeeded"}
     found: dict[str, Any] = client.get(f"{WS}/schedules/{name}").json()
     return found
 

@@ -244,6 +244,28 @@ def test_a_download_copies_the_output_and_with_all_the_logs(
     assert (tmp_path / "got" / "logs" / "user" / "a.txt").read_text() == "log"
 
 
+def test_a_download_of_a_job_that_failed_says_why_there_is_nothing_and_with_all_brings_its_logs(
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
+) -> None:
+    error = {"code": "scoring_script_failed", "message": "init() raised ValueError."}
+    fake.routes["GET /jobs/one"] = {**JOB, "status": "failed", "error": error}
+    fake.routes["GET /jobs/one/outputs"] = {"value": [], "next": None}
+    fake.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/error.txt", "size": 1}], "next": None}
+    fake.routes["GET /jobs/one/logs/logs/user/error.txt"] = b"the traceback"
+    said = "Job one is failed and has published nothing to download: init() raised ValueError."
+
+    plain = batchpoint("job download -n one -p got")
+    assert plain.code == 3
+    assert said in plain.err
+    assert "'batchpoint job download -n one --all' brings its logs" in plain.err
+    assert not (tmp_path / "got").exists()
+    whole = batchpoint("job download -n one -p got --all")
+    assert whole.code == 0
+    assert "Job one is failed and has published nothing; there are its logs alone." in whole.err
+    assert (tmp_path / "got" / "logs" / "user" / "error.txt").read_text() == "the traceback"
+    assert batchpoint("job download -n one -p got --all --output-name score").code == 3
+
+
 def test_lists_are_json_unless_a_table_is_asked_for(fake: FakeServer, batchpoint: CommandLine) -> None:
     fake.routes["GET /jobs"] = {"value": [JOB], "next": None}
 

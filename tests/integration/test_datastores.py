@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 import azurite_server
 from azurite_server import running_azurite
 from batchpoint.entities.resources import Datastore, DatastoreCredentials
-from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
+from batchpoint.errors import AlreadyExistsError, DatastoreError, InputError, InvalidEntityError
 from batchpoint.storage import datastores
 from batchpoint.storage.datastores import Stores, datastore_url, storage_options
 
@@ -92,6 +93,36 @@ def test_what_is_put_is_listed_fetched_and_removed(datastore: Datastore, stores:
     assert not stores.exists(f"{folder}/a.csv", name)
     stores.remove(folder, name)
     assert not stores.exists(f"{folder}/sub/c.csv", name)
+
+
+def test_a_file_is_put_once_where_it_is_to_be_a_new_one(datastore: Datastore, stores: Stores, tmp_path: Path) -> None:
+    url = datastore_url(datastore, "new")
+    for content in ("first", "second"):
+        (tmp_path / content).write_text(content)
+    stores.put(tmp_path / "first", url, datastore.name, exclusive=True)
+    for act in (stores.put, stores.move):
+        with pytest.raises(AlreadyExistsError, match="exists already"):
+            act(tmp_path / "second", url, datastore.name, exclusive=True)
+    with stores.open_read(url, datastore.name) as file:
+        assert file.read() == b"first"
+    stores.move(tmp_path / "second", url, datastore.name)
+    with stores.open_read(url, datastore.name) as file:
+        assert file.read() == b"second"
+
+
+def test_a_new_file_is_made_once_on_a_file_system_without_links_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for content in ("first", "second"):
+        (tmp_path / content).write_text(content)
+    Stores().move(tmp_path / "first", str(tmp_path / "new"), exclusive=True)
+    with pytest.raises(AlreadyExistsError, match="exists already"):
+        Stores().move(tmp_path / "second", str(tmp_path / "new"), exclusive=True)
+    assert (tmp_path / "new").read_text() == "first"
 
 
 def test_what_is_missing_is_named(datastore: Datastore, stores: Stores, tmp_path: Path) -> None:

@@ -230,16 +230,26 @@ def download(state: State, name: str, download_path: str | None, output_name: st
     """Copy the files of the outputs: predictions, failed items, receipt; or what a step wrote.
 
     With --all, or --output-name for a job of an endpoint, they lie in named-outputs/OUTPUT too, where scripts for Azure
-    ML look for them.
+    ML look for them. A job that failed has logs alone, which --all brings.
     """
     from pathlib import Path
 
+    from batchpoint.errors import NotFoundError
+
     fetched = state.client().jobs.get(name)
-    folder = fetched.download(download_path or name, output_name=output_name)
-    if everything or (output_name and fetched.entity.endpoint_name):
-        _link_by_output(fetched, folder, Path(download_path or "."), output_name)
+    logs = fetched.logs() if everything else []
+    folder = Path(download_path or name)
+    try:
+        fetched.download(folder, output_name=output_name)
+    except NotFoundError:
+        if output_name or not logs:
+            raise
+        state.note(f"Job {name} is {fetched.status} and has published nothing; there are its logs alone.")
+    else:
+        if everything or (output_name and fetched.entity.endpoint_name):
+            _link_by_output(fetched, folder, Path(download_path or "."), output_name)
     if everything:
-        for file in fetched.logs():
+        for file in logs:
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(fetched.log(file["path"]), encoding="utf-8")

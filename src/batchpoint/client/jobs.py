@@ -257,7 +257,11 @@ class Job:
         names: list[str | None] = [output_name] if output_name else [*self.entity.outputs] or [None]
         found = [(name, file["path"]) for name in names for file in self.output_files(name)]
         if not found:
-            raise NotFoundError(f"Job {self.name} is {self.status} and has published nothing to download.")
+            why = f": {self.entity.error.message.rstrip('.')}." if self.entity.error else "."
+            raise NotFoundError(
+                f"Job {self.name} is {self.status} and has published nothing to download{why} "
+                f"'batchpoint job download -n {self.name} --all' brings its logs."
+            )
         for name, file in found:
             target = inside(folder, f"{name}/{file}" if len(names) > 1 else file)
             self._connection.download(self._file(file, name), target, progress=progress)

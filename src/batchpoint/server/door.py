@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
-from batchpoint.errors import RequestTooLargeError
+from batchpoint.errors import BatchpointError, RequestTooLargeError
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
-from batchpoint.server.problems import problem, problem_at
+from batchpoint.server.problems import problem_at
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,12 @@ class Door:
         try:
             await self._app(scope, passage.receive, passage.send)
         except Exception:  # the rim of a request: it is answered, and the log has the traceback
-            log.exception("%s %s failed (request %s)", scope["method"], scope["path"], scope["request_id"])
+            request_id = scope["request_id"]
+            log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if passage.started:
                 raise
-            message = "Something went wrong in the server; its log has the details under this request id."
-            await passage.reply(problem("error", message, status=500, request_id=scope["request_id"]))
+            message = f"Something went wrong in the server; its log has the details under request {request_id}."
+            await passage.reply(problem_at(scope["path"], BatchpointError(message), request_id))
         if scope["method"] in _WRITES and "token" in scope and not _BLOCK.search(scope["query_string"]):
             await run_in_threadpool(self._audit, scope, passage.status)
 

@@ -2,126 +2,120 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import IO
 
-from batchpoint.errors import InvalidEntityError
+from batchpoint.errors import ConflictError, InvalidEntityError
 
 _ABANDONED_SECONDS = 86400.0 * 7
-"""Blocks of an upload that nobody has gone on with for so long are deleted."""
+"""An upload that nobody has gone on with for so long is deleted."""
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Where the bytes of a block lie."""
-
-    file: Path
-    offset: int
-    size: int
-
-
 class BlockUploads:
-    """The uploads that are under way in one folder, each known by the address that its file will have.
+    """The blocks that wait in one folder, each known by the address that its file will have, and by its name.
 
-    Blocks whose place in the file is known when they come are written there at once, so that in the end there is
-    nothing to join: of a file of many gigabytes that would take longer than a client waits for an answer.
+    Two callers may upload to one address at once, and nothing in a request tells which of them sent it. So:
+
+    * A block never changes once it is there. A list of blocks takes away those that it names, and no others: newer
+      clients make up a new name for each block, and with them each caller's list finds his own, all of them.
+    * Older clients name a block after its place in the file, so that both callers use the same names. A block that is
+      sent again with other content is not kept; that there were two is. A list that names it is refused: its caller
+      has sent all of his blocks before, so what is named once has one content alone, and that is his.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, target: str, block: str, content: Path, *, offset: int | None = None) -> None:
-        """Take a file over as one block of ``target``; one that is sent again takes the first one's place.
+    def keep(self, target: str, block: str, content: Path) -> None:
+        """Keep a file as one block of ``target``.
 
         Args:
             target: the address that the file will have.
             block: name of the block.
-            content: a file that is not needed any more.
-            offset: where the block probably lies in the file; what is true is said in the end.
+            content: a file that nobody writes to any more.
         """
         folder = self._of(target)
         if not folder.exists():
             self._forget_abandoned()
+        place = folder / _hash(block)
+        while True:
             folder.mkdir(parents=True, exist_ok=True)
-        if offset is None:
-            content.replace(folder / _hash(block))
-            return
-        descriptor = os.open(folder / "whole", os.O_WRONLY | os.O_CREAT, 0o666)
-        with content.open("rb") as source, os.fdopen(descriptor, "wb") as whole:
-            whole.seek(offset)
-            shutil.copyfileobj(source, whole, _CHUNK)
-            size = whole.tell() - offset
-        content.write_text(f"{offset} {size}")
-        content.replace(folder / f"{_hash(block)}.at")
+            with suppress(FileNotFoundError):  # a list of blocks that was carried out just now took the folder away
+                try:
+                    os.link(content, place)
+                except FileExistsError:
+                    if not filecmp.cmp(content, place, shallow=False):
+                        _other(place).touch()
+                return
 
     @contextmanager
     def joined(self, target: str, names: Sequence[str]) -> Iterator[Path]:
-        """The file that blocks make in this order, to be moved to where it belongs; then the upload is over.
+        """The file that blocks make in this order, to be moved to where it belongs; then the blocks are deleted.
 
         Raises:
             InvalidEntityError: a block was never sent; the upload can go on.
+            ConflictError: a block was sent with different contents. All that are named are deleted, so that who
+                uploads the file once more is not refused for ever.
         """
         folder = self._of(target)
-        blocks = [_find(folder, name) for name in names]
-        if missing := [name for name, block in zip(names, blocks, strict=True) if block is None]:
-            raise InvalidEntityError(f"{len(missing)} blocks of {target} were not sent, such as {missing[0]!r}.")
-        found = [block for block in blocks if block is not None]
-        whole = folder / "whole"
-        if found and _lie_in_order(found, whole):
-            os.truncate(whole, sum(block.size for block in found))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)  # of an empty file no block was sent
-            whole = folder / "joined"
-            with whole.open("wb") as joined:
-                for block in found:
-                    _append(joined, block)
-        yield whole
-        shutil.rmtree(folder, ignore_errors=True)
+        blocks = [folder / _hash(name) for name in names]
+        if any(_other(block).exists() for block in blocks):
+            _delete(folder, blocks)
+            raise ConflictError(
+                f"{target} was uploaded by two at once, with different content: some of its blocks were sent twice. "
+                "Upload it once more, one after the other."
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        whole = self._folder / f"{folder.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            with whole.open("xb") as joined:
+                for name, block in zip(names, blocks, strict=True):
+                    _append(joined, block, f"Block {name!r} of {target} was not sent.")
+            yield whole
+        finally:
+            whole.unlink(missing_ok=True)
+        _delete(folder, blocks)
 
     def _forget_abandoned(self) -> None:
         if not self._folder.exists():
             return
-        for folder in self._folder.iterdir():
+        for path in self._folder.iterdir():
             with suppress(FileNotFoundError):  # an upload that ends just now
-                if folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
     def _of(self, target: str) -> Path:
         return self._folder / _hash(target)
 
 
-def _find(folder: Path, name: str) -> _Block | None:
-    own = folder / _hash(name)
-    if own.exists():
-        return _Block(own, 0, own.stat().st_size)
+def _other(block: Path) -> Path:
+    """Says that the block was sent with other content, too."""
+    return block.with_suffix(".other")
+
+
+def _append(joined: IO[bytes], block: Path, missing: str) -> None:
     try:
-        offset, size = own.with_suffix(".at").read_text().split()
+        with block.open("rb") as file:
+            shutil.copyfileobj(file, joined, _CHUNK)
     except FileNotFoundError:
-        return None
-    return _Block(folder / "whole", int(offset), int(size))
+        raise InvalidEntityError(missing) from None
 
 
-def _lie_in_order(blocks: Sequence[_Block], whole: Path) -> bool:
-    ends = accumulate((block.size for block in blocks), initial=0)
-    return all(block.file == whole and block.offset == end for block, end in zip(blocks, ends, strict=False))
-
-
-def _append(joined: IO[bytes], block: _Block) -> None:
-    left = block.size
-    with block.file.open("rb") as file:
-        file.seek(block.offset)
-        while left > 0 and (piece := file.read(min(_CHUNK, left))):
-            joined.write(piece)
-            left -= len(piece)
+def _delete(folder: Path, blocks: Sequence[Path]) -> None:
+    for block in blocks:
+        block.unlink(missing_ok=True)
+        _other(block).unlink(missing_ok=True)
+    with suppress(OSError):  # there are others, or it is gone
+        folder.rmdir()
 
 
 def _hash(text: str) -> str:

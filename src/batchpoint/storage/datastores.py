@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from batchpoint.entities.resources import Datastore
-from batchpoint.errors import DatastoreError, InputError, InvalidEntityError
+from batchpoint.errors import AlreadyExistsError, DatastoreError, InputError, InvalidEntityError
 
 EXTRAS = {
     "s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"), "az": ("adlfs", "azure"),
@@ -29,6 +29,7 @@ EXTRAS = {
 """For each protocol that a plain install cannot open: the package it needs, and the extra that brings it."""
 
 _CHUNK = 1 << 20
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _LONGEST_NAME, _LONGEST_PATH, _MOST_FOLDERS = 255, 4095, 254
 """Linux takes names and paths of so many bytes; blobs of Azure lie in so many folders."""
 
@@ -94,15 +95,25 @@ class Stores:
         with self._access(url, datastore) as (system, inner):
             return int(system.size(inner) or 0)
 
-    def list(self, url: str, datastore: str | None = None, *, recursive: bool = False) -> Iterator[StoredObject]:
+    def list(
+        self, url: str, datastore: str | None = None, *, recursive: bool = False, within: str | None = None
+    ) -> Iterator[StoredObject]:
         """The files of a folder, sorted by path byte by byte: its direct children, or all below it.
+
+        Links of this machine are followed, but for those that lead nowhere or round in a circle.
+
+        Args:
+            url: the folder.
+            datastore: the one that it lies in.
+            recursive: whether what lies in folders of it is listed, too.
+            within: a folder that no link may lead out of, when it lies on this machine.
 
         Raises:
             InputError: there is no such folder.
             DatastoreError: the store does not answer.
         """
         if (path := self.local_path(url)) is not None:
-            yield from _list_local(path, recursive=recursive)
+            yield from _list_local(path, recursive=recursive, within=within)
             return
         with self._access(url, datastore) as (system, inner):
             root = inner.rstrip("/")
@@ -162,25 +173,37 @@ class Stores:
             partial.unlink(missing_ok=True)
         return target
 
-    def put(self, source: Path, url: str, datastore: str | None = None) -> None:
+    def put(self, source: Path, url: str, datastore: str | None = None, *, exclusive: bool = False) -> None:
         """Copy a file of this machine to a place, where it appears whole or not at all.
 
         Object stores show an object when its upload is complete; on this machine the copy is synced and renamed.
 
+        Args:
+            source: the file.
+            url: the place.
+            datastore: the one that the place lies in.
+            exclusive: never in place of a file that is there already, also not of one that appears meanwhile; as far
+                as the store can tell: S3, Google's and Azure's can.
+
         Raises:
+            AlreadyExistsError: there is one.
             DatastoreError: it could not be written there.
         """
         if (path := self.local_path(url)) is not None:
             with source.open("rb") as file:
-                _write_local(path, file)
+                _write_local(path, file, exclusive=exclusive)
             return
         with self._access(url, datastore) as (system, inner):
-            system.put_file(str(source), inner)
+            try:
+                system.put_file(str(source), inner, **({"mode": "create"} if exclusive else {}))
+            except FileExistsError:
+                raise AlreadyExistsError(f"{url} exists already.") from None
 
-    def move(self, source: Path, url: str, datastore: str | None = None) -> None:
+    def move(self, source: Path, url: str, datastore: str | None = None, *, exclusive: bool = False) -> None:
         """As ``put``, of a file that is not needed any more: within one file system it is renamed, not copied.
 
         Raises:
+            AlreadyExistsError: it is to be exclusive, and a file is there.
             InvalidEntityError: a file lies where a folder of the path would have to be.
             DatastoreError: it could not be written there.
         """
@@ -194,13 +217,13 @@ class Stores:
                 with source.open("rb") as file:
                     os.fsync(file.fileno())
                 try:
-                    source.replace(path)
+                    _rename(source, path, exclusive=exclusive)
                 except OSError as fault:
                     if fault.errno != errno.EXDEV:
                         raise
                 else:
                     return
-        self.put(source, url, datastore)
+        self.put(source, url, datastore, exclusive=exclusive)
         source.unlink()
 
     def write_bytes(self, url: str, content: bytes, datastore: str | None = None) -> None:
@@ -294,7 +317,7 @@ def datastore_url(datastore: Datastore, path: str = "") -> str:
         root = Path(datastore.path or "").expanduser().absolute()
         target = root / inner
         _check_length(target, inner)
-        if inner and not target.resolve().is_relative_to(root.resolve()):
+        if inner and not Path(os.path.realpath(target)).is_relative_to(os.path.realpath(root)):  # in no circle, either
             raise InvalidEntityError(f"{path!r} leads out of datastore {datastore.name!r} through a link.")
         return f"{target}/" if inner and path.endswith("/") else str(target)
     root_url = _root_url(datastore)
@@ -455,25 +478,67 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
         raise DatastoreError(message, url=url) from error
 
 
-def _list_local(folder: Path, *, recursive: bool) -> Iterator[StoredObject]:
+def _list_local(folder: Path, *, recursive: bool, within: str | None) -> Iterator[StoredObject]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
     with _reported(str(folder)):
-        found = sorted(_scan(str(folder), "", recursive=recursive), key=lambda item: os.fsencode(item[0]))
+        scan = _Scan(recursive, None if within is None else os.path.realpath(within))
+        found = sorted(scan.files(str(folder), "", (os.path.realpath(folder),)), key=lambda item: os.fsencode(item[0]))
     for below, path, known in found:
         yield StoredObject(path, below, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
 
-def _scan(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, str, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_file():
-                yield prefix + entry.name, entry.path, entry.stat()
-            elif recursive and entry.is_dir():
-                yield from _scan(entry.path, f"{prefix}{entry.name}/", recursive=True)
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """A walk over the files of a folder that goes through links, and round in no circle."""
+
+    recursive: bool
+    within: str | None
+    """A real folder that no link may lead out of."""
+
+    def files(self, folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, str, os.stat_result]]:
+        """Name, path and state of each file; ``above`` are the real folders on the way here."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else None
+                if real is not None and not self._leads_on(real, above):
+                    continue
+                if entry.is_file():
+                    yield prefix + entry.name, entry.path, entry.stat()
+                elif self.recursive and entry.is_dir():
+                    inner = real or f"{above[-1].rstrip('/')}/{entry.name}"
+                    yield from self.files(entry.path, f"{prefix}{entry.name}/", (*above, inner))
+
+    def _leads_on(self, real: str, above: tuple[str, ...]) -> bool:
+        is_inside = self.within is None or os.path.commonpath([real, self.within]) == self.within
+        is_circle = any(f"{folder}/".startswith(f"{real.rstrip('/')}/") for folder in above)
+        return Path(real).exists() and is_inside and not is_circle
 
 
-def _write_local(path: Path, content: bytes | IO[bytes]) -> None:
+def _rename(source: Path, target: Path, *, exclusive: bool) -> None:
+    """Rename; exclusively never over a file that is there already, which ``rename`` would replace.
+
+    Raises:
+        AlreadyExistsError: one is there.
+    """
+    try:
+        if exclusive:
+            try:
+                os.link(source, target)
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                target.open("xb").close()  # the name is ours from now on
+                source.replace(target)
+            else:
+                source.unlink()
+        else:
+            source.replace(target)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{target} exists already.") from None
+
+
+def _write_local(path: Path, content: bytes | IO[bytes], *, exclusive: bool = False) -> None:
     with _reported(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -485,6 +550,6 @@ def _write_local(path: Path, content: bytes | IO[bytes]) -> None:
                     shutil.copyfileobj(content, file, _CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
+            _rename(partial, path, exclusive=exclusive)
         finally:
             partial.unlink(missing_ok=True)

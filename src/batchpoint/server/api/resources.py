@@ -34,7 +34,9 @@ def list_files(name: str, _: Reader, work: Work, page: Paged, prefix: str = "") 
     inner = prefix.strip("/")
     if not stores.is_folder(place.url, place.datastore):
         return page.answer(files_json([(inner, stores.size(place.url, place.datastore))]))
-    found = list(stores.list(place.url, place.datastore, recursive=True))[page.offset : page.offset + page.reach]
+    whole = _place(work, name, "")
+    files = stores.list(place.url, place.datastore, recursive=True, within=whole.url)
+    found = list(files)[page.offset : page.offset + page.reach]
     return page.answer(files_json((f"{inner}/{file.path}".lstrip("/"), file.size) for file in found))
 
 

@@ -3,6 +3,8 @@
 * ``ExperimentRun/dcid.<job>/logs/user/error.txt``: the logs of a job, in a container of their own.
 * ``azureml/<job>/<output>/<file>``: what a job has published elsewhere, in the default datastore. Older clients do not
   understand what the run history says of outputs, and look there.
+* ``azureml/<job>/score/logs/user/error.txt``: the logs once more, of a scoring job that ended and published nothing.
+  Every client looks there for an output that it is told nothing of; it would end with nothing, and without a word.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from batchpoint.entities.jobs import Job
 from batchpoint.errors import NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
+from batchpoint.operations.jobs import SCORE
 from batchpoint.operations.places import Place
 from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, container_of
 from batchpoint.server.azureml.jobs import run_of
@@ -34,10 +37,10 @@ def names_below(work: Workspace, container: str, prefix: str) -> Iterator[tuple[
     """
     if container == LOGS:
         return _logs_below(work, prefix)
-    if (found := _published_elsewhere(work, container, prefix)) is None:
+    if (found := _not_at_its_place(work, container, prefix)) is None:
         return None
     job, match = found
-    files = work.jobs.outputs(job.name, match["output"])
+    files = work.jobs.outputs(job.name, match["output"]) if _folder_of(job, match) else work.jobs.logs(job.name)
     return ((f"{match['folder']}{path}", size) for path, size in files)
 
 
@@ -50,13 +53,20 @@ def place_of(work: Workspace, container: str, name: str) -> Place | None:
     if container == LOGS:
         if (log := _LOG.match(name)) is None:
             raise NotFoundError(f"There is no file {name}.", kind="file", name=name)
-        file = work.jobs.log_file(run_of(work, log["run"]).job.name, log["path"])
-        return Place(str(file), str(file))
-    if (found := _published_elsewhere(work, container, name)) is None:
+        return _log(work, run_of(work, log["run"]).job, log["path"])
+    if (found := _not_at_its_place(work, container, name)) is None:
         return None
     job, match = found
-    folder = work.places.resolve(job.outputs[match["output"]].folder or "")
-    return work.places.below(folder, match["path"]) if match["path"] in job.outputs[match["output"]].files else None
+    if (folder := _folder_of(job, match)) is None:
+        return _log(work, job, match["path"])
+    if match["path"] not in job.outputs[match["output"]].files:
+        return None
+    return work.places.below(work.places.resolve(folder), match["path"])
+
+
+def _log(work: Workspace, job: Job, path: str) -> Place:
+    file = str(work.jobs.log_file(job.name, path))
+    return Place(file, file)
 
 
 def _logs_below(work: Workspace, prefix: str) -> Iterator[tuple[str, int]]:
@@ -66,8 +76,8 @@ def _logs_below(work: Workspace, prefix: str) -> Iterator[tuple[str, int]]:
             yield f"{match['folder']}{path}", size
 
 
-def _published_elsewhere(work: Workspace, container: str, name: str) -> tuple[Job, re.Match[str]] | None:
-    """The job, and the match of ``_OUTPUT``, when a blob means an output that does not lie at its place."""
+def _not_at_its_place(work: Workspace, container: str, name: str) -> tuple[Job, re.Match[str]] | None:
+    """The job, and the match of ``_OUTPUT``, when a blob means what does not lie where its name says."""
     match = _OUTPUT.match(name) if container == _OUTPUTS else None
     if match is None:
         return None
@@ -75,8 +85,14 @@ def _published_elsewhere(work: Workspace, container: str, name: str) -> tuple[Jo
         job = run_of(work, match["run"]).job
     except NotFoundError:
         return None
-    output = job.outputs.get(match["output"])
-    if output is None or output.folder is None:
-        return None
+    if (folder := _folder_of(job, match)) is None:
+        has_logs_alone = job.type == "scoring" and job.status.is_finished and match["output"] == SCORE
+        return (job, match) if has_logs_alone else None
     own = f"azureml://datastores/{DEFAULT_DATASTORE}/paths/{match['folder']}".rstrip("/")
-    return None if (work.places.in_datastore(output.folder) or "").rstrip("/") == own else (job, match)
+    return None if (work.places.in_datastore(folder) or "").rstrip("/") == own else (job, match)
+
+
+def _folder_of(job: Job, match: re.Match[str]) -> str | None:
+    """Where the output that a match of ``_OUTPUT`` names was published."""
+    output = job.outputs.get(match["output"])
+    return None if output is None else output.folder

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 from fastapi.responses import Response
@@ -15,6 +14,7 @@ from batchpoint.errors import (
     AlreadyExistsError,
     AuthenticationError,
     BatchpointError,
+    ConflictError,
     InvalidEntityError,
     NotFoundError,
     PermissionDeniedError,
@@ -30,14 +30,13 @@ _BLOCKS = re.compile(rb"<(?:Latest|Uncommitted|Committed)>([^<]+)</")
 _MOST_BLOCKS = 50_000
 """Azure's limit, too. A block may stand in a list many times, and each time takes its place on the disk."""
 _RANGE = re.compile(r"^bytes=([0-9]{1,18})-([0-9]{0,18})$")
-_FARTHEST = 1 << 43
-"""No file system takes files that are much larger."""
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML cannot hold."""
 
 _CODES: tuple[tuple[type[BatchpointError], str], ...] = (
     (NotFoundError, "BlobNotFound"),
     (AlreadyExistsError, "BlobAlreadyExists"),
+    (ConflictError, "InvalidBlockList"),
     (AuthenticationError, "AuthenticationFailed"),
     (PermissionDeniedError, "AuthorizationPermissionMismatch"),
     (InvalidEntityError, "InvalidInput"),
@@ -96,16 +95,6 @@ def blocks_in(document: bytes) -> list[str]:
     if len(found) > _MOST_BLOCKS:
         raise InvalidEntityError(f"The list has {len(found)} blocks; a file has {_MOST_BLOCKS} at most.")
     return [block.decode(errors="replace").strip() for block in found]
-
-
-def offset_in(block: str) -> int | None:
-    """Where in its file a block lies: the client makes the names of its blocks of that. None for any other name."""
-    try:
-        inner = unquote_to_bytes(base64.b64decode(block, validate=True))
-        offset = int(base64.b64decode(inner, validate=True).decode("ascii"))
-    except ValueError:
-        return None
-    return offset if 0 <= offset < _FARTHEST else None
 
 
 def range_in(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import IO, Annotated
 from urllib.parse import quote
 
@@ -168,20 +168,18 @@ async def put_blob(
     uploads = BlockUploads(work.folder / "uploads" / "blocks")
     if comp == "block":
         async with received(request, work.settings.home / "uploads") as body:
-            keep = partial(uploads.keep, offset=blob_wire.offset_in(blockid))
-            await to_thread.run_sync(keep, blob.place.uri, blockid, body)
+            await to_thread.run_sync(uploads.keep, blob.place.uri, blockid, body)
         return Response(status_code=201)
     exclusive = request.headers.get("if-none-match") == "*"
     if comp == "blocklist":
         blocks = blob_wire.blocks_in(await _small_body(request))
-        await to_thread.run_sync(_check_target, blob, exclusive)
-        await to_thread.run_sync(_put_blocks, blob, uploads, blocks, metadata)
+        await to_thread.run_sync(_put_blocks, blob, uploads, blocks, exclusive)
+        await to_thread.run_sync(blob.labels.write, blob.place.uri, metadata)
         return Response(status_code=201)
     if comp:
         raise InvalidEntityError(f"comp={comp} is not understood here. A file is put whole, or as block and blocklist.")
     async with received(request, work.settings.home / "uploads") as body:
-        await to_thread.run_sync(_check_target, blob, exclusive)
-        await to_thread.run_sync(blob.stores.move, body, blob.place.url, blob.place.datastore)
+        await to_thread.run_sync(_place, blob, body, exclusive)
     await to_thread.run_sync(blob.labels.write, blob.place.uri, metadata)
     return Response(status_code=201)
 
@@ -210,10 +208,15 @@ def _put_metadata(blob: _File, metadata: dict[str, str]) -> Response:
     return Response(status_code=200)
 
 
-def _put_blocks(blob: _File, uploads: BlockUploads, blocks: list[str], metadata: dict[str, str]) -> None:
+def _put_blocks(blob: _File, uploads: BlockUploads, blocks: list[str], exclusive: bool) -> None:
+    _check_target(blob, exclusive)
     with uploads.joined(blob.place.uri, blocks) as whole:
-        blob.stores.move(whole, blob.place.url, blob.place.datastore)
-    blob.labels.write(blob.place.uri, metadata)
+        _place(blob, whole, exclusive)
+
+
+def _place(blob: _File, content: Path, exclusive: bool) -> None:
+    _check_target(blob, exclusive)
+    blob.stores.move(content, blob.place.url, blob.place.datastore, exclusive=exclusive)
 
 
 def _check_target(blob: _File, exclusive: bool) -> None:
@@ -254,11 +257,12 @@ def _files(work: Workspace, container: str, prefix: str) -> Iterator[_Listed]:
         yield from (_Listed(name, size) for name, size in made)
         return
     folder = prefix.rpartition("/")[0]
-    place, stores = work.places.resolve(place_in(container, folder)), work.stores()
+    whole, place = (work.places.resolve(place_in(container, path)) for path in ("", folder))
+    stores = work.stores()
     if not stores.is_folder(place.url, place.datastore):
         return
     below = f"{folder}/" if folder else ""
-    for file in stores.list(place.url, place.datastore, recursive=True):
+    for file in stores.list(place.url, place.datastore, recursive=True, within=whole.url):
         yield _Listed(below + file.path, file.size)
 
 

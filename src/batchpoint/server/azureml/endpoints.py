@@ -24,7 +24,6 @@ from batchpoint.server.azureml.mapping import (
     words,
 )
 from batchpoint.server.azureml.wire import (
-    OPERATION,
     WORKSPACE,
     Scope,
     Scoped,
@@ -199,12 +198,6 @@ def put_deployment(
     check_local_paths(shared, "deployment", read)
     stored = work.endpoints.create_or_update_deployment(read, by=caller.name)
     return stored_at_once(scope, deployment_resource(scope, stored))
-
-
-@router.get(OPERATION, name="azureml.operations.done")
-def operation(_: Reader) -> JSONResponse:
-    """Whatever is stored at once has succeeded."""
-    return JSONResponse({"status": "Succeeded"})
 
 
 @router.delete(DEPLOYMENT, name="azureml.deployments.delete")

@@ -108,6 +108,18 @@ def _read_duration(value: Any) -> float:
     return seconds
 
 
+def _of_type(kind: type) -> Form:
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
+        return value
+
+    return Form(read=read)
+
+
+TEXT = _of_type(str)
+TRUTH = _of_type(bool)
+"""A text, and whether something is so, for what no entity checks afterwards."""
 DURATION = Form(duration_of, _read_duration)
 """Seconds here, ISO 8601 there; a number that comes over the wire, also as text, means seconds."""
 NUMBER = Form(read=lambda value: int(value) if str(value).lstrip("-").isdigit() else value)

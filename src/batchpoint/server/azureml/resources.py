@@ -20,6 +20,7 @@ from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, account_of,
 from batchpoint.server.azureml.mapping import DESCRIBED, DURATION, NUMBER, TEXTS, Field, Form, from_wire, to_wire, words
 from batchpoint.server.azureml.wire import (
     LOCATION,
+    OPERATION,
     PROVIDER,
     WORKSPACE,
     WORKSPACES,
@@ -33,6 +34,7 @@ from batchpoint.server.azureml.wire import (
     name_in,
     page,
     resource,
+    stored_at_once,
 )
 from batchpoint.server.context import Context, Server, Shared
 from batchpoint.workspace import Workspace
@@ -94,6 +96,12 @@ def list_all_workspaces(subscription: str, request: Request, shared: Server, cal
     return list_workspaces(subscription, DEFAULT_GROUP, request, shared, caller)
 
 
+@router.get(OPERATION, name="azureml.operations.done")
+def operation(_: Reader) -> JSONResponse:
+    """Whatever is stored at once has succeeded."""
+    return JSONResponse({"status": "Succeeded"})
+
+
 @router.get(f"{WORKSPACE}/computes", name="azureml.computes.list")
 def list_computes(scope: Scoped, work: ScopedWork, _: Reader, listing: Listed) -> JSONResponse:
     """All computes."""
@@ -109,17 +117,13 @@ def get_compute(name: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONRe
 
 @router.put(f"{WORKSPACE}/computes/{{name}}", name="azureml.computes.create_or_update")
 def put_compute(name: str, body: WireBody, scope: Scoped, work: ScopedWork, caller: Admin) -> JSONResponse:
-    """Create one, or change the one of that name.
-
-    It is there at once, and said to be on its way: older clients read an answer that says everything twice, and no
-    longer find the type of the compute in it. Told to come again, they read another.
-    """
+    """Create one, or change the one of that name."""
     kind = from_wire((Field("type", "properties.computeType"),), body).get("type")
     if str(kind).lower() != "amlcompute":
         raise InvalidEntityError(f"computeType is {kind!r}; the one kind of compute here is AmlCompute.")
     compute = _read("compute", name_in(name), from_wire(_COMPUTE, body))
     stored = work.resources.create_or_update("compute", compute, by=caller.name)
-    return JSONResponse(_compute(scope, stored, state="Creating"), status_code=201)
+    return stored_at_once(scope, _compute(scope, stored))
 
 
 @router.delete(f"{WORKSPACE}/computes/{{name}}", name="azureml.computes.delete")
@@ -216,7 +220,7 @@ def _workspace(scope: Scope, named: NamedWorkspace) -> dict[str, Any]:
     }
 
 
-def _compute(scope: Scope, compute: Entity, *, state: str = "Succeeded") -> dict[str, Any]:
+def _compute(scope: Scope, compute: Entity) -> dict[str, Any]:
     assert isinstance(compute, Compute)
     told = to_wire(_COMPUTE, compute.body())
     known = {
@@ -224,7 +228,7 @@ def _compute(scope: Scope, compute: Entity, *, state: str = "Succeeded") -> dict
         "computeType": "AmlCompute",
         "computeLocation": compute.location or LOCATION,
         "isAttachedCompute": False,
-        "provisioningState": state,
+        "provisioningState": "Succeeded",
     }
     found = resource(scope, "computes", (compute.name,), known, entity=compute)
     return {**found, "location": compute.location or LOCATION, **told}

@@ -16,7 +16,7 @@ from batchpoint.entities.tokens import Token
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.jobs import Run, experiment_of, has_child, outputs_of, run_of, status_of, tags_of
-from batchpoint.server.azureml.mapping import TEXTS, Field, from_wire, to_wire
+from batchpoint.server.azureml.mapping import TEXT, TEXTS, TRUTH, Field, from_wire, to_wire
 from batchpoint.server.azureml.signing import SignedReader, signed
 from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, WireBody, page
 from batchpoint.server.context import Context, Shared
@@ -60,11 +60,11 @@ RUN_FIELDS = (
 """A run of the history; what comes before the table is made in ``run_resource``."""
 
 CHANGE_FIELDS = (
-    Field("description", "description"),
-    Field("display_name", "displayName"),
+    Field("description", "description", TEXT),
+    Field("display_name", "displayName", TEXT),
     Field("tags", "tags", TEXTS),
     Field("properties", "properties", TEXTS),
-    Field("hidden", "hidden"),
+    Field("hidden", "hidden", TRUTH),
 )
 
 

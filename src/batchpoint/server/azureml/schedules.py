@@ -32,6 +32,7 @@ from batchpoint.server.azureml.wire import (
     name_in,
     page,
     resource,
+    stored_at_once,
 )
 from batchpoint.server.context import Shared
 from batchpoint.server.given_paths import check_schedule_paths
@@ -68,16 +69,11 @@ def get_schedule(name: str, scope: Scoped, work: ScopedWork, _: Reader) -> JSONR
 def put_schedule(
     name: str, body: WireBody, scope: Scoped, work: ScopedWork, shared: Shared, caller: Operator
 ) -> JSONResponse:
-    """Create a schedule, or replace what the body says of it.
-
-    It is there at once, and said to be on its way: older clients read this answer twice and find its types no more the
-    second time; they ask for what is on its way once more.
-    """
+    """Create a schedule, or replace what the body says of it."""
     schedule = read_body(Schedule, {**_read(scope, body, _stored(work, name)), "name": name}, name="schedule")
     check_schedule_paths(shared, schedule)
-    shown = schedule_resource(scope, work.schedules.create_or_update(schedule, by=caller.name))
-    shown["properties"]["provisioningState"] = "Creating"
-    return JSONResponse(shown, status_code=201)
+    stored = work.schedules.create_or_update(schedule, by=caller.name)
+    return stored_at_once(scope, schedule_resource(scope, stored))
 
 
 @router.delete(SCHEDULE, name="azureml.schedules.delete")

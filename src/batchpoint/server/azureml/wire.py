@@ -222,7 +222,9 @@ OPERATION = f"{WORKSPACE}/operations/done"
 def stored_at_once(scope: Scope, body: Mapping[str, Any]) -> JSONResponse:
     """The answer to a PUT of what the client makes an object of by its ``…Type``: it is to ask for it once more.
 
-    Older clients make the object of this very answer twice, and the first time takes the type out of it.
+    Of an answer that leaves nothing to wait for, older clients make their object twice: when it comes, and as the
+    result. The first time takes the type out of it, so that the second one fails. With an operation to ask for, even
+    one that is done, the result is what they then fetch.
     """
     return JSONResponse(dict(body), status_code=201, headers={"Azure-AsyncOperation": operation_address(scope)})
 
