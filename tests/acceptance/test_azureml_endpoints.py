@@ -9,8 +9,11 @@ from ast import literal_eval
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 
 from azure_client import CURRENT, OLDER, AzureClient
@@ -310,3 +313,130 @@ print(json.dumps(found))
     assert "token" in found["stranger"]
     assert found["archived"] == [False, True]
     assert "hearts" in found["deleted"]
+
+
+CENTRES = """
+import numpy as np
+
+class NearestCentre:
+    def __init__(self, centres):
+        self.centres = centres
+
+    def __call__(self, pixels):
+        near = -((self.centres - pixels.ravel()) ** 2).sum(axis=1) / 1000
+        weights = np.exp(near - near.max())
+        return weights / weights.sum()
+"""
+READ_DIGITS = """
+import glob
+import os
+from os.path import basename
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from centres import NearestCentre
+
+def init():
+    global model
+    model_path = os.environ["AZUREML_MODEL_DIR"]
+    model = NearestCentre(np.load(glob.glob(f"{model_path}/*/*.npy")[-1]))
+
+def run(mini_batch):
+    print(f"Executing run method over batch of {len(mini_batch)} files.")
+    results = []
+    for image_path in mini_batch:
+        probabilities = model(np.asarray(Image.open(image_path), dtype=np.float32))
+        results.append({
+            "file": basename(image_path), "class": probabilities.argmax(), "probability": probabilities.max(),
+            "of": len(mini_batch),
+        })
+    return pd.DataFrame(results)
+"""
+DIGITS = """
+from azure.ai.ml.constants import AssetTypes, BatchDeploymentOutputAction
+from azure.ai.ml.entities import AmlCompute, BatchEndpoint, BatchRetrySettings, CodeConfiguration, Environment, Model
+from azure.ai.ml.entities import ModelBatchDeployment, ModelBatchDeploymentSettings
+
+if not any(found.name == "batch-cluster" for found in ml_client.compute.list()):
+    cluster = AmlCompute(name="batch-cluster", min_instances=0, max_instances=2)
+    ml_client.compute.begin_create_or_update(cluster).result()
+ml_client.begin_create_or_update(BatchEndpoint(name="digits", tags={"type": "deep-learning"})).result()
+env = Environment(name="digits", conda_file="environment/conda.yaml", image="mcr.microsoft.com/azureml/openmpi4.1.0")
+
+def deployed(name):
+    ml_client.models.create_or_update(Model(name=name, path=f"{name}/model/", type=AssetTypes.CUSTOM_MODEL))
+    made = ml_client.begin_create_or_update(ModelBatchDeployment(
+        name=name, endpoint_name="digits", model=ml_client.models.get(name=name, label="latest"), environment=env,
+        code_configuration=CodeConfiguration(code="code/", scoring_script="batch_driver.py"), compute="batch-cluster",
+        settings=ModelBatchDeploymentSettings(max_concurrency_per_instance=2, mini_batch_size=10, instance_count=2,
+            output_action=BatchDeploymentOutputAction.APPEND_ROW, output_file_name="predictions.csv",
+            retry_settings=BatchRetrySettings(max_retries=3, timeout=30), logging_level="info"))).result()
+    return made
+
+def default_is(name):
+    endpoint = ml_client.batch_endpoints.get("digits")
+    endpoint.defaults.deployment_name = name
+    ml_client.batch_endpoints.begin_create_or_update(endpoint).result()
+
+def scored(folder, **asked):
+    job = ml_client.batch_endpoints.invoke(
+        endpoint_name="digits", input=Input(path=Path("data"), type=AssetTypes.URI_FOLDER), **asked)
+    ml_client.jobs.stream(job.name)
+    child = list(ml_client.jobs.list(parent_job_name=job.name))[0]
+    ml_client.jobs.download(name=child.name, download_path=folder, output_name="score")
+    return child.status
+
+first = deployed("even")
+default_is(first.name)
+found = [scored("first", deployment_name=first.name)]
+store = ml_client.datastores.get_default()
+found.append(scored("placed", params_override=[
+    {"output_dataset.datastore_id": f"azureml:{store.id}"}, {"output_dataset.path": "/digits/"},
+    {"output_file_name": "mine.csv"}, {"mini_batch_size": "25"}, {"compute.instance_count": "1"}]))
+second = deployed("odd")
+found.append(scored("second", deployment_name="odd"))
+default_is(second.name)
+found.append(scored("default"))
+ml_client.batch_deployments.begin_delete(endpoint_name="digits", name=first.name).result()
+left = [each.name for each in ml_client.batch_deployments.list("digits")]
+ml_client.batch_endpoints.begin_delete(name="digits").result()
+print("\\n" + json.dumps([found, left, [each.name for each in ml_client.batch_endpoints.list()]]))
+"""
+
+
+def test_images_are_read_by_two_models_of_one_endpoint_with_a_module_beside_the_script(client: AzureClient) -> None:
+    pixels, digits = load_digits(return_X_y=True)
+    grey = (pixels * 15).astype("uint8")
+    for name, rows in (("even", slice(0, None, 2)), ("odd", slice(1, None, 2))):
+        (client.folder / name / "model").mkdir(parents=True)
+        centres = [grey[rows][digits[rows] == digit].mean(axis=0) for digit in range(10)]
+        np.save(client.folder / name / "model" / "centres.npy", np.stack(centres))
+    conda = {"channels": ["conda-forge"], "dependencies": ["python>=3.11", "pip", {"pip": ["pandas", "pillow"]}]}
+    for file, text in {
+        "code/batch_driver.py": READ_DIGITS, "code/centres.py": CENTRES, "environment/conda.yaml": json.dumps(conda)
+    }.items():  # fmt: skip
+        (client.folder / file).parent.mkdir(exist_ok=True)
+        (client.folder / file).write_text(text)
+    (client.folder / "data").mkdir()
+    for number, image in enumerate(grey[:60]):
+        Image.fromarray(image.reshape(8, 8)).save(client.folder / "data" / f"{number:02}.png")
+
+    found = client.json(DIGITS, timeout=240)
+
+    assert found == [["Completed"] * 4, ["odd"], []]
+    truth: list[int] = digits[:60].tolist()
+    for folder, model, file, sizes in (
+        ("first", "even", "predictions.csv", {10}), ("placed", "even", "mine.csv", {25, 10}),
+        ("second", "odd", "predictions.csv", {10}), ("default", "odd", "predictions.csv", {10}),
+    ):  # fmt: skip
+        (written,) = (client.folder / folder).rglob(file)
+        scores = pd.read_csv(written, header=None, names=["file", "class", "probability", "of"], sep=" ")
+        assert scores["file"].tolist() == [f"{number:02}.png" for number in range(60)]
+        assert set(scores["of"]) == sizes
+        centres = np.load(client.folder / model / "model" / "centres.npy")
+        distances = ((grey[:60, None, :].astype("float32") - centres) ** 2).sum(axis=2)
+        assert scores["class"].tolist() == distances.argmin(axis=1).tolist()
+        assert sum(scores["class"] == truth) > 50
+        assert scores["probability"].between(0.1, 1).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from pathlib import Path
 raw, out, parts = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 rows = list(csv.DictReader(open(raw)))
 for part in range(parts):
-    with open(out / f"part{part}.csv", "w") as file:
+    folder = out / "more" if part else out  # a parallel step looks into the folders of a folder
+    folder.mkdir(exist_ok=True)
+    with open(folder / f"part{part}.csv", "w") as file:
         file.write("".join(f"{row['id']},{row['x']}\\n" for row in rows[part::parts]))
 """
 SCORE = """
@@ -127,7 +130,7 @@ def rows_in(folder: Path) -> list[tuple[int, ...]]:
 def test_a_pipeline_of_yaml_and_the_same_of_python_give_the_same_rows(client: AzureClient) -> None:
     of_yaml = client.json('job = load_job("pipeline.yml")\n' + RUN)
     assert rows_in(client.folder / "whole") == ROWS
-    parts = sorted((client.folder / "child").rglob("part*.csv"))
+    parts = sorted((client.folder / "child").rglob("part*.csv"), key=lambda path: path.name)
     assert [path.read_text().splitlines()[0] for path in parts] == ["0,0", "1,10", "2,20"]
     assert of_yaml == {
         "status": "Completed", "nodes": ["prep", "score"], "experiment": "doubling",
@@ -292,3 +295,155 @@ except ScheduleException as refused:
 print("\\n" + json.dumps(found))
 """)
     assert found == [["piped"], "Unsupported schedule type InvokeBatchEndpoint"]
+
+
+SPLIT = """
+import csv, sys
+from pathlib import Path
+
+sales, target = sys.argv[1], Path(sys.argv[2])
+for row in csv.DictReader(open(sales)):
+    part = target / row.pop("store") / row.pop("brand") / "part.csv"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with open(part, "a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+(target / "MLTable").write_text('''
+type: mltable
+paths:
+  - pattern: ./**/*.csv
+transformations:
+  - read_delimited: {delimiter: ",", encoding: ascii, header: all_files_same_headers, include_path_column: true}
+  - extract_columns_from_partition_format: {partition_format: "{store}/{brand}/{file_name}.{extension}"}
+  - drop_columns: [Path, file_name, extension]
+''')
+"""
+"""Cuts sales by store and brand into folders, below an MLTable that reads both off their names."""
+TRAIN = """
+import argparse
+import json
+from pathlib import Path
+
+def init():
+    global args
+    parser = argparse.ArgumentParser()
+    for name in ("--target", "--folder"):
+        parser.add_argument(name)
+    args, _ = parser.parse_known_args()
+
+def run(rows, mini_batch_context):
+    key = mini_batch_context.partition_key_value
+    if rows[args.target].isna().all():
+        raise ValueError(f"{key['brand']} of store {key['store']} was never sold")
+    found = {"columns": list(rows.columns), "rows": len(rows), "mean": rows[args.target].mean()}
+    place = Path(args.folder, *map(str, key.values()))
+    place.mkdir(parents=True)
+    (place / "model.json").write_text(json.dumps(found))
+    return []
+"""
+MANY_MODELS = """
+type: pipeline
+settings: {default_compute: azureml:local}
+outputs: {models: {type: uri_folder}}
+jobs:
+  split:
+    type: command
+    component: ./split/split.yml
+    inputs: {sales: {type: uri_file, path: ./sales.csv}}
+    outputs: {table: {type: mltable, mode: rw_mount}}
+  train:
+    type: parallel
+    inputs:
+      table: {path: "${{parent.jobs.split.outputs.table}}", type: mltable, mode: direct}
+      target: sold
+    outputs: {models: "${{parent.outputs.models}}"}
+    partition_keys: [store, brand]
+    resources: {instance_count: 2}
+    error_threshold: -1
+    mini_batch_error_threshold: 1
+    input_data: ${{inputs.table}}
+    max_concurrency_per_instance: 2
+    retry_settings: {max_retries: 1, timeout: 30}
+    task:
+      type: run_function
+      code: ./train
+      entry_script: train.py
+      environment: azureml:plain@latest
+      program_arguments: >-
+        --target ${{inputs.target}}
+        --folder ${{outputs.models}}
+"""
+MANY_MODELS_IN_PYTHON = """
+from azure.ai.ml import dsl
+from azure.ai.ml.entities import Environment
+from azure.ai.ml.parallel import RunFunction, parallel_run_function
+
+split = load_component(source="./split/split.yml")
+train = parallel_run_function(name="train", input_data="${{inputs.table}}", partition_keys=["store", "brand"],
+    instance_count=2, max_concurrency_per_instance=1, error_threshold=-1, mini_batch_error_threshold=0,
+    retry_settings=dict(max_retries=1, timeout=30), logging_level="DEBUG",
+    inputs=dict(table=Input(type="mltable", mode="direct"), target=Input(type="string")),
+    outputs=dict(models=Output(type="uri_folder", mode="rw_mount")),
+    task=RunFunction(code="./train", entry_script="train.py", environment=Environment(image="python"),
+        program_arguments="--target ${{inputs.target}} --folder ${{outputs.models}} "))
+
+@dsl.pipeline(default_compute="local")
+def many_models(sales):
+    table = split(sales=sales).outputs.table
+    trained = train(table=table, target="sold")
+    trained.resources.instance_count = 1
+    trained.max_concurrency_per_instance = 2
+    trained.mini_batch_error_threshold = 1
+    return {"models": trained.outputs.models}
+
+job = many_models(sales=Input(type="uri_file", path="./sales.csv"))
+"""
+TRAINED = """
+job = ml_client.jobs.create_or_update(job)
+ml_client.jobs.stream(job.name)
+ml_client.jobs.download(job.name, output_name="models", download_path="trained")
+print("\\n" + ml_client.jobs.get(job.name).status)
+"""
+
+
+def models_in(folder: Path) -> dict[str, object]:
+    """What was trained for each store and brand."""
+    found = sorted(folder.rglob("model.json"))
+    return {"/".join(path.parts[-3:-1]): json.loads(path.read_text()) for path in found}
+
+
+def test_models_of_keys_are_trained_from_an_mltable_that_a_step_writes(client: AzureClient, shipped: Shipped) -> None:
+    for name, text in (("split/split.py", SPLIT), ("train/train.py", TRAIN), ("models.yml", MANY_MODELS)):
+        (client.folder / name).parent.mkdir(exist_ok=True)
+        (client.folder / name).write_text(text)
+    (client.folder / "split" / "split.yml").write_text(
+        "type: command\nname: split\nversion: 1\ncode: ./\nenvironment: azureml:plain@latest\n"
+        "inputs: {sales: {type: uri_file}}\noutputs: {table: {type: mltable}}\n"
+        "command: >-\n  python split.py\n  ${{inputs.sales}}\n  ${{outputs.table}}\n"
+    )
+    keys = [(store, brand) for store in (2, 5) for brand in ("dominicks", "tropicana", "unsold")]
+    sales = [
+        (store, brand, week, "" if brand == "unsold" else store * week)
+        for week in range(1, 6)
+        for store, brand in keys
+        if (store, brand) != (5, "unsold")
+    ]
+    lines = ["store,brand,week,sold", *(",".join(map(str, row)) for row in sales)]
+    (client.folder / "sales.csv").write_text("\n".join(lines) + "\n")
+    expected = {
+        f"{store}/{brand}": {"columns": ["week", "sold", "store", "brand"], "rows": 5, "mean": store * 3.0}
+        for store, brand in keys
+        if brand != "unsold"
+    }
+
+    assert client.ok('job = load_job("models.yml")\n' + TRAINED).endswith("\nCompleted\n")
+    assert models_in(client.folder / "trained") == expected
+    shutil.rmtree(client.folder / "trained")
+    assert client.ok(MANY_MODELS_IN_PYTHON + TRAINED).endswith("\nCompleted\n")
+    assert models_in(client.folder / "trained") == expected
+    if client.version == CURRENT:  # the command is the same for both
+        shipped.ok("job", "create", "--file", "models.yml", "--name", "by-command", "--stream", cwd=client.folder)
+        shipped.ok("job", "download", "-n", "by-command", "--output-name", "models", "-p", "mine", cwd=client.folder)
+        assert models_in(client.folder / "mine") == expected

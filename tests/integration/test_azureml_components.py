@@ -117,6 +117,14 @@ def test_a_parallel_component_says_how_it_is_cut(client: httpx.Client, workspace
     assert component.task.environment == "azureml:env:1"
 
 
+def test_a_mini_batch_size_of_zero_is_none_for_so_the_client_says_that_there_is_none(
+    client: httpx.Client, workspace: Workspace, code: str
+) -> None:
+    shown = put(client, parallel(code, partition_keys='["a"]', mini_batch_size="0"))["properties"]["componentSpec"]
+    assert "mini_batch_size" not in shown
+    assert stored(workspace, "scoring").mini_batch_size is None
+
+
 def test_a_pipeline_component_joins_registered_ones(client: httpx.Client, workspace: Workspace, code: str) -> None:
     put(client, {**PREP, "code": code})
     node = {

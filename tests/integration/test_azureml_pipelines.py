@@ -177,6 +177,18 @@ def test_the_job_is_one_like_any_other(
     assert (pipeline.settings.force_rerun, pipeline.settings.continue_on_step_failure) == (True, False)
 
 
+def test_a_step_that_is_cut_by_keys_has_the_mini_batch_size_zero_there_and_none_here(
+    client: httpx.Client, workspace: Workspace, components: dict[str, str], code: str
+) -> None:
+    body = pipeline_body(components, code)
+    score = body["properties"]["jobs"]["score"]
+    score |= {"mini_batch_size": 0, "partition_keys": '["store"]', "error_threshold": -1}
+    put(client, "busy_bee", body)
+    step = pipeline_in(workspace.jobs.get("busy_bee")).jobs["score"]
+    assert isinstance(step, ParallelStep)
+    assert (step.partition_keys, step.mini_batch_size) == (["store"], None)
+
+
 def test_texts_become_what_the_components_take(
     client: httpx.Client, workspace: Workspace, components: dict[str, str], code: str
 ) -> None:

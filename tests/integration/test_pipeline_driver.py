@@ -798,6 +798,7 @@ def test_a_scoring_step_that_failed_is_resumed_with_the_mini_batches_that_it_has
     running = steps.claim()
     assert running is not None
     assert (running.type, running.input_data, running.append_row_to) == ("scoring", "data", "rows")
+    assert running.inputs["data"].recursive, "a step that writes folders is followed by one that finds their files"
     workspace.registry.jobs.update(running.name, folder=str(tmp_path))
     steps.finish(running, error=JobError(code="error_threshold_exceeded", message="1 item failed"))
     driver.drive()

@@ -224,6 +224,14 @@ def test_json_is_read_in_the_forms_that_mlflow_takes(tmp_path: Path, value: Any)
     assert read(path).to_dict("records") == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
 
 
+@pytest.mark.parametrize("row", [[1], [1, "x", 2], {"a": 1}, 7])
+def test_json_rows_with_more_or_fewer_values_than_columns_are_refused_with_a_reason(tmp_path: Path, row: Any) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"columns": ["a", "b"], "data": [[1, "x"], row]}))
+    with pytest.raises(csv_records.UnreadableRowsError, match=r"a\.json has rows of more or fewer values"):
+        slices.read_json_array(str(path))
+
+
 def test_what_a_script_does_to_nested_values_of_json_is_gone_when_they_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"tags": ["x"], "more": {"deep": [number]}} for number in range(4)]))

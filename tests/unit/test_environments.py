@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from batchpoint.background.environments import (
     Environments,
@@ -49,6 +50,20 @@ def test_an_environment_of_azures_registries_says_how_to_stand_in_for_it() -> No
 def test_a_requirement_is_met_by_an_installed_version_in_its_range() -> None:
     packages = Packages(("numpy>=2", "pandas==2.2.3", "torch; python_version < '3'"), "==3.11.*")
     assert unmet(packages, installed=INSTALLED, python="3.11.7") == []
+
+
+@pytest.mark.parametrize(
+    ("conda", "pip"),
+    [
+        ("scikit-learn=0.22", "scikit-learn==0.22.*"),
+        ("scikit-learn=0.22.2.post1", "scikit-learn==0.22.2.post1"),
+        ("pandas=2.0.0rc1=py311_0", "pandas==2.0.0rc1"),
+    ],
+)
+def test_a_conda_version_with_a_suffix_is_that_very_one(conda: str, pip: str) -> None:
+    (line,) = packages_of_conda({"dependencies": [conda]}).requirements
+    assert line == pip
+    assert str(Requirement(line)) == pip
 
 
 @pytest.mark.parametrize("line", ["numpy<2", "torch", "pandas @ https://example.org/p.whl", "-r more.txt"])

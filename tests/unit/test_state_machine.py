@@ -425,6 +425,23 @@ def test_summary_only_may_return_nothing_at_all() -> None:
         assert made.finished.reason is reason
 
 
+@pytest.mark.parametrize(("needs_results", "reason"), [(False, Reason.COMPLETED), (True, Reason.ALL_ITEMS_FAILED)])
+def test_a_job_has_not_failed_because_one_mini_batch_did_and_the_others_returned_nothing(
+    needs_results: bool, reason: Reason
+) -> None:
+    thresholds = ThresholdSpec(mini_batches=2)
+    made = machine(needs_results=needs_results, retry=RetrySpec(max_retries=0), thresholds=thresholds)
+    made.handle(RunStarted(), 0)
+    made.handle(MiniBatchPlanned(files(0)), 0)
+    made.handle(MiniBatchPlanned(files(1)), 0)
+    made.handle(PlanEnded(), 0)
+    made.handle(WorkerReady(0), 0)
+    made.handle(PartSucceeded(0, 1, "s", 0, 0, 0, 0, missing=(0,)), 0)
+    made.handle(PartFailed(0, 2, BOOM), 0)
+    assert made.finished is not None
+    assert made.finished.reason is reason
+
+
 @pytest.mark.parametrize(
     ("needs_results", "allowed", "reason"),
     [

@@ -299,7 +299,8 @@ def _conda_item(text: str) -> tuple[str, str]:
     name, rest = match[1].lower(), match[2].strip()
     if rest.startswith("=") and not rest.startswith("=="):
         version = rest[1:].split("=")[0].strip()
-        return name, f"=={version}" if version.endswith("*") else f"=={version}.*"
+        # conda means "and what begins so"; pip knows that of plain numbers alone: 0.22.2.post1 is one version
+        return name, f"=={version}.*" if re.fullmatch(r"\d+(\.\d+)*", version) else f"=={version}"
     if rest.startswith("==") and name == "python" and rest.count(".") == 1 and not rest.endswith("*"):
         return name, f"{rest}.*"
     return name, re.sub(r"\s+", "", rest)

@@ -395,8 +395,10 @@ def _with_work(job: Job, outer: Step, step: Step, pipeline: Pipeline) -> Job:
         deployment = deployment_of(
             step, name=str(job.step_name), cores=os.cpu_count() or 1, input_type=job.inputs[scored].type
         )
-        bound = {"deployment": deployment, "input_data": scored, "append_row_to": collected_output(step)}
-        return job.model_copy(update=bound)
+        # Source: Azure ML's parallel jobs find the files of all folders below; its endpoints look into none.
+        inputs = job.inputs | {scored: job.inputs[scored].model_copy(update={"recursive": True})}
+        bound = {"input_data": scored, "append_row_to": collected_output(step), "inputs": inputs}
+        return job.model_copy(update={"deployment": deployment, **bound})
     inner = Pipeline.model_validate(
         {
             "settings": pipeline.settings.model_dump(exclude_unset=True),

@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence  # noqa: UP035 -- the environment's interpreter may be an old one
+from typing import Any, Callable, Mapping, Sequence
 
 WORKER = Path(__file__).resolve().with_name("worker.py")
 LOSSES_IN_A_ROW = 3

@@ -119,14 +119,14 @@ def sample_types(
             fields = fields_of(head[begin:end], delimiter)
         except (UnicodeDecodeError, csv_module.Error):
             continue
-        for seen, text in zip(values, fields, strict=False):
+        for seen, text in zip(values, fields):
             seen.add(text)
     nulls = set(null_values)
     present = [{text.strip() for text in seen} - set(NUMBER_NULLS) - nulls for seen in values]
-    types = tuple(_type_of(seen, texts, nulls) for seen, texts in zip(values, present, strict=True))
+    types = tuple(_type_of(seen, texts, nulls) for seen, texts in zip(values, present))
     only_text = [
         name
-        for name, texts in zip(columns, present, strict=True)
+        for name, texts in zip(columns, present)
         if texts and not any(_NUMBER.fullmatch(text) or text in _TRUTH for text in texts)
     ]
     return types, tuple(only_text)

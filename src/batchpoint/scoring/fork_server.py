@@ -169,7 +169,8 @@ class ForkServer:
                 return
             runner = self._workers.pop(pid, None)
             if runner is not None:
-                runner.send({"event": "exited", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
+                code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                runner.send({"event": "exited", "pid": pid, "status": code})
 
     def _drop(self, runner: Runner) -> None:
         """A runner is gone: so are its workers."""

@@ -10,7 +10,7 @@ own (see ``model_map``), because it leans on what scikit-learn does inside.
 from __future__ import annotations
 
 import importlib
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 _PIPELINE = ("sklearn.pipeline", "Pipeline")
@@ -48,7 +48,7 @@ def lean(model: Any) -> Lean | None:
     return Lean(structure, int(svm.n_features_in_), _predictor(svm, mean, scale))
 
 
-@cache
+@lru_cache(maxsize=None)
 def _native() -> tuple[Any, Any]:
     """numpy, and the function of libsvm: looked up once, and not for each of thousands of models."""
     return importlib.import_module("numpy"), importlib.import_module("sklearn.svm._libsvm").predict

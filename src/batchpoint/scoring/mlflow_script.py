@@ -132,12 +132,12 @@ def enforce(frame: Any, signature: Sequence[dict[str, Any]]) -> Any:
         names = [frame.columns[0]]
     missing = [
         f"{name} ({column['type']})"
-        for name, column in zip(names, signature, strict=True)
+        for name, column in zip(names, signature)
         if name not in frame and column.get("required", True)
     ]
     faults = ["missing columns " + ", ".join(missing)] if missing else []
     columns = {}
-    for name, column in zip(names, signature, strict=True):
+    for name, column in zip(names, signature):
         if name not in frame:
             continue
         try:

@@ -17,10 +17,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-_Within = tuple[Mapping[str, Any], int, int]
-"""A span of one key: what is known of it, and which items are its."""
+if TYPE_CHECKING:
+    _Within = tuple[Mapping[str, Any], int, int]
+    """A span of one key: what is known of it, and which items are its."""
 
 AHEAD = 8
 """Models whose files are read while others score."""

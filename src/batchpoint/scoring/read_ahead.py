@@ -9,7 +9,7 @@ speaks against that, in any row of a block, has its slices read by themselves.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence  # noqa: UP035 -- the environment's interpreter may be old
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -47,7 +47,7 @@ class ReadAhead:
         if len(places) == 1:
             block, first = places[0]
             return block.frame(first, pieces[0]["rows"])
-        tables = [block.table.slice(first, piece["rows"]) for (block, first), piece in zip(places, pieces)]  # noqa: B905 -- as above
+        tables = [block.table.slice(first, piece["rows"]) for (block, first), piece in zip(places, pieces)]
         import pyarrow as pa  # noqa: PLC0415 -- the user's own, known to be there
 
         return pa.concat_tables(tables).to_pandas(use_threads=False)

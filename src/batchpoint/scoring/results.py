@@ -2,7 +2,7 @@
 
 Imports the standard library alone; pandas, numpy, polars and pyarrow are touched only when a result is theirs, or, for
 pyarrow, when there are many rows and it is installed. With pyarrow or without, the bytes of csv and jsonl are equal.
-The code keeps to Python 3.8: environments of older models have it.
+The code keeps to Python 3.7: environments of older models have it.
 
 Texts of values (csv): nothing for None and NaN, ``True`` and ``False``, whole numbers as they are, floats in Python's
 shortest form, times in ISO 8601 without trailing zeros of a second, bytes in base64, nested values as JSON. In jsonl
@@ -20,10 +20,13 @@ import os
 import re
 import sys
 from itertools import chain, repeat
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-Encoding = Literal["csv", "jsonl", "arrow", "azureml", "none"]
-Style = Literal["csv", "jsonl"]
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Encoding = Literal["csv", "jsonl", "arrow", "azureml", "none"]
+    Style = Literal["csv", "jsonl"]
 
 MANY_ROWS = {"csv": 400, "jsonl": 2000}
 """From so many rows on, pyarrow is quicker than Python alone."""
@@ -303,7 +306,7 @@ def _tabulate(result: Any) -> dict[str, Any]:
 def _named(names: Any, columns: list[Any]) -> dict[str, Any]:
     """Columns by their names as text; a second column of one name gets ``_1``, a third ``_2``."""
     named: dict[str, Any] = {}
-    for name, column in zip(names, columns):  # noqa: B905 - strict= needs Python 3.10
+    for name, column in zip(names, columns):
         unique, number = str(name), 0
         while unique in named:
             number += 1
@@ -339,8 +342,8 @@ def _tabulate_list(values: list[Any]) -> dict[str, Any]:
         return _named(names, [[value.get(name) for value in values] for name in names])
     if all(_is_sequence(value) for value in values):
         sizes = {len(value) for value in values}
-        if len(sizes) == 1 and (size := sizes.pop()) > 0:
-            return {f"prediction_{at}": [value[at] for value in values] for at in range(size)}
+        if len(sizes) == 1 and sizes != {0}:
+            return {f"prediction_{at}": [value[at] for value in values] for at in range(sizes.pop())}
     return {"prediction": values}
 
 
@@ -366,7 +369,7 @@ def _azureml_bytes(result: Any, rows: int, part: dict[str, Any]) -> tuple[list[s
         result = result.assign(_azureml_filename=_file_names(rows, part))
     elif predicted is not None:
         values = result.to_numpy() if predicted == "vectors" else result.iloc[:, 0].to_numpy()
-        result = [[file, str(value)] for file, value in zip(_file_names(rows, part), values)]  # noqa: B905 - as above
+        result = [[file, str(value)] for file, value in zip(_file_names(rows, part), values)]
         name = "list"
     if name == "DataFrame":
         text: str = result.to_csv(sep=" ", header=False, index=False)
@@ -392,9 +395,9 @@ def _text_bytes(table: dict[str, Any], rows: int, style: Style) -> bytes:
     if style == "csv" and len(cells) == 1:
         cells = [[cell or '""' for cell in cells[0]]]
     if style == "csv":
-        return "".join([line + "\n" for line in map(",".join, zip(*cells))]).encode()  # noqa: B905 - as above
+        return "".join([line + "\n" for line in map(",".join, zip(*cells))]).encode()
     line = "".join(prefix.replace("%", "%%") + "%s" for prefix in prefixes) + suffix
-    return "".join([line % row for row in zip(*cells)]).encode()  # noqa: B905 - as above
+    return "".join([line % row for row in zip(*cells)]).encode()
 
 
 def _frame_of_line(names: list[str], style: Style) -> tuple[list[str], str]:
@@ -409,10 +412,12 @@ def _cells(column: Any, style: Style) -> list[str]:
     if isinstance(column, list):
         if len(column) > 1 and _is_one_text(column):
             return _cells(column[:1], style) * len(column)
-    elif (numbers := _whole_numbers(column)) is not None:
-        if (numbers == numbers[0]).all():  # the values of keys, as a rule
-            return [str(numbers[0])] * len(numbers)
-        return list(map(str, numbers.tolist()))
+    else:
+        numbers = _whole_numbers(column)
+        if numbers is not None:
+            if (numbers == numbers[0]).all():  # the values of keys, as a rule
+                return [str(numbers[0])] * len(numbers)
+            return list(map(str, numbers.tolist()))
     values = _values(column)
     kinds = set(map(type, values))
     if kinds == {int}:
@@ -596,12 +601,12 @@ def _join_with_arrow(table: dict[str, Any], rows: int, style: Style, prefixes: l
         same[0] = False  # at least one column says how many lines there are
     cells = [
         pa.scalar(_cells(column[:1], style)[0], pa.large_string()) if once else _arrow_cells(column, style)
-        for column, once in zip(columns, same)  # noqa: B905 - as above
+        for column, once in zip(columns, same)
     ]
     if style == "csv" and len(cells) == 1:
         cells = [pc.if_else(pc.equal(cells[0], ""), '""', cells[0])]
     pieces: list[Any] = []
-    for prefix, column in zip(prefixes, cells):  # noqa: B905 - as above
+    for prefix, column in zip(prefixes, cells):
         pieces += [pa.scalar(prefix, pa.large_string()), column]
     pieces.append(pa.scalar(suffix, pa.large_string()))
     lines = pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))

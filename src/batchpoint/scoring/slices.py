@@ -118,7 +118,7 @@ def read_texts(
 
     Arguments and errors are those of ``read_rows``.
     """
-    known = dict(zip(schema["columns"], schema["types"], strict=True)) if schema else {}
+    known = dict(zip(schema["columns"], schema["types"])) if schema else {}
     types = {**known, **dict.fromkeys(names, "string")}
     strict = [name for name in (schema or {}).get("strict") or () if name not in names]
     as_text = {**(schema or {}), "columns": list(types), "types": list(types.values()), "strict": strict}
@@ -210,7 +210,9 @@ def read_json_array(path: str) -> list[Any]:
     if isinstance(value, dict) and len(value) == 1:
         value = next((value[name] for name in ("dataframe_records", "dataframe_split") if name in value), value)
     if isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
-        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+        if any(not isinstance(row, list) or len(row) != len(value["columns"]) for row in value["data"]):
+            raise csv_records.UnreadableRowsError(f"{Path(path).name} has rows of more or fewer values than columns.")
+        return [dict(zip(value["columns"], row)) for row in value["data"]]
     if not isinstance(value, list):
         message = f"{Path(path).name} holds a JSON {type(value).__name__}; an array of objects is needed."
         raise csv_records.UnreadableRowsError(message)
@@ -219,8 +221,9 @@ def read_json_array(path: str) -> list[Any]:
 
 # ---------------------------------------------------------------------------------------------- which rows are wanted
 
-Piece = tuple[Mapping[str, Any], int, int]
-"""A slice, and the rows of it that are wanted."""
+if TYPE_CHECKING:
+    Piece = tuple[Mapping[str, Any], int, int]
+    """A slice, and the rows of it that are wanted."""
 
 
 def _wanted(slices: Sequence[Mapping[str, Any]], start: int, stop: int) -> Iterator[Piece]:
@@ -307,7 +310,10 @@ def _bytes_at(path: str, offset: int, length: int) -> bytes:
     try:
         file.seek(offset)
         data = file.read(length)
-        while len(data) < length and (more := file.read(length - len(data))):
+        while len(data) < length:
+            more = file.read(length - len(data))
+            if not more:
+                break
             data += more
     except OSError:
         _Memory.files.pop(path).close()  # opened anew by the next try: a file system that was away knows it no more
@@ -348,7 +354,8 @@ def _shaped(frame: Any, pieces: Iterator[Piece], schema: Mapping[str, Any]) -> A
         if pattern:
             found = {name: re.fullmatch(pattern, name) for name in dict.fromkeys(names)}
             for at, column in enumerate(schema["partition_columns"], 1):
-                made[column] = [match[at] if (match := found[name]) else None for name in names]
+                matches = [found[name] for name in names]
+                made[column] = [match[at] if match else None for match in matches]
         frame = frame.assign(**made)
     keep, drop = schema.get("keep"), schema.get("drop") or ()
     if keep is None and not drop:
@@ -470,7 +477,7 @@ def _types(
     csv: Mapping[str, Any],
     schema: Mapping[str, Any] | None,
 ) -> tuple[dict[str, str], frozenset[str]]:
-    pinned = dict(zip(schema["columns"], schema["types"], strict=True)) if schema else {}
+    pinned = dict(zip(schema["columns"], schema["types"])) if schema else {}
     if any(name not in pinned for name in columns):
         offset = csv_records.header_of(piece["path"], delimiter, csv)[1]
         with Path(piece["path"]).open("rb") as file:
@@ -478,7 +485,7 @@ def _types(
             head = file.read(csv_records.HEAD_BYTES)
             is_whole = not file.read(1)
         guessed, _ = csv_records.sample_types(head, columns, delimiter, csv.get("null_values", [""]), is_whole=is_whole)
-        pinned = {**dict(zip(columns, guessed, strict=True)), **pinned}
+        pinned = {**dict(zip(columns, guessed)), **pinned}
     strict = frozenset((schema or {}).get("strict") or ())
     return {name: pinned[name] for name in columns}, strict
 
@@ -673,7 +680,7 @@ def _explain(group: list[Piece], columns: Sequence[str], delimiter: str) -> None
     for piece, first, last in group:
         data = _cut(piece, first, last, delimiter)
         numbers = row_numbers(piece, first, last)
-        for row, (begin, end) in zip(numbers, csv_records.record_bounds(data, delimiter), strict=False):
+        for row, (begin, end) in zip(numbers, csv_records.record_bounds(data, delimiter)):
             try:
                 fields = csv_records.fields_of(data[begin:end], delimiter)
             except UnicodeDecodeError as error:
@@ -734,7 +741,7 @@ def _json_lines(piece: Mapping[str, Any], first: int, last: int) -> list[Any]:
         rows = []
     if len(rows) == len(lines):
         return rows
-    for number, line in zip(row_numbers(piece, first, last), lines, strict=False):
+    for number, line in zip(row_numbers(piece, first, last), lines):
         try:
             json.loads(line)
         except ValueError as error:
@@ -747,7 +754,7 @@ def _json_frame(rows: list[Any], schema: Mapping[str, Any] | None) -> Any:
     import pandas as pd  # noqa: PLC0415 -- the user's own; loaded by the first read
 
     frame = pd.DataFrame(rows)
-    for name, kind in zip(schema["columns"], schema["types"], strict=True) if schema else ():
+    for name, kind in zip(schema["columns"], schema["types"]) if schema else ():
         if name in frame and kind in _PANDAS_TYPES and frame[name].dtype.kind in "iuf":
             whole = kind.startswith("int")
             if kind in {"double", "float"} or (whole and frame[name].dtype.kind in "iu"):

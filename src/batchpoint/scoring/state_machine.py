@@ -801,8 +801,9 @@ class StateMachine:
         counts = self.counts
         if not counts.planned_all or self._open:
             return
-        counted = counts.failed if self._needs_results else counts.failed - counts.missing
-        if counts.planned_items and not counts.ok and counted:
+        # Items for which run() returned nothing have not failed where nothing is collected.
+        has_succeeded = counts.ok or (counts.missing and not self._needs_results)
+        if counts.failed and not has_succeeded:
             self._finish(Reason.ALL_ITEMS_FAILED, f"All items failed: {counts.failed} of {counts.planned_items}.")
         else:
             self._finish(Reason.COMPLETED)

@@ -27,7 +27,7 @@ import traceback
 import types
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence  # noqa: UP035 -- the environment's interpreter may be an old one
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
 LOG_FORMAT = "%(asctime)s|%(name)s|%(levelname)s|%(process)d|%(thread)d|%(funcName)s()|%(message)s"
@@ -107,7 +107,7 @@ class Worker:
         self._writer: Any = None
         self._slices: Any = None
         self._values: Any = None
-        self._last_inherited = next(reversed(sys.modules), None)
+        self._last_inherited = next(newest_modules(), None)
         self._challenger: Any = None
         if setup.get("companion_of"):
             load_sibling("challenger").settle(setup["companion_of"])
@@ -540,6 +540,14 @@ def run_function(script: Any) -> tuple[Callable[..., Any], bool]:
     return run, sum(parameter.kind in kinds for parameter in parameters) >= 2
 
 
+def newest_modules() -> Iterator[str]:
+    """The names of all modules, the one that was imported last first."""
+    try:
+        return reversed(sys.modules)
+    except TypeError:  # the dictionaries of Python 3.7 have no end to begin at
+        return reversed(list(sys.modules))
+
+
 def third_party_modules(after: str | None) -> list[str]:
     """Modules of installed packages imported after the module ``after``, in that order, for a warm parent to import.
 
@@ -547,7 +555,7 @@ def third_party_modules(after: str | None) -> list[str]:
     """
     later: list[str] = []
     try:
-        for name in reversed(sys.modules):
+        for name in newest_modules():
             if name == after:
                 break
             later.append(name)
@@ -589,8 +597,8 @@ def _words(error: BaseException) -> str:
 def _durations(marks: Sequence[float]) -> dict[str, float]:
     """Seconds of reading, running and writing; what was never reached took none."""
     ends = [*marks[1:], time.perf_counter()]
-    spent = [round(end - begin, 6) for begin, end in zip(marks, ends)] + [0.0] * (3 - len(marks))  # noqa: B905 -- strict= needs Python 3.10
-    return dict(zip(("read", "run", "write"), spent))  # noqa: B905 -- strict= needs Python 3.10
+    spent = [round(end - begin, 6) for begin, end in zip(marks, ends)] + [0.0] * (3 - len(marks))
+    return dict(zip(("read", "run", "write"), spent))
 
 
 def _plain(value: Any) -> Any:

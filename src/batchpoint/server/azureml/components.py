@@ -21,6 +21,7 @@ from batchpoint.server.auth import Operator
 from batchpoint.server.azureml.assets import AssetRoutes, Spoken
 from batchpoint.server.azureml.mapping import DESCRIBED, DURATION, TEXTS, Field, Form, from_wire, to_wire
 from batchpoint.server.azureml.pipelines import (
+    MINI_BATCH_SIZE,
     RESOURCES,
     SPLITTING,
     prefixed,
@@ -107,7 +108,7 @@ def _words(scope: Scope) -> tuple[Field, ...]:
         *RESOURCES,
         Field("limits.timeout", "limits.timeout", Form(read=lambda given: int(DURATION.read(given)))),
         Field("distribution", "distribution"),
-        Field("mini_batch_size", "mini_batch_size", Form(write=str)),
+        Field("mini_batch_size", "mini_batch_size", Form(str, MINI_BATCH_SIZE.read)),
         *SPLITTING,
         *task_words(scope),
         Field("jobs", "jobs", steps_form(scope)),

@@ -107,6 +107,8 @@ def whole(number: float) -> float:
 
 PARTITION_KEYS = Form(json.dumps, lambda given: json.loads(given) if isinstance(given, str) else given)
 """A list, which the wire carries as JSON in a text."""
+MINI_BATCH_SIZE = Form(read=lambda size: None if str(size) == "0" else size)
+"""A number or a size; the client writes 0 where there is none, as for a step that is cut by partition keys."""
 LOGGING_LEVEL = Form(lambda level: str(level).upper(), lambda level: str(level).lower())
 
 RESOURCES = (
@@ -252,7 +254,7 @@ def _step_words(scope: Scope) -> Words:
         Field("limits.timeout", "limits.timeout", _WHOLE_DURATION),
         Field("distribution", "distribution"),
         Field("identity", "identity"),
-        Field("mini_batch_size", "mini_batch_size"),
+        Field("mini_batch_size", "mini_batch_size", MINI_BATCH_SIZE),
         *SPLITTING,
         *task_words(scope),
     )
