@@ -13,7 +13,7 @@ import pytest
 from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.background.step_places import places_of_step
-from batchpoint.entities.jobs import Input, Job, JobStatus, Output, Reason
+from batchpoint.entities.jobs import Input, InputType, Job, JobStatus, Output, Reason
 from batchpoint.entities.pipelines import CommandStep, ParallelStep
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import NotFoundError
@@ -53,11 +53,11 @@ def command_job(name: str, step: dict[str, Any], **more: Any) -> Job:
     return Job(name=name, type="command", command=command_of(CommandStep.model_validate(step)), **more)
 
 
-def parallel_job(name: str, step: dict[str, Any], **more: Any) -> Job:
+def parallel_job(name: str, step: dict[str, Any], *, input_type: InputType | None = None, **more: Any) -> Job:
     read = ParallelStep.model_validate({"type": "parallel", **step})
     return Job(
         name=name,
-        deployment=deployment_of(read, name=name, cores=1),
+        deployment=deployment_of(read, name=name, cores=1, input_type=input_type),
         input_data=scored_input(read),
         append_row_to=collected_output(read),
         **more,
@@ -197,6 +197,41 @@ def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspac
     assert len(texts) == 4, "2 instances with 2 processes each"
     assert all(text.count("init() is called.") == 1 for text in texts)
     assert sum(text.count("run() is called with number of rows: 2") for text in texts) == 4
+
+
+@pytest.mark.parametrize("named", ["folder: ./images", "pattern: ./images/*.png", "file: ./images/0.png"])
+def test_an_mltable_without_a_reader_lists_files_which_a_script_takes_by_number(
+    workspace: Workspace, tmp_path: Path, named: str
+) -> None:
+    (tmp_path / "table" / "images").mkdir(parents=True)
+    (tmp_path / "table" / "MLTable").write_text(f"paths:\n  - {named}\n")
+    for number in range(5):
+        (tmp_path / "table" / "images" / f"{number}.png").write_bytes(b"\x89PNG")
+    script = """
+        import os
+        def run(mini_batch):
+            return [f"{os.path.basename(path)} of {len(mini_batch)}" for path in mini_batch]
+    """
+    data = {"path": str(tmp_path / "table"), "type": "mltable"}
+    step = {
+        "inputs": {"data": {**data, "mode": "eval_mount"}},
+        "outputs": {"rows": {"type": "uri_file"}},
+        "mini_batch_size": "2",
+        "task": {
+            "code": code(workspace, tmp_path / "code", score=script),
+            "entry_script": "score.py",
+            "append_row_to": "${{outputs.rows}}",
+        },
+        "batchpoint": {"output_format": "azureml"},
+    }
+    name = f"images-{named.partition(':')[0]}"
+    rows = {"rows": Output(type="uri_file")}
+    job = parallel_job(name, step, input_type="mltable", inputs={"data": Input.model_validate(data)}, outputs=rows)
+    done = carried_out(workspace, job)
+    assert done.status is JobStatus.COMPLETED, done.error
+    lines = Path(done.outputs["rows"].uri or "").read_text().splitlines()
+    expected = ["0.png of 2", "1.png of 2", "2.png of 2", "3.png of 2", "4.png of 1"]
+    assert lines == (["0.png of 1"] if named.startswith("file") else expected)
 
 
 def test_a_parallel_step_that_collects_nothing_publishes_what_its_script_wrote(

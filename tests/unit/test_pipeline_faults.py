@@ -67,8 +67,9 @@ def test_a_sound_pipeline_has_no_fault() -> None:
     assert faults_of(changed({})) == []
 
 
-def test_a_model_is_a_folder_to_an_output_that_is_one() -> None:
-    made = {"rows": {"type": "custom_model", "path": "${{parent.outputs.made}}"}}
+@pytest.mark.parametrize("kind", ["custom_model", "mltable"])
+def test_a_model_or_a_table_is_a_folder_to_an_output_that_is_one(kind: str) -> None:
+    made = {"rows": {"type": kind, "path": "${{parent.outputs.made}}"}}
     pipeline = changed({"outputs.made": {"type": "uri_folder"}, "jobs.prepare.outputs": made})
     assert [fault.place for fault in faults_of(pipeline) if "made" in fault.message] == []
 

@@ -50,7 +50,7 @@ def test_a_parallel_step_has_azures_defaults() -> None:
         (10, None, 10, "auto", None),
         ("10kb", None, 10, "bytes", 10 << 10),
         ("100MB", "mltable", 10, "bytes", 100 << 20),
-        ("10240", "mltable", 10, "bytes", 10240),
+        ("10240", "mltable", 10240, "bytes", 10240),  # files, when the table is but a list of them
         (None, "mltable", 10, "auto", None),
     ],
 )

@@ -38,6 +38,7 @@ from batchpoint.operations.command_line import filled_words
 from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring import fork_server_access
+from batchpoint.scoring.mltable import location_of_path, reads_rows
 from batchpoint.scoring.spec import (
     ChallengerSpec,
     InputSpec,
@@ -353,7 +354,7 @@ class ScoringPreparation:
         code_dir = self._code_dir(deployment)
         inputs = tuple(self._input_places(job))
         tabular, mltable = self._look_at_input(job, inputs)
-        is_table = mltable is not None or _scored(job).query is not None
+        is_table = _scored(job).query is not None or (mltable is not None and reads_rows(mltable))
         interpreter = self._interpreter(deployment, model, model_path, tabular=tabular, is_table=is_table)
         output, file_name = output_place(job, collected_output(job), self._workspace.places)
         resolved = Resolved(
@@ -429,12 +430,19 @@ class ScoringPreparation:
                 parsed = yaml.safe_load(file)
             if not isinstance(parsed, dict):
                 raise InputError(f"The MLTable file of {first.uri} is not a mapping.")
-            return True, {**parsed, "paths": [self._table_path(entry) for entry in parsed.get("paths") or ()]}
-        name = first.url
-        if stores.is_folder(first.url, first.datastore):
-            found = stores.list(first.url, first.datastore, recursive=given.recursive)
-            name = next((file.path for file in found), "")
-        return name.lower().endswith(TABULAR_ENDINGS) or not PurePosixPath(name).suffix, None
+            table = {**parsed, "paths": [self._table_path(entry) for entry in parsed.get("paths") or ()]}
+            if reads_rows(table) or not table["paths"]:
+                return True, table
+            place = location_of_path(table["paths"][0], location_of(first))
+            return self._holds_rows(place.url, place.datastore, recursive=given.recursive), table
+        return self._holds_rows(first.url, first.datastore, recursive=given.recursive), None
+
+    def _holds_rows(self, url: str, datastore: str | None, *, recursive: bool) -> bool:
+        stores = self._workspace.places.stores()
+        name = url
+        if stores.is_folder(url, datastore):
+            name = next((file.path for file in stores.list(url, datastore, recursive=recursive)), "")
+        return name.lower().endswith(TABULAR_ENDINGS) or not PurePosixPath(name).suffix
 
     def _table_path(self, entry: Any) -> dict[str, str | None]:
         """A path that an MLTable names; the address of a datastore becomes the place that it means."""

@@ -217,7 +217,7 @@ def _mismatch(
 
 
 def _fits(found: str, wanted: str) -> bool:
-    if found == wanted or (found, wanted) == ("integer", "number"):
+    if found == wanted or (found, wanted) in {("integer", "number"), ("mltable", "uri_folder")}:
         return True
     # A model is a folder, or a file, to whoever asks for one; its own kinds are told apart.
     return found in {"mlflow_model", "custom_model", "triton_model"} and wanted in {"uri_folder", "custom_model"}

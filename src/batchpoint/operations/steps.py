@@ -187,15 +187,16 @@ class _Size(NamedTuple):
 
 
 def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
-    """``10`` is a number of files, ``10kb`` (of a table ``10240`` too) a size; partition keys make both meaningless."""
+    """``10`` is a number of files, ``10kb`` a size; partition keys make both meaningless.
+
+    Of a table a bare number is bytes, unless it turns out to be a list of files: then it is their number.
+    """
     if step.partition_keys:
         return _Size({}, {"partition_keys": step.partition_keys})
     text = str(step.mini_batch_size).strip() if step.mini_batch_size is not None else ""
     if not text:
         return _Size({} if is_table else {"mini_batch_size": 1}, {})
     size = size_in_bytes(text)
-    if size is None and is_table and text.isdecimal() and step.batchpoint.mini_batch_bytes is None:
-        size = int(text)
     if size is not None:
         return _Size({}, {"split": "bytes", "mini_batch_bytes": size})
     if not text.isdecimal() or int(text) < 1:
@@ -203,7 +204,8 @@ def _mini_batch_size(step: ParallelStep, name: str, *, is_table: bool) -> _Size:
             f"mini_batch_size of step {name} is {step.mini_batch_size!r}. Give a number of files, such as 10, or a "
             "size, such as 100kb or 10mb."
         )
-    return _Size({"mini_batch_size": int(text)}, {})
+    by_bytes = is_table and step.batchpoint.mini_batch_bytes is None
+    return _Size({"mini_batch_size": int(text)}, {"split": "bytes", "mini_batch_bytes": int(text)} if by_bytes else {})
 
 
 def _settings_and_options(

@@ -57,15 +57,12 @@ def resolved(spec: ScoringSpec) -> ScoringSpec:
     recursive = spec.input.recursive
     for entry in table.get("paths") or ():
         kind, path = next(iter(entry.items()))
-        if kind not in {"file", "folder", "pattern"}:
-            raise InputError(f"The MLTable names a path by {kind!r}. Use file, folder or pattern.")
         if kind == "pattern" and "://" in base.url:
             locations.append(base)
             include.append(str(path).removeprefix("./"))
             recursive = True
         else:
-            datastore = entry.get("datastore", base.datastore)
-            locations.append(Location(url=_joined(base, str(path), given="datastore" in entry), datastore=datastore))
+            locations.append(location_of_path(entry, base))
     if not locations:
         raise InputError(f"The MLTable of {base.url} names no paths. Add 'paths' with a file, folder or pattern.")
     source = InputSpec(type=None, locations=locations, include=include, exclude=spec.input.exclude, recursive=recursive)
@@ -75,6 +72,24 @@ def resolved(spec: ScoringSpec) -> ScoringSpec:
         raise InputError(message)
     changes = {"input": source, "csv": csv, "table": None if shape == TableShape() else shape, "mltable": None}
     return _with_partition_format(spec.model_copy(update=changes))
+
+
+def reads_rows(table: Mapping[str, Any]) -> bool:
+    """Whether an MLTable says how rows are read. One that does not is a list of files."""
+    return bool(table.get("transformations"))
+
+
+def location_of_path(entry: Mapping[str, Any], base: Location) -> Location:
+    """Where one of the ``paths`` of the MLTable that lies at ``base`` is.
+
+    Raises:
+        InputError: it is none of file, folder and pattern, or is outside the datastore's folder.
+    """
+    kind, path = next(iter(entry.items()))
+    if kind not in {"file", "folder", "pattern"}:
+        raise InputError(f"The MLTable names a path by {kind!r}. Use file, folder or pattern.")
+    url = _joined(base, str(path), given="datastore" in entry)
+    return Location(url=url, datastore=entry.get("datastore", base.datastore))
 
 
 def _with_partition_format(spec: ScoringSpec) -> ScoringSpec:
