@@ -52,6 +52,18 @@ def test_one_command_in_a_fresh_shell_lets_the_client_connect_with_certificates_
     assert [shown["version"] for shown in shipped.json("data", "list", "-n", "input")] == ["2", "1"]
 
 
+def test_the_config_of_a_workspace_elsewhere_is_never_overwritten(shipped: Shipped, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    shipped.ok("azureml-env", "--config", config)
+    shipped.ok("azureml-env", "--config", config)  # its own
+    of_azure = '{"subscription_id": "1234", "resource_group": "prod", "workspace_name": "prod"}'
+    config.write_text(of_azure)
+    refused = shipped.run("azureml-env", "--config", config)
+    assert refused.returncode != 0
+    assert f"{config} names a workspace that is not of this server" in refused.stderr
+    assert config.read_text() == of_azure
+
+
 def test_the_ways_to_connect_that_the_page_shows_do(shipped: Shipped, tmp_path: Path) -> None:
     client = AzureClient(shipped, tmp_path / "notebook")
     fences = re.findall(

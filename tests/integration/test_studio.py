@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from batchpoint.background.service import Background
-from batchpoint.entities.endpoints import BatchDeployment, CodeConfiguration
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.schedules import Schedule
 from batchpoint.server.context import Context
@@ -261,6 +261,17 @@ def test_scripts_in_names_logs_and_predictions_stay_text(
     saved = client.get(f"/studio/jobs/{job.name}/outputs/score/predictions.csv")
     assert saved.headers["Content-Disposition"].startswith("attachment")
     assert HOSTILE in saved.text
+
+
+def test_a_page_shows_its_own_workspace_and_makes_none(stranger: httpx.Client, workspace: Workspace) -> None:
+    client = signed_in(stranger, workspace, "admin")
+    assert client.get("/studio/jobs?workspace=risk").status_code == 404
+    assert [each.name for each in workspace.workspaces.list()] == ["default"]
+    workspace.within("risk").endpoints.create_or_update(BatchEndpoint(name="only-here"))
+    shown = client.get("/studio/endpoints?workspace=risk").text
+    assert 'href="/studio/endpoints/only-here?workspace=risk"' in shown
+    assert "churn" not in shown
+    assert "only-here" not in client.get("/studio/endpoints").text
 
 
 def test_what_does_not_exist_is_told_on_a_page(stranger: httpx.Client, workspace: Workspace) -> None:

@@ -128,8 +128,25 @@ def signed_token(connection: Connection) -> AccessToken:
 
 
 def write_config(path: Path, workspace: str) -> None:
-    """A ``config.json`` for ``MLClient.from_config()``."""
+    """A ``config.json`` for ``MLClient.from_config()``.
+
+    Raises:
+        ConflictError: the file is there, and names a workspace elsewhere: of Azure, as a rule.
+    """
+    if path.exists() and not _is_ours(path):
+        message = f"{path} names a workspace that is not of this server. Name another file, or move that one away."
+        raise ConflictError(message)
     path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a ``config.json`` was written by us before."""
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    own = {key: value for key, value in DEFAULTS.items() if key != "workspace_name"}
+    return isinstance(found, dict) and own.items() <= found.items()
 
 
 def _write_bundle(home: Path, host: str, authority: str) -> Path:

@@ -121,7 +121,7 @@ class _Checks:
                 f"AZURE_TOKEN_CREDENTIALS is {chosen!r}, which keeps DefaultAzureCredential from asking this server. "
                 "Unset it, or use batchpoint.azureml.Credential()."
             )
-        return "DefaultAzureCredential asks this server"
+        return "nothing that DefaultAzureCredential goes by first is set"
 
     def _home(self) -> str:
         home, of_shell = self._settings.home, home_of(self._bundle)

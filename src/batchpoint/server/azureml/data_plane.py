@@ -98,6 +98,10 @@ INVOKE_FIELDS = (
 _SAID_OF_OVERRIDES = {field.ours.split(".")[1] for field in _INVOKED if field.ours.startswith("overrides.")}
 
 
+CLIENT = "azure-ai-ml/"
+"""Stands in the header ``User-Agent`` of the client, before its version."""
+
+
 @router.post(f"{ENDPOINT}/jobs", name="azureml.invoke")
 def invoke(
     endpoint: str,
@@ -110,10 +114,11 @@ def invoke(
     request_id: Annotated[
         str | None, Header(alias="repeatability_request-id", convert_underscores=False, max_length=255)
     ] = None,
+    user_agent: Annotated[str, Header()] = "",
 ) -> JSONResponse:
     """Score data, or run a pipeline. A request that comes again with the same id is answered with the same job."""
     request = read_invoke(scope, body)
-    chosen = deployment_asked_for(work, endpoint, deployment, from_client=request_id is not None)
+    chosen = deployment_asked_for(work, endpoint, deployment, from_client=CLIENT in user_agent)
     request = request.model_copy(update={"deployment_name": chosen})
     check_invoke_paths(shared, request)
     job = work.endpoints.invoke(endpoint, request, idempotency_key=request_id, by=caller.name)
@@ -182,8 +187,8 @@ def deployment_asked_for(work: Workspace, endpoint: str, named: str | None, *, f
 
     The client keeps the header of its last invoke that named a deployment, and sends it with every later one of the
     process, to other endpoints too. A name that its user does give it looks up itself before it sends anything. So a
-    name that the endpoint does not have was meant for another, and who sent it wants the default deployment. Programs
-    without the client, which send no request id, mean what they say: they are told that there is no such deployment.
+    name that the endpoint does not have was meant for another, and who sent it wants the default deployment. All other
+    programs mean what they say: they are told that there is no such deployment.
     """
     if named is None or not from_client:
         return named

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from batchpoint import __version__
 from batchpoint.entities.tokens import Token
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import AuthenticationError, BatchpointError
-from batchpoint.server.context import Context, Shared
+from batchpoint.server.context import Context, context_of
 from batchpoint.server.studio import sessions
 from batchpoint.server.studio.addresses import ROOT, Addresses
 from batchpoint.workspace import Workspace
@@ -86,8 +87,12 @@ class Visit:
         return _environment().get_template(template).render(page=page, at=self.at, now=datetime.now(UTC))
 
 
-def _visit(request: Request, visitor: sessions.Visitor, shared: Shared) -> Visit:
-    return Visit(request, visitor, shared)
+def _visit(request: Request, visitor: sessions.Visitor, workspace: str = DEFAULT_WORKSPACE) -> Visit:
+    """A look into a workspace, which is not made by being looked at. Raises ``NotFoundError``."""
+    context = context_of(request)
+    found = context.workspace.within(workspace, create=False)
+    request.scope["workspace"] = found.name
+    return Visit(request, visitor, replace(context, workspace=found))
 
 
 Visited = Annotated[Visit, Depends(_visit)]
