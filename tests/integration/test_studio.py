@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from batchpoint.background.service import Background
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.schedules import Schedule
-from batchpoint.server.context import Context
+from batchpoint.errors import TooManyRequestsError
+from batchpoint.server.context import WAITERS_ALLOWED, Context
 from batchpoint.server.studio.sessions import COOKIE
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
@@ -92,7 +95,7 @@ def test_a_revoked_token_ends_its_sessions(stranger: httpx.Client, workspace: Wo
 def test_a_wrong_token_is_refused_in_words_and_signing_in_leads_to_no_other_site(stranger: httpx.Client) -> None:
     refused = stranger.post("/studio/sign-in", data={"token": "wrong", "then": "https://evil.example/"})
     assert refused.status_code == 401
-    assert "of another home, or mistyped" in refused.text
+    assert "The token is not known here" in refused.text
     assert "evil.example" not in refused.text
     assert stranger.post("/studio/sign-in", content=b"token=" + b"x" * 100_000).status_code == 413
 
@@ -261,6 +264,84 @@ def test_scripts_in_names_logs_and_predictions_stay_text(
     saved = client.get(f"/studio/jobs/{job.name}/outputs/score/predictions.csv")
     assert saved.headers["Content-Disposition"].startswith("attachment")
     assert HOSTILE in saved.text
+
+
+def test_neither_a_session_nor_a_token_passes_for_the_other(stranger: httpx.Client, workspace: Workspace) -> None:
+    signed_in(stranger, workspace, "reader")
+    session = stranger.cookies[COOKIE]
+    assert stranger.get("/api/v1/jobs", headers={"Authorization": f"Bearer {session}"}).status_code == 401
+    secret, _ = workspace.tokens.create("notebook", "reader")
+    signed, _ = workspace.tokens.exchange(secret, "https://ml.azure.com")
+    with httpx.Client(base_url=stranger.base_url, cookies={COOKIE: signed}) as other:
+        for _ in range(40):  # an old or odd cookie never shuts its owner out
+            assert other.get("/studio").status_code == 303
+        assert other.post("/studio/sign-in", data={"token": signed}).status_code == 401
+        assert other.post("/studio/sign-in", data={"token": secret}).status_code == 303
+
+
+def test_another_site_cannot_sign_somebody_in(stranger: httpx.Client, workspace: Workspace) -> None:
+    secret, _ = workspace.tokens.create("attacker", "operator")
+    form = {"token": secret}
+    refused = stranger.post("/studio/sign-in", data=form, headers={"Sec-Fetch-Site": "cross-site"})
+    assert refused.status_code == 401
+    assert COOKIE not in stranger.cookies
+
+
+def test_readers_who_are_gone_early_keep_no_place_and_no_file(
+    context: Context, workspace: Workspace, tmp_path: Path
+) -> None:
+    done = finished(workspace, invoke(workspace, make_input(tmp_path / "b", "complete")))
+    running = invoke(workspace, make_input(tmp_path / "a", "wait"))
+    secret, _ = workspace.tokens.create("reader", "reader")
+    with served(context, secret) as client:
+        pages = [f"/studio/jobs/{running.name}/live", f"/api/v1/jobs/{running.name}/events"]
+        pages.append(f"/api/v1/jobs/{done.name}/outputs/predictions.csv")
+        for page in pages * 20:
+            with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
+                raw.sendall(f"GET {page} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n\r\n".encode())
+        workspace.jobs.cancel(running.name)
+        eventually(lambda: all_places_are_free(context))
+        here = Path(f"/proc/{os.getpid()}/fd")
+        eventually(lambda: not [link for link in here.iterdir() if link.is_symlink() and leads_to_predictions(link)])
+
+
+def all_places_are_free(context: Context) -> bool:
+    taken = []
+    try:
+        taken = [context.take_waiting_place() for _ in range(WAITERS_ALLOWED)]
+    except TooManyRequestsError:
+        return False
+    finally:
+        for give_back in taken:
+            give_back()
+    return True
+
+
+def leads_to_predictions(link: Path) -> bool:
+    try:
+        return link.readlink().name == "predictions.csv"
+    except OSError:
+        return False  # closed meanwhile
+
+
+def test_a_log_whose_name_is_no_text_hides_no_other(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    (Path(str(job.folder)) / "logs" / "user" / os.fsdecode(b"bad\xff.txt")).write_text("x")
+    page = signed_in(stranger, workspace, "reader").get(f"/studio/jobs/{job.name}")
+    assert page.status_code == 200
+    assert "job_progress_overview" in page.text
+
+
+def test_forms_and_calls_of_a_workspace_stay_within_it(stranger: httpx.Client, workspace: Workspace) -> None:
+    workspace.within("risk").endpoints.create_or_update(BatchEndpoint(name="only-here"))
+    client = signed_in(stranger, workspace, "reader")
+    assert '<input type="hidden" name="workspace" value="risk">' in client.get("/studio/jobs?workspace=risk").text
+    calls = client.get("/studio/endpoints/only-here?workspace=risk").text
+    assert "/api/v1/endpoints/only-here/invoke?workspace=risk" in calls
+    assert "-n only-here -w risk" in calls
+    assert "Client(workspace=&#34;risk&#34;)" in calls
 
 
 def test_a_page_shows_its_own_workspace_and_makes_none(stranger: httpx.Client, workspace: Workspace) -> None:

@@ -136,7 +136,10 @@ def write_config(path: Path, workspace: str) -> None:
     if path.exists() and not _is_ours(path):
         message = f"{path} names a workspace that is not of this server. Name another file, or move that one away."
         raise ConflictError(message)
-    path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
+    try:
+        path.write_text(json.dumps({**DEFAULTS, "workspace_name": workspace}, indent=2) + "\n")
+    except OSError as fault:
+        raise ConflictError(f"{path} cannot be written: {fault.strerror}.") from None
 
 
 def _is_ours(path: Path) -> bool:

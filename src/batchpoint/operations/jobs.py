@@ -196,7 +196,8 @@ class Jobs:
             return []
         root = Path(job.folder)
         files = (path for path in (root / "logs").rglob("*") if path.is_file() and not path.is_symlink())
-        return sorted((path.relative_to(root).as_posix(), path.stat().st_size) for path in files)
+        found = ((path.relative_to(root).as_posix(), path.stat().st_size) for path in files)
+        return sorted((name, size) for name, size in found if _is_text(name))  # no address can name any other
 
     def read_log(self, name: str, path: str, offset: int = 0, limit: int = 2**20) -> bytes:
         """Bytes of a log file from ``offset``; fewer than ``limit`` at its end. A negative offset counts from the end.
@@ -437,6 +438,15 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
     if job.folder is None or not Path(job.folder).is_dir():
         raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written down: systems allow any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _own_error(job: Job) -> list[dict[str, Any]]:

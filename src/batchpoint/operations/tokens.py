@@ -54,13 +54,12 @@ class Tokens:
         """
         return self._registry.tokens.revoke(name)
 
-    def exchange(self, secret: str, audience: str, *, lasts: timedelta = SIGNED_TOKEN_TIME) -> tuple[str, datetime]:
+    def exchange(self, secret: str, audience: str) -> tuple[str, datetime]:
         """A signed token for an API token, and when it expires: after that time, or with the API token.
 
         Args:
             secret: of an API token. A signed one is not exchanged, or it could be renewed for ever.
             audience: what the signed token says that it is for; here it is good for everything.
-            lasts: how long it is valid.
 
         Raises:
             AuthenticationError: the token is unknown, expired or revoked.
@@ -69,7 +68,7 @@ class Tokens:
         if found is None:
             raise AuthenticationError("The API token is none of this server's: it is of another home, or mistyped.")
         token = self._of(found)
-        expires_at = min(now + lasts, token.expires_at or now + lasts)
+        expires_at = min(now + SIGNED_TOKEN_TIME, token.expires_at or now + SIGNED_TOKEN_TIME)
         signed = signed_tokens.issue(self._key, name=token.name, audience=audience, now=now, expires_at=expires_at)
         return signed, expires_at
 

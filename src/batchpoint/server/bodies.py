@@ -80,8 +80,9 @@ def spooled(content: IO[bytes], folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])')
-"""A comma after the last item, or a text, in which commas are its own."""
+_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+"?)|,(?=\s*[}\]])', re.DOTALL)
+"""A comma after the last item, or a text, in which commas are its own. A text without an end is one too: else each
+quote in it would be tried as the beginning of another, and a small body take minutes."""
 
 
 def _parsed(content: bytes, *, lenient: bool = False) -> Any:

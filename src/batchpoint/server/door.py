@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9_.\-]{1,64}$")
-_PROBES = frozenset({"/healthz", "/readyz"})
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Not a use of the server: a client asks for the first before each command, a monitor for both at all times."""
 _UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/|" + blob_wire.ADDRESS.pattern)
 """Uploads go to disk as they come, so their size is the disk's matter."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -19,6 +17,7 @@ from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Shared, Work
 from batchpoint.server.given_paths import check_local_paths
+from batchpoint.server.streams import sent_file
 
 router = APIRouter(tags=["assets"])
 
@@ -122,26 +121,7 @@ class _Routes:
         file = next((file for file in found if file.path == path), None)
         if file is None:
             raise NotFoundError(f"{name} has no file {path}.", kind="file", name=path)
-        return streamed(work.stores().open_read(file.url, file.datastore), path, file.size)
-
-
-def streamed(opening: Any, name: str, size: int | None = None) -> StreamingResponse:
-    """A file, read and sent piece by piece. ``opening`` is the context manager that opens it.
-
-    It is opened before the answer begins, so that what cannot be opened is an error and not a broken download.
-    """
-    file = opening.__enter__()
-
-    def pieces() -> Iterator[bytes]:
-        try:
-            while piece := file.read(1 << 20):
-                yield piece
-        finally:
-            opening.__exit__(None, None, None)
-
-    headers = {"Content-Length": str(size)} if size is not None else {}
-    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return StreamingResponse(pieces(), media_type=media_type, headers=headers)
+        return sent_file(work.stores().open_read(file.url, file.datastore), path, file.size)
 
 
 for _kind, _plural in PLURALS.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from batchpoint.background.compute_pool import place_in_queue
@@ -20,13 +20,12 @@ STREAMED_LOGS = ("logs/user/job_progress_overview", "logs/user/error", "logs/use
 
 
 class JobEvents:
-    """The events of one job, for one caller. ``give_back`` is called when he has seen them all, or is gone."""
+    """The events of one job, for one caller."""
 
-    def __init__(self, shared: Context, name: str, give_back: Callable[[], None]) -> None:
+    def __init__(self, shared: Context, name: str) -> None:
         self._shared = shared
         self._jobs = shared.workspace.jobs
         self._name = name
-        self._give_back = give_back
         self._offsets: dict[tuple[str, str], int] = {}
         self._status: str | None = None
         self._progress: dict[str, Any] | None = None
@@ -35,18 +34,15 @@ class JobEvents:
     def events(self) -> Iterator[str]:
         """What happens, until the job has finished or the server ends."""
         changes = self._shared.background.changes
-        try:
-            while not self._shared.closing.is_set():
-                seen = changes.count
-                job = with_place(self._shared.workspace, self._jobs.get(self._name))
-                yield from self._news(job)
-                if job.status.is_finished:
-                    yield _event("end", job.body())
-                    return
-                if changes.wait(seen, LOOK_SECONDS) == seen:
-                    yield ": still here\n\n"  # notices a caller who is gone
-        finally:
-            self._give_back()
+        while not self._shared.closing.is_set():
+            seen = changes.count
+            job = with_place(self._shared.workspace, self._jobs.get(self._name))
+            yield from self._news(job)
+            if job.status.is_finished:
+                yield _event("end", job.body())
+                return
+            if changes.wait(seen, LOOK_SECONDS) == seen:
+                yield ": still here\n\n"  # notices a caller who is gone
 
     def _news(self, job: Job) -> Iterator[str]:
         told = f"{job.status} {job.waiting_for} {job.cancel_requested}"

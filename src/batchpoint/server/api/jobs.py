@@ -18,13 +18,13 @@ from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.errors import InvalidEntityError
-from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents, with_place
 from batchpoint.server.api.wire import LARGEST_OFFSET, Paged, answer, described, files_json
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
 from batchpoint.server.given_paths import check_local_paths
+from batchpoint.server.streams import HoldingResponse, sent_file
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -158,8 +158,8 @@ def wait(
 def events(name: str, _: Reader, shared: Shared) -> StreamingResponse:
     """Server-sent events: ``status``, ``progress``, ``log``, and ``end`` with the finished job."""
     shared.workspace.jobs.get(name)  # an unknown job is an error, not an empty stream
-    stream = JobEvents(shared, name, shared.take_waiting_place())
-    return StreamingResponse(stream.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    told, give_back = JobEvents(shared, name).events(), shared.take_waiting_place()
+    return HoldingResponse(told, give_back, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @router.get("/{name}/logs", name="jobs.logs")
@@ -198,7 +198,7 @@ def outputs(name: str, _: Reader, work: Work, output: str | None = None) -> JSON
 def open_output(name: str, path: str, _: Reader, work: Work, output: str | None = None) -> StreamingResponse:
     """One of them."""
     size = dict(work.jobs.outputs(name, output)).get(path)
-    return streamed(work.jobs.open_output(name, path, output), path, size)
+    return sent_file(work.jobs.open_output(name, path, output), path, size)
 
 
 @router.get("/{name}/errors", name="jobs.errors")

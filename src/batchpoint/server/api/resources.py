@@ -13,11 +13,11 @@ from batchpoint.entities.documents import read_body
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, DatastoreCredentials, ResourceKind
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.places import Place
-from batchpoint.server.api.assets import streamed
 from batchpoint.server.api.wire import Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Admin, Operator, Reader
 from batchpoint.server.bodies import JsonBody, received
 from batchpoint.server.context import Shared, Work
+from batchpoint.server.streams import sent_file
 from batchpoint.workspace import Workspace
 
 E = TypeVar("E", bound=Entity)
@@ -50,7 +50,7 @@ def download(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
             raise NotFoundError(f"{path} in datastore {name} is a folder; list it instead.", kind="file", name=path)
     except InputError as error:
         raise NotFoundError(f"Datastore {name} has no file {path}.", kind="file", name=path) from error
-    return streamed(stores.open_read(place.url, place.datastore), path, size or None)
+    return sent_file(stores.open_read(place.url, place.datastore), path, size or None)
 
 
 @router.put("/datastores/{name}/files/{path:path}", name="datastores.upload", status_code=201)

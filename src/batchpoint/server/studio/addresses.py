@@ -16,6 +16,11 @@ class Addresses:
 
     workspace: str = DEFAULT_WORKSPACE
 
+    @property
+    def is_named(self) -> bool:
+        """Whether addresses have to name the workspace."""
+        return self.workspace != DEFAULT_WORKSPACE
+
     def home(self) -> str:
         """What runs, what failed, what comes next."""
         return self._at("")
@@ -103,6 +108,6 @@ class Addresses:
     def _at(self, first: str, *steps: str, **query: str | int | None) -> str:
         path = "/".join([ROOT + first, *(quote(step, safe="") for step in steps)])
         told = {name: value for name, value in query.items() if value is not None and value != ""}
-        if self.workspace != DEFAULT_WORKSPACE:
+        if self.is_named:
             told["workspace"] = self.workspace
         return f"{path}?{urlencode(told)}" if told else path

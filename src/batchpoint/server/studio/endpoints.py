@@ -71,7 +71,7 @@ def endpoint(visit: Visited, name: str) -> EndpointPage:
     return EndpointPage(
         title=found.name,
         endpoint=found,
-        scoring_uri=str(visit.request.url_for("endpoints.invoke", name=name)),
+        scoring_uri=_scoring_uri(visit, name),
         deployments=visit.work.endpoints.list_deployments(name),
         jobs=visit.work.jobs.list(endpoint=name, limit=RECENT),
     )
@@ -115,6 +115,11 @@ def invoke(visit: Visited, name: str, form: SentForm) -> Response:
         shown = _form(visit, name, given, refusal.message)
         return html(visit.request, "invoke.html", shown, at=visit.at, visitor=visit.visitor, status=422)
     return see_other(visit.at.job(job.name))
+
+
+def _scoring_uri(visit: Visit, name: str) -> str:
+    found = visit.request.url_for("endpoints.invoke", name=name)
+    return str(found.include_query_params(workspace=visit.work.name) if visit.at.is_named else found)
 
 
 def _stored(visit: Visit, filename: str, content: IO[bytes]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import mimetypes
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -18,6 +17,8 @@ from fastapi.responses import Response, StreamingResponse
 from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.errors import DatastoreError, NotFoundError
+from batchpoint.server.streams import PIECE, HoldingResponse, sent_file
+from batchpoint.server.studio import sessions
 from batchpoint.server.studio.live import APART_SECONDS, LiveParts, stream
 from batchpoint.server.studio.rendering import HEADERS, Facts, Page, Visit, Visited, page, see_other
 from batchpoint.server.studio.sessions import SentForm
@@ -25,14 +26,20 @@ from batchpoint.server.studio.sessions import SentForm
 router = APIRouter(prefix="/jobs")
 
 ON_A_PAGE = 50
-ERRORS_SHOWN = 200
+ERRORS_SHOWN = 100
 """Failed items that a page lists; the errors file has them all."""
 LOG_BYTES = 1 << 17
 """Of a log file that a page shows at a time."""
 FIRST_BYTES = 1 << 14
 """Of an output that a page previews."""
 PREVIEWED_ROWS = 20
-_PIECE = 1 << 20
+PREVIEWED_FILES = 3
+"""Outputs of a job that are previewed; others are listed."""
+FILES_SHOWN = 200
+TEXT_SHOWN = 4_000
+"""Characters of a message or traceback that a page shows, counted from the end; the errors file has all."""
+ALLOWED_SECONDS = 5.0
+"""How often a page that is followed asks whether its reader may still see it."""
 LIVE = ("job_state", "job_steps", "job_errors", "job_files")
 """Parts of a job's page that change while it goes on: a template, and an element of the page, for each."""
 
@@ -82,6 +89,8 @@ class JobPage(Page):
     logs: Sequence[tuple[str, int]]
     """Path and size."""
     outputs: Sequence[OutputFile]
+    outputs_left_out: int
+    """Published files that the page does not list."""
     outputs_missing: str | None
     """Why the outputs cannot be shown."""
     offers: Literal["cancel", "retry-failed"] | None
@@ -137,12 +146,12 @@ def job(visit: Visited, name: str) -> JobPage:
 
 
 @router.get("/{name}/live", name="studio.job_live", include_in_schema=False)
-def live(visit: Visited, name: str) -> StreamingResponse:
+def live(visit: Visited, name: str) -> HoldingResponse:
     """The parts of the job's page that change, as they change."""
-    visit.work.jobs.get(name)  # an unknown job is an error, not an empty stream
+    queued_at = visit.work.jobs.get(name).queued_at  # an unknown job is an error, not an empty stream
     context, changes = visit.shared, visit.shared.background.changes
     live_parts: LiveParts = visit.request.app.state.live_parts
-    seen = changes.count
+    seen, looked_at = changes.count, time.monotonic()
 
     def make() -> tuple[dict[str, str], bool]:
         made = _page_of(visit, name)
@@ -150,16 +159,21 @@ def live(visit: Visited, name: str) -> StreamingResponse:
         return {part: visit.fragment(f"_{part}.html", made) for part in LIVE}, made.job.status.is_finished
 
     def parts() -> tuple[dict[str, str], bool]:
-        return live_parts.of((visit.work.name, name), make)
+        return live_parts.of((visit.work.name, name, str(queued_at)), make)
 
     def wait(seconds: float) -> bool:
-        nonlocal seen
+        nonlocal seen, looked_at
         time.sleep(APART_SECONDS)
         seen = changes.wait(seen, seconds)
+        if time.monotonic() - looked_at >= ALLOWED_SECONDS:
+            looked_at = time.monotonic()
+            if not sessions.is_still_allowed(context, visit.visitor):
+                return False
         return not context.closing.is_set()
 
-    told = stream(parts, wait, context.take_waiting_place())
-    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+    return HoldingResponse(
+        stream(parts, wait), context.take_waiting_place(), media_type="text/event-stream", headers=HEADERS
+    )
 
 
 @router.post("/{name}/cancel", name="jobs.cancel", include_in_schema=False)
@@ -204,7 +218,7 @@ def log_file(visit: Visited, name: str, path: str) -> StreamingResponse:
 
     def pieces() -> Iterator[bytes]:
         at = 0
-        while at < size and (piece := visit.work.jobs.read_log(name, path, offset=at, limit=_PIECE)):
+        while at < size and (piece := visit.work.jobs.read_log(name, path, offset=at, limit=PIECE)):
             yield piece
             at += len(piece)
 
@@ -212,27 +226,16 @@ def log_file(visit: Visited, name: str, path: str) -> StreamingResponse:
 
 
 @router.get("/{name}/outputs/{output}/{path:path}", name="studio.output_file", include_in_schema=False)
-def output_file(visit: Visited, name: str, output: str, path: str) -> StreamingResponse:
+def output_file(visit: Visited, name: str, output: str, path: str) -> HoldingResponse:
     """A published file, to be saved."""
-    opened = visit.work.jobs.open_output(name, path, output)
-    file = opened.__enter__()
-
-    def pieces() -> Iterator[bytes]:
-        try:
-            while piece := file.read(_PIECE):
-                yield piece
-        finally:
-            opened.__exit__(None, None, None)
-
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return StreamingResponse(pieces(), media_type=kind, headers=_saved(path))
+    return sent_file(visit.work.jobs.open_output(name, path, output), path, headers=_saved(path))
 
 
 def _page_of(visit: Visit, name: str) -> JobPage:
     work = visit.work
     found = work.jobs.get(name)
     failed = work.jobs.errors(name, ERRORS_SHOWN + 1)
-    outputs, missing = _outputs(visit, found)
+    outputs, left_out, missing = _outputs(visit, found)
     waits = found.waiting_for
     if found.status is JobStatus.QUEUED and waits is None:
         waits = place_in_queue(found, work.registry.jobs.queue(found.compute_name))
@@ -241,10 +244,11 @@ def _page_of(visit: Visit, name: str) -> JobPage:
         job=found,
         waits_for=waits,
         steps=sorted(work.jobs.list(parent=name, limit=500), key=_by_start) if found.type == "pipeline" else (),
-        errors=_grouped(failed[:ERRORS_SHOWN]),
+        errors=_grouped([_shortened(item) for item in failed[:ERRORS_SHOWN]]),
         errors_cut=len(failed) > ERRORS_SHOWN,
         logs=work.jobs.logs(name),
         outputs=outputs,
+        outputs_left_out=left_out,
         outputs_missing=missing,
         offers=_offers(found, is_whole=not failed),
     )
@@ -272,16 +276,27 @@ def _grouped(failed: Sequence[Mapping[str, Any]]) -> list[ErrorGroup]:
     return sorted(groups, key=lambda group: -group.count)
 
 
-def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], str | None]:
-    files = []
+def _shortened(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value[-TEXT_SHOWN:] if isinstance(value, str) else value for key, value in item.items()}
+
+
+def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], int, str | None]:
+    """The first published files, how many there are more, and why they cannot be shown."""
+    files: list[OutputFile] = []
+    previews, left_out = 0, 0
     try:
         for name in found.outputs:
-            for path, size in visit.work.jobs.outputs(found.name, name):
-                head = _head(visit, found.name, name, path) if PurePosixPath(path).suffix == ".csv" else None
+            listed = visit.work.jobs.outputs(found.name, name)
+            shown = listed[: FILES_SHOWN - len(files)]
+            left_out += len(listed) - len(shown)
+            for path, size in shown:
+                is_previewed = previews < PREVIEWED_FILES and PurePosixPath(path).suffix == ".csv"
+                previews += is_previewed
+                head = _head(visit, found.name, name, path) if is_previewed else None
                 files.append(OutputFile(path=path, output=name, size=size, head=head))
     except (DatastoreError, NotFoundError) as error:
-        return files, error.message
-    return files, None
+        return files, left_out, error.message
+    return files, left_out, None
 
 
 def _head(visit: Visit, name: str, output: str, path: str) -> list[list[str]]:

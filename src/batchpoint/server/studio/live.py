@@ -15,7 +15,7 @@ LOOK_SECONDS = 1.0
 """Changes of this server's own jobs wake a stream at once; those of another server are looked for so often."""
 APART_SECONDS = 0.5
 """A job changes many times a second; people read slower."""
-KEPT = 256
+KEPT = 64
 """Jobs whose last parts are held."""
 
 
@@ -34,13 +34,13 @@ class LiveParts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str], _Made] = {}
+        self._made: dict[tuple[str, ...], _Made] = {}
 
-    def of(self, key: tuple[str, str], make: Callable[[], tuple[dict[str, str], bool]]) -> tuple[dict[str, str], bool]:
+    def of(self, key: tuple[str, ...], make: Callable[[], tuple[dict[str, str], bool]]) -> tuple[dict[str, str], bool]:
         """The parts of a job's page, and whether nothing will change any more; made anew when they are old.
 
         Args:
-            key: workspace and job.
+            key: what tells the job from all others, also from one that had its name before.
             make: makes them.
         """
         with self._lock:
@@ -51,37 +51,32 @@ class LiveParts:
             if not made.is_final and time.monotonic() - made.at >= APART_SECONDS:
                 made.parts, made.is_final = make()
                 made.at = time.monotonic()
+            if made.is_final:
+                with self._lock:
+                    self._made.pop(key, None)  # whoever looks at it now has them; nobody will look for long
             return made.parts, made.is_final
 
 
-def stream(
-    parts: Callable[[], tuple[dict[str, str], bool]],
-    wait: Callable[[float], bool],
-    give_back: Callable[[], None],
-) -> Iterator[str]:
+def stream(parts: Callable[[], tuple[dict[str, str], bool]], wait: Callable[[float], bool]) -> Iterator[str]:
     """Events ``part`` with an element's id and its new HTML, and ``end`` when nothing will change any more.
 
     Args:
         parts: the parts by their ids, and whether they are the last ones.
-        wait: waits for a change, so many seconds at most; False when the server ends.
-        give_back: called when the stream is over, or its reader is gone.
+        wait: waits for a change, so many seconds at most; False when nobody is to be told any more.
     """
     shown: dict[str, str] = {}
-    try:
-        while True:
-            made, is_final = parts()
-            for name, text in made.items():
-                if shown.get(name) != text:
-                    shown[name] = text
-                    yield _event("part", {"id": name, "html": text})
-            if is_final:
-                yield _event("end", {})
-                return
-            yield ": still here\n\n"  # notices a reader who is gone
-            if not wait(LOOK_SECONDS):
-                return
-    finally:
-        give_back()
+    while True:
+        made, is_final = parts()
+        for name, text in made.items():
+            if shown.get(name) != text:
+                shown[name] = text
+                yield _event("part", {"id": name, "html": text})
+        if is_final:
+            yield _event("end", {})
+            return
+        yield ": still here\n\n"  # notices a reader who is gone
+        if not wait(LOOK_SECONDS):
+            return
 
 
 def _event(kind: str, data: object) -> str:

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
 from batchpoint.entities.schedules import Schedule
-from batchpoint.errors import AuthenticationError, TooManyRequestsError
+from batchpoint.errors import AuthenticationError, PermissionDeniedError, TooManyRequestsError
 from batchpoint.server.studio import sessions
 from batchpoint.server.studio.addresses import ROOT, Addresses
 from batchpoint.server.studio.rendering import Page, Visited, html, page, see_other
@@ -68,7 +68,7 @@ def signed_in(request: Request, form: sessions.SignInForm) -> Response:
     answer = see_other(then)
     try:
         sessions.begin(request, answer, form.get("token", "").strip())
-    except (AuthenticationError, TooManyRequestsError) as refusal:
+    except (AuthenticationError, PermissionDeniedError, TooManyRequestsError) as refusal:
         told = SignInPage(title="Sign in", then=then, refusal=refusal.message)
         return html(request, "sign_in.html", told, at=Addresses(), status=401)
     return answer

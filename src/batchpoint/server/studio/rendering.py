@@ -162,7 +162,7 @@ def is_shown(request: Request) -> bool:
 
 def error_page(request: Request, error: BatchpointError, status: int) -> Response:
     """An error, told to a person; whoever is not signed in is asked to, and comes back afterwards."""
-    at = Addresses()
+    at = Addresses(request.scope.get("workspace", DEFAULT_WORKSPACE))
     if isinstance(error, AuthenticationError) and request.method == "GET":
         answer = see_other(at.sign_in(then=_here(request)))
         sessions.end(answer)

@@ -19,8 +19,9 @@ from starlette.datastructures import FormData
 
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import AuthenticationError, PermissionDeniedError, RequestTooLargeError
+from batchpoint.operations import signed_tokens
 from batchpoint.server.auth import attempt, authenticated
-from batchpoint.server.context import context_of
+from batchpoint.server.context import Context, context_of
 from batchpoint.server.studio.addresses import ROOT
 
 COOKIE = "batchpoint_session"
@@ -36,10 +37,18 @@ def begin(request: Request, response: Response, secret: str) -> None:
     Raises:
         AuthenticationError: the token is unknown, expired or revoked.
         TooManyRequestsError: the same, and the address failed too often of late.
+        PermissionDeniedError: the form came from another site.
     """
-    tokens = context_of(request).workspace.tokens
+    context = context_of(request)
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise PermissionDeniedError("Another site asked your browser to sign in here. Nothing was done.")
     with attempt(request):
-        signed, expires_at = tokens.exchange(secret, AUDIENCE, lasts=SESSION)
+        if signed_tokens.looks_signed(secret):
+            raise AuthenticationError("This is a token for programs, which ends soon. Sign in with an API token.")
+        token = context.workspace.tokens.authenticate(secret)
+    now = context.workspace.registry.now()
+    expires_at = min(now + SESSION, token.expires_at or now + SESSION)
+    signed = signed_tokens.issue(_key(context), name=token.name, audience=AUDIENCE, now=now, expires_at=expires_at)
     response.set_cookie(
         COOKIE,
         signed,
@@ -75,10 +84,26 @@ def _visitor(request: Request) -> Token:
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         raise AuthenticationError("Sign in to see this.")
-    with attempt(request):
-        token = context_of(request).workspace.tokens.authenticate(cookie)
+    context = context_of(request)
+    # What nobody can guess is not counted as an attempt: an old cookie must not shut its owner out.
+    name = signed_tokens.name_in(_key(context), cookie, now=context.workspace.registry.now())
+    token = context.workspace.tokens.named(name)
     request.scope["token"] = token
     return token
+
+
+def is_still_allowed(context: Context, visitor: Token) -> bool:
+    """Whether somebody who looks at a page for hours may still do so: his token is neither revoked nor expired."""
+    try:
+        context.workspace.tokens.named(visitor.name)
+    except AuthenticationError:
+        return False
+    return True
+
+
+def _key(context: Context) -> bytes:
+    """What sessions are signed with: another key than that of tokens, so that neither passes for the other."""
+    return context.workspace.registry.signing_key("sessions")
 
 
 Visitor = Annotated[Token, Depends(_visitor)]
