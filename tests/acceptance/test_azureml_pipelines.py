@@ -181,6 +181,42 @@ print("\\n" + json.dumps(found))
     assert rows_in(client.folder / "by-job") == ROWS  # whose steps were not run: they have the outputs of the others
 
 
+def test_a_component_is_read_sent_back_and_archived_and_stays_the_same(client: AzureClient, shipped: Shipped) -> None:
+    made = client.json(
+        IN_PYTHON
+        + """
+@dsl.pipeline(default_compute="local", display_name="Twice", description="Doubles.", tags={"t": "u"})
+def twice(raw: Input(type="uri_file"), factor: Input(type="integer") = 2, share: Input(type="number") = 1):
+    prepared = prep(raw=raw)
+    prepared.compute = "local"
+    return {"scored": score(files=prepared.outputs.out, factor=factor).outputs.rows}
+
+count = command(name="cc", display_name="Count", environment="plain@latest", command="echo ${{inputs.n}}",
+    is_deterministic=False, inputs={"n": Input(type="number", default=1)}).component
+count.description, count.tags = "Counts.", {"a": "b"}
+print(json.dumps([[each.name, each.version] for each in map(ml_client.components.create_or_update, (twice, count))]))
+"""
+    )
+    before = [shipped.json("component", "show", "-n", name, "--version", version) for name, version in made]
+    found = client.json(f"""
+found = []
+for name, version in {made}:
+    component = ml_client.components.get(name, version)
+    found.append([component.display_name, component.description, component.tags, component.is_deterministic])
+    ml_client.components.create_or_update(component)
+    ml_client.components.archive(name=name, version=version)
+found.append([each.name for each in ml_client.components.list()])
+for name, version in {made}:
+    ml_client.components.restore(name=name, version=version)
+found.append(sorted(each.name for each in ml_client.components.list()))
+print(json.dumps(found))
+""")
+    assert found == [
+        ["Twice", "Doubles.", {"t": "u"}, True], ["Count", "Counts.", {"a": "b"}, False], [], ["cc", "twice"],
+    ]  # fmt: skip
+    assert [shipped.json("component", "show", "-n", name, "--version", version) for name, version in made] == before
+
+
 def test_a_schedule_is_made_disabled_triggered_and_deleted(client: AzureClient, shipped: Shipped) -> None:
     found = client.json("""
 from datetime import datetime

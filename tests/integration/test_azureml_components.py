@@ -95,7 +95,8 @@ def test_a_command_component_is_registered_and_answered_whole(
     assert {key: properties["componentSpec"].get(key) for key in spec if key != "_source"} == {
         key: value for key, value in spec.items() if key != "_source"
     }
-    assert (properties["tags"], properties["description"]) == ({"t": "u"}, "words")
+    for place in (properties, properties["componentSpec"]):  # the client reads the second
+        assert (place["tags"], place["description"]) == ({"t": "u"}, "words")
     assert properties["properties"] == {"client_component_hash": "h"}
     assert (properties["isAnonymous"], properties["isArchived"]) == (False, False)
     component = stored(workspace, "prep", "1")
@@ -185,6 +186,53 @@ def test_versions_are_listed_the_newest_first_and_archived(client: httpx.Client)
     assert client.put(shown["id"], json=shown).json()["properties"]["isArchived"] is True
     assert [each["name"] for each in client.get(f"{WS}/components/prep/versions").json()["value"]] == ["1"]
     assert [each["name"] for each in client.get(f"{WS}/components").json()["value"]] == ["prep"]
+
+
+def test_what_the_client_was_shown_and_sends_back_is_the_same_component(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    put(client, PREP)
+    node = {
+        "name": "a", "type": "command", "componentId": f"{WS}/components/prep/versions/1",
+        "inputs": {
+            "raw": {"job_input_type": "literal", "value": "${{parent.inputs.data}}"},
+            "n": {"job_input_type": "literal", "value": "4"},
+        },
+        "computeId": f"{WS}/computes/local",
+    }  # fmt: skip
+    inputs = {"data": {"type": "uri_file"}, "share": {"type": "number", "default": "1"}}
+    spec = {"name": "both", "version": "1", "type": "pipeline", "inputs": inputs, "jobs": {"a": node}}
+    put(client, spec)
+    before = stored(workspace, "both", "1")
+    shown = client.get(f"{WS}/components/both/versions/1").json()
+    sent = shown["properties"]["componentSpec"]  # with the defaults that were shown, and in the client's own words
+    sent["inputs"]["share"]["default"] = "1.0"
+    sent["jobs"]["a"] |= {"componentId": "prep:1", "computeId": "local", "_source": "REMOTE.WORKSPACE.COMPONENT"}
+    sent |= {"id": f"azureml:{shown['id']}", "creation_context": {"created_by": "local"}, "sourceJobId": None}
+    put(client, sent, isArchived=True)
+    assert stored(workspace, "both", "1") == before.model_copy(update={"archived": True})
+    sent["jobs"]["a"]["inputs"]["n"]["value"] = "5"
+    refused = client.put(shown["id"], json={"properties": {"componentSpec": sent}})
+    assert refused.status_code == 409
+
+
+def test_a_command_registered_elsewhere_without_an_environment_is_the_same_when_it_comes_back(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    component = Component.model_validate(
+        {
+            "name": "plain",
+            "version": "1",
+            "type": "command",
+            "command": "true",
+            "inputs": {"x": {"type": "number", "default": 1}},
+        }
+    )
+    before = workspace.assets.create_or_update("component", component)
+    shown = client.get(f"{WS}/components/plain/versions/1").json()
+    shown["properties"]["isArchived"] = True
+    assert client.put(shown["id"], json=shown).status_code == 200
+    assert stored(workspace, "plain", "1") == before.model_copy(update={"archived": True})
 
 
 def test_other_content_under_a_version_that_exists_is_refused(client: httpx.Client) -> None:

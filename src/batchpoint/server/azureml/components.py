@@ -55,20 +55,31 @@ class _Components(Spoken):
         found["properties"]["properties"] = {
             key: value for key, value in component.properties.items() if key != DECLARED_NAME
         }
+        # The client reads what describes a component here alone.
+        described = to_wire((Field("description", "description"), Field("tags", "tags", TEXTS)), component.body())
         found["properties"]["componentSpec"] = {
             "name": declared_name(component),
             "version": component.version,
             "is_deterministic": component.is_deterministic,
             "inputs": {},
             "outputs": {},
+            **described,
             **({"environment": _NO_ENVIRONMENT} if component.type == "command" else {}),
             **found["properties"]["componentSpec"],
         }
         return found
 
     def is_same(self, scope: Scope, one: Asset, other: Asset) -> bool:
-        """As of every asset; of what was declared in place the version tells the content."""
-        return one.name == ANONYMOUS or super().is_same(scope, one, other)
+        """As of every asset, but both as they come back: with the defaults that are shown, numbers as text and read.
+
+        Of what was declared in place the version tells the content.
+        """
+        return one.name == ANONYMOUS or super().is_same(
+            scope, self._sent_back(scope, one), self._sent_back(scope, other)
+        )
+
+    def _sent_back(self, scope: Scope, asset: Asset) -> Asset:
+        return self.read(scope, asset.name, str(asset.version), self.write(scope, asset))
 
 
 class _Routes(AssetRoutes):
