@@ -303,6 +303,46 @@ print("\\n" + json.dumps(found))
     assert "inputs.raw" in message
 
 
+def test_what_a_command_prints_is_streamed_and_downloaded_and_its_last_lines_tell_why_it_failed(
+    client: AzureClient,
+) -> None:
+    told = client.ok("""
+from contextlib import redirect_stdout
+from azure.ai.ml import command
+from azure.ai.ml.exceptions import JobException
+
+class Seen:  # lets the command go on as soon as its first line was streamed
+    def __init__(self, file):
+        self.file, self.flush = file, sys.stdout.flush
+    def write(self, text):
+        if text == "hello\\n":
+            self.file.touch()
+        return sys.__stdout__.write(text)
+
+def streamed(name, line):
+    seen = Path(name).absolute()
+    line = f"echo hello; until [ -e '{seen}' ]; do sleep 0.1; done; {line}"
+    job = ml_client.jobs.create_or_update(command(command=line, environment="plain@latest", compute="local"))
+    try:
+        with redirect_stdout(Seen(seen)):
+            ml_client.jobs.stream(job.name)
+    except JobException as refused:
+        print("REFUSED", refused.message)
+    return job.name
+
+ml_client.jobs.download(streamed("seen", "echo the last"), all=True, download_path="well")
+ml_client.jobs.download(streamed("again", "echo there is no model >&2; exit 3"), download_path="failed")
+""")
+    streamed, refused = told.split("REFUSED")
+    assert streamed.count("Streaming user_logs/std_log.txt\n===") == 2
+    assert "\nhello\nthe last\n" in streamed
+    assert "\nhello\nthere is no model\n" in streamed
+    assert "exit code 3" in refused
+    assert "hello\\nthere is no model" in refused
+    for folder, words in (("well", "hello\nthe last\n"), ("failed", "hello\nthere is no model\n")):
+        assert (client.folder / folder / "artifacts" / "user_logs" / "std_log.txt").read_text() == words
+
+
 def test_schedules_of_an_invoke_that_the_client_has_no_object_for_hide_no_others(
     client: AzureClient, shipped: Shipped
 ) -> None:

@@ -1,6 +1,7 @@
 """What jobs made, as blobs at places where clients look for it and no files lie. It is only read.
 
-* ``ExperimentRun/dcid.<job>/logs/user/error.txt``: the logs of a job, in a container of their own.
+* ``ExperimentRun/dcid.<job>/logs/user/error.txt``: the logs of a job, in a container of their own. What a command
+  prints is there as Azure ML calls it, ``user_logs/std_log.txt``.
 * ``azureml/<job>/<output>/<file>``: what a job has published elsewhere, in the default datastore. Older clients do not
   understand what the run history says of outputs, and look there.
 * ``azureml/<job>/score/logs/user/error.txt``: the logs once more, of a scoring job that ended and published nothing.
@@ -18,7 +19,7 @@ from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.jobs import SCORE
 from batchpoint.operations.places import Place
 from batchpoint.server.azureml.containers import ARTIFACT_DATASTORE, container_of
-from batchpoint.server.azureml.jobs import run_of
+from batchpoint.server.azureml.jobs import OWN_STD_LOG, STD_LOG, logged, run_of
 from batchpoint.workspace import Workspace
 
 LOGS = container_of(ARTIFACT_DATASTORE)
@@ -53,7 +54,8 @@ def place_of(work: Workspace, container: str, name: str) -> Place | None:
     if container == LOGS:
         if (log := _LOG.match(name)) is None:
             raise NotFoundError(f"There is no file {name}.", kind="file", name=name)
-        return _log(work, run_of(work, log["run"]).job, log["path"])
+        path = OWN_STD_LOG if log["path"] == STD_LOG else log["path"]
+        return _log(work, logged(work, run_of(work, log["run"]).job), path)
     if (found := _not_at_its_place(work, container, name)) is None:
         return None
     job, match = found
@@ -72,7 +74,8 @@ def _log(work: Workspace, job: Job, path: str) -> Place:
 def _logs_below(work: Workspace, prefix: str) -> Iterator[tuple[str, int]]:
     match = _LOG.match(prefix)
     if match is not None:
-        for path, size in work.jobs.logs(run_of(work, match["run"]).job.name):
+        logs = work.jobs.logs(logged(work, run_of(work, match["run"]).job).name)
+        for path, size in sorted((STD_LOG if path == OWN_STD_LOG else path, size) for path, size in logs):
             yield f"{match['folder']}{path}", size
 
 

@@ -15,7 +15,7 @@ from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
 from batchpoint.errors import NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import Field, Form, from_wire, to_wire
-from batchpoint.server.azureml.pipelines import definition_of, submitted
+from batchpoint.server.azureml.pipelines import definition_of, is_command, submitted
 from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
@@ -42,6 +42,11 @@ JOB_FIELDS = (
     Field("status", "status"),
     Field("services", "services"),
 )
+
+STD_LOG = "user_logs/std_log.txt"
+"""Where the client looks for what a command prints."""
+OWN_STD_LOG = "logs/user/std_log.txt"
+"""The same log in the job's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,15 @@ def run_of(work: Workspace, name: str) -> Run:
 def has_child(job: Job) -> bool:
     """Whether it is shown with one child: the job of a model deployment, which is no step itself."""
     return job.type == "scoring" and job.parent_job_name is None
+
+
+def logged(work: Workspace, job: Job) -> Job:
+    """The job whose logs are shown as those of a job: of a command job its one step, once that has any; else itself."""
+    if job.pipeline is not None and is_command(job.pipeline.get("jobs") or {}):
+        for step in work.jobs.list(parent=job.name, archived="include", limit=1):
+            if work.jobs.logs(step.name):
+                return step
+    return job
 
 
 @router.get(JOBS, name="azureml.jobs.list")

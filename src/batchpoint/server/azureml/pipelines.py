@@ -73,13 +73,26 @@ def definition_of(scope: Scope, job: Job) -> dict[str, Any]:
 def definition(scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
     """The same for the body of a pipeline."""
     steps = body.get("jobs") or {}
-    if _is_command(steps):
+    if is_command(steps):
         step = {**steps[ONLY_STEP], "inputs": {}, "outputs": {}}
         own = {key: body[key] for key in _JOBS_OWN & body.keys()}
         said = to_wire(_command_words(scope), {**step, **own})
         return {"jobType": "Command", "inputs": {}, "outputs": {}, "tags": {}, "properties": {}, **said}
     said = to_wire(_pipeline_words(scope), body)
     return {"jobType": "Pipeline", "jobs": {}, "inputs": {}, "outputs": {}, "tags": {}, "properties": {}, **said}
+
+
+def is_command(steps: Mapping[str, Any]) -> bool:
+    """Whether these are the steps of a command job: the one that ``CommandJob.as_pipeline`` makes."""
+    if list(steps) != [ONLY_STEP]:
+        return False
+    step = steps[ONLY_STEP]
+    is_bound = all(
+        given == f"${{{{parent.{kind}.{name}}}}}"
+        for kind in ("inputs", "outputs")
+        for name, given in (step.get(kind) or {}).items()
+    )
+    return is_bound and step.get("is_deterministic") is False and "component" not in step
 
 
 def steps_form(scope: Scope) -> Form:
@@ -220,19 +233,6 @@ def _command_words(scope: Scope) -> Words:
         Field("identity", "identity"),
         *job_ports(scope),
     )
-
-
-def _is_command(steps: Mapping[str, Any]) -> bool:
-    """Whether these are the steps of a command job: the one that ``CommandJob.as_pipeline`` makes."""
-    if list(steps) != [ONLY_STEP]:
-        return False
-    step = steps[ONLY_STEP]
-    is_bound = all(
-        given == f"${{{{parent.{kind}.{name}}}}}"
-        for kind in ("inputs", "outputs")
-        for name, given in (step.get(kind) or {}).items()
-    )
-    return is_bound and step.get("is_deterministic") is False and "component" not in step
 
 
 # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────

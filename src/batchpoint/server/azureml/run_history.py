@@ -15,7 +15,18 @@ from batchpoint.entities.jobs import AZURE_STATUS, Job
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.azureml.jobs import Run, experiment_of, has_child, outputs_of, run_of, status_of, tags_of
+from batchpoint.server.azureml.jobs import (
+    OWN_STD_LOG,
+    STD_LOG,
+    Run,
+    experiment_of,
+    has_child,
+    logged,
+    outputs_of,
+    run_of,
+    status_of,
+    tags_of,
+)
 from batchpoint.server.azureml.mapping import TEXT, TEXTS, TRUTH, Field, from_wire, to_wire
 from batchpoint.server.azureml.signing import SignedReader, signed
 from batchpoint.server.azureml.wire import WORKSPACE, Scope, Scoped, ScopedWork, WireBody, page
@@ -32,8 +43,6 @@ BATCH_SCORING = "batchscoring"
 """What Azure ML calls the child of the job of a model deployment."""
 EXECUTION_LOG = "logs/azureml/executionlogs.txt"
 """The log that the client prints while a job of an endpoint, or a pipeline, runs."""
-STD_LOG = "user_logs/std_log.txt"
-"""The log that the client prints while a command runs."""
 OVERVIEW = "logs/user/job_progress_overview.txt"
 ERRORS_TOLD = 20
 """Failed items that the end of the execution log names."""
@@ -88,9 +97,8 @@ def children(run: str, work: ScopedWork, _: Reader) -> JSONResponse:
 def details(run: str, scope: Scoped, work: ScopedWork, shared: Shared, reader: Reader) -> JSONResponse:
     """Status, error and logs of a run, which the client asks for again and again while it prints them."""
     found = run_of(work, run)
-    logs = {
-        name: _log_address(shared, scope, reader, found, path) for name, path in _logs_shown(work, found.job).items()
-    }
+    job = logged(work, found.job)
+    logs = {name: _log_address(shared, scope, reader, job, path) for name, path in _logs_shown(work, job).items()}
     return JSONResponse({**run_details(found), "logFiles": logs})
 
 
@@ -239,17 +247,17 @@ def _logs_shown(work: Workspace, job: Job) -> dict[str, str]:
     near = [path for path, _ in work.jobs.logs(job.name) if path.removeprefix("logs/user/").count("/") <= 1]
     shown = {path: path for path in near}
     if job.type == "command":
-        return {**shown, STD_LOG: "logs/user/std_log.txt"} if "logs/user/std_log.txt" in shown else shown
+        return {**shown, STD_LOG: OWN_STD_LOG} if OWN_STD_LOG in shown else shown
     return {EXECUTION_LOG: EXECUTION_LOG, **shown}
 
 
-def _log_address(shared: Context, scope: Scope, reader: Token, run: Run, path: str) -> str:
+def _log_address(shared: Context, scope: Scope, reader: Token, job: Job, path: str) -> str:
     """Where a log is read without a token: the client sends none."""
     place = LOGS.format(
         subscription=scope.subscription,
         resource_group=scope.resource_group,
         workspace=scope.workspace,
-        run=quote(run.name),
+        run=quote(job.name),
     )
     return f"{scope.base}{signed(shared, f'{place}/{quote(path)}', reader, seconds=LOG_SECONDS)}"
 
