@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -293,16 +294,28 @@ def test_readers_who_are_gone_early_keep_no_place_and_no_file(
     done = finished(workspace, invoke(workspace, make_input(tmp_path / "b", "complete")))
     running = invoke(workspace, make_input(tmp_path / "a", "wait"))
     secret, _ = workspace.tokens.create("reader", "reader")
+    context._waiters = places = Places(WAITERS_ALLOWED)
     with served(context, secret) as client:
         pages = [f"/studio/jobs/{running.name}/live", f"/api/v1/jobs/{running.name}/events"]
         pages.append(f"/api/v1/jobs/{done.name}/outputs/predictions.csv")
         for page in pages * 20:
             with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as raw:
                 raw.sendall(f"GET {page} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n\r\n".encode())
+        eventually(lambda: places.taken == 40)
         workspace.jobs.cancel(running.name)
         eventually(lambda: all_places_are_free(context))
         here = Path(f"/proc/{os.getpid()}/fd")
         eventually(lambda: not [link for link in here.iterdir() if link.is_symlink() and leads_to_predictions(link)])
+
+
+class Places(threading.Semaphore):
+    """Counts how often one was taken."""
+
+    taken = 0
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        self.taken += 1
+        return super().acquire(blocking, timeout)
 
 
 def all_places_are_free(context: Context) -> bool:
