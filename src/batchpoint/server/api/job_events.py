@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.jobs import StepJob
 from batchpoint.server.context import Context
-from batchpoint.workspace import Workspace
+from batchpoint.server.waiting import with_place
 
 LOOK_SECONDS = 1.0
 """Changes of this server's own runs wake a waiting request at once; those of another server are looked for so often."""
@@ -98,13 +97,6 @@ class JobEvents:
         whole = new[: new.rfind(b"\n") + 1] or (new if len(new) >= 1 << 20 else b"")
         self._offsets[job_name, path] = offset + len(whole)
         return whole.decode(errors="replace").splitlines()
-
-
-def with_place(work: Workspace, job: Job) -> Job:
-    """A queued job with its place in the queue."""
-    if job.status is not JobStatus.QUEUED or job.waiting_for is not None:
-        return job
-    return job.model_copy(update={"waiting_for": place_in_queue(job, work.registry.jobs.queue(job.compute_name))})
 
 
 def _event(kind: str, data: object) -> str:

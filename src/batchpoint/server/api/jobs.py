@@ -18,13 +18,14 @@ from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.errors import InvalidEntityError
-from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents, with_place
+from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents
 from batchpoint.server.api.wire import LARGEST_OFFSET, Paged, answer, described, files_json
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
 from batchpoint.server.given_paths import check_local_paths
 from batchpoint.server.streams import HoldingResponse, sent_file
+from batchpoint.server.waiting import with_place
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

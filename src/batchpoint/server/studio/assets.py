@@ -32,9 +32,9 @@ class AssetsPage(Page):
     kind: Kind
     kinds: Mapping[Kind, str]
     assets: Sequence[SerializeAsAny[Asset]]
-    offset: int
+    before: int | None
     following: int | None
-    """Where the next page begins; None on the last."""
+    """Where the pages before and after begin; None where there is none."""
 
 
 class AssetPage(Page):
@@ -60,7 +60,7 @@ def assets(visit: Visited, kind: Kind, offset: Annotated[int, Query(ge=0, le=2**
         kind=kind,
         kinds=PLURALS,
         assets=[one.latest for one in found[:ON_A_PAGE]],
-        offset=offset,
+        before=max(offset - ON_A_PAGE, 0) if offset else None,
         following=offset + ON_A_PAGE if len(found) > ON_A_PAGE else None,
     )
 

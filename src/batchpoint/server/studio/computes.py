@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.resources import Compute
 from batchpoint.server.studio.rendering import Facts, Page, Visit, Visited, page
+from batchpoint.server.waiting import with_place
 
 router = APIRouter(prefix="/computes")
 
@@ -25,19 +25,12 @@ class Instance(Facts):
     """The job that it works on; None also for one of another workspace."""
 
 
-class Waiting(Facts):
-    """A job that waits."""
-
-    job: Job
-    why: str | None
-
-
 class ComputeFacts(Facts):
     """One compute."""
 
     compute: Compute
     instances: Sequence[Instance]
-    waiting: Sequence[Waiting]
+    waiting: Sequence[Job]
 
 
 class ComputesPage(Page):
@@ -56,13 +49,10 @@ def computes(visit: Visited) -> ComputesPage:
 
 def _facts(visit: Visit, compute: Compute, queued: Sequence[Job]) -> ComputeFacts:
     nodes = visit.shared.background.nodes(compute, visit.work.name)
-    queue = visit.work.registry.jobs.queue(compute.name)
     return ComputeFacts(
         compute=compute,
         instances=[Instance(name=one.node_id, state=one.node_state, job=one.current_job_name) for one in nodes],
         waiting=[
-            Waiting(job=job, why=job.waiting_for or place_in_queue(job, queue))
-            for job in queued
-            if job.compute_name == compute.name and job.type != "pipeline"
+            with_place(visit.work, job) for job in queued if job.compute_name == compute.name and job.type != "pipeline"
         ],
     )

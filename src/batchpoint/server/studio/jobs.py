@@ -14,7 +14,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 
-from batchpoint.background.compute_pool import place_in_queue
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.errors import DatastoreError, NotFoundError
 from batchpoint.server.streams import PIECE, HoldingResponse, sent_file
@@ -22,6 +21,7 @@ from batchpoint.server.studio import sessions
 from batchpoint.server.studio.live import APART_SECONDS, LiveParts, stream
 from batchpoint.server.studio.rendering import HEADERS, Facts, Page, Visit, Visited, page, see_other
 from batchpoint.server.studio.sessions import SentForm
+from batchpoint.server.waiting import with_place
 
 router = APIRouter(prefix="/jobs")
 
@@ -51,9 +51,10 @@ class JobsPage(Page):
     status: JobStatus | None
     endpoint: str | None
     archived: bool
-    offset: int
+    statuses: Sequence[JobStatus] = tuple(JobStatus)
+    before: int | None
     following: int | None
-    """Where the next page begins; None on the last."""
+    """Where the pages before and after begin; None where there is none."""
 
 
 class ErrorGroup(Facts):
@@ -79,8 +80,6 @@ class JobPage(Page):
     """One job."""
 
     job: Job
-    waits_for: str | None
-    """Why a queued job has not started."""
     steps: Sequence[Job]
     """Of a pipeline."""
     errors: Sequence[ErrorGroup]
@@ -104,7 +103,9 @@ class LogPage(Page):
     text: str
     start: int
     """Where the piece begins in the file, in bytes."""
-    size: int
+    earlier: int | None
+    later: int | None
+    """Where the pieces before and after begin; None where there is none."""
     search: str
     found: int | None
     """Lines of the piece that hold what was looked for."""
@@ -134,7 +135,7 @@ def jobs(
         status=wanted,
         endpoint=endpoint or None,
         archived=archived,
-        offset=offset,
+        before=max(offset - ON_A_PAGE, 0) if offset else None,
         following=offset + ON_A_PAGE if len(found) > ON_A_PAGE else None,
     )
 
@@ -205,7 +206,8 @@ def log(visit: Visited, name: str, path: str, start: int = -LOG_BYTES, search: s
         job=name,
         text=text if lines is None else "\n".join(lines),
         start=begin,
-        size=size,
+        earlier=max(begin - LOG_BYTES, 0) if begin else None,
+        later=begin + LOG_BYTES if begin + LOG_BYTES < size else None,
         search=search,
         found=None if lines is None else len(lines),
     )
@@ -233,16 +235,12 @@ def output_file(visit: Visited, name: str, output: str, path: str) -> HoldingRes
 
 def _page_of(visit: Visit, name: str) -> JobPage:
     work = visit.work
-    found = work.jobs.get(name)
+    found = with_place(work, work.jobs.get(name))
     failed = work.jobs.errors(name, ERRORS_SHOWN + 1)
     outputs, left_out, missing = _outputs(visit, found)
-    waits = found.waiting_for
-    if found.status is JobStatus.QUEUED and waits is None:
-        waits = place_in_queue(found, work.registry.jobs.queue(found.compute_name))
     return JobPage(
         title=found.display_name or found.name,
         job=found,
-        waits_for=waits,
         steps=sorted(work.jobs.list(parent=name, limit=500), key=_by_start) if found.type == "pipeline" else (),
         errors=_grouped([_shortened(item) for item in failed[:ERRORS_SHOWN]]),
         errors_cut=len(failed) > ERRORS_SHOWN,
