@@ -8,6 +8,7 @@ import uuid
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +16,7 @@ from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import BatchpointError, RequestTooLargeError
 from batchpoint.server.azureml import blob_wire
 from batchpoint.server.context import Context
-from batchpoint.server.problems import problem_at
+from batchpoint.server.problems import answer_to
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Door:
             if passage.started:
                 raise
             message = f"Something went wrong in the server; its log has the details under request {request_id}."
-            await passage.reply(problem_at(scope["path"], BatchpointError(message), request_id))
+            await passage.reply(answer_to(Request(scope), BatchpointError(message)))
         if scope["method"] in _WRITES and "token" in scope and not _BLOCK.search(scope["query_string"]):
             await run_in_threadpool(self._audit, scope, passage.status)
 
@@ -116,7 +117,7 @@ class _Passage:
         text = (
             f"The request is larger than the {self._limit} bytes that this server takes (BATCHPOINT_MAX_REQUEST_BYTES)."
         )
-        await self.reply(problem_at(self._scope["path"], RequestTooLargeError(text), self._scope["request_id"]))
+        await self.reply(answer_to(Request(self._scope), RequestTooLargeError(text)))
 
     async def reply(self, response: Response) -> None:
         await response(self._scope, self._receive, self._pass)

@@ -56,12 +56,13 @@ def _batchpoint_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BatchpointError)
     if status_of(error) >= 500:
         log.error("%s %s: %s", request.method, request.url.path, error.message, exc_info=error)
-    return _answer_to(request, error, status_of(error))
+    return answer_to(request, error)
 
 
-def _answer_to(request: Request, error: BatchpointError, status: int) -> Response:
+def answer_to(request: Request, error: BatchpointError) -> Response:
+    """An error of batchpoint, in the shape of the interface that was asked; to a person, a page."""
     if rendering.is_shown(request):
-        return rendering.error_page(request, error, status)
+        return rendering.error_page(request, error, status_of(error))
     return problem_at(request.url.path, error, request.scope.get("request_id"))
 
 
@@ -71,7 +72,7 @@ def _invalid_request(request: Request, error: Exception) -> Response:
         {"place": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
     ]
     message = "The request is not valid: " + "; ".join(f"{fault['place']}: {fault['message']}" for fault in problems)
-    return _answer_to(request, InvalidEntityError(message, problems=problems), 422)
+    return answer_to(request, InvalidEntityError(message, problems=problems))
 
 
 def _http_error(request: Request, error: Exception) -> Response:
