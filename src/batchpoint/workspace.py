@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
+from batchpoint.errors import NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
@@ -31,6 +34,9 @@ from batchpoint.registry import Registry, utc_now
 from batchpoint.settings import Settings
 from batchpoint.storage.datastores import Stores
 
+LOOK_SECONDS = 1.0
+"""For how long an opened workspace is taken to be there still: another server may have deleted it."""
+
 
 @dataclass(frozen=True)
 class _Shared:
@@ -40,6 +46,8 @@ class _Shared:
     pipeline_changed: threading.Event = field(default_factory=threading.Event)
     schedule_changed: threading.Event = field(default_factory=threading.Event)
     opened: dict[str, Workspace] = field(default_factory=dict)
+    found_at: dict[str, float] = field(default_factory=dict)
+    """When each of them was last seen in the registry, by ``time.monotonic``."""
     opening: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -82,28 +90,37 @@ class Workspace:
         registry = Registry.open(settings.registry_url, settings.home / "secret.key", now=now)
         workspace = cls._wired(DEFAULT_WORKSPACE, settings, registry, _Shared())
         workspace.workspaces.ensure(DEFAULT_WORKSPACE)
+        _remove_deleted(settings.home)
         return workspace
 
     def within(self, name: str, *, create: bool = True) -> Workspace:
         """The operations within another workspace of the same server, which begins to exist when it is used first.
 
-        They are made once, so that asking again costs nothing. The case of a name does not matter.
+        They are made once, so that asking again costs nothing but a look, once a second, whether it is still there.
+        The case of a name does not matter.
 
         Raises:
             InvalidEntityError: no workspace can be called so.
             NotFoundError: there is none of that name, and with ``create`` false it is not to be.
             RegistryError: the database does not answer.
         """
-        key = workspace_key(name)
-        if (known := self._shared.opened.get(key)) is not None:
+        key, shared = workspace_key(name), self._shared
+        known, found_at = shared.opened.get(key), shared.found_at.get(key)
+        lasts = key == DEFAULT_WORKSPACE or (found_at is not None and time.monotonic() < found_at + LOOK_SECONDS)
+        if known is not None and lasts:
             return known
-        if not create:
-            self.workspaces.get(name)
-        with self._shared.opening:
-            if key not in self._shared.opened:
+        with shared.opening:
+            try:
+                self.workspaces.get(name)
+            except NotFoundError:
+                shared.opened.pop(key, None)
+                if not create:
+                    raise
                 self.workspaces.ensure(name)
-                self._wired(key, self.settings, self.registry.within(key), self._shared)
-            return self._shared.opened[key]
+            if key not in shared.opened:
+                self._wired(key, self.settings, self.registry.within(key), shared)
+            shared.found_at[key] = time.monotonic()
+            return shared.opened[key]
 
     def delete(self, name: str, *, permanently: bool = False) -> None:
         """Delete a workspace of the same server, with its folder: its default datastore, the folders of its jobs.
@@ -119,7 +136,9 @@ class Workspace:
             self._shared.opened.pop(key, None)
             folder = folder_of(self.settings.home, key)
             if folder.is_dir():
-                shutil.rmtree(folder)
+                # At once, whoever writes in it: what is used under this name next begins with nothing.
+                folder.rename(folder.with_name(f"{_DELETED}{uuid.uuid4().hex}"))
+        _remove_deleted(self.settings.home)
 
     @property
     def job_queued(self) -> threading.Event:
@@ -189,3 +208,13 @@ class Workspace:
         )
         shared.opened[name] = workspace
         return workspace
+
+
+_DELETED = ".deleted-"
+"""How the name of a deleted workspace's folder begins, until it is removed. No workspace can be called so."""
+
+
+def _remove_deleted(home: Path) -> None:
+    """Remove the folders of deleted workspaces. What is still written in one stays for the next time."""
+    for folder in (home / "workspaces").glob(f"{_DELETED}*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,7 @@ import pytest
 
 from batchpoint.background.service import Background
 from batchpoint.entities.tokens import Token
+from batchpoint.errors import InvalidEntityError
 from batchpoint.server.azureml.containers import place_of
 from batchpoint.server.azureml.signing import signed
 from batchpoint.server.azureml.wire import Scope
@@ -407,6 +408,26 @@ def test_what_was_signed_for_one_path_opens_no_other_whatever_its_parts_hold(ser
 def test_an_address_of_a_blob_is_known_for_the_place_that_it_is(address: str, place: str | None) -> None:
     scope = Scope("s", "g", "default", "https://localhost:8443")
     assert place_of(scope, address) == (place or address)
+
+
+@pytest.mark.parametrize("account", ["other", "other%20one"])
+def test_an_address_of_a_blob_of_another_workspace_is_refused(account: str) -> None:
+    scope = Scope("s", "g", "Default", "https://localhost:8443")
+    address = f"https://localhost:8443/{account}.blob.core.windows.net/azureml-blobstore/secret/a.csv"
+    with pytest.raises(InvalidEntityError, match=r"of workspace .*, not of Default"):
+        place_of(scope, address)
+    own = address.replace(account, "DEFAULT")
+    assert place_of(scope, own) == "azureml://datastores/workspaceblobstore/paths/secret/a.csv"
+
+
+def test_data_at_an_address_of_another_workspace_is_refused_in_the_dialects_own_form(server: Served) -> None:
+    base = str(server.client.base_url).rstrip("/")
+    body = {
+        "properties": {"dataType": "uri_file", "dataUri": f"{base}/other.blob.core.windows.net/azureml-blobstore/a"}
+    }
+    refused = server.client.put(f"{WORKSPACE}/data/rows/versions/1", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "InvalidEntity")
+    assert "of workspace other, not of default" in refused.json()["error"]["message"]
 
 
 def test_a_list_without_blocks_makes_an_empty_file(server: Served) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from batchpoint.entities.jobs import Input
+from batchpoint.entities.jobs import Input, Output
 from batchpoint.entities.pipelines import CommandStep, Pipeline
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke, ScheduledJob, ScheduleOptions
 from batchpoint.entities.triggers import CronTrigger, FileTrigger
@@ -245,6 +245,37 @@ def test_a_schedule_of_an_invoke_is_changed_disabled_and_deleted_and_keeps_what_
     put(client, "hourly", body_of(word()))
     assert isinstance(workspace.schedules.get("hourly").create_job, ScheduledJob)
     assert client.delete(f"{WS}/schedules/hourly").status_code == 200
+
+
+def test_what_a_put_leaves_out_of_an_invoke_is_gone_but_for_what_the_wire_cannot_say(
+    client: httpx.Client, workspace: Workspace
+) -> None:
+    lake = "azureml://datastores/workspaceblobstore/paths"
+    invoke = {
+        "type": "invoke", "endpoint_name": "churn", "deployment_name": "blue", "challenger": "blue",
+        "experiment_name": "x", "description": "early", "tags": {"a": "b"}, "literals": {"n": 1},
+        "inputs": {"rows": {"path": f"{lake}/in", "include": ["*.csv"]}, "more": {"path": f"{lake}/b"}},
+        "outputs": {"score": {"path": f"{lake}/out", "asset_name": "scored"}},
+        "overrides": {"mini_batch_size": 7, "passthrough": ["a"]},
+    }  # fmt: skip
+    native = {"name": "hourly", "trigger": {"type": "cron", "expression": "0 * * * *"}, "create_job": invoke}
+    workspace.schedules.create_or_update(Schedule.model_validate(native))
+
+    def plan_after(properties: dict[str, Any] | None) -> ScheduledInvoke:
+        said = {"endpointName": "churn", **({} if properties is None else {"properties": properties})}
+        put(client, "hourly", invoke_of(said))
+        plan = workspace.schedules.get("hourly").create_job
+        assert isinstance(plan, ScheduledInvoke)
+        return plan
+
+    moved = {"jobOutputType": "UriFile", "uri": f"{lake}/else"}
+    plan = plan_after({"inputData": {"rows": {"uri": f"{lake}/new"}}, "outputData": {"score": moved}})
+    assert plan.inputs == {"rows": Input(path=f"{lake}/new", include=["*.csv"])}
+    assert plan.outputs == {"score": Output(type="uri_file", path=f"{lake}/else", asset_name="scored")}
+    gone = ScheduledInvoke(endpoint_name="churn", challenger="blue")
+    assert plan.model_copy(update={"inputs": {}, "outputs": {}}).model_dump() == gone.model_dump()
+    assert plan_after({"inputData": {}}).model_dump() == gone.model_dump()
+    assert plan_after(None).model_dump() == gone.model_dump()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +27,7 @@ from batchpoint.entities.scored_models import ModelReport
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.registry import Registry
+from batchpoint.registry.workspaces import Workspaces as WorkspaceRows
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -339,7 +343,7 @@ def test_a_workspace_that_holds_something_is_deleted_only_permanently_and_then_w
     fill(risk, tmp_path)
     fill(sales, tmp_path)
     before = whole(sales)
-    with pytest.raises(ConflictError, match=r"assets, computes, datastores, endpoints, schedules, jobs.*permanently"):
+    with pytest.raises(ConflictError, match=r"computes, datastores, assets, endpoints, schedules, jobs.*permanently"):
         server.delete("risk")
     with pytest.raises(ConflictError, match=r"job .* is not over"):
         server.delete("risk", permanently=True)
@@ -372,6 +376,74 @@ def test_an_empty_workspace_is_deleted_and_the_default_one_never(server: Workspa
         with pytest.raises(ConflictError, match="built in"):
             used.delete("Default", permanently=permanently)
     assert [each.name for each in server.workspaces.list()] == ["default"]
+
+
+def test_what_is_made_while_a_workspace_is_being_deleted_is_not_lost(
+    server: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk = server.within("risk")
+    delete = WorkspaceRows.delete
+
+    def made_just_before(*given: Any, **named: Any) -> None:
+        risk.endpoints.create_or_update(BatchEndpoint(name="churn"))
+        delete(*given, **named)
+
+    monkeypatch.setattr(WorkspaceRows, "delete", made_just_before)
+    with pytest.raises(ConflictError, match=r"risk cannot be deleted: it holds endpoints\. .*permanently"):
+        server.delete("risk")
+    assert [endpoint.name for endpoint in server.within("risk").endpoints.list()] == ["churn"]
+    assert [datastore.name for datastore in risk.resources.list("datastore")] == ["workspaceblobstore"]
+
+
+def test_the_folder_of_a_deleted_workspace_is_gone_at_once_whoever_still_writes_in_it(
+    server: Workspace, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> list[str]:
+        return sorted(path.name for path in (server.settings.home / "workspaces").iterdir())
+
+    def written_to(*_: Any, **__: Any) -> None:
+        other = threading.Thread(target=server.within, args=["other"], daemon=True)
+        other.start()
+        other.join(30)
+        assert not other.is_alive(), "another workspace waits for the files of this one"
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    risk = server.within("risk")
+    (risk.folder / "datastores" / "workspaceblobstore" / "a.csv").write_text("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", written_to)
+        server.delete("risk", permanently=True)
+    assert not risk.folder.exists()
+    left, other = names()
+    assert (left.startswith(".deleted-"), other) == (True, "other")
+    server.within("third")
+    server.delete("third")
+    assert names() == ["other"]
+    (server.settings.home / "workspaces" / left / "in").mkdir(parents=True)
+    with Workspace.open(Settings(home=server.settings.home, database_url=database_url)):
+        assert names() == ["other"]
+
+
+def test_another_server_notices_that_a_workspace_is_deleted(server: Workspace, database_url: str) -> None:
+    with Workspace.open(Settings(home=server.settings.home, database_url=database_url)) as second:
+        known = second.within("risk")
+        assert second.within("risk") is known
+        server.delete("risk")
+
+        def noticed() -> bool:
+            try:
+                second.within("risk", create=False)
+            except NotFoundError:
+                return True
+            return False
+
+        eventually(noticed)
+        again = second.within("risk")
+        assert again is not known
+        assert seen(again) == EMPTY
+        server.delete("risk")
+        eventually(lambda: second.within("risk") is not again)
+        assert seen(second.within("risk")) == EMPTY
 
 
 def test_what_is_built_in_stays_in_every_workspace(server: Workspace) -> None:

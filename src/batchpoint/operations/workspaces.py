@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, NamedWorkspace, workspace_key
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.resources import BUILT_IN
@@ -63,28 +62,17 @@ class Workspaces:
         self.get(name)
         if key == DEFAULT_WORKSPACE:
             raise ConflictError(f"The workspace {DEFAULT_WORKSPACE} is built in and cannot be deleted.")
-        if not permanently and (held := self._held(key)):
-            raise ConflictError(
-                f"Workspace {name} cannot be deleted: it holds {', '.join(held)}. Delete it permanently "
-                "(--permanently-delete) if nothing of that is needed any more."
-            )
-        self._registry.workspaces.delete(name)
+        uploads = folder_of(self._home, key) / "datastores"
+        files = ["files"] if not permanently and any(path.is_file() for path in uploads.rglob("*")) else []
 
-    def _held(self, key: str) -> Sequence[str]:
-        """What is in a workspace, in words; nothing but what is built in is nothing."""
-        inside = self._registry.within(key)
-        found: dict[str, Sequence[object]] = {
-            "assets": [each for kind in ASSET_KINDS for each in inside.assets.list(kind, archived="include", limit=1)],
-            **{
-                f"{kind}s": [each for each in inside.resources.list(kind) if each.name != built_in]
-                for kind, built_in in BUILT_IN.items()
-            },
-            "endpoints": inside.endpoints.list(limit=1),
-            "schedules": inside.schedules.list(limit=1),
-            "jobs": inside.jobs.list(archived="include", limit=1),
-            "files": [path for path in (folder_of(self._home, key) / "datastores").rglob("*") if path.is_file()],
-        }
-        return [kind for kind, things in found.items() if things]
+        def agreed(held: Sequence[str]) -> None:
+            if not permanently and (held := [*held, *files]):
+                raise ConflictError(
+                    f"Workspace {name} cannot be deleted: it holds {', '.join(held)}. Delete it permanently "
+                    "(--permanently-delete) if nothing of that is needed any more."
+                )
+
+        self._registry.workspaces.delete(name, built_in=BUILT_IN, agreed=agreed)
 
     def _find(self, name: str) -> NamedWorkspace | None:
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
+from batchpoint.entities.resources import ResourceKind
 from batchpoint.entities.workspaces import NamedWorkspace, workspace_key
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.registry.changes import check_unchanged
@@ -15,8 +16,23 @@ from batchpoint.registry.database import Database
 from batchpoint.registry.endpoints import stamped
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.scope import Scope
-from batchpoint.registry.tables import jobs_table, metadata
+from batchpoint.registry.tables import (
+    assets_table,
+    endpoints_table,
+    jobs_table,
+    metadata,
+    resources_table,
+    schedules_table,
+)
 from batchpoint.registry.tables import workspaces_table as workspaces
+
+_HELD: Mapping[str, Table] = {
+    "assets": assets_table,
+    "endpoints": endpoints_table,
+    "schedules": schedules_table,
+    "jobs": jobs_table,
+}
+"""What can be in a workspace, in words, beside resources."""
 
 
 class Workspaces:
@@ -58,33 +74,54 @@ class Workspaces:
         with self._database.read() as connection:
             body = connection.execute(query).scalar()
         if body is None:
-            message = (
-                f"There is no workspace named {name}. It begins to exist when an operator or an admin uses it; "
-                "'batchpoint workspace list' shows those there are."
-            )
-            raise NotFoundError(message, kind="workspace", name=name)
+            raise _unknown(name)
         return NamedWorkspace.model_validate(body)
 
-    def delete(self, name: str) -> None:
+    def delete(
+        self, name: str, *, built_in: Mapping[ResourceKind, str], agreed: Callable[[Sequence[str]], None]
+    ) -> None:
         """Forget a workspace, and every row that belongs to it.
+
+        Args:
+            name: of the workspace.
+            built_in: by kind, the resources that are in every workspace.
+            agreed: is told in words what else was in it; what it raises leaves everything as it was. It is told of
+                the very rows that are deleted, so that none is lost which was made a moment before.
 
         Raises:
             NotFoundError: there is none of that name.
             ConflictError: a job of it waits or is worked on.
         """
-        self.get(name)
         scope = Scope(workspace_key(name))
-        active = scope.select(jobs_table, jobs_table.c.name).where(jobs_table.c.status.in_(ACTIVE_STATUSES)).limit(1)
+        itself = workspaces.c.key == scope.workspace
+        resources, jobs = resources_table.c, jobs_table.c
 
         def work(connection: Connection) -> None:
-            if (job := connection.execute(active).scalar()) is not None:
+            if connection.execute(select(workspaces.c.key).where(itself).with_for_update()).scalar() is None:
+                raise _unknown(name)
+            is_active = jobs.status.in_(ACTIVE_STATUSES)
+            active = connection.execute(scope.delete(jobs_table).where(is_active).returning(jobs.name)).scalars().all()
+            own = {
+                kind: connection.execute(
+                    scope.delete(resources_table).where(resources.kind == kind, resources.name != built_in_name)
+                ).rowcount
+                for kind, built_in_name in built_in.items()
+            }
+            gone = {
+                table: connection.execute(scope.delete(table)).rowcount
+                for table in reversed(metadata.sorted_tables)
+                if "workspace" in table.c
+            }
+            gone[jobs_table] += len(active)
+            found = {f"{kind}s": count for kind, count in own.items()}
+            found |= {kind: gone[table] for kind, table in _HELD.items()}
+            agreed([kind for kind, count in found.items() if count])
+            if active:
                 raise ConflictError(
-                    f"Workspace {name} cannot be deleted: its job {job} is not over. Wait for it, or cancel it first."
+                    f"Workspace {name} cannot be deleted: its job {active[0]} is not over. Wait for it, or cancel it "
+                    "first."
                 )
-            for table in reversed(metadata.sorted_tables):
-                if "workspace" in table.c:
-                    connection.execute(scope.delete(table))
-            connection.execute(delete(workspaces).where(workspaces.c.key == scope.workspace))
+            connection.execute(delete(workspaces).where(itself))
 
         self._database.store(work)
 
@@ -93,3 +130,11 @@ class Workspaces:
         query = select(workspaces.c.body).order_by(workspaces.c.key).limit(limit).offset(offset)
         with self._database.read() as connection:
             return [NamedWorkspace.model_validate(body) for body in connection.execute(query).scalars()]
+
+
+def _unknown(name: str) -> NotFoundError:
+    message = (
+        f"There is no workspace named {name}. It begins to exist when an operator or an admin uses it; "
+        "'batchpoint workspace list' shows those there are."
+    )
+    return NotFoundError(message, kind="workspace", name=name)

@@ -10,6 +10,7 @@ import re
 import uuid
 from urllib.parse import quote, unquote, urlsplit
 
+from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.server.azureml.wire import Scope
 
@@ -25,7 +26,7 @@ CODE_UPLOADS = "code-uploads"
 _CONTAINERS = {DEFAULT_DATASTORE: "azureml-blobstore", ARTIFACT_DATASTORE: "azureml"}
 _DATASTORES = {container: datastore for datastore, container in _CONTAINERS.items()}
 _CODE_UPLOAD = re.compile(rf"^/?{CODE_UPLOADS}/(?P<container>[^/]+)/(?P<path>.*)$")
-_PATH = re.compile(rf"^(?:/.*{re.escape(SUFFIX)})?/(?P<container>[^/]+)/(?P<path>.*)$")
+_PATH = re.compile(rf"^(?:/(?P<workspace>[^/]*){re.escape(SUFFIX)})?/(?P<container>[^/]+)/(?P<path>.*)$")
 
 
 def account_of(scope: Scope) -> str:
@@ -50,11 +51,22 @@ def place_of(scope: Scope, address: str) -> str:
     """Where the blob of an address of this server lies; any other address as it is.
 
     The account may be missing: where the client joins addresses by itself, it loses it.
+
+    Raises:
+        InvalidEntityError: the account is that of another workspace, whose files are not looked for in this one.
     """
     if not address.startswith(f"{scope.base}/"):
         return address
-    match = _PATH.match(urlsplit(address).path)
-    return address if match is None else place_in(unquote(match["container"]), unquote(match["path"]))
+    match = _PATH.match(urlsplit(address).path.removeprefix(urlsplit(scope.base).path))
+    if match is None:
+        return address
+    named = None if match["workspace"] is None else unquote(match["workspace"])
+    if named is not None and named.lower() != scope.workspace.lower():
+        raise InvalidEntityError(
+            f"{address} is an address of workspace {named}, not of {scope.workspace}. Use a file of this workspace: "
+            "upload it here, or register the data there."
+        )
+    return place_in(unquote(match["container"]), unquote(match["path"]))
 
 
 def new_code_container() -> str:

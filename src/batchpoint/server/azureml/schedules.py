@@ -1,7 +1,8 @@
 """Schedules: what starts jobs by itself, and when.
 
 Those that the dialect has no words for, such as for new files, are shown as far as it goes. Whoever reads one and sends
-it back, as the client does to enable or disable, changes nothing else: what is left out stays.
+it back, as the client does to enable or disable, changes nothing else: what is left out stays. An action that is given
+is another matter: it takes the place of the one before, but for what the dialect has no words for.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from fastapi.responses import JSONResponse, Response
 
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import OPTION, as_properties, options_of
-from batchpoint.entities.schedules import Schedule, ScheduledInvoke
+from batchpoint.entities.schedules import CreateJob, Schedule, ScheduledInvoke
 from batchpoint.entities.triggers import RecurrenceTrigger, TimeTrigger, Trigger
 from batchpoint.errors import InvalidEntityError, NotFoundError
 from batchpoint.server.auth import Operator, Reader
-from batchpoint.server.azureml.data_plane import read_invoke, write_invoke
+from batchpoint.server.azureml.data_plane import INPUT_FIELDS, OUTPUT_FIELDS, read_invoke, write_invoke
 from batchpoint.server.azureml.mapping import ANSWERED, NUMBER, TEXTS, Field, Form, from_wire, holds, to_wire, words
 from batchpoint.server.azureml.pipelines import definition, job_ports, pipeline_of
 from batchpoint.server.azureml.wire import (
@@ -123,8 +124,7 @@ def _read(scope: Scope, body: Mapping[str, Any], stored: Schedule | None) -> dic
     action = from_wire((Field("action", "properties.action", Form(read=dict)),), body).get("action", {})
     shown = _written_action(scope, stored) if stored else {}
     if action and action != shown and str(action.get("actionType")).lower() == INVOKE.lower():
-        kept = before.get("create_job", {}) if stored and isinstance(stored.create_job, ScheduledInvoke) else {}
-        given["create_job"] = {**kept, **_read_invoke(scope, action)}
+        given["create_job"] = _with_unsaid(stored.create_job if stored else None, _read_invoke(scope, action))
     elif action and action != shown:
         read = _read_action(scope, action)
         if stored is None or isinstance(stored.create_job, ScheduledInvoke) or read != _read_action(scope, shown):
@@ -143,6 +143,20 @@ def _read_invoke(scope: Scope, action: Mapping[str, Any]) -> dict[str, Any]:
     asked = read_invoke(scope, said if holds(said, "properties") else {"properties": {}})
     body = asked.model_dump(mode="json", exclude_unset=True)
     return {**{key: value for key, value in body.items() if value}, **named, "type": "invoke"}
+
+
+def _with_unsaid(before: CreateJob | None, read: dict[str, Any]) -> dict[str, Any]:
+    """What was read, with what the wire cannot say of an invoke: its challenger, and globs and the like of a place."""
+    if not isinstance(before, ScheduledInvoke):
+        return read
+    stored = before.model_dump(mode="json", exclude_unset=True)
+    merged = {**read, **({"challenger": before.challenger} if before.challenger else {})}
+    for kind, said in (("inputs", INPUT_FIELDS), ("outputs", OUTPUT_FIELDS)):
+        for name, given in read.get(kind, {}).items():
+            known = stored.get(kind, {}).get(name, {})
+            unsaid = {key: value for key, value in known.items() if key not in {field.ours for field in said}}
+            merged[kind] = {**merged[kind], name: {**unsaid, **given}}
+    return merged
 
 
 def _read_action(scope: Scope, action: Mapping[str, Any]) -> dict[str, Any]:
