@@ -99,6 +99,7 @@ print(json.dumps({
 }))
 """)
     assert found["endpoint"] == ["mlflow", "aad_token", {"a": "b"}, "Succeeded"]
+    assert found["deployment"][5].pop("AzureAsyncOperationUri").endswith("/operations/done")
     assert found["deployment"] == ["sums.csv", 1, 300, "info", 1, {"batchpoint.output_format": "azureml"}]
     assert found["job"] == ["Completed", "sums-endpoint", True]
     assert found["child"] == [True, "batchscoring", "batchscoring", "Completed"]

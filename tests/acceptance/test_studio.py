@@ -177,7 +177,7 @@ def test_no_page_keeps_anybody_out_in_light_and_in_dark(
     pages = ["sign-in", "", "endpoints", "endpoints/amounts", "endpoints/amounts/invoke", "jobs", f"jobs/{job}", "none"]
     (tmp_path / "schedule.yml").write_text(SCHEDULE.format(path=tmp_path / "few.csv"))
     shipped.ok("schedule", "create", "-f", tmp_path / "schedule.yml")
-    pages += ["schedules", "schedules/nightly", "assets/code", "assets/model", "computes"]
+    pages += ["schedules", "schedules/nightly", "assets/code", "assets/model", "datastores", "computes"]
     pages.append(f"jobs/{job}/logs/logs/user/job_error.txt")
     for scheme in ("light", "dark"):
         colors(browser, scheme)

@@ -318,7 +318,7 @@ def test_a_run_whose_runner_was_killed_is_resumed_and_ends_with_the_same_bytes(m
     script = """
         import os, time
         def run(mini_batch):
-            time.sleep(0.01)
+            time.sleep(0.1)
             if any(path.endswith("7.txt") for path in mini_batch):
                 raise ValueError("seven")
             return [os.path.basename(path) for path in mini_batch]

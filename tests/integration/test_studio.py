@@ -121,6 +121,13 @@ def test_every_page_answers_people_and_programs(stranger: httpx.Client, workspac
         "/studio/endpoints/churn",
         "/studio/endpoints/churn/invoke",
         "/studio/jobs",
+        "/studio/schedules",
+        "/studio/schedules/nightly",
+        "/studio/assets/model",
+        "/studio/assets/code",
+        f"/studio/assets/code/{workspace.assets.by_name('code')[0].latest.name}",
+        "/studio/datastores",
+        "/studio/computes",
     ]
     for page in [*pages, f"/studio/jobs/{job.name}", log]:
         shown = client.get(page)

@@ -89,6 +89,10 @@ class Addresses:
         """One asset; its newest version, unless ``version`` names another."""
         return self._at("/assets", kind, name, **query)
 
+    def datastores(self) -> str:
+        """All datastores."""
+        return self._at("/datastores")
+
     def computes(self) -> str:
         """All computes."""
         return self._at("/computes")
