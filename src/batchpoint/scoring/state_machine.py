@@ -289,7 +289,7 @@ class StateMachine:
         stock = [len(worker.tasks) for worker in self._workers.values() if worker.is_ready]
         if not stock or not self._mean_seconds:
             return 0.0
-        return max(0.0, min(0.005, (min(stock) - 1) * self._mean_seconds / 2))
+        return max(0.0, min(0.01, (min(stock) - 1) * self._mean_seconds / 2))
 
     @property
     def live_workers(self) -> int:
@@ -701,7 +701,7 @@ class StateMachine:
         mean = self._mean_seconds
         if mean is None or mean > 0.25:
             return 1
-        return min(16, 2 + int(0.02 / mean)) if mean else 16
+        return min(16, 2 + int(0.04 / mean)) if mean else 16
 
     def _hand_out(self, now: float) -> None:
         if not self._again and not self._fresh:
