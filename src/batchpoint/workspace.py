@@ -111,14 +111,16 @@ class Workspace:
             return known
         with shared.opening:
             try:
-                self.workspaces.get(name)
+                registry = self.registry.within(key)
             except NotFoundError:
                 shared.opened.pop(key, None)
                 if not create:
                     raise
                 self.workspaces.ensure(name)
-            if key not in shared.opened:
-                self._wired(key, self.settings, self.registry.within(key), shared)
+                registry = self.registry.within(key)
+            known = shared.opened.get(key)
+            if known is None or known.registry.generation != registry.generation:
+                self._wired(key, self.settings, registry, shared)
             shared.found_at[key] = time.monotonic()
             return shared.opened[key]
 

@@ -19,6 +19,7 @@ from sqlalchemy import Column, DateTime, MetaData, text
 
 from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.jobs import Job
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import RegistryError
 from batchpoint.registry import Registry, migrations
 from batchpoint.registry.database import Database, schema_version
@@ -113,6 +114,7 @@ def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_defau
         "schedules": ["daily"],
         "runs": ("nightly", ["a.csv"]),
     }
+    registry.workspaces.put(NamedWorkspace(name="other"), by=None)
     other = registry.within("other")
     assert other.jobs.enqueue(Job(name="nightly"), idempotency_key="once")[1]
     assert other.endpoints.put(BatchEndpoint(name="churn"), by=None).name == "churn"

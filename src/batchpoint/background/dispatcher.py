@@ -180,7 +180,7 @@ class Dispatcher:
             self._wake_write = -1  # its number is soon that of another file, which a late waker must not write to
 
     def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
-        job, work = claimed.job, self._workspace.within(claimed.workspace)
+        job, work = claimed.job, self._workspace.within(claimed.workspace, create=False)
         folder = job_folder(work.folder, job.name)
         if claimed.resumed and job.folder is not None and (Path(job.folder) / "spec.json").is_file():
             folder = Path(job.folder)  # begun by a server with another home: its runner may be at work there

@@ -158,7 +158,7 @@ class PipelineDriver:
                 del self._drives[drive.key]
 
     def _begin(self, claimed: ClaimedJob) -> None:
-        job, token, work = claimed.job, claimed.lease_token, self._workspace.within(claimed.workspace)
+        job, token, work = claimed.job, claimed.lease_token, self._workspace.within(claimed.workspace, create=False)
         jobs, folder = work.registry.jobs, job_folder(work.folder, job.name)
         try:
             pipeline = Pipeline.model_validate(job.pipeline)

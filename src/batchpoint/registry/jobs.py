@@ -102,8 +102,12 @@ class QueuedJob:
 class Jobs:
     """The jobs of one workspace, and the queue of all of them. ``now`` is the clock that leases run by."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
+    def __init__(self, database: Database, queue: Database, now: Callable[[], datetime], scope: Scope) -> None:
+        """``queue`` is the database for whoever claims jobs or holds their leases; what else is checked when the
+        workspace is written into (``database``) is checked for him by the lease: a job that has one is not over, and
+        its workspace cannot be deleted."""
         self._database = database
+        self._queue = queue
         self._now = now
         self._scope = scope
 
@@ -143,7 +147,7 @@ class Jobs:
             ConflictError: it retries a job that is being retried already.
         """
         assert job.parent_job_name is not None, "a step belongs to a pipeline"
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             parent = self._leased(connection, job.parent_job_name, parent_token)
             known = connection.execute(self._scope.select(jobs).where(jobs.c.idempotency_key == key)).first()
             if known is not None:
@@ -280,7 +284,7 @@ class Jobs:
         with self._database.read() as connection:
             if connection.execute(self._claimable(EVERYWHERE.select(jobs, jobs.c.id), types).limit(1)).first() is None:
                 return None
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             return self._take_over(connection, owner, lease_seconds, fits, types) or self._take_queued(
                 connection, owner, lease_seconds, fits, types
             )
@@ -294,7 +298,7 @@ class Jobs:
         values: dict[str, Any] = {"lease_expires_at": self._now() + timedelta(seconds=lease_seconds)}
         if progress is not None:
             values["progress"] = progress.model_dump(mode="json", exclude_none=True)
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             statement = self._scope.update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token).values(values)
             found = connection.execute(statement.returning(jobs.c.cancel_requested)).first()
         if found is None:
@@ -308,7 +312,7 @@ class Jobs:
             LeaseLostError: somebody else works on the job now.
             ConflictError: the move is not allowed, or it is the end: ends go through ``finish``.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             if row.status == to_status:
                 return _job(row)
@@ -335,7 +339,7 @@ class Jobs:
             LeaseLostError: somebody else works on the job now.
             ConflictError: a job in this status cannot end for this reason.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             job = _job(row)
             job.error, job.receipt = error, receipt
@@ -371,7 +375,7 @@ class Jobs:
         Raises:
             LeaseLostError: somebody else works on the job now.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
             self._change(connection, row, values, "released", {"owner": row.lease_owner})
@@ -381,7 +385,7 @@ class Jobs:
 
         Those of all workspaces.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             left = EVERYWHERE.select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
             for row in connection.execute(left.with_for_update()).all():
                 values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
@@ -560,8 +564,9 @@ class Jobs:
         return {"lease_owner": owner, "lease_token": secrets.token_hex(16), "lease_expires_at": expires_at}
 
     def _leased(self, connection: Connection, name: str, token: str) -> Row[Any]:
-        row = self._row(connection, name, lock=True)
-        if row.lease_token != token:
+        query = self._scope.select(jobs).where(jobs.c.name == name).with_for_update()
+        row = connection.execute(query).first()
+        if row is None or row.lease_token != token:
             raise LeaseLostError(f"The lease of job {name} was lost.")
         return row
 

@@ -42,6 +42,7 @@ workspaces_table = Table(
     "workspaces",
     metadata,
     Column("key", String(33), primary_key=True),  # the name in lower case
+    Column("generation", String(32), nullable=False),  # tells it from those of this name that were before it
     Column("body", JSON, nullable=False),
 )
 
