@@ -140,7 +140,9 @@ def test_a_pipeline_of_yaml_and_the_same_of_python_give_the_same_rows(client: Az
         shutil.rmtree(client.folder / folder)
     # As a public example has it: the step calls its one file of rows a table, and the pipeline calls it a file.
     as_table = IN_PYTHON.replace('rows=Output(type="uri_file")', 'rows=Output(type="mltable")')
-    call = 'job = doubling(raw=Input(type="uri_file", path="./raw.csv"), factor=2)\njob.outputs.scored.type = "uri_file"\n'
+    call = (
+        'job = doubling(raw=Input(type="uri_file", path="./raw.csv"), factor=2)\njob.outputs.scored.type = "uri_file"\n'
+    )
     of_python = client.json(as_table + call + RUN)
     assert rows_in(client.folder / "whole") == ROWS
     assert of_python == {**of_yaml, "nodes": ["prepared", "score"], "modules": {"prepared": "prep", "score": "score"}}

@@ -286,7 +286,7 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     claimed = workspace.registry.jobs.claim(first.dispatcher._owner, 3600)
     assert claimed is not None
     folder = workspace.settings.home / "jobs" / job.name
-    first.dispatcher._launcher.prepare(workspace, claimed.job, folder)  # and then it is killed
+    first.dispatcher._launcher.prepare(workspace, claimed.job, folder, lambda _: None)  # and then it is killed
     first.dispatcher.stop()
     second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()

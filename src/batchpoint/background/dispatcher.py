@@ -78,6 +78,7 @@ class _Run:
     renewed_at: float = 0.0
     progress_stamp: int = 0
     notices: tuple[str, ...] = ()
+    waiting_for: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -203,7 +204,9 @@ class Dispatcher:
                 if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
                     self._launch(run)
             else:
-                run.notices = self._launcher.prepare(run.work, run.job, run.folder)
+                run.notices = self._launcher.prepare(
+                    run.work, run.job, run.folder, lambda text: self._note_wait(run, text)
+                )
                 run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
                 self._launch(run)
             self._move(run, JobStatus.RUNNING)
@@ -219,6 +222,14 @@ class Dispatcher:
         finally:
             self._wake_follower()
             self._launcher.warm_up()
+
+    def _note_wait(self, run: _Run, waiting_for: str) -> None:
+        """Say what a job waits for that is being prepared. What is built is built to its end, whoever wanted it."""
+        if waiting_for != run.waiting_for and not run.dropped:
+            run.waiting_for = waiting_for
+            with suppress(LeaseLostError):
+                run.jobs.note_wait(run.job.name, run.lease_token, waiting_for)
+            self._changes.notify()
 
     def _launch(self, run: _Run) -> None:
         if run.dropped:

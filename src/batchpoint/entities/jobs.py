@@ -380,7 +380,7 @@ class Job(Entity):
     receipt: Receipt | None = None
     error: JobError | None = None
     waiting_for: str | None = None
-    """Why a queued job has not started yet."""
+    """Why a job that is queued, or being prepared, has not started yet."""
     notices: list[str] = Field(default_factory=list)
     """What a user should know: an image that is only recorded, a setting that was capped."""
     queued_at: datetime | None = None

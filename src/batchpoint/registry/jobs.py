@@ -73,6 +73,7 @@ class StepJob:
     step_name: str
     type: JobType
     status: JobStatus
+    waiting_for: str | None
     progress: Progress | None
     reused_job_name: str | None
     queued_at: datetime
@@ -237,7 +238,7 @@ class Jobs:
         body = jobs.c.body
         query = self._scope.select(
             jobs,
-            *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "progress")),
+            *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "waiting_for", "progress")),
             *(jobs.c[key] for key in ("queued_at", "started_at", "finished_at")),
             *(body[key].as_string().label(key) for key in ("step_name", "reused_job_name")),
         ).where(jobs.c.parent_job_name.in_(parents))
@@ -304,6 +305,17 @@ class Jobs:
         if found is None:
             raise LeaseLostError(f"The lease of job {name} was lost.")
         return bool(found.cancel_requested)
+
+    def note_wait(self, name: str, token: str, waiting_for: str) -> None:
+        """Say what a job waits for that is being prepared.
+
+        Raises:
+            LeaseLostError: somebody else works on the job now.
+        """
+        with self._queue.write() as connection:
+            mine = self._scope.update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token)
+            if connection.execute(mine.values(waiting_for=waiting_for[:1024])).rowcount == 0:
+                raise LeaseLostError(f"The lease of job {name} was lost.")
 
     def transition(self, name: str, token: str, to_status: JobStatus) -> Job:
         """Move a leased job on. Moving it to where it is already changes nothing.
@@ -583,7 +595,7 @@ class Jobs:
             raise ConflictError(f"Job {row.name} is {row.status} and cannot become {to_status}.")
         values = {**values, "status": str(to_status)}
         if to_status == JobStatus.RUNNING:
-            values["started_at"] = self._now()
+            values |= {"started_at": self._now(), "waiting_for": None}
         if to_status in TERMINAL_STATUSES:
             values |= {"finished_at": self._now(), "waiting_for": None}
             values |= {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
