@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from console_fences import commands_in
-from console_fences import CHECKOUT
+from console_fences import CHECKOUT, commands_in
 from shipped import Shipped
 
 SCORE = """\

@@ -144,6 +144,15 @@ def test_check_tells_what_is_wrong_with_the_shell_and_what_to_do(shipped: Shippe
     steps = shipped.json("azureml-env", "--check")
     assert [(step["name"], step["is_well"]) for step in steps] == [(name, True) for name in STEPS]
 
+    _, _, told, last = check(shipped, BATCHPOINT_WORKSPACE="risk")
+    assert (set(told), last) == ({"workspace"}, "1 thing is wrong.")
+    assert "no workspace named risk" in told["workspace"]
+    assert [each["name"] for each in shipped.json("workspace", "list")] == ["default"]  # it makes none
+    shipped.ok("workspace", "create", "-n", "risk")
+    steps = shipped.json("azureml-env", "--check", "--workspace-name", "risk")
+    assert [step["told"] for step in steps if step["name"] == "workspace"] == ["risk"]
+    assert "risk.blob.core.windows.net" in steps[-1]["told"]
+
     code, _, told, last = check(shipped, IDENTITY_HEADER="another", AZURE_TOKEN_CREDENTIALS="dev")
     assert (code, set(told), last) == (1, {"credential", "token"}, "2 things are wrong.")
     assert "none of this server's" in told["token"]
