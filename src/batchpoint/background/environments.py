@@ -121,18 +121,18 @@ def packages_of_conda(conda: Mapping[str, Any]) -> Packages:
 
 
 def packages_of_mlflow_model(folder: Path) -> Packages:
-    """What an MLflow model was logged with: ``python_env.yaml`` and ``requirements.txt``, else ``conda.yaml``."""
-    python_env, requirements, conda = (folder / name for name in ("python_env.yaml", "requirements.txt", "conda.yaml"))
+    """What an MLflow model was logged with: ``conda.yaml``, which Azure ML goes by, else the files for virtualenv."""
+    conda, python_env, requirements = (folder / name for name in ("conda.yaml", "python_env.yaml", "requirements.txt"))
+    if conda.is_file():
+        found = packages_of_conda(yaml.safe_load(conda.read_text()) or {})
+        minor = minor_of_patch(found.python or "")
+        return Packages(found.requirements, f"=={minor}.*" if minor else found.python, found.notices)
     if requirements.is_file():
         python = None
         if python_env.is_file():
             version = (yaml.safe_load(python_env.read_text()) or {}).get("python")
             python = _minor_of(str(version)) if version else None
         return Packages(tuple(_requirement_lines(requirements.read_text())), python)
-    if conda.is_file():
-        found = packages_of_conda(yaml.safe_load(conda.read_text()) or {})
-        minor = minor_of_patch(found.python or "")
-        return Packages(found.requirements, f"=={minor}.*" if minor else found.python, found.notices)
     return Packages()
 
 
