@@ -24,6 +24,10 @@ STANDARD_LIBRARY_ONLY = [
     "model_map.py",
     "lean_predict.py",
     "results.py",
+    "cells.py",
+    "arrow_bytes.py",
+    "encodings.py",
+    "segment.py",
     "mlflow_script.py",
 ]
 """Run under the interpreter of a deployment's environment, where only what the deployment asked for is installed."""

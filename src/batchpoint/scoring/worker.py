@@ -167,13 +167,13 @@ class Worker:
             result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
             if self._writer is None:
-                results = load_sibling("results")
-                self._writer = results.SegmentWriter(
+                segment = load_sibling("segment")
+                self._writer = segment.SegmentWriter(
                     self._setup["segment"], self._setup["encoding"], self._setup["output"]
                 )
                 if self._setup.get("values"):
                     values = load_sibling("challenger").VALUES
-                    self._values = results.SegmentWriter(self._setup["values"], "arrow", values)
+                    self._values = segment.SegmentWriter(self._setup["values"], "arrow", values)
             answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
@@ -247,7 +247,7 @@ class Worker:
             raise
 
     def _part(self, message: Message, kept: Any) -> dict[str, Any]:
-        """What ``results.SegmentWriter`` has to know of a part; of rows also the columns that stand beside them."""
+        """What ``segment.SegmentWriter`` has to know of a part; of rows also the columns that stand beside them."""
         start, stop = message["start"], message["stop"]
         part: dict[str, Any] = {"unit": message["unit"], "start": start, "stop": stop}
         if message["unit"] == "files":
