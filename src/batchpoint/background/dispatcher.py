@@ -23,6 +23,7 @@ from typing import Any
 from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
+from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
 from batchpoint.background.meters import Meters
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
@@ -37,15 +38,12 @@ from batchpoint.errors import (
     ScoringScriptError,
 )
 from batchpoint.operations.model_maps import read_report, without_earlier
-from batchpoint.registry.jobs import ClaimedJob, Jobs
+from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 2.0
-"""A lease is renewed this often at least, which is also how long a cancel from another process may go unseen."""
 PROGRESS_SECONDS = 0.5
 """Progress is passed on this often at most."""
 FOLLOW_SECONDS = 0.1
@@ -57,15 +55,10 @@ DEATHS_ALLOWED = 3
 
 
 @dataclass
-class _Run:
-    """A claimed job."""
+class _Run(LeasedJob):
+    """A claimed job, and its runner."""
 
-    work: Workspace
-    """Its own workspace."""
-    job: Job
-    lease_token: str
     claim: Claim
-    folder: Path
     process: RunnerProcess | None = None
     """None while it is prepared, and for a runner that was started by an earlier server."""
     launched: bool = False
@@ -80,16 +73,6 @@ class _Run:
     notices: tuple[str, ...] = ()
     waiting_for: str | None = None
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells it from all others: names are unique within a workspace."""
-        return self.work.name, self.job.name
-
-    @property
-    def jobs(self) -> Jobs:
-        """The jobs of its workspace."""
-        return self.work.registry.jobs
-
 
 class Dispatcher:
     """Carries out the jobs of one registry, whatever workspace they belong to, on this machine."""
@@ -100,7 +83,7 @@ class Dispatcher:
         self._launcher = launcher
         self._changes = changes
         self._meters = meters
-        self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
+        self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, str], _Run] = {}
         self._selector = selectors.DefaultSelector()
@@ -172,8 +155,7 @@ class Dispatcher:
             runs = list(self._runs.values())
         for run in runs:
             self._drop(run)
-            with suppress(LeaseLostError):
-                run.jobs.release(run.job.name, run.lease_token)
+            run.release()
         self._selector.close()
         with self._lock:
             os.close(self._wake_read)
@@ -185,7 +167,7 @@ class Dispatcher:
         folder = job_folder(work.folder, job.name)
         if claimed.resumed and job.folder is not None and (Path(job.folder) / "spec.json").is_file():
             folder = Path(job.folder)  # begun by a server with another home: its runner may be at work there
-        run = _Run(work, job, claimed.lease_token, claim, folder)
+        run = _Run(work, job, claimed.lease_token, folder, claim)
         run.renewed_at = time.monotonic()
         run.status = job.status
         with self._lock:
@@ -263,7 +245,7 @@ class Dispatcher:
             return
         progress = _read_progress(run.folder) if stamp != run.progress_stamp else None
         run.renewed_at, run.progress_stamp = now, stamp
-        cancel = run.jobs.renew(run.job.name, run.lease_token, LEASE_SECONDS, progress)
+        cancel = run.renew(progress)
         if progress is not None:
             if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
                 self._move(run, JobStatus.FINALIZING)

@@ -8,7 +8,6 @@ followed by one that goes on where it was, and of two at once each step has one 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import job_folder
+from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
 from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
@@ -44,8 +44,6 @@ from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 2.0
 PROGRESS_SECONDS = 0.5
 """Progress is passed on this often at most, unless a step begins or ends."""
 MOST_STEPS = 10_000
@@ -54,17 +52,12 @@ LOG = "logs/pipeline.log"
 
 
 @dataclass
-class _Drive:
+class _Drive(LeasedJob):
     """A claimed pipeline job."""
 
-    work: Workspace
-    """Its own workspace."""
-    job: Job
-    lease_token: str
     pipeline: Pipeline
     steps: Mapping[str, Step]
     """As they run: components merged in."""
-    folder: Path
     before: Mapping[str, Job]
     """The jobs of the steps of the pipeline job that this one resumes."""
     ended: dict[str, Job] = field(default_factory=dict)
@@ -73,16 +66,6 @@ class _Drive:
     told: tuple[str, Progress | None] = ("", None)
     """Log and progress as they were last passed on."""
     told_at: float = 0.0
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells it from all others: names are unique within a workspace."""
-        return self.work.name, self.job.name
-
-    @property
-    def jobs(self) -> Jobs:
-        """The jobs of its workspace."""
-        return self.work.registry.jobs
 
 
 class PipelineDriver:
@@ -99,7 +82,7 @@ class PipelineDriver:
         self._changes = changes
         self._hurry = hurry
         self._meters = meters
-        self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
+        self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._drives: dict[tuple[str, str], _Drive] = {}
         wake = workspace.pipeline_changed
@@ -136,7 +119,7 @@ class PipelineDriver:
         """Renew every lease. Apart from ``drive``, which may have to wait for a slow store."""
         for drive in self._held():
             try:
-                drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS)
+                drive.renew()
             except LeaseLostError:
                 self._drop(drive)
         return False
@@ -145,8 +128,7 @@ class PipelineDriver:
         """Let go of everything: the next server drives on at once."""
         for drive in self._held():
             self._drop(drive)
-            with suppress(LeaseLostError):
-                drive.jobs.release(drive.job.name, drive.lease_token)
+            drive.release()
 
     def _held(self) -> list[_Drive]:
         with self._lock:
@@ -173,7 +155,7 @@ class PipelineDriver:
         (folder / LOG).parent.mkdir(parents=True, exist_ok=True)
         jobs.update(job.name, folder=str(folder))
         jobs.transition(job.name, token, JobStatus.RUNNING)
-        drive = _Drive(work, job, token, pipeline, steps, folder, _steps_before(job, jobs))
+        drive = _Drive(work, job, token, folder, pipeline, steps, _steps_before(job, jobs))
         with self._lock:
             self._drives[drive.key] = drive
         self._changes.notify()
@@ -265,7 +247,7 @@ class PipelineDriver:
         if text == drive.told[0] and now - drive.told_at < PROGRESS_SECONDS:
             return
         _write(drive.folder / LOG, text)
-        drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS, progress)
+        drive.renew(progress)
         drive.told, drive.told_at = (text, progress), now
         self._changes.notify()
 
