@@ -1,8 +1,9 @@
 """The warm parent: imports the heavy packages once, then forks workers on request.
 
 ``python fork_server.py <folder> <idle seconds>`` listens on ``<folder>/socket``. It runs under the interpreter of the
-deployment's environment, imports only the standard library until it is told what to preload, starts no threads and
-never runs a person's code: that happens in the workers, each a fresh fork. docs/scoring.md has the messages.
+deployment's environment, imports only the standard library and its neighbours until it is told what to preload, starts
+no threads and never runs a person's code: that happens in the workers, each a fresh fork. docs/scoring.md has the
+messages.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ALWAYS_NEEDED = ("slices", "segment")
+"""Modules beside this file that read and write rows: with their neighbours they take each worker milliseconds."""
 NEVER_PRELOADED = ("tensorflow", "jax", "jaxlib", "polars", "ray", "grpc", "pyspark", "torch_xla")
 """Packages that do not survive a fork once they are imported, because they hold threads or devices."""
 FIRST_CALL_SECONDS = 30.0
@@ -274,11 +277,14 @@ def main() -> None:
         os._exit(0)
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     folder, idle_seconds = Path(sys.argv[1]), float(sys.argv[2])
-    server = ForkServer(folder, idle_seconds, _load_worker())
+    worker = _load_worker()
+    server = ForkServer(folder, idle_seconds, worker)
     os.write(1, b"ready\n")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ALWAYS_NEEDED:
+        worker.load_sibling(name)
     server.serve()
 
 
