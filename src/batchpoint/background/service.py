@@ -14,6 +14,7 @@ from batchpoint.background.loop import LoopHealth
 from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.background.scheduler import Scheduler
+from batchpoint.background.webhooks import Webhooks
 from batchpoint.entities.resources import Compute, pool_of
 from batchpoint.workspace import Workspace
 
@@ -29,7 +30,10 @@ class Background:
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes, self.meters)
         self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry, self.meters)
         self.scheduler = Scheduler(workspace)
-        self._loops = [*self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop]
+        self.webhooks = Webhooks(workspace, self.meters)
+        self._loops = [
+            *self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop, self.webhooks.loop
+        ]  # fmt: skip
 
     def start(self) -> None:
         """Start every loop, and the parent of runners."""
@@ -59,6 +63,7 @@ class Background:
             jobs=registry.jobs.counts_by_status(),
             instances=Counter((name, node.node_state) for name, node in nodes),
             next_due_at=registry.schedules.next_due_at(),
+            pending_deliveries=registry.deliveries.pending(),
             now=registry.now(),
             loops=self.health(),
         )

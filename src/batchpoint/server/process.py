@@ -50,7 +50,8 @@ def serve(
     """Serve the workspace of ``settings.home`` at ``settings.host`` and ``settings.port`` until told to end (SIGTERM).
 
     Jobs that run when the server ends go on, and the next server takes them over. ``ends_when_idle`` ends the server
-    after ``settings.idle_shutdown_seconds`` without a request, a job or a schedule that will fire. ``now`` is the clock
+    after ``settings.idle_shutdown_seconds`` without a request, a job, a schedule that will fire or a
+    delivery that waits. ``now`` is the clock
     that schedules fire by.
 
     Raises:
@@ -175,7 +176,7 @@ def _end_if_idle(server: uvicorn.Server, context: Context) -> bool:
     if context.tls is not None and context.tls.port is not None:
         return False  # whoever connects there cannot start the server again
     registry = context.workspace.registry
-    if registry.schedules.next_due_at() is not None:
+    if registry.schedules.next_due_at() is not None or registry.deliveries.next_due_at() is not None:
         return False
     counts = registry.jobs.counts_by_status()
     if not any(count for status, count in counts.items() if not JobStatus(status).is_finished):
