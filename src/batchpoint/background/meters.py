@@ -55,8 +55,9 @@ class Meters:
         )  # fmt: skip
         self._jobs = Gauge("batchpoint_jobs", "Jobs, by where they are in their life.", ["status"], registry=registry)
         self._instances = Gauge(
-            "batchpoint_instances", "Instances of computes, by what they do.", ["compute", "state"], registry=registry
-        )
+            "batchpoint_instances", "Instances of computes, by what they do.", ["workspace", "compute", "state"],
+            registry=registry,
+        )  # fmt: skip
         self._lag = Gauge(
             "batchpoint_schedule_lag_seconds", "How long the schedule that is most overdue should have fired before.",
             registry=registry,
@@ -85,7 +86,7 @@ class Meters:
         self,
         *,
         jobs: Mapping[JobStatus, int],
-        instances: Mapping[tuple[str, str], int],
+        instances: Mapping[tuple[str, str, str], int],
         next_due_at: datetime | None,
         pending_deliveries: int,
         now: datetime,
@@ -95,7 +96,7 @@ class Meters:
 
         Args:
             jobs: how many there are in each status.
-            instances: how many of a compute, by its name, are in a state.
+            instances: how many of a workspace's compute are in a state; the machine's is of no workspace.
             next_due_at: when the first schedule fires.
             pending_deliveries: of webhooks.
             now: the server's time.
@@ -104,8 +105,8 @@ class Meters:
         for status, count in jobs.items():
             self._jobs.labels(str(status)).set(count)
         self._instances.clear()
-        for (compute, state), count in instances.items():
-            self._instances.labels(compute, state).set(count)
+        for labels, count in instances.items():
+            self._instances.labels(*labels).set(count)
         self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
         self._pending.set(pending_deliveries)
         for loop in loops:

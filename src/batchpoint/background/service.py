@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import cast
 
 from batchpoint.background.compute_pool import Node, nodes_of
 from batchpoint.background.dispatcher import Dispatcher
@@ -57,11 +56,15 @@ class Background:
     def metrics(self) -> bytes:
         """What a monitor is told, in the text form of Prometheus. Raises ``RegistryError``."""
         registry = self._workspace.registry
-        named = cast("Sequence[Compute]", self._workspace.resources.list("compute"))
-        nodes = [(compute.name, node) for compute in named for node in self.nodes(compute, self._workspace.name)]
+        computes = [(pool.rpartition("/")[0], compute) for pool, compute in registry.resources.pools().items()]
+        instances = Counter(
+            (workspace, compute.name, node.node_state)
+            for workspace, compute in computes
+            for node in self.nodes(compute, workspace)
+        )
         return self.meters.told(
             jobs=registry.jobs.counts_by_status(),
-            instances=Counter((name, node.node_state) for name, node in nodes),
+            instances=instances,
             next_due_at=registry.schedules.next_due_at(),
             pending_deliveries=registry.deliveries.pending(),
             now=registry.now(),
