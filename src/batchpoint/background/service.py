@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from batchpoint import logs
 from batchpoint.background.compute_pool import Node, nodes_of
 from batchpoint.background.dispatcher import Dispatcher
 from batchpoint.background.job_changes import JobChanges
@@ -14,6 +15,7 @@ from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.background.scheduler import Scheduler
 from batchpoint.background.webhooks import Webhooks
+from batchpoint.entities.jobs import Job
 from batchpoint.entities.resources import Compute, pool_of
 from batchpoint.workspace import Workspace
 
@@ -26,8 +28,8 @@ class Background:
         self.meters = Meters()
         self._workspace = workspace
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
-        self.dispatcher = Dispatcher(workspace, self._launcher, self.changes, self.meters)
-        self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry, self.meters)
+        self.dispatcher = Dispatcher(workspace, self._launcher, self.changes, self._job_ended)
+        self.pipeline_driver = PipelineDriver(workspace, self.changes, self.dispatcher.hurry, self._job_ended)
         self.scheduler = Scheduler(workspace)
         self.webhooks = Webhooks(workspace, self.meters)
         self._loops = [
@@ -70,6 +72,12 @@ class Background:
             now=registry.now(),
             loops=self.health(),
         )
+
+    def _job_ended(self, workspace: str, job: Job) -> None:
+        """What is noted of a job that has ended, whoever carried it out."""
+        self.meters.job_ended(job)
+        with logs.about(workspace=workspace, job=job.name, status=str(job.status), reason=str(job.reason)):
+            logs.jobs.info("Job %s %s: %s", job.name, job.status, job.reason)
 
     def nodes(self, compute: Compute, workspace: str) -> list[Node]:
         """The instances of a compute of a workspace, with what they do."""

@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from batchpoint import __version__
+from batchpoint import __version__, logs
 from batchpoint.background.loop import Loop
 from batchpoint.background.meters import Meters
 from batchpoint.entities.webhooks import Webhook, signed_headers
@@ -79,7 +79,8 @@ class Webhooks:
     def _send(self, claimed: ClaimedDelivery) -> None:
         """In a thread of its own: one attempt, and what is noted of it."""
         try:
-            self._attempt(claimed)
+            with logs.about(workspace=claimed.workspace, webhook=claimed.webhook, delivery=claimed.id):
+                self._attempt(claimed)
         except Exception:  # the rim of an attempt: the lease runs out, and it is made again
             log.exception("What became of delivery %d to webhook %s is not known", claimed.id, claimed.webhook)
         finally:

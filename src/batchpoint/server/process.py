@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
-from batchpoint import __version__, local_server
+from batchpoint import __version__, local_server, logs
 from batchpoint.background.loop import Loop
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus
@@ -55,14 +55,13 @@ def serve(
     that schedules fire by.
 
     Raises:
-        InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works.
+        InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works;
+            or a setting has a value that it cannot have.
         ConflictError: another server serves this home; the message says where.
     """
     check_address(settings.host, tls=tls_cert is not None, allow_insecure=allow_insecure)
     _check_certificate(tls_cert, tls_key)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(settings)
     with (
         local_server.claimed(settings.home),
         _listening(settings) as listener,
