@@ -14,6 +14,7 @@ from batchpoint.background.loop import LoopHealth
 from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.background.scheduler import Scheduler
+from batchpoint.background.traces import Traces
 from batchpoint.background.webhooks import Webhooks
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.resources import Compute, pool_of
@@ -26,6 +27,7 @@ class Background:
     def __init__(self, workspace: Workspace, *, runner_parent: Sequence[str] = RUNNER_PARENT) -> None:
         self.changes = JobChanges()
         self.meters = Meters()
+        self.traces = Traces(workspace)
         self._workspace = workspace
         self._launcher = Launcher(workspace, runner_parent=runner_parent)
         self.dispatcher = Dispatcher(workspace, self._launcher, self.changes, self._job_ended)
@@ -33,7 +35,8 @@ class Background:
         self.scheduler = Scheduler(workspace)
         self.webhooks = Webhooks(workspace, self.meters)
         self._loops = [
-            *self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop, self.webhooks.loop
+            *self.dispatcher.loops, *self.pipeline_driver.loops, self.scheduler.loop, self.webhooks.loop,
+            *self.traces.loops,
         ]  # fmt: skip
 
     def start(self) -> None:
@@ -49,6 +52,7 @@ class Background:
             loop.stop()
         self.pipeline_driver.stop()
         self.dispatcher.stop()
+        self.traces.stop()
         self._launcher.close()
 
     def health(self) -> list[LoopHealth]:
@@ -76,6 +80,7 @@ class Background:
     def _job_ended(self, workspace: str, job: Job) -> None:
         """What is noted of a job that has ended, whoever carried it out."""
         self.meters.job_ended(job)
+        self.traces.job_ended(workspace, job)
         with logs.about(workspace=workspace, job=job.name, status=str(job.status), reason=str(job.reason)):
             logs.jobs.info("Job %s %s: %s", job.name, job.status, job.reason)
 
