@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving(on_request: Callable[[Any, bytes], int], port: int = 0) -> Iterator[ThreadingHTTPServer]:
+def receiving(
+    on_request: Callable[[Any, bytes], int], port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[ThreadingHTTPServer]:
     """A server on loopback that answers each POST with the status that it is told."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,6 +64,8 @@ def receiving(on_request: Callable[[Any, bytes], int], port: int = 0) -> Iterato
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -71,7 +76,7 @@ def receiving(on_request: Callable[[Any, bytes], int], port: int = 0) -> Iterato
 
 
 @contextmanager
-def receiver(port: int = 0) -> Iterator[Receiver]:
+def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """One within this process."""
     found = Receiver()
 
@@ -81,7 +86,7 @@ def receiver(port: int = 0) -> Iterator[Receiver]:
             found.hang.wait(30)
         return found.status
 
-    with receiving(take, port) as server:
+    with receiving(take, tls=tls) as server:
         found.url = f"http://127.0.0.1:{server.server_address[1]}/hooks/batchpoint"
         yield found
 

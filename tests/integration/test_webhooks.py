@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from batchpoint.background import webhooks
 from batchpoint.background.meters import Meters
 from batchpoint.background.service import Background
-from batchpoint.background.webhooks import Webhooks
+from batchpoint.background.webhooks import DeliveryFailedError, Webhooks, post
 from batchpoint.client import Client
 from batchpoint.entities.jobs import Job, Reason
 from batchpoint.entities.webhooks import Webhook
 from batchpoint.errors import NotFoundError, PermissionDeniedError
 from batchpoint.registry import Registry
 from batchpoint.registry import deliveries as outbox
+from batchpoint.server.certificates import Certificates
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -239,6 +244,45 @@ def test_no_redirect_is_followed_and_no_forbidden_address_called(
     assert "redirects are not followed" in str(next(client.webhooks.deliveries("moved")).message)
     assert "BATCHPOINT_WEBHOOK_HOSTS=localhost" in str(next(client.webhooks.deliveries("local")).message)
     assert {headers["Host"] for headers, _ in found.requests} == {found.url.split("/")[2]}
+
+
+def test_a_receiver_with_a_certificate_is_called_by_tls_and_only_when_that_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Receiver
+) -> None:
+    certificates = Certificates(tmp_path / "tls")
+    certificates.prepare(["localhost"])
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificates.load_into(own)
+    (tmp_path / "ca.pem").write_text(certificates.authority)
+    with receiver(tls=own) as safe:
+        url = safe.url.replace("http://127.0.0.1", "https://localhost")
+        with pytest.raises(DeliveryFailedError, match="CERTIFICATE_VERIFY_FAILED"):
+            post(url, b"{}", {}, frozenset({"localhost"}))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert post(url, b"{}", {}, frozenset({"localhost"})) == 204
+        with pytest.raises(DeliveryFailedError, match="did not answer"):
+            post(found.url.replace("http:", "https:"), b"{}", {}, frozenset({"127.0.0.1"}))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_receiver_that_sends_a_byte_now_and_then_is_hung_up_on(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 1.0)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1" if scheme == "http" else b"\x16\x03\x03\x40\x00")
+                while not ended.wait(0.1):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(DeliveryFailedError, match="did not answer"):
+            post(f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/", b"{}", {}, frozenset({"127.0.0.1"}))
+        ended.set()
+        thread.join()
 
 
 def test_what_waits_for_a_webhook_ends_when_it_is_disabled_and_is_gone_when_it_is_deleted(

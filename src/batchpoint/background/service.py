@@ -81,6 +81,7 @@ class Background:
         """What is noted of a job that has ended, whoever carried it out."""
         self.meters.job_ended(job)
         self.traces.job_ended(workspace, job)
+        self.webhooks.loop.wake.set()
         with logs.about(workspace=workspace, job=job.name, status=str(job.status), reason=str(job.reason)):
             logs.jobs.info("Job %s %s: %s", job.name, job.status, job.reason)
 

@@ -138,34 +138,36 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed_hosts: frozense
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    deadline: threading.Timer | None = None
+    connection = http.client.HTTPConnection(host, port)
+    # The time-out of a socket is that of one read; a receiver that sends a byte now and then would have for ever.
+    deadline = threading.Timer(ATTEMPT_SECONDS, _hang_up, [connection])
+    deadline.daemon = True
+    deadline.start()
     try:
-        connected = _connected(host, port, allowed_hosts)
-        # The time-out of a socket is that of one read; a receiver that sends a byte now and then would have for ever.
-        deadline = threading.Timer(ATTEMPT_SECONDS, _hang_up, [connected])
-        deadline.daemon = True
-        deadline.start()
-        connection = http.client.HTTPConnection(host, port)
-        connection.sock = connected
+        connection.sock = _connected(host, port, allowed_hosts)
         if parts.scheme == "https":
-            connection.sock = ssl.create_default_context().wrap_socket(connected, server_hostname=host)
-        with connection.sock:
-            path = parts.path or "/"
-            said = {
-                "Content-Type": "application/json",
-                "User-Agent": f"batchpoint/{__version__}",
-                "Connection": "close",
-                "Host": parts.netloc,
-                **headers,
-            }
-            connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, said)
-            status = connection.getresponse().status
+            context = ssl.create_default_context()
+            # Both steps apart, so that the deadline finds the socket that the handshake is made on.
+            connection.sock = tls = context.wrap_socket(
+                connection.sock, server_hostname=host, do_handshake_on_connect=False
+            )
+            tls.do_handshake()
+        said = {
+            "Content-Type": "application/json",
+            "User-Agent": f"batchpoint/{__version__}",
+            "Connection": "close",
+            "Host": parts.netloc,
+            **headers,
+        }
+        path = parts.path or "/"
+        connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, said)
+        status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as fault:
         text = str(fault) or type(fault).__name__
         raise DeliveryFailedError(f"{host}:{port} did not answer: {text}") from fault
     finally:
-        if deadline is not None:
-            deadline.cancel()
+        deadline.cancel()
+        connection.close()
     if not 200 <= status < 300:
         hint = " (redirects are not followed)" if 300 <= status < 400 else ""
         raise DeliveryFailedError(f"{host}:{port} answered with status {status}{hint}.", status_code=status)
@@ -210,6 +212,7 @@ def refusal(text: str) -> str | None:
     return None
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _hang_up(connection: http.client.HTTPConnection) -> None:
     with suppress(OSError):  # it has ended by itself
-        connection.shutdown(socket.SHUT_RDWR)
+        if connection.sock is not None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
