@@ -20,6 +20,7 @@ from batchpoint.background.webhooks import DeliveryFailedError, Webhooks, post
 from batchpoint.client import Client
 from batchpoint.entities.jobs import Job, Reason
 from batchpoint.entities.webhooks import Webhook
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import NotFoundError, PermissionDeniedError
 from batchpoint.registry import Registry
 from batchpoint.registry import deliveries as outbox
@@ -68,6 +69,7 @@ def test_a_change_of_status_and_its_delivery_are_stored_together_or_not_at_all(
 
 
 def test_a_webhook_is_told_of_the_jobs_of_its_workspace_only(registry: Registry) -> None:
+    registry.workspaces.put(NamedWorkspace(name="other"), by=None)
     elsewhere = registry.within("other")
     put(registry)
     put(elsewhere, name="theirs")

@@ -108,8 +108,8 @@ class Webhooks:
         Raises:
             DeliveryFailedError: it has not got the delivery, as far as is known.
         """
-        registry = self._workspace.registry.within(claimed.workspace)
         try:
+            registry = self._workspace.registry.within(claimed.workspace)
             webhook = registry.resources.get("webhook", claimed.webhook)
             credentials = registry.resources.webhook_credentials(claimed.webhook)
         except NotFoundError:
