@@ -28,6 +28,7 @@ test: lint ## Lint, then every test but the torture
 	@.ci/setup postgres
 	@.ci/setup azurite
 	@.ci/setup browser
+	@.ci/setup promtool
 # In the order of their names the long stories come first, and the short ones fill what is left of the time.
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not torture" $(ARGS)
 

@@ -274,7 +274,7 @@ def test_relative_paths_are_refused_even_here(client: httpx.Client) -> None:
 def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -> None:
     with served(context, None) as client:
         assert client.get("/healthz").json()["id"] == "s1"
-        loops = {"dispatcher", "follower", "pipelines", "pipeline-leases", "scheduler"}
+        loops = {"dispatcher", "follower", "pipelines", "pipeline-leases", "scheduler", "webhooks"}
         assert set(client.get("/readyz").json()["checks"]) == {"registry", *loops}
         context.background.stop()
         assert client.get("/readyz").status_code == 503

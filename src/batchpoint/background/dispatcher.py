@@ -14,18 +14,18 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchpoint import logs
 from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
-from batchpoint.background.meters import Meters
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
 from batchpoint.errors import (
     BatchpointError,
@@ -75,14 +75,19 @@ class _Run(LeasedJob):
 
 
 class Dispatcher:
-    """Carries out the jobs of one registry, whatever workspace they belong to, on this machine."""
+    """Carries out the jobs of one registry, whatever workspace they belong to, on this machine.
 
-    def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges, meters: Meters) -> None:
+    ``ended`` is told of each job that has ended, and of which workspace it is.
+    """
+
+    def __init__(
+        self, workspace: Workspace, launcher: Launcher, changes: JobChanges, ended: Callable[[str, Job], None]
+    ) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._launcher = launcher
         self._changes = changes
-        self._meters = meters
+        self._told_of_end = ended
         self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, str], _Run] = {}
@@ -138,13 +143,14 @@ class Dispatcher:
             runs = list(self._runs.values())
         failures: list[Exception] = []
         for run in runs:
-            try:
-                self._look_at(run)
-            except LeaseLostError:
-                log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
-                self._drop(run)
-            except Exception as error:  # noqa: BLE001 -- the rim of a run: it must not hold up the others
-                failures.append(error)
+            with logs.about(workspace=run.work.name, job=run.job.name):
+                try:
+                    self._look_at(run)
+                except LeaseLostError:
+                    log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
+                    self._drop(run)
+                except Exception as error:  # noqa: BLE001 -- the rim of a run: it must not hold up the others
+                    failures.append(error)
         if failures:
             raise failures[0]
         return True
@@ -175,7 +181,11 @@ class Dispatcher:
         self._changes.notify()
         # A daemon: a server that is told to end does not wait for an environment to be built.
         arguments = {"run": run, "resumed": claimed.resumed}
-        threading.Thread(target=self._prepare, kwargs=arguments, name=f"prepare-{job.name}", daemon=True).start()
+        threading.Thread(target=self._prepare_it, kwargs=arguments, name=f"prepare-{job.name}", daemon=True).start()
+
+    def _prepare_it(self, run: _Run, *, resumed: bool) -> None:
+        with logs.about(workspace=run.work.name, job=run.job.name):
+            self._prepare(run, resumed=resumed)
 
     def _prepare(self, run: _Run, *, resumed: bool) -> None:
         """In a thread of its own: everything between the claim and the start of the runner."""
@@ -193,6 +203,7 @@ class Dispatcher:
                 self._launch(run)
             self._move(run, JobStatus.RUNNING)
             run.launched = True
+            logs.jobs.info("Job %s runs", run.job.name)
         except LeaseLostError:
             self._drop(run)
         except BatchpointError as error:
@@ -297,7 +308,7 @@ class Dispatcher:
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
-        self._meters.job_ended(ended)
+        self._told_of_end(run.work.name, ended)
         self._drop(run)
 
     def _note_models(self, run: _Run, report: str | None) -> None:
@@ -318,7 +329,8 @@ class Dispatcher:
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
-            self._meters.job_ended(run.jobs.finish(run.job.name, run.lease_token, reason, error=error))
+            ended = run.jobs.finish(run.job.name, run.lease_token, reason, error=error)
+            self._told_of_end(run.work.name, ended)
         self._drop(run)
 
     def _move(self, run: _Run, status: JobStatus) -> None:

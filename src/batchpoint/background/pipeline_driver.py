@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchpoint import logs
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import job_folder
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
-from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.bindings import binding_of
@@ -71,17 +71,22 @@ class _Drive(LeasedJob):
 class PipelineDriver:
     """Drives the pipeline jobs of one registry, whatever workspace they belong to.
 
-    ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled.
+    ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled, ``ended`` is told of one that
+    has ended.
     """
 
     def __init__(
-        self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str, str], None], meters: Meters
+        self,
+        workspace: Workspace,
+        changes: JobChanges,
+        hurry: Callable[[str, str], None],
+        ended: Callable[[str, Job], None],
     ) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._changes = changes
         self._hurry = hurry
-        self._meters = meters
+        self._told_of_end = ended
         self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._drives: dict[tuple[str, str], _Drive] = {}
@@ -104,13 +109,14 @@ class PipelineDriver:
         canceled, steps = _looked_up(drives)
         failures: list[Exception] = []
         for drive in drives:
-            try:
-                worked |= self._look_at(drive, steps.get(drive.key, []), cancel=drive.key in canceled)
-            except LeaseLostError:
-                log.warning("Pipeline job %s is driven by another server now; it is left alone", drive.job.name)
-                self._drop(drive)
-            except Exception as error:  # noqa: BLE001 -- the rim of a pipeline: it must not hold up the others
-                failures.append(error)
+            with logs.about(workspace=drive.work.name, job=drive.job.name):
+                try:
+                    worked |= self._look_at(drive, steps.get(drive.key, []), cancel=drive.key in canceled)
+                except LeaseLostError:
+                    log.warning("Pipeline job %s is driven by another server now; it is left alone", drive.job.name)
+                    self._drop(drive)
+                except Exception as error:  # noqa: BLE001 -- the rim of a pipeline: it must not hold up the others
+                    failures.append(error)
         if failures:
             raise failures[0]
         return worked
@@ -147,7 +153,7 @@ class PipelineDriver:
         except ValueError as error:
             message = f"What the job holds is no pipeline: {error}"
             error_of = JobError(code="error", message=message)
-            self._meters.job_ended(jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=error_of))
+            self._told_of_end(work.name, jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=error_of))
             return
         steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
         if job.folder is not None and Path(job.folder).is_dir():
@@ -267,7 +273,7 @@ class PipelineDriver:
         verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
         _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
         ended = drive.jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
-        self._meters.job_ended(ended)
+        self._told_of_end(drive.work.name, ended)
         self._drop(drive)
         self._changes.notify()
 

@@ -79,6 +79,7 @@ COMMANDS: dict[str, Lazy] = {
     "job": Lazy("jobs", "job", "Jobs: start, follow, cancel, download."),
     "pipeline": Lazy("pipelines", "pipeline", "Published pipelines: an address that starts a run."),
     "schedule": Lazy("schedules", "schedule", "What starts jobs by itself."),
+    "webhook": Lazy("webhooks", "webhook", "Addresses that are told what becomes of jobs."),
     "score": Lazy("score", "score", "Score data at once, with no server."),
     "up": Lazy("services", "up", "Start the local server."),
     "down": Lazy("services", "down", "Stop the local server."),

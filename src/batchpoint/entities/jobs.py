@@ -374,6 +374,8 @@ class Job(Entity):
     reused_job_name: str | None = None
     """The earlier job whose outputs these are: this one was not run."""
     idempotency_key: str | None = None
+    traceparent: str | None = None
+    """Where in a trace the request stands that made it, as W3C's header says it. Set where traces are sent."""
     folder: str | None = None
     """The run's folder on the machine of the server. Set by the dispatcher."""
     progress: Progress | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.registry.assets import Assets
 from batchpoint.registry.database import Database
+from batchpoint.registry.deliveries import Deliveries
 from batchpoint.registry.endpoints import Deployments, Endpoints
 from batchpoint.registry.jobs import ClaimedJob, JobEvent, Jobs
 from batchpoint.registry.resources import Resources
@@ -32,8 +33,9 @@ def utc_now() -> datetime:
 class Registry:
     """One open registry, as it is seen from one workspace: ``default``, unless it is that of ``within`` another.
 
-    Assets, resources, endpoints, deployments, jobs, boards and schedules are those of the workspace. The queue of jobs
-    and what schedules are due are those of all workspaces, as are tokens and the audit log.
+    Assets, resources, endpoints, deployments, jobs, boards, schedules and deliveries are those of the workspace. The
+    queue of jobs, and what schedules and deliveries are due, are those of all workspaces; so are tokens and the audit
+    log.
     """
 
     database: Database
@@ -44,6 +46,7 @@ class Registry:
     jobs: Jobs
     scored_models: ScoredModels
     schedules: Schedules
+    deliveries: Deliveries
     tokens: Tokens
     audit: Audit
     workspaces: Workspaces
@@ -120,6 +123,7 @@ class Registry:
             jobs=Jobs(own, database, now, scope),
             scored_models=ScoredModels(own, now, scope),
             schedules=Schedules(own, now, scope),
+            deliveries=Deliveries(own, now, scope),
             tokens=Tokens(database, now),
             audit=Audit(database, now),
             workspaces=Workspaces(database, now),

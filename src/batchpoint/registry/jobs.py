@@ -1,4 +1,5 @@
-"""The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row.
+"""The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row
+and, for webhooks that want to know, a delivery.
 
 There is one queue for all workspaces, first come, first served before each pool of instances; a job's name is unique
 within its workspace. Whoever claims a job learns whose it is, and speaks of it within that workspace from then on.
@@ -34,6 +35,7 @@ from batchpoint.entities.jobs import (
 from batchpoint.entities.resources import pool_of
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry.database import Database
+from batchpoint.registry.deliveries import put_out
 from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.tables import job_events_table as events
 from batchpoint.registry.tables import jobs_table as jobs
@@ -518,6 +520,7 @@ class Jobs:
         self._note(connection, row, "queued", {"by": job.created_by} if job.created_by else {})
         if reason is not None:
             self._note(connection, row, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
+            put_out(connection, row.workspace, _job(row), now)
         return _job(row)
 
     def _claimable(self, query: Select[Any], types: Sequence[JobType]) -> Select[Any]:
@@ -599,7 +602,9 @@ class Jobs:
         if to_status in TERMINAL_STATUSES:
             values |= {"finished_at": self._now(), "waiting_for": None}
             values |= {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
-        return self._change(connection, row, values, str(to_status), details or {})
+        job = self._change(connection, row, values, str(to_status), details or {})
+        put_out(connection, row.workspace, job, self._now())
+        return job
 
     def _change(
         self, connection: Connection, row: Row[Any], values: dict[str, Any], event: str, details: dict[str, Any]

@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -207,6 +208,28 @@ scored_models_table = Table(
         ["deployments.workspace", "deployments.endpoint_name", "deployments.name"],
         ondelete="CASCADE",
     ),
+)
+
+deliveries_table = Table(
+    "deliveries",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),
+    _workspace(),
+    Column("webhook", String(255), nullable=False),
+    Column("message_id", String(64), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("job_name", String(255)),
+    Column("body", Text, nullable=False),  # the text that is signed, at each attempt the same
+    Column("state", String(16), nullable=False),  # pending, delivered or failed
+    Column("attempts", Integer, nullable=False),  # that were begun: the number of the last one is the right to end it
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime),  # while one is being made: when it is taken to be lost with its server
+    Column("expires_at", UtcDateTime, nullable=False),  # when it is given up
+    Column("ended_at", UtcDateTime),
+    Column("status_code", Integer),
+    Column("message", String(1024)),
+    Index(None, "state", "next_attempt_at"),
+    Index(None, "workspace", "webhook", "state", "id"),
 )
 
 tokens_table = Table(

@@ -92,13 +92,13 @@ class Workspaces:
         return found
 
     def delete(
-        self, name: str, *, built_in: Mapping[ResourceKind, str], agreed: Callable[[Sequence[str]], None]
+        self, name: str, *, built_in: Mapping[ResourceKind, str | None], agreed: Callable[[Sequence[str]], None]
     ) -> None:
         """Forget a workspace, and every row that belongs to it.
 
         Args:
             name: of the workspace.
-            built_in: by kind, the resources that are in every workspace.
+            built_in: by kind, the resource that is in every workspace.
             agreed: is told in words what else was in it; what it raises leaves everything as it was. It is told of
                 the very rows that are deleted, so that none is lost which was made a moment before.
 
