@@ -24,9 +24,15 @@ FAKE_RUNNER = (sys.executable, str(Path(__file__).with_name("fake_runner.py")))
 
 
 def open_workspace(home: Path) -> Workspace:
-    """A workspace with the endpoint ``churn``, whose deployment ``blue`` is the default."""
+    """A workspace with the endpoint ``churn``; see ``declare_churn``."""
     workspace = Workspace.open(Settings(home=home, max_request_bytes=100_000))
-    code = home.parent / "code"
+    declare_churn(workspace)
+    return workspace
+
+
+def declare_churn(workspace: Workspace) -> None:
+    """Declare the endpoint ``churn``, whose deployment ``blue`` is the default."""
+    code = workspace.settings.home.parent / "code"
     code.mkdir(exist_ok=True)
     (code / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
     workspace.endpoints.create_or_update(BatchEndpoint(name="churn"))
@@ -36,7 +42,6 @@ def open_workspace(home: Path) -> Workspace:
         code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
     )
     workspace.endpoints.create_or_update_deployment(deployment, set_default=True)
-    return workspace
 
 
 def make_input(folder: Path, behaviour: str) -> Path:
