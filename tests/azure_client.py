@@ -48,11 +48,15 @@ class AzureClient:
 
     def run(self, script: str, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a script (text of Python) to its end. ``ml_client`` is there; see ``PREAMBLE``."""
+        return warm_python(self.version).run(
+            PREAMBLE + script, cwd=self.folder, environment=self.environment(), timeout=timeout
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of every script."""
         # Nothing of the checkout: the client runs in the environment of its users, where batchpoint is not installed.
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("BATCHPOINT_", "PYTHON"))}
-        return warm_python(self.version).run(
-            PREAMBLE + script, cwd=self.folder, environment={**kept, **self.variables}, timeout=timeout
-        )
+        return {**kept, **self.variables}
 
     def ok(self, script: str, *, timeout: float = 120) -> str:
         """Run a script that has to succeed; what it printed."""
