@@ -57,7 +57,9 @@ class WarmParent:
         self._process.stdin.write(task + "\n")
         self._process.stdin.flush()
         if select.select([self._process.stdout], [], [], timeout)[0]:
-            return int(self._process.stdout.readline())
+            answer = self._process.stdout.readline()
+            assert answer, f"{self._command} ended"
+            return int(answer)
         self._end()
         return None
 
