@@ -110,6 +110,11 @@ print(json.dumps({"status": job.status, "nodes": sorted(job.jobs), "experiment":
 ROWS = [(row, row * 10, row * 20) for row in range(9)]
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 @pytest.fixture(params=[CURRENT, OLDER])
 def client(request: pytest.FixtureRequest, shipped: Shipped, tmp_path: Path) -> AzureClient:
     shipped.ok("environment", "create", "-n", "plain", "--set", "image=python")

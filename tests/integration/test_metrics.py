@@ -12,30 +12,20 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchpoint.background.service import Background
 from batchpoint.entities.resources import Compute
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+from integration.served import eventually, invoke, make_input, served
 from promtool import promtool
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "batchpoint.json"
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    background = Background(workspace, runner_parent=FAKE_RUNNER)
-    background.start()
-    secret, _ = workspace.tokens.create("monitor", "reader")
-    with served(Context(workspace, background, server_id="s1", shares_files=True), secret) as found:
+def client(context: Context) -> Iterator[httpx.Client]:
+    secret, _ = context.workspace.tokens.create("monitor", "reader")
+    with served(context, secret) as found:
         yield found
-    background.stop()
 
 
 def told(client: httpx.Client, name: str, **labels: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, DateTime, MetaData, text
+from sqlalchemy import Column, Connection, DateTime, MetaData, text
 
 from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.jobs import Job
@@ -25,6 +26,12 @@ from batchpoint.registry import Registry, migrations
 from batchpoint.registry.database import Database, schema_version
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tables import metadata
+
+
+@pytest.fixture(autouse=True)
+def migrations_of_their_own(migrated_by_alembic: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alembic migrates each database of these stories."""
+    monkeypatch.setattr(migrations, "upgrade", migrated_by_alembic)
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_program_uses(registry: Registry) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from batchpoint.background.service import Background
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.schedules import Schedule
@@ -21,23 +20,11 @@ from batchpoint.errors import TooManyRequestsError
 from batchpoint.server.context import WAITERS_ALLOWED, Context
 from batchpoint.server.studio.sessions import COOKIE
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+from integration.served import eventually, invoke, make_input, served
+
+pytestmark = pytest.mark.usefixtures("churn")
 
 HOSTILE = '<script>alert("x")</script>'
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def context(workspace: Workspace) -> Iterator[Context]:
-    background = Background(workspace, runner_parent=FAKE_RUNNER)
-    background.start()
-    yield Context(workspace, background, server_id="s1", shares_files=True)
-    background.stop()
 
 
 @pytest.fixture
