@@ -41,6 +41,14 @@ class Addresses:
         """The form that starts a job of an endpoint."""
         return self._at("/endpoints", name, "invoke")
 
+    def board(self, endpoint: str, deployment: str, **query: str | int | None) -> str:
+        """What the models of a deployment's map did, over all jobs."""
+        return self._at("/endpoints", endpoint, "deployments", deployment, "models", **query)
+
+    def job_board(self, name: str, **query: str | int | None) -> str:
+        """What the models of a map did in one job."""
+        return self._at("/jobs", name, "models", **query)
+
     def jobs(self, **filters: str | int | None) -> str:
         """Jobs, those that the filters leave."""
         return self._at("/jobs", **filters)
@@ -76,6 +84,14 @@ class Addresses:
     def schedule(self, name: str) -> str:
         """One schedule."""
         return self._at("/schedules", name)
+
+    def grid(self, name: str, **query: str | int | None) -> str:
+        """What became of each key at each time of a schedule."""
+        return self._at("/schedules", name, "grid", **query)
+
+    def backfill(self, name: str) -> str:
+        """Takes the form that starts the jobs of times that are over."""
+        return self._at("/schedules", name, "backfill")
 
     def schedule_change(self, name: str, change: str) -> str:
         """Takes the form that enables, disables or triggers a schedule."""
