@@ -14,7 +14,7 @@ from batchpoint.background.models_file import write_models
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.grids import WHOLE, key_of
 from batchpoint.entities.jobs import Job, JobStatus, Reason
-from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.schedules import BackfillRequest, Schedule, ScheduleRun
 from batchpoint.errors import ConflictError, InvalidEntityError
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -124,6 +124,19 @@ def test_the_grid_tells_of_each_store_and_day_and_only_the_gaps_are_backfilled(
         workspace.backfills.start("nightly", DAYS[:2], [], only_gaps=True)
 
 
+def test_times_are_chosen_by_the_first_and_last_day_and_keys_in_any_order(workspace: Workspace) -> None:
+    wanted = {"first": "2026-03-25", "last": "2026-03-26T12:00", "keys": [{"store": "west"}]}
+    request = BackfillRequest.model_validate(wanted)
+    runs = workspace.backfills.start_between("nightly", request)
+    assert [(run.window_end, run.keys) for run in runs] == [(day, [{"store": "west"}]) for day in DAYS[:2]]
+    with pytest.raises(InvalidEntityError, match="is no key of schedule nightly"):
+        workspace.backfills.start_between("nightly", request.model_copy(update={"keys": [{"store": "north"}]}))
+    with pytest.raises(ConflictError, match="more than 31 times"):
+        workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[0].replace(year=2020)}))
+    with pytest.raises(ConflictError, match="Choose 1 to 31 times"):
+        workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[2]}))
+
+
 def test_a_run_whose_server_was_lost_keeps_its_keys(workspace: Workspace) -> None:
     keys = [{"store": "west"}]
     run = workspace.registry.schedules.record_backfill("nightly", DAYS[0], DAYS[0], [dict(key) for key in keys])
@@ -146,8 +159,8 @@ def test_a_schedule_for_files_has_no_grid_and_one_without_keys_a_single_line(
     code = tmp_path / "code"
     code.mkdir()
     (code / "score.py").write_text("def run(mini_batch):\n    return list(mini_batch)\n")
-    declared = {"name": "plain", "endpoint_name": "sales"}
-    declared["code_configuration"] = {"code": str(code), "scoring_script": "score.py"}  # type: ignore[assignment]
+    script = {"code": str(code), "scoring_script": "score.py"}
+    declared = {"name": "plain", "endpoint_name": "sales", "code_configuration": script}
     workspace.endpoints.create_or_update_deployment(BatchDeployment.model_validate(declared))
     nightly(workspace, create_job={**plain, "deployment_name": "plain"})
     ended(workspace, workspace.backfills.start("nightly", DAYS[:1], [WHOLE], only_gaps=True)[0])

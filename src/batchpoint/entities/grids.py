@@ -100,7 +100,7 @@ Asked = list[Key] | None
 
 def key_of(values: Mapping[str, str | None]) -> Key:
     """The values of the partition keys as a key of the grid."""
-    return json.dumps(dict(values), ensure_ascii=False)
+    return json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
 
 
 def values_of(key: Key) -> dict[str, str | None]:

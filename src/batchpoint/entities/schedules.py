@@ -234,6 +234,23 @@ class ScheduleRun(Part):
         return f"schedule:{self.schedule_name}:{self.cause}:{self.fire_at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
 
 
+class BackfillRequest(Part):
+    """Which times of a schedule, all of them over, are to get a job now."""
+
+    first: datetime
+    last: datetime
+    """The times from ``first`` to ``last``. Without a time zone both are UTC."""
+    keys: list[dict[str, str | None]] = Field(default_factory=list)
+    """Of a model map: the keys to score; none means all."""
+    done_too: bool = False
+    """Also what is done already. Otherwise a job is for the keys that failed or are missing at its time."""
+
+    @field_validator("first", "last")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True)
 class DueTime:
     """A time that has come, and what is to become of it."""

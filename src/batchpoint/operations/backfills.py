@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.grids import WHOLE, Attempt, Grid, Key, key_of, values_of
 from batchpoint.entities.jobs import Job, JobStatus
-from batchpoint.entities.schedules import Schedule, ScheduledInvoke, ScheduleRun
+from batchpoint.entities.schedules import BackfillRequest, Schedule, ScheduledInvoke, ScheduleRun
 from batchpoint.entities.triggers import FileTrigger
-from batchpoint.errors import BatchpointError, ConflictError, NotFoundError
+from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.jobs import Jobs
 from batchpoint.operations.model_maps import ModelMaps
 from batchpoint.operations.schedules import Schedules
@@ -47,6 +47,22 @@ class Backfills:
         keys = self._keys(schedule, attempts)
         return Grid(times, keys or [WHOLE], attempts)
 
+    def start_between(self, name: str, request: BackfillRequest, *, by: str | None = None) -> Sequence[ScheduleRun]:
+        """``start`` for the times of a schedule from one moment to another.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+            ConflictError: it has no such time that is over, or too many, or nothing is to be done.
+            BatchpointError: as ``start`` does.
+        """
+        times = self.grid(name, until=request.last, count=MOST_TIMES).times
+        chosen = [time for time in times if time >= request.first]
+        if len(chosen) == MOST_TIMES and times[0] > request.first:
+            message = f"Schedule {name} has more than {MOST_TIMES} times from {request.first} to {request.last}."
+            raise ConflictError(f"{message} Backfill some of them, and then the others.")
+        keys = {key_of(key) for key in request.keys}
+        return self.start(name, chosen, keys, only_gaps=not request.done_too, by=by)
+
     def start(
         self, name: str, times: Collection[datetime], keys: Collection[Key], *, only_gaps: bool, by: str | None = None
     ) -> Sequence[ScheduleRun]:
@@ -61,12 +77,15 @@ class Backfills:
 
         Raises:
             ConflictError: nothing is to be done, or too many times are chosen.
+            InvalidEntityError: a key is none of its grid.
             BatchpointError: as ``schedules.backfill`` does, for the first time that cannot be started; the ones before
                 it go on.
         """
         if not times or len(times) > MOST_TIMES:
             raise ConflictError(f"Choose 1 to {MOST_TIMES} times to backfill; {len(times)} were chosen.")
         grid = self.grid(name, until=max(times), count=MOST_TIMES)
+        if odd := next((key for key in keys if key not in grid.keys), None):
+            raise InvalidEntityError(f"{odd} is no key of schedule {name}. Its grid tells which there are.")
         asked = grid.rectangle(sorted(times), keys, only_gaps=only_gaps)
         if not asked:
             raise ConflictError("Nothing of what was chosen has failed or is missing, so that there is nothing to do.")

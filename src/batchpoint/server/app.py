@@ -26,7 +26,7 @@ from batchpoint.entities.pipeline_deployments import (
 )
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Compute, Datastore
-from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.schedules import BackfillRequest, Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import BatchpointError
@@ -53,9 +53,9 @@ WORKING_THREADS = 40
 """Threads for requests that do not wait."""
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
-    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, NamedWorkspace,
-    Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
-    assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
+    *ASSET_KINDS.values(), BackfillRequest, BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job,
+    NamedWorkspace, Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule,
+    ScheduleRun, Token, assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
