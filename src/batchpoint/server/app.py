@@ -55,7 +55,8 @@ WORKING_THREADS = 40
 _DESCRIBED: tuple[type[BaseModel], ...] = (
     *ASSET_KINDS.values(), BackfillRequest, BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job,
     NamedWorkspace, Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule,
-    ScheduleRun, Token, assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
+    ScheduleRun, Token, assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest,
+    tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""
 
