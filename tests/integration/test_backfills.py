@@ -133,6 +133,8 @@ def test_times_are_chosen_by_the_first_and_last_day_and_keys_in_any_order(worksp
         workspace.backfills.start_between("nightly", request.model_copy(update={"keys": [{"store": "north"}]}))
     with pytest.raises(ConflictError, match="more than 31 times"):
         workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[0].replace(year=2020)}))
+    with pytest.raises(InvalidEntityError, match="none of the 31 times"):
+        workspace.backfills.start("nightly", [DAYS[0].replace(year=2020), DAYS[1]], [], only_gaps=True)
     with pytest.raises(ConflictError, match="Choose 1 to 31 times"):
         workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[2]}))
 

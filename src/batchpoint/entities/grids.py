@@ -6,6 +6,7 @@ Where the scheduled jobs know no keys (no model map), the grid has one line, for
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +44,8 @@ class Cell:
 
 
 MISSING = Cell("missing")
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ Asked = list[Key] | None
 
 def key_of(values: Mapping[str, str | None]) -> Key:
     """The values of the partition keys as a key of the grid."""
-    return json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
+    return sys.intern(_encode(dict(values)))  # a grid names each key many times
 
 
 def values_of(key: Key) -> dict[str, str | None]:

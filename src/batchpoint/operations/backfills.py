@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -20,6 +21,8 @@ MOST_TIMES = 31
 """Columns of a grid."""
 MOST_KEYS = 10_000
 """Lines of a grid."""
+KEPT = 64
+"""Finished jobs whose reports are held, so that a grid that is looked at again is there at once."""
 
 
 class Backfills:
@@ -30,6 +33,9 @@ class Backfills:
         self._schedules = schedules
         self._jobs = jobs
         self._model_maps = model_maps
+        self._lock = threading.Lock()
+        self._told: dict[tuple[str, datetime | None], Attempt] = {}
+        """What finished jobs said, by name and end: thousands of keys each, and it changes no more."""
 
     def grid(self, name: str, *, until: datetime | None = None, count: int = 14) -> Grid:
         """What became of each key at the last ``count`` times of a schedule that are over by ``until``.
@@ -77,13 +83,20 @@ class Backfills:
 
         Raises:
             ConflictError: nothing is to be done, or too many times are chosen.
-            InvalidEntityError: a key is none of its grid.
+            InvalidEntityError: a key or a time is none of its grid.
             BatchpointError: as ``schedules.backfill`` does, for the first time that cannot be started; the ones before
                 it go on.
         """
         if not times or len(times) > MOST_TIMES:
             raise ConflictError(f"Choose 1 to {MOST_TIMES} times to backfill; {len(times)} were chosen.")
         grid = self.grid(name, until=max(times), count=MOST_TIMES)
+        if early := next((time for time in times if time not in grid.times), None):
+            message = (
+                f"{early:%Y-%m-%d %H:%M:%S} UTC is none of the {MOST_TIMES} times of schedule {name} that end with"
+            )
+            raise InvalidEntityError(
+                f"{message} the last one chosen. Choose times of its own that lie closer together."
+            )
         if odd := next((key for key in keys if key not in grid.keys), None):
             raise InvalidEntityError(f"{odd} is no key of schedule {name}. Its grid tells which there are.")
         asked = grid.rectangle(sorted(times), keys, only_gaps=only_gaps)
@@ -118,6 +131,20 @@ class Backfills:
             jobs = [job for some in again for job in reversed(some)]
 
     def _attempt(self, job: Job) -> Attempt:
+        if not job.status.is_finished:
+            return self._read(job)
+        known = (job.name, job.finished_at)
+        with self._lock:
+            told = self._told.get(known)
+        if told is None:
+            told = self._read(job)
+            with self._lock:
+                self._told[known] = told
+                while len(self._told) > KEPT:
+                    del self._told[next(iter(self._told))]
+        return told
+
+    def _read(self, job: Job) -> Attempt:
         reports = self._jobs.models(job.name)
         return Attempt(
             job=job.name,
