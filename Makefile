@@ -67,6 +67,12 @@ docs: ## Check that the documentation is complete and that its links lead somewh
 	@.ci/setup dev
 	$(PYTEST) tests/project $(ARGS)
 
+.PHONY: pictures
+pictures: ## Take the README's pictures of the studio again, in Chromium
+	@.ci/setup dev
+	@.ci/setup browser
+	PYTHONPATH=src:tests python docs/pictures.py
+
 .PHONY: clean
 clean: ## Remove everything that can be made again, the demo's folder and the virtual environment included
 	@if [ -x .venv/bin/batchpoint ] && [ -d .demo/home ]; then BATCHPOINT_HOME=$(DEMO_HOME) .venv/bin/batchpoint down || true; fi

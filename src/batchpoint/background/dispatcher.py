@@ -37,7 +37,7 @@ from batchpoint.errors import (
     PlatformError,
     ScoringScriptError,
 )
-from batchpoint.operations.model_maps import read_report, without_earlier
+from batchpoint.operations.model_maps import of_keys, read_report, without_earlier
 from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
@@ -318,7 +318,7 @@ class Dispatcher:
         if report is None or job.endpoint_name is None or job.deployment_name is None:
             return
         try:
-            models = read_report(run.folder / report)
+            models = of_keys(read_report(run.folder / report), job.overrides.keys)
             if job.retry_of is not None:
                 before = Path(run.jobs.get(job.retry_of).folder or "") / report
                 models = without_earlier(models, read_report(before) if before.is_file() else [])

@@ -159,6 +159,8 @@ class Overrides(Part):
     allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
+    keys: list[dict[str, str | None]] | None = Field(default=None, min_length=1)
+    """With a model map: the values of the partition keys to score. The rows of others are left out (skipped)."""
 
     @model_validator(mode="before")
     @classmethod

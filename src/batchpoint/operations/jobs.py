@@ -21,7 +21,8 @@ from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress,
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
-from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
+from batchpoint.operations.invoking import only_of_keys
+from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
@@ -296,7 +297,8 @@ class Jobs:
         path = Path(job.folder) / MODELS_REPORT if job.folder and job.status.is_finished else None
         if path is None or not path.is_file():
             return []
-        return [report for report in read_report(path) if not failing or report.failed or report.skipped]
+        reports = of_keys(read_report(path), job.overrides.keys)
+        return [report for report in reports if not failing or report.failed or report.skipped]
 
     def comparison(self, name: str) -> Comparison:
         """How the challenger of a job compares with its champion.
@@ -378,7 +380,8 @@ class Jobs:
                 raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
             return then, []
         if current:
-            return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
+            today = only_of_keys(as_of_today(then, now), job.overrides)
+            return today, [f"Scored with deployment {now.name} as it is now."]
         if (then.code_configuration, then.environment) == (now.code_configuration, now.environment):
             return then, []
         notice = (

@@ -94,10 +94,16 @@ class Tokens:
             return self._of(None)
 
     def audit(
-        self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        who: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> Sequence[AuditRecord]:
         """Who did what, the newest first."""
-        return self._registry.audit.list(who=who, target=target, limit=limit, offset=offset)
+        return self._registry.audit.list(who=who, action=action, target=target, limit=limit, offset=offset)
 
     def _of(self, token: Token | None) -> Token:
         """The token, when it is valid."""

@@ -164,7 +164,7 @@ schedule_runs_table = Table(
     Column("id", Counter, primary_key=True, autoincrement=True),
     _workspace(),
     Column("schedule_name", String(255), nullable=False),
-    Column("cause", String(16), nullable=False),  # tick, manual or files
+    Column("cause", String(16), nullable=False),  # tick, manual, files or backfill
     Column("fire_at", UtcDateTime, nullable=False),
     Column("outcome", String(16), nullable=False),  # pending, started, skipped, missed or failed
     Column("job_name", String(255)),

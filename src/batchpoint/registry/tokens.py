@@ -112,14 +112,19 @@ class Audit:
             connection.execute(audit.insert().values(record.model_dump()))
 
     def list(
-        self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        who: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[AuditRecord]:
         """Records, the newest first."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit).offset(offset)
-        if who is not None:
-            query = query.where(audit.c.who == who)
-        if target is not None:
-            query = query.where(audit.c.target == target)
+        for column, value in ((audit.c.who, who), (audit.c.action, action), (audit.c.target, target)):
+            if value is not None:
+                query = query.where(column == value)
         with self._database.read() as connection:
             return [
                 AuditRecord(
