@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import threading
 import uuid
@@ -18,6 +19,7 @@ from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
@@ -188,16 +190,12 @@ class Jobs:
     def logs(self, name: str) -> Sequence[tuple[str, int]]:
         """The job's log files: path relative to the job's folder, and size in bytes. None before it has started.
 
+        Those of a command job are its step's, too: what the command printed.
+
         Raises:
             NotFoundError: there is no such job.
         """
-        job = self._registry.jobs.get(name)
-        if job.folder is None:
-            return []
-        root = Path(job.folder)
-        files = (path for path in (root / "logs").rglob("*") if path.is_file() and not path.is_symlink())
-        found = ((path.relative_to(root).as_posix(), path.stat().st_size) for path in files)
-        return sorted((name, size) for name, size in found if _is_text(name))  # no address can name any other
+        return sorted(file for job in self._logged(name) for file in _log_files(job))
 
     def read_log(self, name: str, path: str, offset: int = 0, limit: int = 2**20) -> bytes:
         """Bytes of a log file from ``offset``; fewer than ``limit`` at its end. A negative offset counts from the end.
@@ -217,15 +215,18 @@ class Jobs:
         Raises:
             NotFoundError: there is no such job or log.
         """
+        for folder in [Path(job.folder) for job in self._logged(name) if job.folder is not None and "\x00" not in path]:
+            file = (folder / path).resolve()
+            if file.is_relative_to((folder / "logs").resolve()) and file.is_file():
+                return file
+        raise NotFoundError(f"Job {name} has no log {path}.", kind="log", name=path, job=name)
+
+    def _logged(self, name: str) -> builtins.list[Job]:
+        """The jobs whose logs are shown as those of a job: itself, and of a command job its one step."""
         job = self._registry.jobs.get(name)
-        missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
-        if job.folder is None or "\x00" in path:
-            raise missing
-        logs = (Path(job.folder) / "logs").resolve()
-        file = (Path(job.folder) / path).resolve()
-        if not file.is_relative_to(logs) or not file.is_file():
-            raise missing
-        return file
+        if job.pipeline is None or not is_command(job.pipeline.get("jobs") or {}):
+            return [job]
+        return [job, *self._registry.jobs.list(parent=name, archived="include", limit=1)]
 
     def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
         """The files of one of the job's outputs: path relative to it, and size in bytes.
@@ -438,6 +439,16 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
     if job.folder is None or not Path(job.folder).is_dir():
         raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")
+
+
+def _log_files(job: Job) -> Iterator[tuple[str, int]]:
+    if job.folder is None:
+        return
+    root = Path(job.folder)
+    for path in (root / "logs").rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and not path.is_symlink() and _is_text(name):  # no address can name any other
+            yield name, path.stat().st_size
 
 
 def _is_text(name: str) -> bool:

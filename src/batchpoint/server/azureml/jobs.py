@@ -12,10 +12,11 @@ from fastapi.responses import JSONResponse, Response
 
 from batchpoint.background.step_places import is_own_folder
 from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
+from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.errors import NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import Field, Form, from_wire, to_wire
-from batchpoint.server.azureml.pipelines import definition_of, is_command, submitted
+from batchpoint.server.azureml.pipelines import definition_of, submitted
 from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
