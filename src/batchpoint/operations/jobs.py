@@ -97,17 +97,18 @@ class Jobs:
         )
         return [_with_progress(job) for job in found]
 
-    def cancel(self, name: str) -> Job:
-        """Ask for a job to be canceled; what it has committed stays.
+    def cancel(self, name: str) -> tuple[Job, bool]:
+        """Ask for a job to be canceled; what it has committed stays. Answers with the job, and whether it has ended by
+        this: it waited in the queue.
 
         Raises:
             NotFoundError: there is none of that name.
             ConflictError: it has completed or failed already.
         """
-        job = self._registry.jobs.request_cancel(name)
+        asked = self._registry.jobs.request_cancel(name)
         self._job_queued.set()
         self._pipeline_changed.set()
-        return job
+        return asked
 
     def retry_failed(
         self, name: str, *, job_name: str | None = None, current_deployment: bool = False, by: str | None = None

@@ -138,10 +138,7 @@ def put_job(
 @router.post(f"{JOB}/cancel", name="azureml.jobs.cancel")
 def cancel(job: str, scope: Scoped, shared: Shared, work: ScopedWork, _: Operator) -> Response:
     """Ask for a job to be canceled; whoever waits for the answer's ``Location`` waits until it is."""
-    asked = work.jobs.cancel(run_of(work, job).job.name)
-    shared.background.dispatcher.hurry(work.name, asked.name)
-    shared.background.changes.notify()
-    return _canceled(scope, asked)
+    return _canceled(scope, shared.background.cancel(work, run_of(work, job).job.name))
 
 
 @router.get(f"{JOB}/cancel", name="azureml.jobs.canceled")
