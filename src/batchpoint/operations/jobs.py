@@ -361,7 +361,8 @@ class Jobs:
         if newest.status == JobStatus.COMPLETED and job.deployment.batchpoint.if_exists == "fail":
             raise ConflictError(
                 f"Job {job.name} was retried already, by job {newest.name}, which completed. "
-                f"Retry that one if items failed in it: batchpoint job retry -n {newest.name}."
+                "Retry that one if items failed in it.",
+                on_command_line=f"batchpoint job retry -n {newest.name}",
             )
 
     def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
@@ -385,7 +386,7 @@ class Jobs:
             return then, []
         notice = (
             f"Deployment {now.name} has changed since job {job.name}. Its items are scored again with the deployment "
-            "as it was; --current-deployment takes it as it is now."
+            "as it was; a retry with the current deployment (current_deployment) takes it as it is now."
         )
         return then, [notice]
 
@@ -432,8 +433,12 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
     if job.type == "command":
         message = f"Job {job.name} is a command, which has no items to retry."
-        hint = f" Resume its pipeline instead: batchpoint job retry -n {job.parent_job_name}."
-        raise ConflictError(message + (hint if job.parent_job_name else ""))
+        if job.parent_job_name is None:
+            raise ConflictError(message)
+        raise ConflictError(
+            f"{message} Resume its pipeline instead: retry job {job.parent_job_name}.",
+            on_command_line=f"batchpoint job retry -n {job.parent_job_name}",
+        )
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:
