@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from batchpoint.entities.resources import Compute
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
+from integration.azure_wire import WS
 from integration.served import eventually, invoke, make_input, served
 from promtool import promtool
 
@@ -60,6 +61,19 @@ def test_the_numbers_follow_a_jobs_life_and_add_up_with_its_receipt(
     assert told(client, "items_total", unit="files", outcome="failed") == receipt.failed
     assert told(client, "job_seconds_count", type="scoring", status="completed") == 1
     assert told(client, "job_queue_seconds_count", type="scoring") == 1
+
+
+def test_a_job_that_is_canceled_in_the_queue_is_counted_once(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    running = invoke(workspace, make_input(tmp_path / "a", "wait"))
+    eventually(lambda: workspace.jobs.get(running.name).status == "running")
+    waiting = invoke(workspace, make_input(tmp_path / "b", "complete"))
+    secret, _ = workspace.tokens.create("operator", "operator")
+    addresses = (f"/api/v1/jobs/{waiting.name}/cancel", f"{WS}/jobs/{waiting.name}/cancel")
+    for address in addresses * 2:
+        client.post(address, headers={"Authorization": f"Bearer {secret}"}).raise_for_status()
+    assert told(client, "jobs_ended_total", type="scoring", status="canceled", reason="canceled_by_user") == 1
 
 
 def test_a_job_that_was_canceled_or_lost_is_counted_by_its_reason(

@@ -198,7 +198,10 @@ class PipelineDriver:
         new = [name for name in names if name not in drive.asked_to_cancel]
         for name in new:
             with suppress(ConflictError):  # it ended just now
-                if not drive.jobs.request_cancel(name).status.is_finished:
+                job, has_ended = drive.jobs.request_cancel(name)
+                if has_ended:
+                    self._told_of_end(drive.work.name, job)
+                elif not job.status.is_finished:
                     self._hurry(drive.work.name, name)
             drive.asked_to_cancel.add(name)
         if new:

@@ -55,6 +55,15 @@ class Background:
         self.traces.stop()
         self._launcher.close()
 
+    def cancel(self, work: Workspace, name: str) -> Job:
+        """Ask for a job of a workspace to be canceled, and have it done at once. Raises as ``Jobs.cancel``."""
+        job, has_ended = work.jobs.cancel(name)
+        if has_ended:
+            self._job_ended(work.name, job)
+        self.dispatcher.hurry(work.name, name)
+        self.changes.notify()
+        return job
+
     def health(self) -> list[LoopHealth]:
         """How every loop fares."""
         return [loop.health() for loop in self._loops]

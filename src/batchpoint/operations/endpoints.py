@@ -441,10 +441,11 @@ class Endpoints:
             pass  # told below, in terms of what to do
         raise NotFoundError(
             f"Endpoint {endpoint_name} cannot have {deployment_name} as its default deployment: it has none of that "
-            "name. Create the endpoint without a default, then the deployment with --set-default.",
+            "name. Create the endpoint without a default, then the deployment, and set the default last.",
             kind="deployment",
             name=deployment_name,
             endpoint=endpoint_name,
+            on_command_line="batchpoint deployment create … --set-default",
         )
 
 

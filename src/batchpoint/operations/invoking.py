@@ -92,9 +92,9 @@ class InputsAndOutputs:
             DatastoreError: the store does not answer.
         """
         if len(inputs) != 1:
-            given_too = f"{len(inputs)} were given" if inputs else "none was given (on the command line: --input)"
+            given_too = f"{len(inputs)} were given" if inputs else "none was given"
             message = f"A model deployment takes exactly one input, and {given_too}. {SUPPORTED}"
-            raise InvalidEntityError(message)
+            raise InvalidEntityError(message, on_command_line="--input <file, folder or address>")
         name, given = next(iter(inputs.items()))
         if given.query is not None:
             return {name: self._check_query(given, given.query)}, {}

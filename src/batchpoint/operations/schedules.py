@@ -175,8 +175,8 @@ class Schedules:
         """
         if self.get(name).is_enabled and not force:
             raise ConflictError(
-                f"Schedule {name} is enabled. Disable it first (batchpoint schedule disable -n {name}), or delete it "
-                "with --force."
+                f"Schedule {name} is enabled. Disable it first, or delete it by force.",
+                on_command_line=f"batchpoint schedule disable -n {name}, or --force",
             )
         self._registry.schedules.delete(name)
 

@@ -93,6 +93,14 @@ class Tokens:
         except NotFoundError:
             return self._of(None)
 
+    def end_session(self, session: str, expires_at: datetime) -> None:
+        """Make a session of the studio invalid from now on, by whatever stands for it; it would last until then."""
+        self._registry.tokens.end_session(session, expires_at)
+
+    def session_has_ended(self, session: str) -> bool:
+        """Whether somebody ended it."""
+        return self._registry.tokens.session_has_ended(session)
+
     def audit(
         self,
         *,

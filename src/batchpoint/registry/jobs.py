@@ -365,8 +365,10 @@ class Jobs:
                 values["progress"] = progress.model_dump(mode="json", exclude_none=True)
             return self._move(connection, row, reason.status, values, {"reason": str(reason)})
 
-    def request_cancel(self, name: str) -> Job:
+    def request_cancel(self, name: str) -> tuple[Job, bool]:
         """Ask for a job to be canceled. A queued one is canceled at once; a canceled one stays as it is.
+
+        Answers with the job, and whether it has ended by this.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -376,12 +378,12 @@ class Jobs:
             row = self._row(connection, name, lock=True)
             if row.status == JobStatus.QUEUED:
                 values = {"cancel_requested": True, "reason": str(Reason.CANCELED_BY_USER)}
-                return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]})
+                return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]}), True
             if row.status in {JobStatus.COMPLETED, JobStatus.FAILED}:
                 raise ConflictError(f"Job {name} cannot be canceled: it is {row.status} already.")
             if row.status == JobStatus.CANCELED or row.cancel_requested:
-                return _job(row)
-            return self._change(connection, row, {"cancel_requested": True}, "cancel_requested", {})
+                return _job(row), False
+            return self._change(connection, row, {"cancel_requested": True}, "cancel_requested", {}), False
 
     def release(self, name: str, token: str) -> None:
         """Give the lease back, so that the next ``claim`` of any server takes the job over at once.

@@ -246,6 +246,13 @@ tokens_table = Table(
     Column("last_used_at", UtcDateTime),
 )
 
+ended_sessions_table = Table(
+    "ended_sessions",
+    metadata,
+    Column("session_hash", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False),  # when the session would have ended by itself
+)
+
 audit_table = Table(
     "audit",
     metadata,

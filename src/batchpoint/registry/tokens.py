@@ -9,13 +9,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.tokens import AuditRecord, Role, Token
 from batchpoint.errors import AlreadyExistsError, NotFoundError, RegistryError
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import audit_table as audit
+from batchpoint.registry.tables import ended_sessions_table as sessions
 from batchpoint.registry.tables import tokens_table as tokens
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,19 @@ class Tokens:
             change = update(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_(None))
             connection.execute(change.values(revoked_at=self._now()))
         return self.get(name)
+
+    def end_session(self, session: str, expires_at: datetime) -> None:
+        """Note that a session is over before its time; those that would be over by now anyway are forgotten."""
+        with self._database.write() as connection:
+            mine = sessions.c.session_hash == _hash(session)
+            connection.execute(delete(sessions).where(mine | (sessions.c.expires_at <= self._now())))
+            connection.execute(sessions.insert().values(session_hash=_hash(session), expires_at=expires_at))
+
+    def session_has_ended(self, session: str) -> bool:
+        """Whether a session was ended before its time."""
+        query = select(sessions.c.session_hash).where(sessions.c.session_hash == _hash(session))
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
 
 
 class Audit:

@@ -166,8 +166,5 @@ def is_there(key: str, generation: str) -> Callable[[Connection], None]:
 
 
 def _unknown(name: str) -> NotFoundError:
-    message = (
-        f"There is no workspace named {name}. It begins to exist when an operator or an admin uses it; "
-        "'batchpoint workspace list' shows those there are."
-    )
-    return NotFoundError(message, kind="workspace", name=name)
+    message = f"There is no workspace named {name}. It begins to exist when an operator or an admin creates or uses it."
+    return NotFoundError(message, kind="workspace", name=name, on_command_line="batchpoint workspace list")

@@ -104,10 +104,10 @@ def signed_in(request: Request, form: sessions.SignInForm) -> Response:
 
 
 @router.post("/sign-out", name="studio.sign_out", include_in_schema=False)
-def sign_out() -> Response:
+def sign_out(request: Request) -> Response:
     """End the session. Whoever makes another's browser do this gains nothing."""
     answer = see_other(Addresses().sign_in())
-    sessions.end(answer)
+    sessions.end(request, answer)
     return answer
 
 
