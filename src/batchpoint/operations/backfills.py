@@ -91,12 +91,8 @@ class Backfills:
             raise ConflictError(f"Choose 1 to {MOST_TIMES} times to backfill; {len(times)} were chosen.")
         grid = self.grid(name, until=max(times), count=MOST_TIMES)
         if early := next((time for time in times if time not in grid.times), None):
-            message = (
-                f"{early:%Y-%m-%d %H:%M:%S} UTC is none of the {MOST_TIMES} times of schedule {name} that end with"
-            )
-            raise InvalidEntityError(
-                f"{message} the last one chosen. Choose times of its own that lie closer together."
-            )
+            said = f"{early:%Y-%m-%d %H:%M:%S} UTC is none of the {MOST_TIMES} times of schedule {name}"
+            raise InvalidEntityError(f"{said} up to the last one chosen. Choose times of its own, closer together.")
         if odd := next((key for key in keys if key not in grid.keys), None):
             raise InvalidEntityError(f"{odd} is no key of schedule {name}. Its grid tells which there are.")
         asked = grid.rectangle(sorted(times), keys, only_gaps=only_gaps)

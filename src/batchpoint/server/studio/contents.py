@@ -15,8 +15,8 @@ from fastapi.responses import Response
 
 from batchpoint.entities.assets import Code, Data, Model
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
+from batchpoint.operations.file_previews import HEAD, LARGEST_IMAGE, Kind, image_type, preview_of
 from batchpoint.operations.places import Place
-from batchpoint.operations.previews import HEAD, LARGEST_IMAGE, Kind, image_type, preview_of
 from batchpoint.server.streams import sent_file
 from batchpoint.server.studio.rendering import HEADERS, Facts, Page, Visit, Visited, page
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchpoint.operations.previews import CELL, HEAD, LARGEST_IMAGE, ROWS, Preview, preview_of
+from batchpoint.operations.file_previews import CELL, HEAD, LARGEST_IMAGE, ROWS, Preview, preview_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
