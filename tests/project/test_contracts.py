@@ -19,6 +19,7 @@ STANDARD_LIBRARY_ONLY = [
     "model_map.py",
     "lean_predict.py",
     "results.py",
+    "sketches.py",
     "mlflow_script.py",
 ]
 """Run under the interpreter of a deployment's environment, where only what the deployment asked for is installed."""

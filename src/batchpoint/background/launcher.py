@@ -161,11 +161,17 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
+        sketches=_sketches(job, script),
         retry_of=str(resolved.retried) if resolved.retried else None,
         mltable=resolved.mltable,
         fetched_inputs=resolved.step.fetched,
         staged_outputs=resolved.step.staged,
     )
+
+
+def _sketches(job: Job, script: ScriptSpec) -> bool:
+    wanted = _deployment_of(job).batchpoint.quality.sketches
+    return job.sample is None and (script.takes == "dataframe" if wanted is None else wanted)
 
 
 def job_folder(workspace: Path, job: str) -> Path:

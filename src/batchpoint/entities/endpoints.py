@@ -17,6 +17,7 @@ from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
 from batchpoint.entities.key_patterns import SUBMITTED, KeyPattern
 from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_deployment
+from batchpoint.entities.quality import QualityOptions
 
 
 class EndpointDefaults(Part):
@@ -247,6 +248,8 @@ class ScoringOptions(Part):
     """Predictions of each combination of the partition keys in a file of their own, named by this pattern."""
     one_file: bool = True
     """Whether all predictions are written to the one file too, with ``file_per_key``."""
+    quality: QualityOptions = Field(default_factory=QualityOptions)
+    """What is looked at in the columns of input and predictions, and what has to be true of them."""
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> ScoringOptions:

@@ -69,7 +69,7 @@ class SegmentWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
 
-    def append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
+    def append(self, result: Any, part: dict[str, Any], sketch: bytes = b"") -> dict[str, Any]:
         """Check a result, append its rows, and tell where they lie and which items they stand for.
 
         Args:
@@ -78,10 +78,12 @@ class SegmentWriter:
                 ``positions`` of the items that have a result, where that is known.  ``frame`` is what
                 ``run()`` was given, best as a shallow copy made before the call, so that columns which the script
                 added or dropped in place are not mistaken for input.
+            sketch: What lies behind the rows, to be read with them and committed with them.
 
         Returns:
             ``segment``, ``offset``, ``length`` (bytes), ``rows``, ``ok``, ``missing`` (positions in the mini-batch of
-            the items without a result; None when only their number is known), ``encoding``, ``columns``.
+            the items without a result; None when only their number is known), ``encoding``, ``columns``,
+            ``sketched`` (bytes of the sketch).
 
         Raises:
             TypeError: the result is neither a list nor a table.
@@ -108,8 +110,9 @@ class SegmentWriter:
             "missing": _missing(result, rows, part),
             "encoding": encoding,
             "columns": columns,
+            "sketched": len(sketch),
         }
-        self._write(data)
+        self._write(data + sketch)
         return answer
 
     def close(self) -> None:
@@ -119,7 +122,7 @@ class SegmentWriter:
     def _encode(
         self, result: Any, rows: int, part: dict[str, Any], encoding: Encoding
     ) -> tuple[Encoding, list[str], bytes]:
-        table = _tabulate(result)
+        table = tabulate(result)
         if not table and rows == 0:
             return encoding, [], b""
         leading = self._leading_columns(result, rows, part, set(table))
@@ -285,8 +288,8 @@ def _picked(column: Any, rows: int, positions: list[int] | str) -> Any:
     return column.iloc[positions]
 
 
-def _tabulate(result: Any) -> dict[str, Any]:
-    """The result's columns by name: each a list, a pandas Series, a numpy or an Arrow array."""
+def tabulate(result: Any) -> dict[str, Any]:
+    """The columns of what ``run()`` returned, by name: each a list, a pandas Series, a numpy or an Arrow array."""
     package, name = _kind(result) or ("", "")
     if package == "polars":
         if name == "Series":

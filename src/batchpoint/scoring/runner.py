@@ -566,6 +566,7 @@ class Run:
         segments = list((self._folder / "segments").iterdir())
         size = sum(path.stat().st_size for path in segments) / 2**20
         self._logs.overview(f"There are {len(segments)} temp files to concatenate. Total size is {size:.1f} MB.")
+        notices = [*notices, *self._look_at_quality()]
         try:
             published = output.publish(
                 self._spec,
@@ -590,6 +591,18 @@ class Run:
             error = JobError(code=CODES[reason], message=message)
         notices = [*planner.plan.notices, *published.notices, *notices]
         return self._end(reason, error, receipt, published.outputs, notices, planner)
+
+    def _look_at_quality(self) -> list[str]:
+        """Write what the columns hold; that it cannot be told costs no prediction, and is said in a notice."""
+        if not self._spec.sketches:
+            return []
+        from batchpoint.scoring import quality  # noqa: PLC0415 -- imports Arrow
+
+        try:
+            quality.write_quality(self._spec, self._folder, self._ledger.in_order())
+        except (BatchpointError, OSError, ValueError, LookupError) as error:
+            return [f"What the columns hold could not be told: {type(error).__name__}: {error}"]
+        return []
 
     def _keep_errors(self) -> None:
         """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""

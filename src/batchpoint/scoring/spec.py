@@ -243,6 +243,8 @@ class ScoringSpec(SpecPart):
     """Seconds that the fork server stays after its last run."""
     challenger: ChallengerSpec | None = None
     sample: SampleSpec | None = None
+    sketches: bool = False
+    """Whether workers sketch the columns of what they read and predict."""
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None
