@@ -26,6 +26,7 @@ from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.loop import Loop
 from batchpoint.background.meters import Meters
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
+from batchpoint.entities.quality import QualitySummary
 from batchpoint.errors import (
     BatchpointError,
     DatastoreError,
@@ -303,6 +304,7 @@ class Dispatcher:
             outputs=_kept_outputs(run, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
+            quality=QualitySummary.model_validate(quality) if (quality := outcome.get("quality")) else None,
         )
         self._meters.job_ended(ended)
         self._drop(run)

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
+from batchpoint.entities.quality import QualitySummary
 
 
 class JobStatus(StrEnum):
@@ -378,6 +379,8 @@ class Job(Entity):
     """The run's folder on the machine of the server. Set by the dispatcher."""
     progress: Progress | None = None
     receipt: Receipt | None = None
+    quality: QualitySummary | None = None
+    """The greatest changes of its columns from those of the deployment's reference, where they were looked at."""
     error: JobError | None = None
     waiting_for: str | None = None
     """Why a queued job has not started yet."""

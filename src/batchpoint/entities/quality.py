@@ -16,6 +16,8 @@ class QualityOptions(Part):
 
     sketches: bool | None = None
     """Whether each mini-batch is sketched while it is scored. None: where ``run()`` is given rows, not paths."""
+    reference: str | None = None
+    """The job that others are compared with. None: the first that completed with the same model."""
 
 
 class TextCount(Part):
@@ -59,11 +61,61 @@ class ColumnProfile(Part):
         return self.missing / self.rows if self.rows else 0.0
 
 
+class ColumnQuality(ColumnProfile):
+    """One column, and how far it is from what the reference held."""
+
+    drift: float | None = None
+    """Population stability index: 0 is no change; under 0.1 is little, over 0.25 much. None: nothing to compare."""
+    chance: float | None = None
+    """What the drift of so few rows stays below by chance alone, in 999 of 1,000 columns that did not change."""
+    missing_before: float | None = None
+    """Share of missing values in the reference."""
+    missing_change: float | None = None
+    """By how much the share of missing values differs from it, whichever way."""
+    note: str | None = None
+    """What keeps the column from being compared: it is new, gone, or of another kind."""
+
+    @property
+    def drifted(self) -> float:
+        """The drift that is more than chance."""
+        return self.drift if self.drift is not None and self.drift > (self.chance or 0.0) else 0.0
+
+
 class Quality(Part):
-    """What the columns of a job hold."""
+    """What the columns of a job hold, and how far they are from those of the deployment's reference."""
 
     job: str
+    reference: str | None = None
+    """The job that it is compared with; None: there is none, and this one may become it."""
     items: int
     """Items whose columns were looked at: those that succeeded."""
-    columns: list[ColumnProfile]
-    """Of the input first, then of the predictions."""
+    columns: list[ColumnQuality]
+    """Of the input first, then of the predictions; at the end what the reference had, and this job has not."""
+
+
+class QualitySummary(Part):
+    """The greatest changes among a job's columns."""
+
+    reference: str | None = None
+    drift: float | None = None
+    """The greatest drift that is more than chance; None when nothing was compared."""
+    drift_column: str | None = None
+    missing_change: float | None = None
+    missing_column: str | None = None
+
+
+def summary(quality: Quality) -> QualitySummary:
+    """What a job's record keeps of its quality."""
+    if quality.reference is None:
+        return QualitySummary()
+    drifts = [column for column in quality.columns if column.drift is not None]
+    gaps = [column for column in quality.columns if column.missing_change is not None]
+    most = max(drifts, key=lambda column: column.drifted, default=None)
+    gap = max(gaps, key=lambda column: column.missing_change or 0.0, default=None)
+    return QualitySummary(
+        reference=quality.reference,
+        drift=most.drifted if most else None,
+        drift_column=f"{most.side} {most.name}" if most else None,
+        missing_change=gap.missing_change if gap else None,
+        missing_column=f"{gap.side} {gap.name}" if gap else None,
+    )

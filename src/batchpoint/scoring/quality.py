@@ -6,23 +6,32 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from batchpoint.entities.quality import Quality
+from batchpoint.scoring.drift import compared
 from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.profile import columns_of
 from batchpoint.scoring.publication import write_synced
 from batchpoint.scoring.spec import ScoringSpec
 
-NAME = "quality.json"
-"""File of the run's folder."""
+NAME, REFERENCE = "quality.json", "reference.json"
+"""Files of the run's folder: what its columns hold, and what those of the reference held."""
 
 
 def write_quality(spec: ScoringSpec, folder: Path, records: Iterable[Record]) -> Quality:
-    """Add the sketches of all parts up, write what they tell, and answer with it.
+    """Add the sketches of all parts up, compare them with the reference, write and answer what they tell.
 
     Raises:
         OutputError: a segment is shorter than the ledger says.
-        OSError: the file cannot be written.
+        OSError: a file cannot be read or written.
+        ValueError: the reference is none.
     """
+    before = folder / REFERENCE
+    reference = Quality.model_validate_json(before.read_bytes()) if before.exists() else None
     items, columns = columns_of(records, folder / "segments")
-    found = Quality(job=spec.job, items=items, columns=[column.result() for column in columns])
+    found = Quality(
+        job=spec.job,
+        reference=reference.job if reference else None,
+        items=items,
+        columns=compared(columns, reference.columns if reference else None),
+    )
     write_synced(folder / NAME, f"{found.model_dump_json(indent=1)}\n".encode())
     return found

@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
+from batchpoint.entities.quality import Quality, summary
 from batchpoint.errors import (
     BatchpointError,
     ConflictError,
@@ -341,6 +342,7 @@ class Run:
         self._rate = Rate()
         self._looked_at = self._wrote_progress_at = self._wrote_overview_at = 0.0
         self._scheduled = False
+        self._quality: Quality | None = None
 
     def carry_out(self) -> Reason:
         """Score, publish, and write the outcome."""
@@ -599,7 +601,7 @@ class Run:
         from batchpoint.scoring import quality  # noqa: PLC0415 -- imports Arrow
 
         try:
-            quality.write_quality(self._spec, self._folder, self._ledger.in_order())
+            self._quality = quality.write_quality(self._spec, self._folder, self._ledger.in_order())
         except (BatchpointError, OSError, ValueError, LookupError) as error:
             return [f"What the columns hold could not be told: {type(error).__name__}: {error}"]
         return []
@@ -639,6 +641,7 @@ class Run:
             outputs=outputs,
             notices=notices,
             models_report=report,
+            quality=summary(self._quality) if self._quality is not None else None,
         )
         return reason
 
