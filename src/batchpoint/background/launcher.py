@@ -163,6 +163,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
         sketches=_sketches(job, script),
+        quality=_deployment_of(job).batchpoint.quality,
         retry_of=str(resolved.retried) if resolved.retried else None,
         mltable=resolved.mltable,
         fetched_inputs=resolved.step.fetched,
@@ -171,8 +172,9 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
 
 
 def _sketches(job: Job, script: ScriptSpec) -> bool:
-    wanted = _deployment_of(job).batchpoint.quality.sketches
-    return job.sample is None and (script.takes == "dataframe" if wanted is None else wanted)
+    options = _deployment_of(job).batchpoint.quality
+    by_default = script.takes == "dataframe" or options.checks_columns
+    return job.sample is None and (by_default if options.sketches is None else options.sketches)
 
 
 def job_folder(workspace: Path, job: str) -> Path:

@@ -114,7 +114,12 @@ def _specification(
     output = spec.output.model_copy(update={**names, "owns_folder": False})
     _refuse_what_lies_there(out, output.if_exists)
     return spec.model_copy(
-        update={"output": output, "fork_server": None, "fork_server_idle_seconds": 0, "sketches": False}
+        update={
+            "output": output,
+            "fork_server": None,
+            "fork_server_idle_seconds": 0,
+            "sketches": spec.quality.checks_columns,
+        }
     )
 
 

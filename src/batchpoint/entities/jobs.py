@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
-from batchpoint.entities.quality import QualitySummary
+from batchpoint.entities.quality import QualityOptions, QualitySummary
 
 
 class JobStatus(StrEnum):
@@ -67,6 +67,7 @@ class Reason(StrEnum):
     INPUT_UNAVAILABLE = "input_unavailable"
     OUTPUT_FAILED = "output_failed"
     RECEIPT_UNBALANCED = "receipt_unbalanced"
+    QUALITY_CHECK_FAILED = "quality_check_failed"
     COMMAND_FAILED = "command_failed"
     NO_PROGRESS = "no_progress"
     WORKERS_LOST = "workers_lost"
@@ -160,6 +161,8 @@ class Overrides(Part):
     allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
+    quality: QualityOptions | None = None
+    """Keys that are given here take the place of the deployment's; the others stay."""
 
     @model_validator(mode="before")
     @classmethod

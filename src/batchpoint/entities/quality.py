@@ -4,20 +4,55 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from batchpoint.entities.base import Part
 
 Side = Literal["input", "output"]
 
 
+class ValueRange(Part):
+    """What numbers may be."""
+
+    least: float | None = None
+    most: float | None = None
+
+
 class QualityOptions(Part):
-    """Whether a deployment's jobs look at what their columns hold."""
+    """Whether a deployment's jobs look at what their columns hold, and what has to be true before output appears."""
 
     sketches: bool | None = None
     """Whether each mini-batch is sketched while it is scored. None: where ``run()`` is given rows, not paths."""
     reference: str | None = None
     """The job that others are compared with. None: the first that completed with the same model."""
+    max_drift: float | None = Field(default=None, ge=0)
+    """The drift of a column, more than chance, above which nothing is published. 0.25 is much."""
+    max_missing_change: float | None = Field(default=None, ge=0, le=1)
+    """By how much the share of missing values of a column may differ from the reference's."""
+    ignored_columns: list[str] = Field(default_factory=list)
+    """Columns that change all the time, as numbers of orders and times do: neither check looks at them."""
+    max_failure_rate: float | None = Field(default=None, ge=0, le=1)
+    """The share of the items that may fail."""
+    output_ranges: dict[str, ValueRange] = Field(default_factory=dict)
+    """What the numbers of columns of the predictions may be: ``{price: {least: 0, most: 500}}``."""
+    canary_percent: float | None = Field(default=None, gt=0, lt=100)
+    """Percent of the mini-batches, spread evenly, that are scored and checked before the others are scored."""
+
+    @property
+    def checks_columns(self) -> bool:
+        """Whether a check needs the sketches of columns."""
+        return bool(self.output_ranges) or self.max_drift is not None or self.max_missing_change is not None
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether there is anything that has to be true."""
+        return self.checks_columns or self.max_failure_rate is not None
+
+    @model_validator(mode="after")
+    def _checks_have_sketches(self) -> QualityOptions:
+        if self.sketches is False and self.checks_columns:
+            raise ValueError("checks of columns need sketches: leave sketches: false out")
+        return self
 
 
 class TextCount(Part):
@@ -81,6 +116,19 @@ class ColumnQuality(ColumnProfile):
         return self.drift if self.drift is not None and self.drift > (self.chance or 0.0) else 0.0
 
 
+class FailedCheck(Part):
+    """A check that did not pass."""
+
+    check: str
+    """Its key in the deployment's ``quality``."""
+    side: Side | None = None
+    column: str | None = None
+    found: float | None = None
+    """The figure; None where there is none to be compared."""
+    limit: float | None = None
+    message: str
+
+
 class Quality(Part):
     """What the columns of a job hold, and how far they are from those of the deployment's reference."""
 
@@ -91,6 +139,10 @@ class Quality(Part):
     """Items whose columns were looked at: those that succeeded."""
     columns: list[ColumnQuality]
     """Of the input first, then of the predictions; at the end what the reference had, and this job has not."""
+    canary_percent: float | None = None
+    """The share of the mini-batches that this is about, where the others were not scored any more."""
+    failed_checks: list[FailedCheck] = Field(default_factory=list)
+    """What kept the output from being published."""
 
 
 class QualitySummary(Part):
