@@ -55,6 +55,13 @@ class PromoteRequest(Part):
     """The share of the champion's results that the challenger has to agree with; none asks for no comparison."""
 
 
+class RollbackRequest(Part):
+    """Which output is to be the endpoint's latest again."""
+
+    job_name: str | None = None
+    """The job whose output it is; none takes the one before the present."""
+
+
 class CodeConfiguration(Part):
     """The scoring script and the folder it lies in."""
 

@@ -22,6 +22,7 @@ from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.quality import Quality
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.latest_outputs import WITHDRAWN
 from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
@@ -132,7 +133,9 @@ class Jobs:
         _check_retryable(job)
         self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
-        of_then = {AS_OF, FOUND} if current_deployment else set()  # today's deployment scores with today's models
+        of_then = {WITHDRAWN}
+        if current_deployment:
+            of_then |= {AS_OF, FOUND}  # today's deployment scores with today's models
         properties = {key: value for key, value in job.properties.items() if key not in of_then}
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",
