@@ -69,11 +69,12 @@ class Sketcher:
         except Exception:  # noqa: BLE001 -- whatever a script returns: its rows are written all the same, or refused
             return ""
         found = []
-        for name, column in table:
-            try:
-                found.append(f"{_encode(name)}:{_encode(self._sketch(np, column))}")
-            except Exception:  # noqa: BLE001, PERF203, S112 -- values of any class, which may refuse to be compared
-                continue
+        with np.errstate(all="ignore"):  # infinite numbers, and sums that become so
+            for name, column in table:
+                try:
+                    found.append(f"{_encode(name)}:{_encode(self._sketch(np, column))}")
+                except Exception:  # noqa: BLE001, PERF203, S112 -- values of any class, which may refuse to be compared
+                    continue
         return ",".join(found)
 
     def _sketch(self, numpy: Any, column: Any) -> Sketch:
@@ -98,26 +99,27 @@ class Sketcher:
             array = whole
         values = array
         told: dict[str, Any] = {"kind": "numbers", "rows": rows, "missing": 0, "infinite": 0}
-        with numpy.errstate(all="ignore"):
+        total = values.sum()
+        if not math.isfinite(total):
+            missing, finite = numpy.isnan(values), numpy.isfinite(values)
+            told["missing"] = int(missing.sum())
+            told["infinite"] = rows - told["missing"] - int(finite.sum())
+            values = values[finite]
             total = values.sum()
-            if not math.isfinite(total):
-                missing, finite = numpy.isnan(values), numpy.isfinite(values)
-                told["missing"] = int(missing.sum())
-                told["infinite"] = rows - told["missing"] - int(finite.sum())
-                values = values[finite]
-                total = values.sum()
-            if not len(values):
-                return told
-            mean = total / len(values)
-            # Never a product of vectors: its last digits go by the number of threads.
-            apart = numpy.subtract(values, mean, out=work[: len(values)])
-            squares = numpy.square(apart, out=apart).sum()
+        if not len(values):
+            return told
+        mean = total / len(values)
+        # Never a product of vectors: its last digits go by the number of threads.
+        apart = numpy.subtract(values, mean, out=work[: len(values)])
+        squares = numpy.square(apart, out=apart).sum()
         told["mean"], told["squares"] = _finite(mean), _finite(squares)
         told["least"], told["most"] = float(values.min()), float(values.max())
         places, told["weight"] = self._sample(numpy, len(values))
         sample = values if places is None else values[places]
         bits = numpy.ascontiguousarray(numpy.abs(sample)).view("i8") >> BIN_BITS
-        bins, counts = numpy.unique(numpy.where(sample < 0, -bits, bits), return_counts=True)
+        if told["least"] < 0:
+            bits = numpy.where(sample < 0, -bits, bits)
+        bins, counts = numpy.unique(bits, return_counts=True)
         told["bins"], told["counts"] = _packed(bins.astype("<i4")), _packed(counts.astype("<i4"))
         return told
 
