@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -54,10 +55,19 @@ class Meters:
             "batchpoint_job_missing_change", "Greatest change of a column's share of missing values, of the same jobs.",
             buckets=_SHARES, registry=registry,
         )  # fmt: skip
+        self._attempts = Counter(
+            "batchpoint_webhook_attempts", "Attempts at deliveries of webhooks, by how they went.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._pending = Gauge(
+            "batchpoint_webhook_deliveries_pending", "Deliveries that have neither arrived nor been given up.",
+            registry=registry,
+        )  # fmt: skip
         self._jobs = Gauge("batchpoint_jobs", "Jobs, by where they are in their life.", ["status"], registry=registry)
         self._instances = Gauge(
-            "batchpoint_instances", "Instances of computes, by what they do.", ["compute", "state"], registry=registry
-        )
+            "batchpoint_instances", "Instances of computes, by what they do.", ["workspace", "compute", "state"],
+            registry=registry,
+        )  # fmt: skip
         self._lag = Gauge(
             "batchpoint_schedule_lag_seconds", "How long the schedule that is most overdue should have fired before.",
             registry=registry,
@@ -82,12 +92,17 @@ class Meters:
         if job.quality is not None and job.quality.missing_change is not None:
             self._missing.observe(job.quality.missing_change)
 
+    def delivery_attempted(self, outcome: Literal["delivered", "failed"]) -> None:
+        """Count an attempt at a delivery."""
+        self._attempts.labels(outcome).inc()
+
     def told(
         self,
         *,
         jobs: Mapping[JobStatus, int],
-        instances: Mapping[tuple[str, str], int],
+        instances: Mapping[tuple[str, str, str], int],
         next_due_at: datetime | None,
+        pending_deliveries: int,
         now: datetime,
         loops: Iterable[LoopHealth],
     ) -> bytes:
@@ -95,17 +110,19 @@ class Meters:
 
         Args:
             jobs: how many there are in each status.
-            instances: how many of a compute, by its name, are in a state.
+            instances: how many of a workspace's compute are in a state; the machine's is of no workspace.
             next_due_at: when the first schedule fires.
+            pending_deliveries: of webhooks.
             now: the server's time.
             loops: how the loops fare.
         """
         for status, count in jobs.items():
             self._jobs.labels(str(status)).set(count)
         self._instances.clear()
-        for (compute, state), count in instances.items():
-            self._instances.labels(compute, state).set(count)
+        for labels, count in instances.items():
+            self._instances.labels(*labels).set(count)
         self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
+        self._pending.set(pending_deliveries)
         for loop in loops:
             self._loops.labels(loop.name).set(1 if loop.is_well else 0)
         return generate_latest(self._registry)

@@ -168,7 +168,7 @@ def live(visit: Visited, name: str) -> HoldingResponse:
         seen = changes.wait(seen, seconds)
         if time.monotonic() - looked_at >= ALLOWED_SECONDS:
             looked_at = time.monotonic()
-            if not sessions.is_still_allowed(context, visit.visitor):
+            if not sessions.is_still_allowed(visit.request, visit.visitor):
                 return False
         return not context.closing.is_set()
 
@@ -180,9 +180,7 @@ def live(visit: Visited, name: str) -> HoldingResponse:
 @router.post("/{name}/cancel", name="jobs.cancel", include_in_schema=False)
 def cancel(visit: Visited, name: str, _: SentForm) -> Response:
     """Ask for the job to be canceled."""
-    visit.work.jobs.cancel(name)
-    visit.shared.background.dispatcher.hurry(visit.work.name, name)
-    visit.shared.background.changes.notify()
+    visit.shared.background.cancel(visit.work, name)
     return see_other(visit.at.job(name))
 
 
