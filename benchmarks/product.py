@@ -44,15 +44,17 @@ class Server:
         self.cool_down()
         del os.environ[MARK]
 
-    def deploy(self, workload: Workload) -> str:
+    def deploy(self, workload: Workload, *, sketches: bool = True) -> str:
         """Register model, endpoint and deployment; answer with the endpoint's name."""
-        endpoint = f"bench-{workload.name}"
+        endpoint = f"bench-{workload.name}" if sketches else f"bench-{workload.name}-plain"
         model = self._register_model(workload.kind) if workload.kind in MODELS else None
         declared: dict[str, object] = {"model": model}
         if workload.script:
             declared["code_configuration"] = {"code": str(HERE / "scripts"), "scoring_script": workload.script}
             declared["environment"] = ENVIRONMENT
             declared["environment_variables"] = {"ITEM_SECONDS": workload.item_seconds}
+        if not sketches:
+            declared["batchpoint"] = {"quality": {"sketches": False}}
         return self._declare(endpoint, declared, workload.settings)
 
     def deploy_map(self, models: Path, *, cached_models: int) -> str:

@@ -119,6 +119,8 @@ def ours(server: object, workload: Workload, data: Path, *, bad_row: bool) -> Sy
 
     systems: Systems = {"cold": (cold, mark), "warm": (lambda: server.score(endpoint, path), mark)}
     if bad_row:
+        plain = server.deploy(workload, sketches=False)
+        systems["no sketches"] = (lambda: server.score(plain, path), mark)
         bad = BAD_ROW.prepare(data)
         systems["one bad row"] = (lambda: server.score(endpoint, bad, expect_failed=1), mark)
     if workload.script is None:
@@ -249,6 +251,9 @@ def report(workload: Workload, measured: Measured, workers: int) -> list[dict[st
     if "one bad row" in measured:
         ratio = measured["one bad row"]["seconds"] / measured["warm"]["seconds"]
         checks.append(check("one bad row in 250k: times the clean job", ratio, 1.2))
+    if "no sketches" in measured:
+        ratio = measured["warm"]["best"] / measured["no sketches"]["best"]
+        checks.append(check("sketches of 250k rows: times the job without (the best of each)", ratio, 1.05))
     return checks
 
 

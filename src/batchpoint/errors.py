@@ -135,6 +135,12 @@ class StepFailedError(ScoringError):
     code = "step_failed"
 
 
+class QualityCheckError(ScoringError):
+    """The output was withheld: a check of what the columns hold did not pass."""
+
+    code = "quality_check_failed"
+
+
 class OutputError(ScoringError):
     """The output could not be written, or something already lies where it should go."""
 

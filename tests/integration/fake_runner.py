@@ -1,6 +1,7 @@
 """Stands in for the runner parent and its runners: keeps the contract of a run's folder and scores nothing.
 
-What it does is said by the file ``behaviour`` beside the input: ``complete``, ``wait`` (until the file ``go`` lies in
+What it does is said by the file ``behaviour`` beside the input: ``complete``, ``compare`` (with columns that
+drifted), ``wait`` (until the file ``go`` lies in
 the run's folder, or a cancel), ``die`` (always), ``die once``.
 """
 
@@ -53,5 +54,10 @@ outcome = {
     "outputs": {"score": {"uri": str(output), "folder": str(output), "files": ["predictions.csv"]}},
     "notices": ["from the runner"],
 }
+if behaviour == "compare":
+    told = {"side": "input", "name": "<script>x</script>", "kind": "numbers", "rows": 10, "missing": 2, "drift": 0.7}
+    quality = {"job": spec["job"], "reference": "before", "items": 10, "columns": [told]}
+    (folder / "quality.json").write_text(json.dumps(quality))
+    outcome["quality"] = {"reference": "before", "drift": 0.7, "drift_column": "input <script>x</script>"}
 (folder / "outcome.partial").write_text(json.dumps(outcome))
 (folder / "outcome.partial").rename(folder / "outcome.json")

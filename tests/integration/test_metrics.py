@@ -93,6 +93,17 @@ def test_metrics_are_for_those_who_may_read(client: httpx.Client) -> None:
     assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
 
 
+def test_the_drift_of_jobs_that_were_compared_is_told(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    invoke(workspace, make_input(tmp_path / "one", "complete"))
+    invoke(workspace, make_input(tmp_path / "two", "compare"))
+    eventually(lambda: told(client, "jobs_ended_total", type="scoring", status="completed", reason="completed") == 2)
+    assert told(client, "job_drift_count") == 1
+    assert told(client, "job_drift_sum") == 0.7
+    assert told(client, "job_missing_change_count") == 0
+
+
 def test_promtool_finds_no_fault_in_them(client: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
     invoke(workspace, make_input(tmp_path / "in", "succeed"))
     eventually(lambda: told(client, "jobs_ended_total", type="scoring", status="completed", reason="completed") == 1)

@@ -291,6 +291,24 @@ def test_scripts_in_names_logs_and_predictions_stay_text(
     assert HOSTILE in saved.text
 
 
+def test_a_jobs_columns_are_shown_with_their_drift(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "compare")))
+    plain = finished(workspace, invoke(workspace, make_input(tmp_path / "plain", "complete")))
+    client = signed_in(stranger, workspace, "reader")
+    page = client.get(f"/studio/jobs/{job.name}").text
+    assert "greatest drift 0.700 (input &lt;script&gt;x&lt;/script&gt;)" in page
+    (address,) = re.findall(r'href="([^"]*/quality)"', page)
+    columns = client.get(address)
+    assert "compared with" in columns.text
+    assert "<td>&lt;script&gt;x&lt;/script&gt;</td>" in columns.text
+    assert "20.00 %" in columns.text
+    assert client.get(address, params={"format": "json"}).json()["quality"]["items"] == 10
+    assert "/quality" not in client.get(f"/studio/jobs/{plain.name}").text
+    assert client.get(f"/studio/jobs/{plain.name}/quality").status_code == 404
+
+
 def test_neither_a_session_nor_a_token_passes_for_the_other(stranger: httpx.Client, workspace: Workspace) -> None:
     signed_in(stranger, workspace, "reader")
     session = stranger.cookies[COOKIE]

@@ -24,6 +24,7 @@ STANDARD_LIBRARY_ONLY = [
     "model_map.py",
     "lean_predict.py",
     "results.py",
+    "sketches.py",
     "cells.py",
     "arrow_bytes.py",
     "encodings.py",

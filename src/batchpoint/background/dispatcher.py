@@ -27,6 +27,7 @@ from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
+from batchpoint.entities.quality import QualitySummary
 from batchpoint.errors import (
     BatchpointError,
     DatastoreError,
@@ -307,6 +308,7 @@ class Dispatcher:
             outputs=_kept_outputs(run, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
+            quality=QualitySummary.model_validate(quality) if (quality := outcome.get("quality")) else None,
         )
         self._told_of_end(run.work.name, ended)
         self._drop(run)

@@ -39,6 +39,7 @@ from batchpoint.operations.jobs import collected_output
 from batchpoint.operations.places import Place, asset_reference
 from batchpoint.scoring import fork_server_access
 from batchpoint.scoring.mltable import location_of_path, reads_rows
+from batchpoint.scoring.quality import REFERENCE
 from batchpoint.scoring.spec import (
     ChallengerSpec,
     InputSpec,
@@ -161,11 +162,19 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
+        sketches=_sketches(job, script),
+        quality=_deployment_of(job).batchpoint.quality,
         retry_of=str(resolved.retried) if resolved.retried else None,
         mltable=resolved.mltable,
         fetched_inputs=resolved.step.fetched,
         staged_outputs=resolved.step.staged,
     )
+
+
+def _sketches(job: Job, script: ScriptSpec) -> bool:
+    options = _deployment_of(job).batchpoint.quality
+    by_default = script.takes == "dataframe" or options.checks_columns
+    return job.sample is None and (by_default if options.sketches is None else options.sketches)
 
 
 def job_folder(workspace: Path, job: str) -> Path:
@@ -341,6 +350,7 @@ class ScoringPreparation:
             write_models(folder / spec.model_map.models_file, job, self._workspace)
         if spec.fork_server:
             _describe_fork_server(Path(spec.fork_server), resolved.pool, spec.instances)
+        quality_notices = self._write_reference(job, folder) if spec.sketches else []
         spec.write(folder)
         notices = list(dict.fromkeys(interpreter.notices))
         wanted = _deployment_of(job).resources.instance_count
@@ -348,7 +358,17 @@ class ScoringPreparation:
             notices.append(
                 f"The job asked for {wanted} instances; compute {resolved.compute.name} has at most {spec.instances}."
             )
-        return tuple(notices)
+        return tuple(notices + quality_notices)
+
+    def _write_reference(self, job: Job, folder: Path) -> list[str]:
+        """Lay what the columns of the reference held beside the specification; answers with notices."""
+        named = _deployment_of(job).batchpoint.quality.reference
+        found = self._workspace.jobs.reference_quality(job)
+        if found is not None:
+            (folder / REFERENCE).write_text(found.model_dump_json())
+        elif named is not None:
+            return [f"Nothing is known of the columns of job {named}, the reference: nothing is compared with it."]
+        return []
 
     def _resolve(self, job: Job, folder: Path) -> tuple[Interpreter, Resolved]:
         deployment = _deployment_of(job)

@@ -17,6 +17,8 @@ from batchpoint.background.loop import LoopHealth
 from batchpoint.entities.jobs import Job, JobStatus
 
 _SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+_DRIFTS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+_SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class Meters:
@@ -45,6 +47,14 @@ class Meters:
         )
         self._losses = Counter("batchpoint_workers_lost", "Workers that died while they scored.", registry=registry)
         self._timeouts = Counter("batchpoint_timeouts", "Calls of run() that took too long.", registry=registry)
+        self._drift = Histogram(
+            "batchpoint_job_drift", "Greatest drift of a column, of jobs that ended and were compared.",
+            buckets=_DRIFTS, registry=registry,
+        )  # fmt: skip
+        self._missing = Histogram(
+            "batchpoint_job_missing_change", "Greatest change of a column's share of missing values, of the same jobs.",
+            buckets=_SHARES, registry=registry,
+        )  # fmt: skip
         self._attempts = Counter(
             "batchpoint_webhook_attempts", "Attempts at deliveries of webhooks, by how they went.", ["outcome"],
             registry=registry,
@@ -77,6 +87,10 @@ class Meters:
             self._took.labels(job.type, str(job.status)).observe(took)
         if job.type == "scoring":  # of a pipeline the steps were counted
             self._count_items(job)
+        if job.quality is not None and job.quality.drift is not None:
+            self._drift.observe(job.quality.drift)
+        if job.quality is not None and job.quality.missing_change is not None:
+            self._missing.observe(job.quality.missing_change)
 
     def delivery_attempted(self, outcome: Literal["delivered", "failed"]) -> None:
         """Count an attempt at a delivery."""

@@ -225,6 +225,23 @@ def promote(state: State, name: str, deployment_name: str, job_name: str | None,
     state.show(changed)
 
 
+@endpoint.command("latest")
+@name_option
+@common
+def latest(state: State, name: str) -> None:
+    """Show the job whose output is the endpoint's latest."""
+    state.show(state.client().endpoints.latest(name).entity)
+
+
+@endpoint.command("rollback")
+@name_option
+@click.option("--job", "job_name", metavar="NAME", help="Job to go back to.  [default: the one before the present]")
+@common
+def rollback(state: State, name: str, job_name: str | None) -> None:
+    """Make an earlier output the endpoint's latest again. Prints its job; no file is touched."""
+    state.show(state.client().endpoints.rollback(name, job_name=job_name).entity)
+
+
 @endpoint.command("list-jobs")
 @name_option
 @click.option("-d", "--deployment-name", help="Only those of this deployment.")

@@ -294,6 +294,20 @@ def compare(state: State, name: str) -> None:
 @job.command()
 @name_option
 @common
+def quality(state: State, name: str) -> None:
+    """Show what the job's columns hold and how far they are from the reference; a table for people with -o table."""
+    found = state.client().jobs.get(name).quality()
+    if state.output == "table" and state.query is None:
+        from batchpoint.cli.quality import quality_lines
+
+        click.echo("\n".join(quality_lines(found)))
+    else:
+        state.show(found.model_dump(mode="json", exclude_none=True))
+
+
+@job.command()
+@name_option
+@common
 def errors(state: State, name: str) -> None:
     """List the items that failed, with file, row and error; of a pipeline the steps that did."""
     columns = ("step", "job", "file", "row", "attempt", "exception", "message")

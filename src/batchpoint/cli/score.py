@@ -113,7 +113,14 @@ def _specification(
     names = {"errors_name": f"{stem}.errors.{spec.output.errors_format}", "receipt_name": f"{stem}.receipt.json"}
     output = spec.output.model_copy(update={**names, "owns_folder": False})
     _refuse_what_lies_there(out, output.if_exists)
-    return spec.model_copy(update={"output": output, "fork_server": None, "fork_server_idle_seconds": 0})
+    return spec.model_copy(
+        update={
+            "output": output,
+            "fork_server": None,
+            "fork_server_idle_seconds": 0,
+            "sketches": spec.quality.checks_columns,
+        }
+    )
 
 
 def _job(script: Path | None, data: str, out: Path, assignments: tuple[str, ...], options: dict[str, Any]) -> Job:

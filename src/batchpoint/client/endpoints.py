@@ -16,7 +16,7 @@ from batchpoint.entities.assets import Data
 from batchpoint.entities.base import parse_reference
 from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, RollbackRequest
 from batchpoint.entities.forecasts import Forecast, PlanRequest
 from batchpoint.entities.jobs import Input, InvokeRequest, LiteralValue, Output, Overrides, literal_in
 from batchpoint.entities.jobs import Job as JobEntity
@@ -180,6 +180,29 @@ class Endpoints(Resources[BatchEndpoint]):
         path = address("endpoints", endpoint_name, "promote")
         body = self._connection.send("POST", path, body=asked.model_dump(mode="json", exclude_none=True))
         return entity_of(BatchEndpoint, body)
+
+    def latest(self, endpoint_name: str) -> Job:
+        """The job whose output is the endpoint's latest: the newest that completed and was not withdrawn.
+
+        Raises:
+            NotFoundError: there is no such endpoint, or it has no output.
+        """
+        body = self._connection.get(address("endpoints", endpoint_name, "latest"))
+        return Job(self._connection, entity_of(JobEntity, body))
+
+    def rollback(self, endpoint_name: str, *, job_name: str | None = None) -> Job:
+        """Make an earlier output the endpoint's latest again, and withdraw the newer ones; answers with its job.
+
+        Args:
+            endpoint_name: the endpoint.
+            job_name: the job to go back to; None takes the one before the present.
+
+        Raises:
+            ConflictError: there is no earlier output, or the job has none.
+        """
+        asked = RollbackRequest(job_name=job_name).model_dump(mode="json", exclude_none=True)
+        body = self._connection.send("POST", address("endpoints", endpoint_name, "rollback"), body=asked)
+        return Job(self._connection, entity_of(JobEntity, body))
 
     def _asked(
         self,

@@ -32,6 +32,7 @@ from batchpoint.entities.jobs import (
 )
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
+from batchpoint.entities.quality import Quality
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import (
     BY_CODE,
@@ -196,6 +197,14 @@ class Job:
             NotFoundError: the job has no challenger, or has not published a comparison.
         """
         return entity_of(Comparison, self._connection.get(address("jobs", self.name, "comparison")))
+
+    def quality(self) -> Quality:
+        """What the job's columns hold, and how far they are from those of the deployment's reference.
+
+        Raises:
+            NotFoundError: the columns were not looked at, or the job is not finished.
+        """
+        return entity_of(Quality, self._connection.get(address("jobs", self.name, "quality")))
 
     def forecast(self) -> Forecast:
         """What the sample that the job scored says about the whole: see ``endpoints.plan``.

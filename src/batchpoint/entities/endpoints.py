@@ -17,6 +17,7 @@ from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.base import DeploymentName, EndpointName, Entity, Part
 from batchpoint.entities.key_patterns import SUBMITTED, KeyPattern
 from batchpoint.entities.parallel_run_config import ParallelRunConfig, as_deployment
+from batchpoint.entities.quality import QualityOptions
 
 
 class EndpointDefaults(Part):
@@ -52,6 +53,13 @@ class PromoteRequest(Part):
     """The job whose comparison speaks for it; none takes the newest one that compared it with the present default."""
     if_agreement: float | None = Field(default=None, ge=0, le=1)
     """The share of the champion's results that the challenger has to agree with; none asks for no comparison."""
+
+
+class RollbackRequest(Part):
+    """Which output is to be the endpoint's latest again."""
+
+    job_name: str | None = None
+    """The job whose output it is; none takes the one before the present."""
 
 
 class CodeConfiguration(Part):
@@ -247,6 +255,8 @@ class ScoringOptions(Part):
     """Predictions of each combination of the partition keys in a file of their own, named by this pattern."""
     one_file: bool = True
     """Whether all predictions are written to the one file too, with ``file_per_key``."""
+    quality: QualityOptions = Field(default_factory=QualityOptions)
+    """What is looked at in the columns of input and predictions, and what has to be true of them."""
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> ScoringOptions:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
+from batchpoint.entities.quality import QualityOptions, QualitySummary
 
 
 class JobStatus(StrEnum):
@@ -66,6 +67,7 @@ class Reason(StrEnum):
     INPUT_UNAVAILABLE = "input_unavailable"
     OUTPUT_FAILED = "output_failed"
     RECEIPT_UNBALANCED = "receipt_unbalanced"
+    QUALITY_CHECK_FAILED = "quality_check_failed"
     COMMAND_FAILED = "command_failed"
     NO_PROGRESS = "no_progress"
     WORKERS_LOST = "workers_lost"
@@ -159,6 +161,8 @@ class Overrides(Part):
     allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
+    quality: QualityOptions | None = None
+    """Keys that are given here take the place of the deployment's; the others stay."""
     keys: list[dict[str, str | None]] | None = Field(default=None, min_length=1)
     """With a model map: the values of the partition keys to score. The rows of others are left out (skipped)."""
 
@@ -382,6 +386,8 @@ class Job(Entity):
     """The run's folder on the machine of the server. Set by the dispatcher."""
     progress: Progress | None = None
     receipt: Receipt | None = None
+    quality: QualitySummary | None = None
+    """The greatest changes of its columns from those of the deployment's reference, where they were looked at."""
     error: JobError | None = None
     waiting_for: str | None = None
     """Why a job that is queued, or being prepared, has not started yet."""

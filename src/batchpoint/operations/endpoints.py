@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 from batchpoint.entities.comparisons import Comparison
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, PromoteRequest
+from batchpoint.entities.endpoints import (
+    BatchDeployment,
+    BatchEndpoint,
+    EndpointDefaults,
+    PromoteRequest,
+    RollbackRequest,
+)
 from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
@@ -21,6 +28,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import SCORE, Jobs
+from batchpoint.operations.latest_outputs import WITHDRAWN, latest_of, rollback_of
 from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
 from batchpoint.operations.pipelines import Pipelines
@@ -31,6 +39,8 @@ from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.scored_models import Order
 
+LOOKED_AT = 20
+"""Completed jobs that are read at a time, to find the latest output among them."""
 MOST_DEPLOYMENTS = 20
 """Of one endpoint. Source: Azure ML's limits for batch endpoints."""
 
@@ -262,6 +272,49 @@ class Endpoints:
             check_speaks_for(job, comparison, endpoint, wanted, request.if_agreement, champion=champion)
         changed = promoted(endpoint, wanted.name, comparison, at=datetime.now(UTC), by=by)
         return self._registry.endpoints.put(changed, by=by, seen=endpoint)
+
+    def latest(self, name: str) -> Job:
+        """The job whose output is the endpoint's latest: the newest that completed and was not withdrawn.
+
+        Raises:
+            NotFoundError: there is no such endpoint, or it has no output.
+        """
+        self.get(name)
+        return latest_of(name, self._completed(name))
+
+    def rollback(self, name: str, request: RollbackRequest, *, by: str | None = None) -> Job:
+        """Make an earlier output the latest again; answers with its job. Outputs stay where they are.
+
+        The newer ones are withdrawn: their jobs keep when and on whose word in the property ``withdrawn``.
+
+        Raises:
+            NotFoundError: there is no such endpoint.
+            ConflictError: there is no earlier output, or the job that was named has none.
+        """
+        self.get(name)
+        found = rollback_of(name, self._completed(name), request.job_name)
+        word = f"{datetime.now(UTC).isoformat(timespec='seconds')} {by or ''}".rstrip()
+        if found.latest.properties.get(WITHDRAWN):
+            self._jobs.update(found.latest.name, properties={WITHDRAWN: ""})
+        # The oldest first: until all are done the newest is still the latest, and a rollback can be asked for again.
+        for job in reversed(found.withdrawn):
+            self._jobs.update(job.name, properties={WITHDRAWN: word})
+        return self._jobs.get(found.latest.name)
+
+    def _completed(self, name: str) -> Iterator[Job]:
+        """The endpoint's completed jobs, the newest first, as many as are looked at."""
+        for offset in itertools.count(step=LOOKED_AT):
+            found = self._registry.jobs.list(
+                endpoint=name,
+                status=JobStatus.COMPLETED,
+                top_level=True,
+                archived="include",
+                limit=LOOKED_AT,
+                offset=offset,
+            )
+            yield from found
+            if len(found) < LOOKED_AT:
+                return
 
     def invoke(
         self,

@@ -9,6 +9,7 @@ from typing import Any, cast
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
 from batchpoint.entities.jobs import Input, Output, Overrides
+from batchpoint.entities.quality import QualityOptions
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
@@ -36,6 +37,10 @@ def effective_deployment(
     options = _of(given, ScoringOptions) | {
         key: getattr(overrides, key) for key in ("csv", "table") if getattr(overrides, key) is not None
     }
+    if overrides.quality is not None:
+        asked = overrides.quality
+        changed = {key: getattr(asked, key) for key in asked.model_fields_set}
+        options["quality"] = QualityOptions.model_validate({**dict(deployment.batchpoint.quality), **changed})
     wanted = overrides.instance_count or deployment.resources.instance_count
     instances = min(wanted, compute.max_instances)
     notices = []
@@ -209,5 +214,5 @@ class InputsAndOutputs:
 
 
 def _of(given: Mapping[str, Any], part: type[DeploymentSettings | ScoringOptions]) -> dict[str, Any]:
-    names = part.model_fields.keys() - {"retry_settings", "csv", "table", "instance_count"}
+    names = part.model_fields.keys() - {"retry_settings", "csv", "table", "quality", "instance_count"}
     return {key: value for key, value in given.items() if key in names}

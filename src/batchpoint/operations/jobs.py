@@ -21,15 +21,19 @@ from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
+from batchpoint.entities.quality import Quality
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, NotFoundError
 from batchpoint.operations.invoking import only_of_keys
+from batchpoint.operations.latest_outputs import WITHDRAWN
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
+QUALITY = "quality.json"
+"""File of a run's folder with what its columns held."""
 MODELS_REPORT = "models_report.jsonl"
 """File of a run's folder with what each key's model did."""
 SCORE = "score"
@@ -133,7 +137,9 @@ class Jobs:
         _check_retryable(job)
         self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
-        of_then = {AS_OF, FOUND} if current_deployment else set()  # today's deployment scores with today's models
+        of_then = {WITHDRAWN}
+        if current_deployment:
+            of_then |= {AS_OF, FOUND}  # today's deployment scores with today's models
         properties = {key: value for key, value in job.properties.items() if key not in of_then}
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",
@@ -318,6 +324,35 @@ class Jobs:
         with self.open_output(name, path) as file:
             return Comparison.model_validate_json(file.read())
 
+    def quality(self, name: str) -> Quality:
+        """What the columns of a job hold, and how far they are from those of its deployment's reference.
+
+        Raises:
+            NotFoundError: there is no such job, its columns were not looked at, or its run's folder is gone.
+        """
+        job = self._registry.jobs.get(name)
+        found = _quality_of(job)
+        if found is None:
+            why = "its columns were not looked at" if job.status.is_finished else f"it is {job.status}"
+            raise NotFoundError(f"Job {name} tells nothing of its columns: {why}.", kind="quality", name=name)
+        return found
+
+    def reference_quality(self, job: Job) -> Quality | None:
+        """What the columns of the job that this one is to be compared with held; None where nothing is known.
+
+        It is the one that the deployment names, else the first that completed with the same model.
+        """
+        options = job.deployment.batchpoint.quality if job.deployment else None
+        if options is not None and options.reference is not None:
+            if not self._registry.jobs.exists(options.reference):
+                return None
+            return _quality_of(self._registry.jobs.get(options.reference))
+        if job.deployment is None or job.endpoint_name is None or job.deployment_name is None:
+            return None
+        model = job.deployment.model if isinstance(job.deployment.model, str) else None
+        candidates = self._registry.jobs.first_completed(job.endpoint_name, job.deployment_name, model)
+        return next((found for one in candidates if (found := _quality_of(one)) is not None), None)
+
     def forecast(self, name: str) -> Forecast:
         """What the sample of a job says about the whole.
 
@@ -405,6 +440,11 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
     }
     changes["batchpoint"] = then.batchpoint.model_copy(update={"model_map": now.batchpoint.model_map})
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
+
+
+def _quality_of(job: Job) -> Quality | None:
+    path = Path(job.folder) / QUALITY if job.folder else None
+    return Quality.model_validate_json(path.read_bytes()) if path is not None and path.is_file() else None
 
 
 def _output_of(job: Job, wanted: str | None) -> Output | None:

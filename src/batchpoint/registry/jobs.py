@@ -32,6 +32,7 @@ from batchpoint.entities.jobs import (
     Reason,
     Receipt,
 )
+from batchpoint.entities.quality import QualitySummary
 from batchpoint.entities.resources import pool_of
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry.database import Database
@@ -269,6 +270,19 @@ class Jobs:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
 
+    def first_completed(self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20) -> Sequence[Job]:
+        """The oldest completed jobs of a deployment that scored with this model; any model, where it is None."""
+        query = self._scope.select(jobs).where(
+            jobs.c.endpoint_name == endpoint,
+            jobs.c.deployment_name == deployment,
+            jobs.c.status == str(JobStatus.COMPLETED),
+            jobs.c.body["sample"].as_string().is_(None),
+        )
+        if model is not None:
+            query = query.where(jobs.c.body["deployment"]["model"].as_string() == model)
+        with self._database.read() as connection:
+            return [_job(row) for row in connection.execute(query.order_by(jobs.c.id).limit(limit))]
+
     def claim(
         self,
         owner: str,
@@ -345,6 +359,7 @@ class Jobs:
         outputs: Mapping[str, Mapping[str, Any]] | None = None,
         notices: Collection[str] = (),
         progress: Progress | None = None,
+        quality: QualitySummary | None = None,
     ) -> Job:
         """End a job; its status follows from the reason. ``outputs`` says where each named output lies:
         ``uri``, ``folder``, ``files`` and ``table`` of ``entities.jobs.Output``.
@@ -356,7 +371,7 @@ class Jobs:
         with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             job = _job(row)
-            job.error, job.receipt = error, receipt
+            job.error, job.receipt, job.quality = error, receipt, quality
             for output, found in (outputs or {}).items():
                 job.outputs[output] = Output(**{**job.outputs.get(output, Output()).model_dump(), **found})
             job.notices += [notice for notice in notices if notice not in job.notices]

@@ -118,6 +118,7 @@ def challenger_setup(spec: ScoringSpec, setup: Mapping[str, Any]) -> dict[str, A
         "values": stem + VALUES,
         "output_dir": f"{setup['output_dir']}-challenger",
         "working_dir": f"{setup['working_dir']}-challenger",
+        "sketches": False,
         "stack_file": setup["stack_file"].removesuffix(".txt") + "-challenger.txt",
     }
     return {

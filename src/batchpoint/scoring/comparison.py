@@ -44,7 +44,10 @@ class Histogram:
     def add(self, values: Floats) -> None:
         """Count finite numbers."""
         bits = np.abs(values).view(np.int64) >> BIN_BITS
-        keys, counts = np.unique(np.where(values < 0, -bits, bits), return_counts=True)
+        self.count(*np.unique(np.where(values < 0, -bits, bits), return_counts=True))
+
+    def count(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Count so many numbers in each of these bins."""
         self.keys, places = np.unique(np.concatenate([self.keys, keys]), return_inverse=True)
         self.counts = np.bincount(places, np.concatenate([self.counts, counts])).astype(np.int64)
 

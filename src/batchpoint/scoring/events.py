@@ -67,6 +67,8 @@ class PartSucceeded:
     """Which models scored it, where each key has its own; the items that these failed or left out have no row."""
     challenge: Challenge | None = None
     """What the challenger made of the part, where there is one."""
+    sketched: int = 0
+    """Bytes of its sketch, behind its rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 from batchpoint.entities.jobs import JobError, Progress, Reason, Receipt
+from batchpoint.entities.quality import QualitySummary
 from batchpoint.scoring.ledger import FailedItem
 from batchpoint.scoring.resource_usage import HEADER, ResourceUsage
 from batchpoint.scoring.spec import ScoringSpec
@@ -233,6 +234,7 @@ def write_outcome(
     outputs: Mapping[str, Any] | None = None,
     notices: list[str] | None = None,
     models_report: str | None = None,
+    quality: QualitySummary | None = None,
 ) -> None:
     """Write ``outcome.json`` at once and for good: the run is over."""
     outcome = {
@@ -244,6 +246,8 @@ def write_outcome(
     }
     if models_report is not None:
         outcome["models_report"] = models_report
+    if quality is not None:
+        outcome["quality"] = quality.model_dump(mode="json")
     _replace(folder / "outcome.json", json.dumps(outcome), durable=True)
 
 

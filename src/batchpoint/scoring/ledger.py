@@ -47,6 +47,8 @@ class Part:
     """Which models scored it, where each key has its own."""
     challenge: Challenge | None = None
     """What the challenger made of the same items."""
+    sketched: int = 0
+    """Bytes of the sketch of its items and rows, which lies behind these; 0 when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +272,19 @@ def _to_list(record: Record) -> list[Any]:
     parts = [
         [
             *(p.start, p.stop, p.segment, p.offset, p.length, p.rows, p.ok, p.encoding, p.columns, p.missing),
-            *([p.models and p.models.kept(), p.challenge and p.challenge.as_json()] if p.models or p.challenge else ()),
+            *(_more_of(p) if p.models or p.challenge or p.sketched else ()),
         ]
         for p in record.parts
     ]
     texts = [[error.type, error.message, error.traceback] for error in errors]
     counts = (record.mini_batch, record.items, record.ok, record.failed)
     return [*counts, parts, failures, texts, record.files]
+
+
+def _more_of(part: Part) -> list[Any]:
+    """What few parts have."""
+    told = [part.models and part.models.kept(), part.challenge and part.challenge.as_json()]
+    return [*told, part.sketched] if part.sketched else told
 
 
 def _from_list(values: list[Any]) -> Record:
@@ -298,11 +306,12 @@ def _from_list(values: list[Any]) -> Record:
 
 def _part(*values: Any) -> Part:
     columns, missing = values[8:10]
-    models, challenge = values[10:] or (None, None)
+    models, challenge, sketched = (*values[10:], None, None, None)[:3]
     return replace(
         Part(*values[:8]),
         columns=tuple(columns),
         missing=None if missing is None else tuple(missing),
         models=read_outcomes(models),
         challenge=read_challenge(challenge) if challenge else None,
+        sketched=sketched or 0,
     )

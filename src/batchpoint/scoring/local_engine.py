@@ -324,6 +324,7 @@ class LocalEngine:
                 "format": spec.output.format,
             },
             "csv": spec.csv.model_dump(),
+            "sketches": spec.sketches,
             "schema": None,
             "logs": str(folder / "logs"),
             "output_dir": str(folder / "user_output"),
@@ -391,6 +392,7 @@ class LocalEngine:
                     seconds=message["seconds"],
                     models=read_outcomes(message.get("models")),
                     challenge=read_challenge(message["challenge"]) if "challenge" in message else None,
+                    sketched=message.get("sketched", 0),
                 )
             )
         elif kind == "champion_done":

@@ -37,7 +37,7 @@ class KeyReport:
 def key_reports(planned: Mapping[int, tuple[KeySpan, ...]], records: Iterable[Record]) -> list[KeyReport]:
     """A report for each key, in the order of the plan; only what is committed counts, once."""
     reports: dict[Key, KeyReport] = {}
-    for spans in planned.values():
+    for _, spans in sorted(planned.items()):
         for span in spans:
             reports.setdefault(span.key, KeyReport(span.key, span.model.name if span.model else None))
     for record in records:

@@ -32,11 +32,14 @@ from batchpoint.scoring.publication import (
     write_synced,
 )
 from batchpoint.scoring.receipt import make_receipt
-from batchpoint.scoring.spec import ScoringSpec
+from batchpoint.scoring.spec import Location, ScoringSpec
 from batchpoint.scoring.step_data import publish_outputs
 from batchpoint.scoring.table_output import write_table
 
-__all__ = ["Published", "Stores", "check_free", "publish"]
+__all__ = ["Published", "Stores", "check_free", "publish", "withhold"]
+
+WITHHELD = "withheld"
+"""Folder of the run's folder with an output that did not pass its checks."""
 
 TABLE_JOBS = "table_jobs.json"
 """File of a run's folder: the jobs that have written rows of this run, or of one that scores it again, into a table."""
@@ -113,6 +116,33 @@ def publish(
             "Make room there, or make it writable, and start the job again: what was scored is kept."
         )
         raise OutputError(message) from error
+
+
+def withhold(
+    spec: ScoringSpec,
+    run_folder: Path,
+    records: Sequence[Record],
+    plan: PlanSummary,
+    stores: Stores,
+    *,
+    planned: Mapping[str, int],
+    key_files: Mapping[int, Spans] | None = None,
+) -> Published:
+    """Write what would have been published into the run's folder instead, to be looked at. Arguments as ``publish``.
+
+    Raises:
+        OutputError: the disk is full, or a segment is damaged.
+    """
+    output = spec.output.model_copy(
+        update={"folder": Location(url=str(run_folder / WITHHELD)), "owns_folder": True, "if_exists": "overwrite"}
+    )
+    if output.table is not None:  # the rows are Arrow's then
+        output = output.model_copy(update={"table": None, "format": "parquet", "file_name": "predictions.parquet"})
+    inside = spec.model_copy(update={"output": output, "retry_of": None, "staged_outputs": [], "challenger": None})
+    try:
+        return publish(inside, run_folder, records, plan, stores, planned=planned, key_files=key_files)
+    finally:
+        forget_destination(run_folder)  # it was none: whoever scores this run's failed items again must not go there
 
 
 def _stage(

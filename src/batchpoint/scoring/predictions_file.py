@@ -88,7 +88,7 @@ def write_predictions(
         schema = read_schema(parts, segments) if layout is None else layout
         return _write_parquet(parts, segments, target, schema)
     _check_encodings(parts, format)
-    with target.open("wb", buffering=0) as file, _OpenSegments(segments) as opened:
+    with target.open("wb", buffering=0) as file, OpenSegments(segments) as opened:
         if format == "csv":
             _write_csv(parts, opened, file, layout)
         else:
@@ -116,7 +116,7 @@ def united_columns(lists: Iterable[Sequence[str]]) -> list[str]:
 def read_schema(parts: Sequence[Part], segments: Path) -> pa.Schema:
     """The one schema that the rows of all parts fit: numbers widen, missing columns are null, what clashes is text."""
     schemas: dict[bytes, pa.Schema] = {}
-    with _OpenSegments(segments) as opened:
+    with OpenSegments(segments) as opened:
         for part in parts:
             if not part.length:
                 continue
@@ -140,7 +140,7 @@ def read_tables(parts: Sequence[Part], segments: Path, schema: pa.Schema) -> Ite
     size = _group_rows(schema)
     waiting: list[pa.Table] = []
     rows = 0
-    with _OpenSegments(segments) as opened:
+    with OpenSegments(segments) as opened:
         for part in parts:
             if not part.length:
                 continue
@@ -166,7 +166,7 @@ class RowCutter:
     """
 
     def __init__(self, segments: Path, scratch: Path, *, keep: bool = False) -> None:
-        self._opened = _OpenSegments(segments)
+        self._opened = OpenSegments(segments)
         self._scratch = scratch
         self._keep = keep
         self._file: io.BufferedWriter | None = None
@@ -201,7 +201,7 @@ class RowCutter:
         for number in rows:
             row += number
             end = ends[row - 1] if row else 0
-            pieces.append(replace(part, offset=part.offset + begin, length=end - begin, rows=number))
+            pieces.append(replace(part, offset=part.offset + begin, length=end - begin, rows=number, sketched=0))
             begin = end
         return pieces
 
@@ -216,7 +216,9 @@ class RowCutter:
                 stream.write_table(table.slice(row, number))
             data = sink.getvalue()
             offset = self._file.tell()
-            pieces.append(replace(part, segment=str(self._scratch), offset=offset, length=data.size, rows=number))
+            pieces.append(
+                replace(part, segment=str(self._scratch), offset=offset, length=data.size, rows=number, sketched=0)
+            )
             self._file.write(data)
             row += number
         self._file.flush()
@@ -227,7 +229,7 @@ def _line_ends(data: bytes) -> list[int]:
     return [match.end() for match in re.finditer(rb"\n", data)]
 
 
-class _OpenSegments:
+class OpenSegments:
     """Segment files by name, of which a bounded number is open."""
 
     def __init__(self, folder: Path) -> None:
@@ -287,7 +289,7 @@ def _lists_of_columns(parts: Sequence[Part]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(part.columns for part in parts if part.rows)) or [part.columns for part in parts[:1]]
 
 
-def _write_csv(parts: Sequence[Part], opened: _OpenSegments, file: io.FileIO, names: list[str] | None) -> None:
+def _write_csv(parts: Sequence[Part], opened: OpenSegments, file: io.FileIO, names: list[str] | None) -> None:
     lists = _lists_of_columns(parts)
     names = names or united_columns(lists)
     if not names:
@@ -315,7 +317,7 @@ def _rearranged(data: bytes, columns: Sequence[str], names: Sequence[str]) -> by
     return "".join([csv_line(["" if at is None else cells[at] for at in places]) for cells in lines]).encode()
 
 
-def _copy(parts: Iterable[Part], opened: _OpenSegments, file: io.FileIO) -> None:
+def _copy(parts: Iterable[Part], opened: OpenSegments, file: io.FileIO) -> None:
     for segment, offset, length in _ranges(parts):
         _copy_range(opened.descriptor(segment), offset, length, file, segment)
 
@@ -374,7 +376,7 @@ def _write_parquet(parts: Sequence[Part], segments: Path, target: Path, schema: 
     return rows
 
 
-def _first_message(part: Part, opened: _OpenSegments) -> bytes:
+def _first_message(part: Part, opened: OpenSegments) -> bytes:
     """The message that an Arrow stream begins with: its schema. Equal bytes are equal schemas, without parsing them."""
     length = int.from_bytes(opened.read(part.segment, part.offset + 4, 4), "little")
     return opened.read(part.segment, part.offset, 8 + length)
@@ -412,7 +414,7 @@ def _width(kind: pa.DataType) -> int:
         return 64
 
 
-def _table(part: Part, opened: _OpenSegments) -> pa.Table:
+def _table(part: Part, opened: OpenSegments) -> pa.Table:
     data = opened.read(part.segment, part.offset, part.length)
     if part.encoding == "arrow":
         return pa.ipc.open_stream(data).read_all()

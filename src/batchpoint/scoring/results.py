@@ -72,7 +72,7 @@ def output_columns(result: Any, rows: int, part: dict[str, Any], beside: Beside)
         ValueError: a key or passthrough column is not in the input, the result has rows but no columns, or two columns
             would have one name.
     """
-    table = _tabulate(result)
+    table = tabulate(result)
     if not table and rows == 0:
         return {}
     table = _renamed({**_leading_columns(result, rows, part, beside, set(table)), **table}, beside.rename)
@@ -174,8 +174,8 @@ def _picked(column: Any, rows: int, positions: list[int] | str) -> Any:
     return column.iloc[positions]
 
 
-def _tabulate(result: Any) -> dict[str, Any]:
-    """The result's columns by name: each a list, a pandas Series, a numpy or an Arrow array."""
+def tabulate(result: Any) -> dict[str, Any]:
+    """The columns of what ``run()`` returned, by name: each a list, a pandas Series, a numpy or an Arrow array."""
     package, name = kind_of(result) or ("", "")
     if package == "polars":
         if name == "Series":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from batchpoint.entities.jobs import JobError, Reason, Receipt
+from batchpoint.entities.quality import Quality
 from batchpoint.errors import (
     BatchpointError,
     DatastoreError,
@@ -23,6 +25,7 @@ CODES: dict[Reason, str] = {
     Reason.INPUT_UNAVAILABLE: "input_unavailable",
     Reason.OUTPUT_FAILED: "output_failed",
     Reason.RECEIPT_UNBALANCED: "output_failed",
+    Reason.QUALITY_CHECK_FAILED: "quality_check_failed",
     Reason.COMMAND_FAILED: "command_failed",
     Reason.NO_PROGRESS: "mini_batch_timed_out",
     Reason.WORKERS_LOST: "worker_lost",
@@ -70,6 +73,18 @@ def error_of_receipt(receipt: Receipt) -> JobError:
         f"failed, {receipt.skipped} skipped, {receipt.output_rows} rows written. Do not use this output."
     )
     return JobError(code=CODES[Reason.RECEIPT_UNBALANCED], message=message)
+
+
+def error_of_checks(found: Quality, withheld: Path) -> JobError:
+    """The error of a run whose output was withheld, and lies in a folder."""
+    checks = "; ".join(check.message for check in found.failed_checks)
+    percent = found.canary_percent
+    scored = "" if percent is None else f" Only {percent:g} % of the mini-batches were scored."
+    message = (
+        f"Nothing was published: {checks}.{scored} The output that did not pass lies in {withheld}; "
+        f"batchpoint job quality -n {found.job} shows all columns."
+    )
+    return JobError(code=CODES[Reason.QUALITY_CHECK_FAILED], message=message)
 
 
 def shutdown_notices(cut_short: int, grace: float) -> list[str]:

@@ -7,14 +7,15 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from batchpoint.entities.jobs import JobError, Reason, Receipt
-from batchpoint.errors import DatastoreError, OutputError
+from batchpoint.entities.quality import Quality, summary
+from batchpoint.errors import BatchpointError, DatastoreError, OutputError
 from batchpoint.scoring import job_logs, models_report
 from batchpoint.scoring.events import (
     CancelRequested,
@@ -34,16 +35,17 @@ from batchpoint.scoring.events import (
     WorkerLost,
     WorkerReady,
 )
+from batchpoint.scoring.gate import CanaryPlan
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.kept_rows import without_failed_keys
-from batchpoint.scoring.ledger import Ledger, as_seen_from_elsewhere
+from batchpoint.scoring.ledger import Ledger, Record, as_seen_from_elsewhere
 from batchpoint.scoring.local_engine import Engine, LocalEngine
 from batchpoint.scoring.mini_batches import ErrorInfo
 from batchpoint.scoring.mltable import resolved
 from batchpoint.scoring.planner import Planner
 from batchpoint.scoring.publication import earlier_runs
 from batchpoint.scoring.query_input import with_table
-from batchpoint.scoring.run_outcome import error_of_receipt, error_of_run, shutdown_notices
+from batchpoint.scoring.run_outcome import error_of_checks, error_of_receipt, error_of_run, shutdown_notices
 from batchpoint.scoring.run_progress import Rate, done_items, progress_of
 from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
 from batchpoint.scoring.state_machine import TIMED_OUT, WORKER_LOST, StateMachine
@@ -89,6 +91,8 @@ class ScoringRun:
         self._rate = Rate()
         self._looked_at = self._wrote_progress_at = self._wrote_overview_at = 0.0
         self._scheduled = False
+        self._quality: Quality | None = None
+        self._canary: CanaryPlan | None = None
 
     def carry_out(self) -> Reason:
         """Score, publish, and write the outcome."""
@@ -102,6 +106,8 @@ class ScoringRun:
             if finish.reason is Reason.COMPLETED:
                 grace = max(5.0, self._spec.retry.task_overhead_timeout)
         finally:
+            if self._canary is not None:
+                self._canary.close()
             planner.stop()
             cut_short = engine.close(grace=grace, is_hurried=self._is_canceled)
             self._ledger.close()
@@ -111,6 +117,8 @@ class ScoringRun:
             finish = Finish(Reason.CANCELED_BY_USER, "The job was canceled.")
         if finish.reason is Reason.COMPLETED:
             return self._publish(planner, shutdown_notices(cut_short, grace))
+        if finish.reason is Reason.QUALITY_CHECK_FAILED and self._quality is not None:
+            return self._withhold(planner, self._quality, [])
         self._keep_errors()
         return self._end(finish.reason, error_of_run(finish), planner=planner)
 
@@ -118,7 +126,13 @@ class ScoringRun:
         return spec.thresholds
 
     def _planner(self) -> Planner:
-        return Planner(self._spec, self._options, self._folder)
+        options = self._spec.quality
+        holds_back = options.canary_percent is not None and options.has_checks and self._spec.retry_of is None
+        return Planner(self._spec, self._options, self._folder, narrow=self._hold_back if holds_back else None)
+
+    def _hold_back(self, whole: Any) -> CanaryPlan:
+        self._canary = CanaryPlan(whole, self._spec.quality.canary_percent or 100)
+        return self._canary
 
     def _is_canceled(self) -> bool:
         return (self._folder / "cancel").exists()
@@ -147,6 +161,9 @@ class ScoringRun:
             for event in [*planned, *engine.poll(wait, pause=machine.slack), *self._look_around(planner)]:
                 self._apply(engine, event)
             self._ledger.flush_if_due()
+            if self._canary is not None and not self._let_through(self._canary):
+                self._ledger.flush()
+                return Finish(Reason.QUALITY_CHECK_FAILED)
         self._ledger.flush()
         return machine.finished
 
@@ -295,6 +312,9 @@ class ScoringRun:
         segments = list((self._folder / "segments").iterdir())
         size = sum(path.stat().st_size for path in segments) / 2**20
         self._logs.overview(f"There are {len(segments)} temp files to concatenate. Total size is {size:.1f} MB.")
+        notices = [*notices, *self._look_at_quality([*self._ledger.in_order()])]
+        if self._quality is not None and self._quality.failed_checks:
+            return self._withhold(planner, self._quality, notices)
         try:
             published = output.publish(
                 self._spec,
@@ -314,6 +334,57 @@ class ScoringRun:
             reason, error = Reason.RECEIPT_UNBALANCED, error_of_receipt(receipt)
         notices = [*planner.plan.notices, *published.notices, *notices]
         return self._end(reason, error, receipt, published.outputs, notices, planner)
+
+    def _let_through(self, canary: CanaryPlan) -> bool:
+        """Check what goes first once it is done, and release the others; False when it does not pass."""
+        first = canary.first(self._ledger.records.__contains__)
+        if first is None:
+            return True
+        percent = self._spec.quality.canary_percent
+        self._look_at_quality([self._ledger.records[index] for index in first], canary_percent=percent)
+        if self._quality is not None and self._quality.failed_checks:
+            return False
+        canary.release()
+        return True
+
+    def _look_at_quality(self, records: list[Record], *, canary_percent: float | None = None) -> list[str]:
+        """Write what the columns hold; notices. That it cannot be told costs no prediction, unless it is checked."""
+        options = self._spec.quality
+        if not self._spec.sketches and not options.has_checks:
+            return []
+        from batchpoint.scoring import quality  # noqa: PLC0415 -- imports Arrow
+
+        try:
+            self._quality = quality.write_quality(self._spec, self._folder, records, canary_percent=canary_percent)
+        except (BatchpointError, OSError, ValueError, LookupError) as error:
+            if options.has_checks:
+                raise
+            return [f"What the columns hold could not be told: {type(error).__name__}: {error}"]
+        checks_changes = options.max_drift is not None or options.max_missing_change is not None
+        if checks_changes and self._quality.reference is None:
+            return ["Drift and missing values were not checked: there is no reference yet to compare with."]
+        return []
+
+    def _withhold(self, planner: Planner, found: Quality, notices: list[str]) -> Reason:
+        """End a run whose checks did not pass: what it would have published lies in its folder."""
+        from batchpoint.scoring import output  # noqa: PLC0415 -- imports Arrow
+
+        records = [*self._ledger.in_order()]
+        is_whole = found.canary_percent is None
+        written = output.withhold(
+            self._spec,
+            self._folder,
+            records,
+            planner.plan,
+            Stores(self._options),
+            planned=planner.items_of if is_whole else _items_of(records),
+            key_files=planner.key_files,
+        )
+        self._keep_errors()
+        error = error_of_checks(found, self._folder / output.WITHHELD)
+        notices = [*planner.plan.notices, *written.notices, *notices]
+        receipt = written.receipt if is_whole else None
+        return self._end(Reason.QUALITY_CHECK_FAILED, error, receipt, None, notices, planner)
 
     def _keep_errors(self) -> None:
         """Nothing is published for a run that did not complete, yet each failed item is named: in the run's folder."""
@@ -350,8 +421,18 @@ class ScoringRun:
             outputs=outputs,
             notices=notices,
             models_report=report,
+            quality=summary(self._quality) if self._quality is not None else None,
         )
         return reason
+
+
+def _items_of(records: Iterable[Record]) -> dict[str, int]:
+    """Items of each file, as far as they were scored."""
+    counted: dict[str, int] = {}
+    for record in records:
+        for name, (items, _, _) in record.files.items():
+            counted[name] = counted.get(name, 0) + items
+    return counted
 
 
 def _previous(folder: Path, spec: ScoringSpec) -> dict[int, Any] | None:

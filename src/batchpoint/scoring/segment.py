@@ -37,7 +37,7 @@ class SegmentWriter:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
 
-    def append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
+    def append(self, result: Any, part: dict[str, Any], sketch: bytes = b"") -> dict[str, Any]:
         """Check a result, append its rows, and tell where they lie and which items they stand for.
 
         Args:
@@ -46,10 +46,12 @@ class SegmentWriter:
                 ``positions`` of the items that have a result, where that is known.  ``frame`` is what
                 ``run()`` was given, best as a shallow copy made before the call, so that columns which the script
                 added or dropped in place are not mistaken for input.
+            sketch: What lies behind the rows, to be read with them and committed with them.
 
         Returns:
             ``segment``, ``offset``, ``length`` (bytes), ``rows``, ``ok``, ``missing`` (positions in the mini-batch of
-            the items without a result; None when only their number is known), ``encoding``, ``columns``.
+            the items without a result; None when only their number is known), ``encoding``, ``columns``,
+            ``sketched`` (bytes of the sketch).
 
         Raises:
             TypeError: the result is neither a list nor a table.
@@ -69,8 +71,9 @@ class SegmentWriter:
             "missing": results.missing(result, rows, part),
             "encoding": encoding,
             "columns": columns,
+            "sketched": len(sketch),
         }
-        self._write(data)
+        self._write(data + sketch)
         return answer
 
     def close(self) -> None:

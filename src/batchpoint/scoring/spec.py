@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchpoint.entities.endpoints import CsvOptions, OutputTable
+from batchpoint.entities.quality import QualityOptions
 
 
 class SpecPart(BaseModel):
@@ -243,6 +244,10 @@ class ScoringSpec(SpecPart):
     """Seconds that the fork server stays after its last run."""
     challenger: ChallengerSpec | None = None
     sample: SampleSpec | None = None
+    sketches: bool = False
+    """Whether workers sketch the columns of what they read and predict."""
+    quality: QualityOptions = Field(default_factory=QualityOptions)
+    """What has to be true before the output appears."""
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None

@@ -490,6 +490,7 @@ class StateMachine:
             missing=event.missing if ok < task.items else (),
             models=replace(event.models, failed=()) if event.models is not None else None,
             challenge=event.challenge,
+            sketched=event.sketched,
         )
         entry.parts.append(part)
         entry.left -= task.items

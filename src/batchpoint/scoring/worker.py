@@ -110,6 +110,7 @@ class Worker:
         self._slices: Any = None
         self._values: Any = None
         self._last_inherited = next(newest_modules(), None)
+        self._sketcher: Any = None
         self._challenger: Any = None
         if setup.get("companion_of"):
             load_sibling("challenger").settle(setup["companion_of"])
@@ -163,6 +164,8 @@ class Worker:
         try:
             items, part = self._take(message)
             copy = b"" if self._challenger is None else self._challenger.copy_of(items, part)
+            if self._setup.get("sketches"):
+                self._sketch(items)
             marks.append(time.perf_counter())
             result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
@@ -191,6 +194,11 @@ class Worker:
         if self._challenger is not None and answer["event"] == "succeeded":
             answer["challenge"] = self._challenge(message, copy, part, result, answer["seconds"]["run"])
         return answer
+
+    def _sketch(self, items: Any) -> None:
+        if self._sketcher is None:
+            self._sketcher = load_sibling("sketches").Sketcher(load_sibling("results").tabulate)
+        self._sketcher.take(items)
 
     def _challenge(self, message: Message, copy: bytes, part: dict[str, Any], result: Any, seconds: float) -> Any:
         """Ask the challenger too. The driver is told first: from here on the time is not the champion's."""
@@ -237,7 +245,8 @@ class Worker:
 
     def _append(self, result: Any, part: dict[str, Any]) -> dict[str, Any]:
         try:
-            answer = dict(self._writer.append(result, part))
+            sketch = b"" if self._sketcher is None else self._sketcher.told(result)
+            answer = dict(self._writer.append(result, part, sketch))
             if self._values is not None:
                 answer["values"] = self._values.append(result, part)
             return answer

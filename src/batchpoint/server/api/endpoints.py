@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from batchpoint.entities.documents import model_of, read_body
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, PromoteRequest, deployment_change
+from batchpoint.entities.endpoints import (
+    BatchDeployment,
+    BatchEndpoint,
+    PromoteRequest,
+    RollbackRequest,
+    deployment_change,
+)
 from batchpoint.entities.forecasts import PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
@@ -20,6 +26,7 @@ from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.bodies import JsonBody
 from batchpoint.server.context import Context, Shared, Work
 from batchpoint.server.given_paths import check_invoke_paths, check_local_paths
+from batchpoint.server.streams import sent_file
 
 router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
@@ -97,6 +104,26 @@ def promote(name: str, body: JsonBody, request: Request, caller: Operator, work:
     """Let a deployment answer by default, if the comparison of a job speaks for it."""
     asked = read_body(PromoteRequest, body)
     return answer(addressed(request, work.endpoints.promote(name, asked, by=caller.name)))
+
+
+@router.get("/{name}/latest", name="endpoints.latest", **described(result=Job))
+def latest(name: str, _: Reader, work: Work) -> JSONResponse:
+    """The job whose output is the endpoint's latest: the newest that completed and was not withdrawn."""
+    return answer(work.endpoints.latest(name))
+
+
+@router.get("/{name}/latest/outputs/{path:path}", name="endpoints.open_latest")
+def open_latest(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
+    """A file of that output, at an address that stays."""
+    job = work.endpoints.latest(name).name
+    size = dict(work.jobs.outputs(job)).get(path)
+    return sent_file(work.jobs.open_output(job, path), path, size)
+
+
+@router.post("/{name}/rollback", name="endpoints.rollback", **described(body=RollbackRequest, result=Job))
+def rollback(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+    """Make an earlier output the latest again; answers with its job."""
+    return answer(work.endpoints.rollback(name, read_body(RollbackRequest, body), by=caller.name))
 
 
 @router.get("/{name}/jobs", name="endpoints.jobs")

@@ -17,6 +17,7 @@ from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.jobs import Job, JobStatus, Receipt
 from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
+from batchpoint.entities.quality import Quality
 from batchpoint.errors import InvalidEntityError
 from batchpoint.server.api.job_events import LOOK_SECONDS, JobEvents
 from batchpoint.server.api.wire import LARGEST_OFFSET, Paged, answer, described, files_json
@@ -222,6 +223,12 @@ def forecast(name: str, _: Reader, work: Work) -> JSONResponse:
 def comparison(name: str, _: Reader, work: Work) -> JSONResponse:
     """How the challenger compares with the champion, item by item."""
     return answer(work.jobs.comparison(name))
+
+
+@router.get("/{name}/quality", name="jobs.quality", **described(result=Quality))
+def quality(name: str, _: Reader, work: Work) -> JSONResponse:
+    """What the job's columns hold, and how far they are from those of the reference."""
+    return answer(work.jobs.quality(name))
 
 
 @router.get("/{name}/receipt", name="jobs.receipt", **described(result=Receipt))

@@ -19,6 +19,7 @@ from batchpoint.server.studio import (
     grids,
     jobs,
     pages,
+    quality,
     schedules,
 )
 from batchpoint.server.studio.addresses import ROOT
@@ -29,7 +30,20 @@ def install(app: FastAPI) -> None:
     """Add the pages to the application; they begin at ``/studio``, and ``/`` leads there."""
     app.state.live_parts = LiveParts()
     app.mount(f"{ROOT}/static", StaticFiles(directory=str(files(__name__) / "static")), name="studio.static")
-    for part in (pages, endpoints, boards, jobs, grids, schedules, assets, datastores, contents, computes, admin):
+    for part in (
+        pages,
+        endpoints,
+        boards,
+        jobs,
+        quality,
+        grids,
+        schedules,
+        assets,
+        datastores,
+        contents,
+        computes,
+        admin,
+    ):
         app.include_router(part.router, prefix=ROOT)
     app.add_api_route("/", _lead_to_the_studio, include_in_schema=False)
 

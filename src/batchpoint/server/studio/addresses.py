@@ -66,6 +66,10 @@ class Addresses:
         """What changes on the page of a job, as server-sent events."""
         return self._at("/jobs", name, "live")
 
+    def job_quality(self, name: str) -> str:
+        """What the columns of a job hold."""
+        return self._at("/jobs", name, "quality")
+
     def job_action(self, name: str, action: str) -> str:
         """Takes the form that cancels a job, or scores again what failed in it."""
         return self._at("/jobs", name, action)

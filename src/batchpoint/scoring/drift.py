@@ -1,0 +1,94 @@
+"""Two profiles of a column → how far it has drifted. Pure.
+
+Drift is the population stability index: of numbers over the tenths of the reference, of texts over its most frequent
+ones and all others. A sample of few rows differs from another one of the same data too: ``chance`` says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchpoint.entities.quality import ColumnProfile, ColumnQuality
+from batchpoint.scoring.comparison import stability_index
+from batchpoint.scoring.profile import Column
+
+Floats = NDArray[np.float64]
+
+RARE = 3.09
+"""Standard deviations that chance exceeds once in 1,000 times."""
+
+
+def compared(columns: Iterable[Column], before: Iterable[ColumnProfile] | None) -> list[ColumnQuality]:
+    """Each column with its drift; those that are gone at the end. None of ``before``: nothing is compared."""
+    if before is None:
+        return [_quality(column.result()) for column in columns]
+    known = {(profile.side, profile.name): profile for profile in before}
+    found = [_compared(column, known.pop((column.side, column.name), None)) for column in columns]
+    gone = [
+        ColumnQuality(side=profile.side, name=profile.name, kind=profile.kind, rows=0, missing=0, note="is gone")
+        for profile in known.values()
+    ]
+    return found + gone
+
+
+def _compared(column: Column, before: ColumnProfile | None) -> ColumnQuality:
+    now = column.result()
+    if before is None:
+        return _quality(now, note="is new")
+    changed = abs(now.missing_share - before.missing_share)
+    told: dict[str, Any] = {"missing_before": before.missing_share, "missing_change": changed}
+    if now.missing == now.rows and before.missing < before.rows:
+        return _quality(now, **told, note="has no values")
+    if now.kind != before.kind:
+        return _quality(now, **told, note=f"holds {now.kind}, and held {before.kind}")
+    shares = _shares(column, now, before)
+    if shares is None:
+        return _quality(now, **told)
+    used = (shares[0] > 0) | (shares[1] > 0)
+    drift = stability_index(_softened(shares[0][used], before.looked_at), _softened(shares[1][used], now.looked_at))
+    return _quality(now, **told, drift=drift, chance=chance(int(used.sum()), before.looked_at, now.looked_at))
+
+
+def chance(bins: int, before: int, after: int) -> float:
+    """What the index of two samples of so many rows, of the same data, exceeds once in 1,000 times.
+
+    It is then ``1/before + 1/after`` times a chi-square of ``bins - 1`` degrees of freedom, whose quantile is Wilson
+    and Hilferty's. Source: B. Yurdakul, Statistical Properties of Population Stability Index (2018).
+    """
+    degrees = bins - 1
+    if degrees < 1 or not before or not after:
+        return 0.0
+    quantile = degrees * (1 - 2 / (9 * degrees) + RARE * (2 / (9 * degrees)) ** 0.5) ** 3
+    return float(quantile * (1 / before + 1 / after))
+
+
+def _shares(column: Column, now: ColumnProfile, before: ColumnProfile) -> tuple[Floats, Floats] | None:
+    """The shares of both over the same intervals or texts; None where there is nothing to compare."""
+    if now.kind == "numbers" and before.cuts and now.cuts:
+        return np.array(before.shares), column.histogram.shares(np.array(before.cuts, np.int64))
+    if now.kind in {"texts", "truths"}:
+        names = [one.value for one in before.top]
+        return _of_texts({one.value: one.rows for one in before.top}, names, before), _of_texts(
+            column.texts, names, now
+        )
+    return None
+
+
+def _of_texts(counts: Mapping[str, int], names: list[str], profile: ColumnProfile) -> Floats:
+    """The share of each of these texts, and of all others."""
+    total = max(profile.rows - profile.missing, 1)
+    shares = np.minimum([counts.get(name, 0) / total for name in names], 1.0)
+    return np.append(shares, max(0.0, 1.0 - float(shares.sum())))
+
+
+def _softened(shares: Floats, rows: int) -> Floats:
+    """The shares with half a row more in each: what none of few rows fell into is not impossible."""
+    return (shares * rows + 0.5) / (rows + 0.5 * len(shares))
+
+
+def _quality(profile: ColumnProfile, **told: Any) -> ColumnQuality:
+    return ColumnQuality(**profile.model_dump(), **told)

@@ -1,0 +1,114 @@
+"""What has to be true of a run before its output appears: the checks, and the share that is scored before the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+from typing import Any
+
+from batchpoint.entities.quality import ColumnQuality, FailedCheck, QualityOptions
+from batchpoint.scoring.mini_batches import MiniBatch
+
+
+def failed_checks(
+    options: QualityOptions, columns: Sequence[ColumnQuality], *, items: int, failed: int
+) -> list[FailedCheck]:
+    """The checks that do not pass, each with its column, figure and limit. Pure."""
+    return [*_of_failures(options, items, failed), *_of_columns(options, columns), *_of_ranges(options, columns)]
+
+
+def _of_failures(options: QualityOptions, items: int, failed: int) -> Iterator[FailedCheck]:
+    limit = options.max_failure_rate
+    if limit is not None and items and failed / items > limit:
+        message = f"{failed / items:.2%} of the items failed ({failed:,} of {items:,}); the limit is {limit:.2%}"
+        yield FailedCheck(check="max_failure_rate", found=failed / items, limit=limit, message=message)
+
+
+def _of_columns(options: QualityOptions, columns: Sequence[ColumnQuality]) -> Iterator[FailedCheck]:
+    drift, missing = options.max_drift, options.max_missing_change
+    for column in columns:
+        if column.name in options.ignored_columns:
+            continue
+        name = f"{column.side} column {column.name}"
+        facts: dict[str, Any] = {"column": column.name, "side": column.side}
+        if drift is not None and column.drifted > drift:
+            message = f"{name} has drifted by {column.drifted:.4g}; the limit is {drift:g}"
+            yield FailedCheck(check="max_drift", found=column.drifted, limit=drift, message=message, **facts)
+        elif drift is not None and column.note is not None and column.note != "is new":
+            message = f"{name} {column.note}, and cannot be compared; the limit of drift is {drift:g}"
+            yield FailedCheck(check="max_drift", limit=drift, message=message, **facts)
+        change = column.missing_change
+        if missing is not None and change is not None and change > missing:
+            shares = f"{column.missing_share:.2%} of it is missing, before {column.missing_before or 0:.2%}"
+            message = f"{name}: {shares}, a change of {change:.4g}; the limit is {missing:g}"
+            yield FailedCheck(check="max_missing_change", found=change, limit=missing, message=message, **facts)
+
+
+def _of_ranges(options: QualityOptions, columns: Sequence[ColumnQuality]) -> Iterator[FailedCheck]:
+    outputs = {column.name: column for column in columns if column.side == "output"}
+    for name, allowed in options.output_ranges.items():
+        column = outputs.get(name)
+        facts: dict[str, Any] = {"check": "output_ranges", "column": name, "side": "output"}
+        if column is None or column.least is None or column.most is None:
+            held = "there is none" if column is None else f"it holds {column.kind}"
+            message = f"output column {name} should be numbers within a range, and {held}"
+            yield FailedCheck(**facts, message=message)
+            continue
+        if column.infinite:
+            message = f"output column {name} holds {column.infinite:,} infinite numbers"
+            yield FailedCheck(**facts, message=message)
+        if allowed.least is not None and column.least < allowed.least:
+            message = f"output column {name} goes down to {column.least:g}; the limit is {allowed.least:g}"
+            yield FailedCheck(**facts, found=column.least, limit=allowed.least, message=message)
+        if allowed.most is not None and column.most > allowed.most:
+            message = f"output column {name} goes up to {column.most:g}; the limit is {allowed.most:g}"
+            yield FailedCheck(**facts, found=column.most, limit=allowed.most, message=message)
+
+
+class CanaryPlan:
+    """A plan whose mini-batches come in two lots: a share of them, spread evenly, then the others, once released.
+
+    The others are held in memory meanwhile: their names and offsets, not their rows. What else is asked of it the plan
+    itself answers.
+    """
+
+    def __init__(self, whole: Any, percent: float) -> None:
+        """Let ``percent`` of the mini-batches of ``whole`` go first, at least one."""
+        self._whole = whole
+        self._share = percent / 100
+        self._first: list[int] = []
+        self._is_drawn = threading.Event()
+        self._released = threading.Event()
+        self._closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    def __iter__(self) -> Iterator[MiniBatch]:
+        held = []
+        for number, mini_batch in enumerate(self._whole):
+            if ceil((number + 1) * self._share) > ceil(number * self._share):
+                self._first.append(mini_batch.index)
+                yield mini_batch
+            else:
+                held.append(mini_batch)
+        self._is_drawn.set()
+        self._released.wait()
+        if not self._closed:
+            yield from held
+
+    def first(self, is_done: Callable[[int], bool]) -> list[int] | None:
+        """The mini-batches that go first, once all of them are done and the others wait; else None."""
+        if not self._is_drawn.is_set() or self._released.is_set() or not all(map(is_done, self._first)):
+            return None
+        return self._first
+
+    def release(self) -> None:
+        """Let the others come."""
+        self._released.set()
+
+    def close(self) -> None:
+        """Let whoever draws the plan go, without the others unless they are on their way."""
+        self._closed = not self._released.is_set()
+        self._released.set()

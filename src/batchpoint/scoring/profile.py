@@ -1,0 +1,176 @@
+"""Sketches of parts, in the order of the input → profiles of columns: the same however many workers there were."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from batchpoint.entities.quality import ColumnProfile, Side, TextCount
+from batchpoint.scoring.comparison import Histogram
+from batchpoint.scoring.ledger import Record
+from batchpoint.scoring.predictions_file import OpenSegments
+
+MOST_TEXTS = 20
+"""Texts that a profile names."""
+COUNTED_TEXTS = 1024
+"""Texts that are counted by name while sketches are added up."""
+LEAST_HASHES = 256
+"""Hashes from whose spread the number of different texts is estimated; below that they are counted."""
+HASHES = 2**32
+PART_HASHES = 64
+"""Hashes that the sketch of a part has at most."""
+_QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+
+Sketch = Mapping[str, Any]
+Columns = dict[tuple[Side, str], "Column"]
+
+
+@dataclass
+class Column:
+    """One column, as far as its sketches were added."""
+
+    side: Side
+    name: str
+    kind: str = ""
+    """Empty until a value was seen."""
+    rows: int = 0
+    missing: int = 0
+    looked_at: int = 0
+    infinite: int = 0
+    finite: int = 0
+    least: float = float("inf")
+    most: float = float("-inf")
+    mean: float = 0.0
+    squares: float = 0.0
+    """Sum of squared deviations from the mean."""
+    histogram: Histogram = field(default_factory=Histogram)
+    texts: Counter[str] = field(default_factory=Counter)
+    hashes: set[int] = field(default_factory=set)
+    known_up_to: int = HASHES - 1
+    """Of every part each hash up to this one is known: how many there are tells how many there would be in all."""
+
+    def add(self, sketch: Sketch) -> None:
+        """Take in the sketch of the next part."""
+        self.rows += sketch["rows"]
+        self.missing += sketch["missing"]
+        if sketch["missing"] == sketch["rows"]:
+            return  # of no kind
+        self.kind = sketch["kind"] if self.kind in {"", sketch["kind"]} else "others"
+        if self.kind == "numbers":
+            self._add_numbers(sketch)
+        elif self.kind in {"texts", "truths"}:
+            self._add_texts(sketch)
+
+    def result(self) -> ColumnProfile:
+        """What was found."""
+        kind = cast("Literal['numbers', 'texts', 'truths', 'others']", self.kind or "others")
+        profile = ColumnProfile(side=self.side, name=self.name, kind=kind, rows=self.rows, missing=self.missing)
+        profile.looked_at = self.looked_at
+        if kind == "numbers":
+            return profile.model_copy(update=self._numbers())
+        if kind in {"texts", "truths"}:
+            ordered = sorted(self.texts.items(), key=lambda item: (-item[1], item[0]))[:MOST_TEXTS]
+            top = [TextCount(value=value, rows=rows) for value, rows in ordered]
+            distinct = self._distinct() if kind == "texts" else len(self.texts)
+            return profile.model_copy(update={"top": top, "distinct": distinct})
+        return profile
+
+    def _add_numbers(self, sketch: Sketch) -> None:
+        self.infinite += sketch["infinite"]
+        number = sketch["rows"] - sketch["missing"] - sketch["infinite"]
+        if not number:
+            return
+        if sketch["mean"] is None or sketch["squares"] is None:
+            self.mean = self.squares = float("nan")  # too large to be added up
+        else:
+            apart, total = sketch["mean"] - self.mean, self.finite + number
+            self.squares += sketch["squares"] + apart * apart * self.finite * number / total
+            self.mean += apart * number / total
+        self.finite += number
+        self.least, self.most = min(self.least, sketch["least"]), max(self.most, sketch["most"])
+        counts = _array(sketch["counts"])
+        self.looked_at += int(counts.sum())
+        self.histogram.count(_array(sketch["bins"]), counts * sketch["weight"])
+
+    def _add_texts(self, sketch: Sketch) -> None:
+        self.looked_at += sum(count for _, count in sketch["top"]) + sketch.get("others", 0)
+        for text, count in sketch["top"]:
+            self.texts[text] += count * sketch["weight"]
+        if len(self.texts) > 2 * COUNTED_TEXTS:
+            kept = sorted(self.texts.items(), key=lambda item: (-item[1], item[0]))[:COUNTED_TEXTS]
+            self.texts = Counter(dict(kept))
+        hashes = sketch.get("hashes", [])
+        self.hashes.update(hashes)
+        if len(hashes) >= PART_HASHES:  # above the largest of them nothing is known of this part
+            self.known_up_to = min(self.known_up_to, hashes[-1])
+        if len(self.hashes) > LEAST_HASHES:
+            self.known_up_to = min(self.known_up_to, sorted(self.hashes)[LEAST_HASHES - 1])
+        self.hashes = {hash_ for hash_ in self.hashes if hash_ <= self.known_up_to}
+
+    def _distinct(self) -> int:
+        return round(len(self.hashes) * HASHES / (self.known_up_to + 1))
+
+    def _numbers(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"infinite": self.infinite}
+        if not self.finite:
+            return found
+        cuts = self.histogram.deciles()
+        deviation = float(np.sqrt(self.squares / self.finite))
+        return found | {
+            "least": self.least,
+            "most": self.most,
+            "mean": _rounded(self.mean),
+            "deviation": _rounded(deviation),
+            "quantiles": {
+                name: min(max(self.histogram.quantile(share), self.least), self.most)
+                for name, share in _QUANTILES.items()
+            },
+            "cuts": cuts.tolist(),
+            "shares": [round(float(share), 9) for share in self.histogram.shares(cuts)],
+        }
+
+
+def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Column]]:
+    """The columns of all parts that have a sketch, inputs first, and how many items these parts have.
+
+    Args:
+        records: The committed mini-batches, in any order.
+        segments: Folder that relative segment paths start from.
+
+    Raises:
+        OutputError: a segment is shorter than the ledger says.
+    """
+    columns: Columns = {}
+    items = 0
+    with OpenSegments(segments) as opened:
+        for record in sorted(records, key=lambda record: record.mini_batch):
+            for part in sorted(record.parts, key=lambda part: part.start):
+                if part.sketched:
+                    items += part.ok
+                    told = json.loads(opened.read(part.segment, part.offset + part.length, part.sketched))
+                    for side, name, sketch in _each(told):
+                        columns.setdefault((side, name), Column(side, name)).add(sketch)
+    inputs = [column for (side, _), column in columns.items() if side == "input"]
+    return items, [*inputs, *(column for (side, _), column in columns.items() if side == "output")]
+
+
+def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
+    for side in ("input", "output"):
+        for name, sketch in told[side].items():
+            yield side, name, sketch
+
+
+def _array(packed: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.frombuffer(base64.b64decode(packed), "<i4").astype(np.int64)
+
+
+def _rounded(number: float) -> float | None:
+    """To the digits that do not depend on how the rows were cut into parts; None for what is no number."""
+    return float(f"{number:.10g}") if np.isfinite(number) else None

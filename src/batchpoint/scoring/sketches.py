@@ -1,0 +1,258 @@
+"""What the columns of one part hold, in short. Runs under the deployment's interpreter, by columns, with numpy.
+
+A sketch has a fixed size at most, however many rows it stands for, and sketches of parts add up to that of the whole
+(``profile.py``). Rows, missing values, smallest and largest number, mean and variance are those of all rows. What a
+histogram, the most frequent texts and the number of different ones need a closer look for is taken from ``SAMPLE``
+rows of the part, spread evenly. A histogram's bins are cut by the leading bits of the numbers, as in a comparison.
+
+Only the standard library is imported; numpy, pandas and pyarrow are touched when the columns are theirs. The code keeps
+to Python 3.7: environments of older models have it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+import zlib
+from collections import Counter
+from typing import Any, Callable
+
+SAMPLE = 512
+"""Rows of a part whose values are looked at one by one."""
+BIN_BITS = 42
+"""Low bits of a double that a histogram forgets, as in ``comparison.py``: a bin is under 0.1 % wide."""
+MOST_TEXTS = 64
+"""Different texts of a part that are counted by name."""
+LONGEST_TEXT = 100
+"""Characters of a text that are told apart."""
+LEAST_HASHES = 64
+"""Hashes of texts that are kept, the smallest: what they are spread over tells how many different texts there are."""
+MOST_COLUMNS = 256
+"""Columns of a table that are looked at, the first: a table may have thousands, and a sketch must stay small."""
+GOLDEN_SECTION = 0.6180339887498949
+"""Steps of this part of the whole spread evenly and never fall in with a period of the data."""
+
+Sketch = Any
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+class Sketcher:
+    """Sketches what goes into ``run()`` and what comes out. It never raises: predictions matter more."""
+
+    def __init__(self, tabulate: Callable[[Any], Any]) -> None:
+        """Take a result apart with ``tabulate``, which makes columns by their names of it."""
+        self._tabulate = tabulate
+        self._places: dict[int, Any] = {}
+        self._input = ""
+        self._rooms: Any = None
+
+    def take(self, items: Any) -> None:
+        """Look at what ``run()`` will be given; it may change it. Lists of paths have no columns."""
+        self._input = ""
+        if hasattr(items, "columns"):
+            self._input = self._guarded(lambda: {str(name): column for name, column in items.items()})
+
+    def told(self, result: Any) -> bytes:
+        """The sketch of a part: of its items, and of what ``run()`` returned for them. Empty when there is none."""
+        given, self._input = self._input, ""
+        returned = self._guarded(lambda: self._tabulate(result))
+        return f'{{"input":{{{given}}},"output":{{{returned}}}}}'.encode() if given or returned else b""
+
+    def _guarded(self, columns: Callable[[], dict[str, Any]]) -> str:
+        """The sketches of columns as members of a JSON object; a column that cannot be looked at is left out."""
+        try:
+            import numpy as np  # noqa: PLC0415 -- the user's, if there is any
+
+            table = list(columns().items())[:MOST_COLUMNS]
+        except Exception:  # noqa: BLE001 -- whatever a script returns: its rows are written all the same, or refused
+            return ""
+        found = []
+        with np.errstate(all="ignore"):  # infinite numbers, and sums that become so
+            for name, column in table:
+                try:
+                    found.append(f"{_encode(name)}:{_encode(self._sketch(np, column))}")
+                except Exception:  # noqa: BLE001, PERF203, S112 -- values of any class, which may refuse to be compared
+                    continue
+        return ",".join(found)
+
+    def _sketch(self, numpy: Any, column: Any) -> Sketch:
+        rows = len(column)
+        kind, values = _kind_of(numpy, column)
+        if kind == "numbers":
+            return self._numbers(numpy, values, rows)
+        if kind == "truths":
+            counts: dict[Any, int] = Counter(values)
+            top = [[str(value), counts[value]] for value in (False, True) if counts[value]]
+            missing = rows - counts[True] - counts[False]
+            return {"kind": "truths", "rows": rows, "missing": missing, "weight": 1, "top": top}
+        missing = _missing(column)
+        if kind != "texts":
+            return {"kind": "others", "rows": rows, "missing": missing}
+        return self._texts(numpy, column, rows, missing)
+
+    def _numbers(self, numpy: Any, array: Any, rows: int) -> Sketch:
+        work, whole = self._room(numpy, rows)
+        if array.dtype != "f8":
+            numpy.copyto(whole, array, casting="unsafe")
+            array = whole
+        values = array
+        told: dict[str, Any] = {"kind": "numbers", "rows": rows, "missing": 0, "infinite": 0}
+        total = values.sum()
+        if not math.isfinite(total):
+            missing, finite = numpy.isnan(values), numpy.isfinite(values)
+            told["missing"] = int(missing.sum())
+            told["infinite"] = rows - told["missing"] - int(finite.sum())
+            values = values[finite]
+            total = values.sum()
+        if not len(values):
+            return told
+        mean = total / len(values)
+        # Never a product of vectors: its last digits go by the number of threads.
+        apart = numpy.subtract(values, mean, out=work[: len(values)])
+        squares = numpy.square(apart, out=apart).sum()
+        told["mean"], told["squares"] = _finite(mean), _finite(squares)
+        told["least"], told["most"] = float(values.min()), float(values.max())
+        places, told["weight"] = self._sample(numpy, len(values))
+        sample = values if places is None else values[places]
+        bits = numpy.ascontiguousarray(numpy.abs(sample)).view("i8") >> BIN_BITS
+        if told["least"] < 0:
+            bits = numpy.where(sample < 0, -bits, bits)
+        bins, counts = numpy.unique(bits, return_counts=True)
+        told["bins"], told["counts"] = _packed(bins.astype("<i4")), _packed(counts.astype("<i4"))
+        return told
+
+    def _room(self, numpy: Any, rows: int) -> tuple[Any, Any]:
+        """Two arrays of so many numbers: new ones would be asked of the system for each column anew."""
+        if self._rooms is None or len(self._rooms[0]) < rows:
+            self._rooms = numpy.empty((2, rows))
+        return self._rooms[0][:rows], self._rooms[1][:rows]
+
+    def _texts(self, numpy: Any, column: Any, rows: int, missing: int) -> Sketch:
+        places, weight = self._sample(numpy, rows)
+        counts: dict[str, int] = {}
+        for value, count in Counter(_taken(column, places)).items():
+            if not _is_missing(value):
+                text = str(value)[:LONGEST_TEXT]
+                counts[text] = counts.get(text, 0) + count
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        hashes = sorted({zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in counts})
+        return {
+            "kind": "texts",
+            "rows": rows,
+            "missing": missing,
+            "weight": weight,
+            "top": [list(item) for item in ordered[:MOST_TEXTS]],
+            "others": sum(count for _, count in ordered[MOST_TEXTS:]),
+            "hashes": hashes[:LEAST_HASHES],
+        }
+
+    def _sample(self, numpy: Any, rows: int) -> tuple[Any, int]:
+        """The rows to look at, None for all; and how many rows each of them stands for."""
+        weight = -(-rows // SAMPLE)
+        if weight <= 1:
+            return None, 1
+        if rows not in self._places:
+            steps = numpy.arange(rows // weight) * GOLDEN_SECTION
+            if len(self._places) > 64:
+                self._places.clear()
+            self._places[rows] = ((steps - numpy.floor(steps)) * rows).astype("i8")
+        return self._places[rows], weight
+
+
+def _kind_of(numpy: Any, column: Any) -> tuple[str, Any]:
+    """The kind of a list or of a column of any package; with an array of numbers, or with the truth values."""
+    if isinstance(column, (list, tuple)):
+        return _kind_of_list(numpy, column, column)
+    if type(column).__module__.partition(".")[0] == "pyarrow":
+        return _kind_of_arrow(column)
+    if isinstance(column.dtype, numpy.dtype):
+        return _kind_of_array(numpy, column.to_numpy() if hasattr(column, "to_numpy") else column)
+    kind = column.dtype.kind
+    if kind in "iuf":  # pandas' own types, with a word for what is missing
+        return "numbers", column.to_numpy("f8", na_value=float("nan"))
+    if kind == "b":
+        return "truths", [value for value in column.tolist() if not _is_missing(value)]
+    is_text = kind not in "mM" and type(column.dtype).__name__ in ("StringDtype", "CategoricalDtype", "ArrowDtype")
+    return ("texts" if is_text else "others"), None
+
+
+def _kind_of_arrow(column: Any) -> tuple[str, Any]:
+    name = str(column.type)
+    if name.startswith(("int", "uint", "float", "double", "halffloat", "decimal")):
+        return "numbers", column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
+    if name == "bool":
+        return "truths", [value for value in column.to_pylist() if value is not None]
+    return ("texts" if name in ("string", "large_string", "string_view") else "others"), None
+
+
+def _kind_of_array(numpy: Any, array: Any) -> tuple[str, Any]:
+    kind = array.dtype.kind
+    if kind in "iuf":
+        return "numbers", array
+    if kind == "b":
+        true = int(array.sum())
+        return "truths", {True: true, False: len(array) - true}
+    if kind == "O":
+        return _kind_of_list(numpy, array, array[:SAMPLE].tolist())
+    return ("texts" if kind == "U" else "others"), None
+
+
+def _kind_of_list(numpy: Any, column: Any, front: Any) -> tuple[str, Any]:
+    """The kind of Python objects, of which those in front speak for the whole."""
+    kinds = {type(value) for value in front if not _is_missing(value)}
+    if not kinds:
+        return "texts", None  # none is counted, so that this column may turn out to be anything
+    if kinds <= {bool}:
+        return "truths", [value for value in column if isinstance(value, bool)]
+    if all(issubclass(kind, (int, float)) or kind.__module__ == "numpy" for kind in kinds):
+        return "numbers", numpy.asarray(column, "f8")
+    return ("texts" if kinds <= {str, bool, int, float} else "others"), None
+
+
+def _missing(column: Any) -> int:
+    """How many values of a column without numbers are missing."""
+    if hasattr(column, "null_count"):
+        return int(column.null_count)
+    if hasattr(column, "isna"):
+        return int(column.isna().sum())
+    pandas = sys.modules.get("pandas")
+    values = column if isinstance(column, (list, tuple)) else column.tolist()
+    if pandas is not None:
+        return int(pandas.isna(pandas.Series(values, dtype=object)).sum())
+    return sum(value is None for value in values)
+
+
+def _taken(column: Any, places: Any) -> Any:
+    """The values at these places; of all, where there are none."""
+    if isinstance(column, (list, tuple)):
+        return column if places is None else [column[at] for at in places.tolist()]
+    if hasattr(column, "iloc"):
+        return (column.array if places is None else column.array.take(places)).tolist()
+    if hasattr(column, "to_pylist"):
+        return (column if places is None else column.take(_arrow_places(places))).to_pylist()
+    return (column if places is None else column[places]).tolist()
+
+
+def _arrow_places(places: Any) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 -- the column is pyarrow's
+
+    return pa.array(places)
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, NaT and pandas' NA."""
+    if value is None or type(value) is str:
+        return value is None
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON knows it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _packed(array: Any) -> str:
+    return base64.b64encode(array.tobytes()).decode("ascii")

@@ -1,0 +1,45 @@
+"""Which output is the latest, and what a rollback withdraws."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchpoint.entities.jobs import Job, Sampling
+from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.operations.latest_outputs import latest_of, rollback_of
+
+
+def jobs(*names: str) -> list[Job]:
+    """Completed jobs, the newest first; a name in capitals is withdrawn, one that begins with plan scored a sample."""
+    return [
+        Job(
+            name=name,
+            properties={"withdrawn": "today"} if name.isupper() else {"withdrawn": ""},
+            sample=Sampling() if name.startswith("plan") else None,
+        )
+        for name in names
+    ]
+
+
+def test_the_latest_is_the_newest_that_counts() -> None:
+    assert latest_of("e", jobs("plan", "D", "c", "b")).name == "c"
+    with pytest.raises(NotFoundError, match="Endpoint e has no output"):
+        latest_of("e", jobs("plan", "D"))
+
+
+def test_a_rollback_goes_to_the_output_before_the_present() -> None:
+    found = rollback_of("e", jobs("plan", "D", "c", "B", "a"), None)
+    assert (found.latest.name, [job.name for job in found.withdrawn]) == ("a", ["c"])
+
+
+def test_a_rollback_goes_to_a_job_by_name_also_forward() -> None:
+    found = rollback_of("e", jobs("d", "c", "b", "a"), "b")
+    assert (found.latest.name, [job.name for job in found.withdrawn]) == ("b", ["d", "c"])
+    found = rollback_of("e", jobs("D", "C", "b"), "C")
+    assert (found.latest.name, found.withdrawn) == ("C", ())
+
+
+@pytest.mark.parametrize(("names", "wanted"), [(("a",), None), (("B", "A"), None), ((), None), (("a", "b"), "plan")])
+def test_what_cannot_be_gone_back_to_is_refused(names: tuple[str, ...], wanted: str | None) -> None:
+    with pytest.raises(ConflictError):
+        rollback_of("e", jobs("plan", *names), wanted)
