@@ -106,8 +106,13 @@ class Deliveries:
             again = self._again(webhook).where(deliveries.c.id == number).returning(deliveries)
             row = connection.execute(again).first()
         if row is None:
-            message = f"Webhook {webhook} has no delivery {number}; 'batchpoint webhook deliveries' lists those it has."
-            raise NotFoundError(message, kind="delivery", name=str(number))
+            message = f"Webhook {webhook} has no delivery {number}, or has it no more: the oldest are forgotten."
+            raise NotFoundError(
+                message,
+                kind="delivery",
+                name=str(number),
+                on_command_line=f"batchpoint webhook deliveries -n {webhook}",
+            )
         return _delivery(row)
 
     def replay_failed(self, webhook: str) -> int:
