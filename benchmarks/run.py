@@ -61,6 +61,8 @@ def main() -> None:
         if not given.only or "w2" in given.only.split(","):
             results["w2"], found = many_models(data, given, server)
             checks += found
+        if server is not None and (not given.only or "studio" in given.only.split(",")):
+            checks += studio(data, server)
     finally:
         if server is not None:
             server.stop()
@@ -250,6 +252,16 @@ def report(workload: Workload, measured: Measured, workers: int) -> list[dict[st
         ratio = measured["one bad row"]["seconds"] / measured["warm"]["seconds"]
         checks.append(check("one bad row in 250k: times the clean job", ratio, 1.2))
     return checks
+
+
+def studio(data: Path, server: object) -> list[dict[str, object]]:
+    """The pages of a large job, the list of many, and what open pages cost."""
+    from product import Server
+    from studio import measure_studio
+
+    assert isinstance(server, Server)
+    print("\nThe studio")
+    return [check(one.what, one.value, one.target) for one in measure_studio(server.home, data, server)]
 
 
 def start_up() -> list[dict[str, object]]:
