@@ -28,6 +28,7 @@ test: lint ## Lint, then every test but the torture
 	@.ci/setup postgres
 	@.ci/setup azurite
 	@.ci/setup browser
+	@.ci/setup promtool
 # In the order of their names the long stories come first, and the short ones fill what is left of the time.
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not torture" $(ARGS)
 
@@ -65,6 +66,12 @@ torture: ## Kill workers, runner and server at random, many times, and compare e
 docs: ## Check that the documentation is complete and that its links lead somewhere
 	@.ci/setup dev
 	$(PYTEST) tests/project $(ARGS)
+
+.PHONY: pictures
+pictures: ## Take the README's pictures of the studio again, in Chromium
+	@.ci/setup dev
+	@.ci/setup browser
+	PYTHONPATH=src:tests python docs/pictures.py
 
 .PHONY: clean
 clean: ## Remove everything that can be made again, the demo's folder and the virtual environment included

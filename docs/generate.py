@@ -32,6 +32,7 @@ from batchpoint.entities import (
     resources,
     schedules,
     triggers,
+    webhooks,
 )
 
 HERE = Path(__file__).parent
@@ -82,7 +83,7 @@ PYTHON = """\
 Written by `docs/generate.py` from the docstrings. `from batchpoint import Client`, and the same for the entities of
 [the YAML files](yaml.md) and the [errors](../errors.md). `Client()` holds one door for each kind: `models`, `data`,
 `environments`, `codes`, `components`, `computes`, `datastores`, `endpoints`, `deployments`, `jobs`,
-`pipelines`, `schedules`, `tokens`, `workspaces`.
+`pipelines`, `schedules`, `webhooks`, `tokens`, `workspaces`.
 """
 
 YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
@@ -91,6 +92,8 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
     ("Environment", assets.Environment),
     ("Compute", resources.Compute),
     ("Datastore", resources.Datastore),
+    ("Webhook", webhooks.Webhook),
+    ("Webhook: credentials", webhooks.WebhookCredentials),
     ("Batch endpoint", endpoints.BatchEndpoint),
     ("Batch deployment", endpoints.BatchDeployment),
     ("Pipeline deployment", pipeline_deployments.PipelineDeployment),
@@ -113,7 +116,7 @@ YAML_KINDS: list[tuple[str, type[BaseModel]]] = [
 
 PYTHON_CLASSES: list[type] = [
     client.Client, client.assets.Assets, client.resources.Resources, client.resources.Computes,
-    client.resources.Datastores,
+    client.resources.Datastores, client.resources.Webhooks,
     client.endpoints.Endpoints, client.endpoints.Deployments, client.jobs.Jobs, client.pipelines.Pipelines,
     client.schedules.Schedules, client.tokens.Tokens,
     client.workspaces.Workspaces, Job,

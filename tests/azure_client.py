@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shipped import Shipped
+from warm import WarmParent
 
 CURRENT, OLDER = "1.35.2", "1.23.1"
 """Versions of the client that ``.ci/setup azureml`` installs: the one of today, and one about two years older."""
@@ -46,12 +48,15 @@ class AzureClient:
 
     def run(self, script: str, *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a script (text of Python) to its end. ``ml_client`` is there; see ``PREAMBLE``."""
+        return warm_python(self.version).run(
+            PREAMBLE + script, cwd=self.folder, environment=self.environment(), timeout=timeout
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of every script."""
         # Nothing of the checkout: the client runs in the environment of its users, where batchpoint is not installed.
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("BATCHPOINT_", "PYTHON"))}
-        return subprocess.run(
-            [self.python, "-c", PREAMBLE + script], cwd=self.folder, env={**kept, **self.variables},
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+        return {**kept, **self.variables}
 
     def ok(self, script: str, *, timeout: float = 120) -> str:
         """Run a script that has to succeed; what it printed."""
@@ -62,6 +67,13 @@ class AzureClient:
     def json(self, script: str, *, timeout: float = 120) -> Any:
         """Run a script that has to succeed and whose last line is JSON."""
         return json.loads(self.ok(script, timeout=timeout).strip().splitlines()[-1])
+
+
+@cache
+def warm_python(version: str) -> WarmParent:
+    """Its interpreter, with the client imported."""
+    modules = ["azure.ai.ml", "azure.ai.ml.entities", "azure.ai.ml.dsl", "azure.ai.ml.parallel", "azure.identity"]
+    return WarmParent(python_with(version), modules)
 
 
 def python_with(version: str) -> Path:

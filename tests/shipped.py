@@ -9,11 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from batchpoint.cli.main import COMMANDS
+from warm import WarmParent
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+COMMAND = WarmParent(
+    sys.executable,
+    ["batchpoint.client", *sorted({f"batchpoint.cli.{lazy.module}" for lazy in COMMANDS.values()})],
+    path=str(SOURCE),
+)
+"""Starts ``python -m batchpoint`` without importing it each time. Stories of shells and pages do import it."""
 
 
 @dataclass
@@ -22,6 +32,16 @@ class Shipped:
 
     home: Path
     variables: dict[str, str] = field(default_factory=dict)
+
+    def within(self, workspace: str) -> Shipped:
+        """The same home and server, for commands that are about this workspace."""
+        return replace(self, variables={**self.variables, "BATCHPOINT_WORKSPACE": workspace})
+
+    @property
+    def place(self) -> Path:
+        """Where the workspace keeps its jobs and its built-in datastore."""
+        name = self.variables.get("BATCHPOINT_WORKSPACE")
+        return self.home / "workspaces" / name if name else self.home
 
     def environment(self) -> dict[str, str]:
         """Environment variables of every command."""
@@ -33,10 +53,10 @@ class Shipped:
         self, *arguments: str | Path, cwd: Path | None = None, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, whatever its exit code."""
-        command = [sys.executable, "-m", "batchpoint", *map(str, arguments)]
-        return subprocess.run(
-            command, env=self.environment(), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        return COMMAND.run(
+            "from batchpoint.__main__ import main; main()", *map(str, arguments),
+            cwd=cwd, environment=self.environment(), timeout=timeout,
+        )  # fmt: skip
 
     def ok(self, *arguments: str | Path, cwd: Path | None = None, timeout: float = 180) -> str:
         """Run one command that has to succeed; its standard output."""
@@ -66,7 +86,7 @@ class Shipped:
 
     def output(self, job: str) -> Path:
         """Folder of the job's output in the default datastore."""
-        return self.home / "datastores" / "workspaceblobstore" / "azureml" / job / "score"
+        return self.place / "datastores" / "workspaceblobstore" / "azureml" / job / "score"
 
     def stop(self) -> None:
         """End the server and every process that works for this home."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from batchpoint.entities.triggers import FileTrigger as FileTrigger
     from batchpoint.entities.triggers import RecurrencePattern as RecurrencePattern
     from batchpoint.entities.triggers import RecurrenceTrigger as RecurrenceTrigger
+    from batchpoint.entities.webhooks import Webhook as Webhook
     from batchpoint.settings import Settings as Settings
 
 _PUBLIC = {
@@ -72,6 +73,7 @@ _PUBLIC = {
         "Schedule", "ScheduleOptions", "ScheduleRun", "ScheduledInvoke", "ScheduledJob",
     ),
     "batchpoint.entities.triggers": ("CronTrigger", "FileTrigger", "RecurrencePattern", "RecurrenceTrigger"),
+    "batchpoint.entities.webhooks": ("Webhook",),
     "batchpoint.settings": ("Settings",),
 }  # fmt: skip
 

@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 class BatchpointError(Exception):
     """Something went wrong in batchpoint."""
 
+    # The message is for everybody: whoever sends requests, calls the client or looks at a page. Where the command line
+    # has words of its own for what it advises, they are ``details['on_command_line']``, which that alone shows.
+
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
 

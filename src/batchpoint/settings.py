@@ -37,11 +37,20 @@ class Settings:
     """Instances of the built-in compute ``local``."""
     log_level: str = "info"
     """Level of the server's own log: debug, info, warning."""
+    log_format: str = "text"
+    """Form of the server's own log: text, or json."""
+    webhook_hosts: str = ""
+    """Hosts that webhooks may call although they are this machine or have a link-local address, with commas between."""
 
     @property
     def registry_url(self) -> str:
         """SQLAlchemy address of the registry, whichever way it was set."""
         return self.database_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def allowed_webhook_hosts(self) -> frozenset[str]:
+        """``webhook_hosts``, one by one, in lower case."""
+        return frozenset(host.strip().lower() for host in self.webhook_hosts.split(",") if host.strip())
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -20,6 +20,7 @@ from typing import Self
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.errors import NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
+from batchpoint.operations.backfills import Backfills
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.jobs import Jobs
 from batchpoint.operations.model_maps import ModelMaps
@@ -75,6 +76,7 @@ class Workspace:
     pipelines: Pipelines
     published_pipelines: PublishedPipelines
     schedules: Schedules
+    backfills: Backfills
     workspaces: Workspaces
     tokens: Tokens
     _shared: _Shared = field(repr=False)
@@ -111,14 +113,16 @@ class Workspace:
             return known
         with shared.opening:
             try:
-                self.workspaces.get(name)
+                registry = self.registry.within(key)
             except NotFoundError:
                 shared.opened.pop(key, None)
                 if not create:
                     raise
                 self.workspaces.ensure(name)
-            if key not in shared.opened:
-                self._wired(key, self.settings, self.registry.within(key), shared)
+                registry = self.registry.within(key)
+            known = shared.opened.get(key)
+            if known is None or known.registry.generation != registry.generation:
+                self._wired(key, self.settings, registry, shared)
             shared.found_at[key] = time.monotonic()
             return shared.opened[key]
 
@@ -202,6 +206,7 @@ class Workspace:
             pipelines=pipelines,
             published_pipelines=published_pipelines,
             schedules=schedules,
+            backfills=Backfills(registry, schedules, jobs, model_maps),
             workspaces=Workspaces(registry, settings.home),
             tokens=Tokens(registry),
             _shared=shared,

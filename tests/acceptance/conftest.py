@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,17 @@ def shipped(tmp_path: Path) -> Iterator[Shipped]:
     product = Shipped(tmp_path / "home")
     yield product
     product.stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Shipped]]:
+    """Workspaces of one server, for the stories of a file: to start a server takes longer than most of them."""
+    product = Shipped(tmp_path_factory.mktemp("home"))
+    yield (product.within(f"story-{number}") for number in count(1))
+    product.stop()
+
+
+@pytest.fixture
+def shared(served: Iterator[Shipped]) -> Shipped:
+    """A workspace of its own on the server that the stories of the file share."""
+    return next(served)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from batchpoint import Client
 from shipped import Shipped
 
@@ -45,6 +47,11 @@ mini_batch_size: 10
 """
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 def make_solution(folder: Path) -> Path:
     files = {
         "solution.yml": SOLUTION,
@@ -79,7 +86,7 @@ def apply_and_kill(shipped: Shipped, folder: Path, *, after: int) -> None:
 def everything(shipped: Shipped) -> list[dict[str, Any]]:
     """All that is stored; asked in this process, which is quicker than ten commands."""
     server = shipped.server()
-    with Client(server["url"], server["token"]) as client:
+    with Client(server["url"], server["token"], workspace=shipped.variables["BATCHPOINT_WORKSPACE"]) as client:
         doors = (client.computes, client.datastores, client.endpoints)
         found = [entity for door in doors for entity in door.list()]
         found += [one for endpoint in client.endpoints.list() for one in client.deployments.list(endpoint.name)]

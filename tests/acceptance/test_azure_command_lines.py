@@ -1,4 +1,4 @@
-"""Shell scripts for Azure's command line run as they are, behind ``az() { shift; batchpoint "$@"; }``.
+"""Shell scripts for Azure's command line run as they are, behind the function ``az`` that the page shows.
 
 The scripts were written here, in the shape of Azure ML's public ones: today's grammar, and that of the preview of 2021.
 """
@@ -6,12 +6,13 @@ The scripts were written here, in the shape of Azure ML's public ones: today's g
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from console_fences import commands_in
+from console_fences import CHECKOUT, commands_in
 from shipped import Shipped
 
 SCORE = """\
@@ -27,6 +28,8 @@ def init():
 def run(mini_batch):
     return [f"{greeting} {os.path.basename(path)}" for path in mini_batch]
 """
+
+(AZ,) = re.findall(r"^> (az\(\) .*)$", (CHECKOUT / "docs/how-to/move-from-azure-ml.md").read_text(), re.MULTILINE)
 
 TODAY = """\
 az login
@@ -259,7 +262,7 @@ def run_script(shipped: Shipped, folder: Path, script: str) -> list[str]:
     """The lines that a script prints, which has to end well."""
     environment = shipped.environment()
     environment["PATH"] = os.pathsep.join([str(folder.parent / "bin"), environment["PATH"]])
-    whole = f'set -e\naz() {{ shift; batchpoint "$@"; }}\n{script}'
+    whole = f"set -e\n{AZ}\n{script}"
     done = subprocess.run(
         ["bash", "-c", whole], cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
@@ -270,6 +273,7 @@ def run_script(shipped: Shipped, folder: Path, script: str) -> list[str]:
 def test_a_script_of_today_goes_from_an_endpoint_to_downloaded_predictions(shipped: Shipped, folder: Path) -> None:
     lines = run_script(shipped, folder, TODAY)
 
+    assert not [line for line in lines if line.startswith("Usage:")], "what only prepares is taken without a word"
     after = lines.index("Job completed")
     assert lines[after + 1 : after + 4] == ["file,prediction", "a.txt,hello a.txt", "b.txt,hello b.txt"]
     assert lines[-2:] == ["3", "gone: 3"]

@@ -150,6 +150,11 @@ SHAPES = {
 }
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_script_of_this_shape_runs_unchanged(shipped: Shipped, tmp_path: Path, name: str) -> None:
     shape = SHAPES[name]
@@ -174,7 +179,7 @@ def test_a_script_of_this_shape_runs_unchanged(shipped: Shipped, tmp_path: Path,
         assert (folder / "predictions.csv").read_text() == shape.expected
     for file, text in shape.others.items():
         assert (folder / file).read_text() == text
-    logs = shipped.home / "jobs" / "j" / "logs"
+    logs = shipped.place / "jobs" / "j" / "logs"
     for log in ("job_progress_overview.txt", "job_error.txt", "job_result.txt"):
         assert (logs / "user" / log).is_file()
     if "EntryScript" in shape.script:

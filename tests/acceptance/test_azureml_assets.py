@@ -10,6 +10,11 @@ from azure_client import CURRENT, OLDER, AzureClient
 from shipped import Shipped
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 @pytest.fixture(params=[CURRENT, OLDER])
 def client(request: pytest.FixtureRequest, shipped: Shipped, tmp_path: Path) -> AzureClient:
     return AzureClient(shipped, tmp_path / "notebook", request.param)
@@ -69,7 +74,7 @@ print(json.dumps(found))
 def test_assets_that_lie_in_a_datastore_are_registered_labelled_archived_and_never_changed(
     client: AzureClient, shipped: Shipped
 ) -> None:
-    root = shipped.home / "datastores" / "workspaceblobstore"
+    root = shipped.place / "datastores" / "workspaceblobstore"
     for name in ("old/model.bin", "new/model.bin", "in/a.csv"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
@@ -193,5 +198,5 @@ print(json.dumps(found))
     assert [path.read_bytes() for path in (tmp_path / "shipped").rglob("weights.bin")] == [contents["weights.bin"]]
     context = shipped.json("environment", "show", "-n", "built", "-v", "1")["build"]["path"]
     assert context.startswith("azureml://datastores/workspaceblobstore/paths/LocalUpload/")
-    uploads = shipped.home / "datastores" / "workspaceblobstore" / "LocalUpload"
+    uploads = shipped.place / "datastores" / "workspaceblobstore" / "LocalUpload"
     assert len([*uploads.rglob("weights.bin")]) == 2, "one of each: registering copies nothing"

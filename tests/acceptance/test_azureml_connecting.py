@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from azure_client import CURRENT, OLDER, AzureClient
+from azure_client import CURRENT, OLDER, PREAMBLE, AzureClient
 from console_fences import CHECKOUT
 from shipped import SOURCE, Shipped
 
@@ -40,7 +41,12 @@ def test_one_command_in_a_fresh_shell_lets_the_client_connect_with_certificates_
     shipped: Shipped, tmp_path: Path, version: str
 ) -> None:
     client = AzureClient(shipped, tmp_path / "notebook", version)
-    first, second, came_back = client.json(FIRST_STEPS)
+    done = subprocess.run(  # a Python of its own, as in a fresh shell
+        [client.python, "-c", PREAMBLE + FIRST_STEPS], cwd=client.folder, env=client.environment(),
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second, came_back = json.loads(done.stdout)
 
     assert came_back
     assert first == second
@@ -52,20 +58,20 @@ def test_one_command_in_a_fresh_shell_lets_the_client_connect_with_certificates_
     assert [shown["version"] for shown in shipped.json("data", "list", "-n", "input")] == ["2", "1"]
 
 
-def test_the_config_of_a_workspace_elsewhere_is_never_overwritten(shipped: Shipped, tmp_path: Path) -> None:
+def test_the_config_of_a_workspace_elsewhere_is_never_overwritten(shared: Shipped, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    shipped.ok("azureml-env", "--config", config)
-    shipped.ok("azureml-env", "--config", config)  # its own
+    shared.ok("azureml-env", "--config", config)
+    shared.ok("azureml-env", "--config", config)  # its own
     of_azure = '{"subscription_id": "1234", "resource_group": "prod", "workspace_name": "prod"}'
     config.write_text(of_azure)
-    refused = shipped.run("azureml-env", "--config", config)
+    refused = shared.run("azureml-env", "--config", config)
     assert refused.returncode != 0
     assert f"{config} names a workspace that is not of this server" in refused.stderr
     assert config.read_text() == of_azure
 
 
-def test_the_ways_to_connect_that_the_page_shows_do(shipped: Shipped, tmp_path: Path) -> None:
-    client = AzureClient(shipped, tmp_path / "notebook")
+def test_the_ways_to_connect_that_the_page_shows_do(shared: Shipped, tmp_path: Path) -> None:
+    client = AzureClient(shared, tmp_path / "notebook")
     fences = re.findall(
         r"^```python\n(.*?)^```", (CHECKOUT / "docs" / "azureml.md").read_text(), re.DOTALL | re.MULTILINE
     )
@@ -74,7 +80,7 @@ def test_the_ways_to_connect_that_the_page_shows_do(shipped: Shipped, tmp_path: 
     # In one environment with the client, as `pip install batchpoint` leaves it; the client's own packages come first.
     beside = [str(SOURCE), *(path for path in sys.path if path.endswith("site-packages"))]
     unset = [name for name in client.variables if name != "BATCHPOINT_HOME"]
-    client.variables["BATCHPOINT_HOME"] = str(shipped.home)
+    client.variables["BATCHPOINT_HOME"] = str(shared.home)
     own = f"sys.path += {beside}\nfor name in {unset}: os.environ.pop(name)\n"
     assert client.ok(fences[0]) == "[]\n"
     assert client.ok(own + fences[1]) == "[]\n"
@@ -144,6 +150,15 @@ def test_check_tells_what_is_wrong_with_the_shell_and_what_to_do(shipped: Shippe
     steps = shipped.json("azureml-env", "--check")
     assert [(step["name"], step["is_well"]) for step in steps] == [(name, True) for name in STEPS]
 
+    _, _, told, last = check(shipped, BATCHPOINT_WORKSPACE="risk")
+    assert (set(told), last) == ({"workspace"}, "1 thing is wrong.")
+    assert "no workspace named risk" in told["workspace"]
+    assert [each["name"] for each in shipped.json("workspace", "list")] == ["default"]  # it makes none
+    shipped.ok("workspace", "create", "-n", "risk")
+    steps = shipped.json("azureml-env", "--check", "--workspace-name", "risk")
+    assert [step["told"] for step in steps if step["name"] == "workspace"] == ["risk"]
+    assert "risk.blob.core.windows.net" in steps[-1]["told"]
+
     code, _, told, last = check(shipped, IDENTITY_HEADER="another", AZURE_TOKEN_CREDENTIALS="dev")
     assert (code, set(told), last) == (1, {"credential", "token"}, "2 things are wrong.")
     assert "none of this server's" in told["token"]
@@ -180,12 +195,13 @@ def test_check_tells_what_is_wrong_with_the_shell_and_what_to_do(shipped: Shippe
 
 @pytest.mark.parametrize("version", [CURRENT, OLDER])
 def test_the_client_itself_prints_why_its_token_is_refused_and_what_to_do(
-    shipped: Shipped, tmp_path: Path, version: str
+    shared: Shipped, tmp_path: Path, version: str
 ) -> None:
-    client = AzureClient(shipped, tmp_path / "notebook", version)
-    secret = shipped.json("token", "create", "-n", "mine", "--role", "operator")["secret"]
-    shipped.ok("token", "revoke", "-n", "mine", "--yes")
-    for header, why in (("bp_unknown", "none of this server's"), (secret, "Token mine was revoked.")):
+    client = AzureClient(shared, tmp_path / "notebook", version)
+    name = f"mine-{version.replace('.', '-')}"  # tokens are the server's
+    secret = shared.json("token", "create", "-n", name, "--role", "operator")["secret"]
+    shared.ok("token", "revoke", "-n", name, "--yes")
+    for header, why in (("bp_unknown", "none of this server's"), (secret, f"Token {name} was revoked.")):
         client.variables["IDENTITY_HEADER"] = header
         done = client.run("print([model.name for model in ml_client.models.list()])")
         assert done.returncode != 0
@@ -222,8 +238,8 @@ def test_a_script_does_not_go_on_when_its_shell_could_not_be_set_up(
     assert why in done.stderr
 
 
-def test_a_script_goes_on_when_its_shell_is_set_up(shipped: Shipped) -> None:
-    done = in_bash(shipped, 'eval "$(batchpoint azureml-env)"\nbatchpoint azureml-env --check')
+def test_a_script_goes_on_when_its_shell_is_set_up(shared: Shipped) -> None:
+    done = in_bash(shared, 'eval "$(batchpoint azureml-env)"\nbatchpoint azureml-env --check')
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Everything is in order" in done.stdout
 

@@ -21,6 +21,11 @@ from console_fences import CHECKOUT
 from shipped import Shipped
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 @pytest.fixture(params=[CURRENT, OLDER])
 def client(request: pytest.FixtureRequest, shipped: Shipped, tmp_path: Path) -> AzureClient:
     return AzureClient(shipped, tmp_path / "notebook", request.param)

@@ -110,6 +110,11 @@ print(json.dumps({"status": job.status, "nodes": sorted(job.jobs), "experiment":
 ROWS = [(row, row * 10, row * 20) for row in range(9)]
 
 
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
 @pytest.fixture(params=[CURRENT, OLDER])
 def client(request: pytest.FixtureRequest, shipped: Shipped, tmp_path: Path) -> AzureClient:
     shipped.ok("environment", "create", "-n", "plain", "--set", "image=python")
@@ -138,8 +143,12 @@ def test_a_pipeline_of_yaml_and_the_same_of_python_give_the_same_rows(client: Az
     }  # fmt: skip
     for folder in ("whole", "child"):
         shutil.rmtree(client.folder / folder)
-    call = 'job = doubling(raw=Input(type="uri_file", path="./raw.csv"), factor=2)\n'
-    of_python = client.json(IN_PYTHON + call + RUN)
+    # As a public example has it: the step calls its one file of rows a table, and the pipeline calls it a file.
+    as_table = IN_PYTHON.replace('rows=Output(type="uri_file")', 'rows=Output(type="mltable")')
+    call = (
+        'job = doubling(raw=Input(type="uri_file", path="./raw.csv"), factor=2)\njob.outputs.scored.type = "uri_file"\n'
+    )
+    of_python = client.json(as_table + call + RUN)
     assert rows_in(client.folder / "whole") == ROWS
     assert of_python == {**of_yaml, "nodes": ["prepared", "score"], "modules": {"prepared": "prep", "score": "score"}}
 

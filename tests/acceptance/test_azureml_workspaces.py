@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -51,11 +51,17 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("version", [CURRENT, OLDER])
-def test_the_same_names_in_two_workspaces_are_two_endpoints_with_their_own_predictions(
-    shipped: Shipped, tmp_path: Path, version: str
-) -> None:
-    client = AzureClient(shipped, tmp_path / "notebook", version)
+@pytest.fixture(scope="module", params=[CURRENT, OLDER])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureClient]:
+    """A version of the client, and a home for its stories."""
+    folder = tmp_path_factory.mktemp("both")
+    shipped = Shipped(folder / "home")
+    yield AzureClient(shipped, folder / "notebook", request.param)
+    shipped.stop()
+
+
+def test_the_same_names_in_two_workspaces_are_two_endpoints_with_their_own_predictions(client: AzureClient) -> None:
+    shipped = client.shipped
     for name in ("risk", "Sales"):
         (client.folder / name / "code").mkdir(parents=True)
         (client.folder / name / "code" / "score.py").write_text(SCRIPT.format(name=name))
@@ -80,8 +86,9 @@ LIFE = """
 from azure.ai.ml.entities import BatchEndpoint, Workspace
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 
+found = {"before": sorted(each.name for each in ml_client.workspaces.list())}
 made = ml_client.workspaces.begin_create(Workspace(name="planned", display_name="Planned", tags={"a": "b"})).result()
-found = {"made": [made.name, made.display_name, made.tags["a"]]}
+found["made"] = [made.name, made.display_name, made.tags["a"]]
 made.description = "for later"
 changed = ml_client.workspaces.begin_update(made).result()
 found["changed"] = [changed.description, changed.display_name]
@@ -102,13 +109,12 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("version", [CURRENT, OLDER])
-def test_the_client_creates_changes_and_deletes_a_workspace(shipped: Shipped, tmp_path: Path, version: str) -> None:
-    found = AzureClient(shipped, tmp_path / "notebook", version).json(LIFE)
+def test_the_client_creates_changes_and_deletes_a_workspace(client: AzureClient) -> None:
+    found = client.json(LIFE)
     assert found["made"] == ["planned", "Planned", "b"]
     assert found["changed"] == ["for later", "Planned"]
     assert found["holds"][0] == "ResourceExistsError"
     assert "it holds endpoints" in found["holds"][1]
-    assert found["permanently"] == ["default"]
+    assert found["permanently"] == found["before"]
     assert "built in" in found["default"][1]
-    assert not (shipped.home / "workspaces" / "planned").exists()
+    assert not (client.shipped.home / "workspaces" / "planned").exists()

@@ -62,6 +62,11 @@ class Desk:
 
 
 @pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
+@pytest.fixture
 def desk(shipped: Shipped, tmp_path: Path) -> Desk:
     folder = tmp_path / "desk"
     folder.mkdir()

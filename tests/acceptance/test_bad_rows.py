@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from shipped import Shipped
 
 SCRIPT = """
@@ -29,6 +31,11 @@ batchpoint: {mini_batch_type: dataframe}
 
 ROWS = 250_000
 BAD = 123_456
+
+
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
 
 
 def declare(shipped: Shipped, folder: Path) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from shipped import Shipped
 
 SCRIPT = """
@@ -23,6 +25,11 @@ batchpoint: {{mini_batch_type: dataframe}}
 """
 
 ROWS = 20_000
+
+
+@pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
 
 
 def declare(shipped: Shipped, folder: Path) -> None:
@@ -100,7 +107,7 @@ def test_a_plan_tells_what_a_job_would_take_and_leaves_nothing_behind(shipped: S
     assert "Too late" in late.stderr
     assert f"{ROWS:,} rows" in late.stdout
     assert shipped.json("job", "list") == []
-    published = [path for path in (shipped.home / "datastores").rglob("*") if path.name.startswith("predictions")]
+    published = [path for path in (shipped.place / "datastores").rglob("*") if path.name.startswith("predictions")]
     assert published == []
 
     (tmp_path / "green" / "score.py").write_text(

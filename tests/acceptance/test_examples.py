@@ -55,20 +55,20 @@ def counts(output: Path) -> tuple[int, int, int]:
     return receipt["items"], receipt["ok"], receipt["failed"]
 
 
-def test_the_heart_classifier_scores_every_patient_of_four_files(shipped: Shipped, tmp_path: Path) -> None:
+def test_the_heart_classifier_scores_every_patient_of_four_files(shared: Shipped, tmp_path: Path) -> None:
     example = copy_of("heart-classifier-script", tmp_path)
     make_data(example)
-    output = invoke(shipped, example, "heart-classifier")
+    output = invoke(shared, example, "heart-classifier")
     rows = rows_of(output / "predictions.csv")
     assert counts(output) == (4, 4, 0)
     assert [int(row["patient"]) for row in rows] == [*range(100), *range(100), *range(100), *range(3)]
     assert all((float(row["probability"]) > 0.5) == (row["ill"].lower() == "true") for row in rows)
 
 
-def test_the_digits_are_read_right_but_for_a_few(shipped: Shipped, tmp_path: Path) -> None:
+def test_the_digits_are_read_right_but_for_a_few(shared: Shipped, tmp_path: Path) -> None:
     example = copy_of("digits-images", tmp_path)
     make_data(example)
-    output = invoke(shipped, example, "digits")
+    output = invoke(shared, example, "digits")
     rows = rows_of(output / "digits.csv")
     assert counts(output) == (360, 360, 0)
     assert [row["image"] for row in rows] == sorted(path.name for path in (example / "made" / "data").iterdir())
@@ -77,20 +77,20 @@ def test_the_digits_are_read_right_but_for_a_few(shipped: Shipped, tmp_path: Pat
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-def test_the_network_reads_rows_as_data_frames(shipped: Shipped, tmp_path: Path) -> None:
+def test_the_network_reads_rows_as_data_frames(shared: Shipped, tmp_path: Path) -> None:
     example = copy_of("torch-mlp", tmp_path)
     make_data(example)
-    output = invoke(shipped, example, "digits-torch")
+    output = invoke(shared, example, "digits-torch")
     table = pq.read_table(output / "digits.parquet")
     assert counts(output) == (360, 360, 0)
     assert table.num_rows == 360
     assert set(table["digit"].to_pylist()) == set(range(10))
 
 
-def test_a_script_writes_its_own_parquet_files(shipped: Shipped, tmp_path: Path) -> None:
+def test_a_script_writes_its_own_parquet_files(shared: Shipped, tmp_path: Path) -> None:
     example = copy_of("custom-outputs-parquet", tmp_path)
     make_data(example)
-    output = invoke(shipped, example, "sensor-outliers")
+    output = invoke(shared, example, "sensor-outliers")
     assert counts(output) == (8, 8, 0)
     written = sorted(output.rglob("device-*.parquet"))
     assert [path.name for path in written] == [f"device-{device}.parquet" for device in range(1, 9)]
@@ -109,35 +109,35 @@ def run_python(shipped: Shipped, example: Path, *arguments: str) -> str:
 
 @pytest.mark.timeout(240)
 def test_a_model_for_each_sensor_finds_every_outlier_and_a_missing_one_fails_its_own_rows(
-    shipped: Shipped, tmp_path: Path
+    shared: Shipped, tmp_path: Path
 ) -> None:
     example = copy_of("iot-anomaly", tmp_path)
-    run_python(shipped, example, "simulate_readings.py", "made")
-    assert "15 models" in run_python(shipped, example, "train.py", "made")
-    output = invoke(shipped, example, "iot-anomaly", "--set", "max_concurrency_per_instance=1")
+    run_python(shared, example, "simulate_readings.py", "made")
+    assert "15 models" in run_python(shared, example, "train.py", "made")
+    output = invoke(shared, example, "iot-anomaly", "--set", "max_concurrency_per_instance=1")
     assert counts(output) == (17768, 17768, 0)
-    said = run_python(shipped, example, "check_predictions.py", "made", "output")
+    said = run_python(shared, example, "check_predictions.py", "made", "output")
     assert "17,768 predictions in one file and in 15: all 30 outliers flagged" in said
     receipt = json.loads((output / "receipt.json").read_text())
     assert sorted(receipt["key_files"]) == sorted(path.name for path in output.glob("preds_*.csv"))
     assert sum(receipt["key_files"].values()) == 17768
 
     asked = ["--name", "iot-anomaly", "--input", "made/data", "--set", "max_concurrency_per_instance=4"]
-    shipped.ok("endpoint", "invoke", *asked, "--job-name", "four", "--stream", cwd=example)
-    assert (shipped.output("four") / "predictions.csv").read_bytes() == (output / "predictions.csv").read_bytes()
+    shared.ok("endpoint", "invoke", *asked, "--job-name", "four", "--stream", cwd=example)
+    assert (shared.output("four") / "predictions.csv").read_bytes() == (output / "predictions.csv").read_bytes()
 
-    shipped.ok("model", "archive", "--name", "model_2_3")
-    shipped.ok("endpoint", "invoke", *asked, "--job-name", "lacking", "--stream", cwd=example)
+    shared.ok("model", "archive", "--name", "model_2_3")
+    shared.ok("endpoint", "invoke", *asked, "--job-name", "lacking", "--stream", cwd=example)
     ours = [row for row in rows_of(output / "predictions.csv") if (row["Device"], row["Sensor"]) != ("2", "3")]
-    assert rows_of(shipped.output("lacking") / "predictions.csv") == ours
-    assert len(list(shipped.output("lacking").glob("preds_*.csv"))) == 14
+    assert rows_of(shared.output("lacking") / "predictions.csv") == ours
+    assert len(list(shared.output("lacking").glob("preds_*.csv"))) == 14
     board = ["--endpoint-name", "iot-anomaly", "--name", "one-class-svm"]
-    (failing,) = shipped.json("deployment", "models", *board, "--failed")
+    (failing,) = shared.json("deployment", "models", *board, "--failed")
     assert failing["key"] == {"Device": "2", "Sensor": "3"}
     assert failing["failed"] == 17768 - len(ours)
     assert failing["last_job_name"] == "lacking"
-    assert len(shipped.json("deployment", "models", *board, "--sort", "rows")) == 15
-    (report,) = shipped.json("job", "models", "--name", "lacking", "--failed")
+    assert len(shared.json("deployment", "models", *board, "--sort", "rows")) == 15
+    (report,) = shared.json("job", "models", "--name", "lacking", "--failed")
     assert report["failed"] == failing["failed"]
 
 

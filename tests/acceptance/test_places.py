@@ -51,6 +51,11 @@ CREDENTIALS = {"key": "testing", "secret": "testing"}
 
 
 @pytest.fixture
+def shipped(shared: Shipped) -> Shipped:
+    return shared
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A working folder with the script, the model's file and two csv files of five rows in all."""
     work = tmp_path / "work"
@@ -193,7 +198,7 @@ def test_a_package_that_the_server_lacks_is_installed_from_a_conda_file(shipped:
     shipped.ok("endpoint", "invoke", "-n", "doubles", "--input", folder / "in", "--job-name", "romans", "--stream")
     lines = (shipped.output("romans") / "predictions.csv").read_text().splitlines()
     assert lines == ["file,prediction", "one.csv,True", "two.csv,True"]
-    python = json.loads((shipped.home / "jobs" / "romans" / "spec.json").read_text())["python"]
+    python = json.loads((shipped.place / "jobs" / "romans" / "spec.json").read_text())["python"]
     assert python.startswith(str(shipped.home / "environments"))
 
 

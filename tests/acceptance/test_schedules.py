@@ -173,9 +173,11 @@ def moved_server(shipped: Shipped, clock: Path) -> Iterator[subprocess.Popen[byt
     """The server of a home, by a clock that the test moves."""
     script = Path(__file__).resolve().parents[1] / "moved_server.py"
     with subprocess.Popen([sys.executable, str(script), str(clock)], env=shipped.environment()) as server:
-        eventually((shipped.home / "server.json").exists)
-        yield server
-        server.terminate()
+        try:
+            eventually((shipped.home / "server.json").exists, seconds=60)
+            yield server
+        finally:
+            server.terminate()
 
 
 def test_a_schedule_fires_on_a_moved_clock_across_the_change_to_summer_time(moved: Desk) -> None:

@@ -5,17 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 
+from batchpoint.background.service import Background
 from batchpoint.cli.main import run
-from batchpoint.registry import Registry
+from batchpoint.registry import Registry, migrations
+from batchpoint.registry.database import schema_version
+from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 from fake_server import FakeServer, fake_server
+from integration.served import FAKE_RUNNER, declare_churn
 from postgres_server import running_postgres
+
+Upgrade = Callable[[Connection], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_by_alembic() -> Iterator[Upgrade]:
+    """What migrates; it does so for the first empty database of each kind, and is never asked by those after it.
+
+    They are sent the statements that it sent: to find those out takes it longer than most stories take.
+    """
+    upgrade, head, sent = migrations.upgrade, migrations.HEAD, {}
+
+    def replayed(connection: Connection) -> None:
+        kind = connection.dialect.name
+        if schema_version(connection) is not None or head != migrations.HEAD:
+            upgrade(connection)
+        elif kind in sent:
+            for statement, parameters in sent[kind]:
+                connection.exec_driver_sql(statement, parameters)
+        else:
+            sent[kind] = statements_of(connection, upgrade)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrations, "upgrade", replayed)
+        yield upgrade
+
+
+def statements_of(connection: Connection, upgrade: Upgrade) -> list[tuple[str, Any]]:
+    """Upgrade, and tell what was sent that changes something."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
+            sent.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    upgrade(connection)
+    event.remove(connection, "before_cursor_execute", note)
+    return sent
 
 
 @pytest.fixture(scope="session")
@@ -103,5 +146,28 @@ def registry(database_url: str, clock: Clock, tmp_path: Path) -> Iterator[Regist
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     """An empty workspace on SQLite."""
-    with Workspace.open(Settings(home=tmp_path / "home")) as opened:
+    with Workspace.open(Settings(home=tmp_path / "home", max_request_bytes=100_000)) as opened:
         yield opened
+
+
+@pytest.fixture
+def churn(workspace: Workspace) -> Workspace:
+    """The workspace, with an endpoint that is ready to be invoked."""
+    declare_churn(workspace)
+    return workspace
+
+
+@pytest.fixture
+def context(churn: Workspace) -> Iterator[Context]:
+    """What serves ``churn``: the loops run, with runners that score nothing."""
+    background = Background(churn, runner_parent=FAKE_RUNNER)
+    background.start()
+    found = Context(churn, background, server_id="s1", shares_files=True)
+    yield found
+    found.background.stop()  # not the first one's a second time: a test may have put another in its place
+
+
+@pytest.fixture
+def background(context: Context) -> Background:
+    """The loops that run."""
+    return context.background

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
-import uvicorn
+import uvicorn.server
 
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Input, InvokeRequest, Job
@@ -24,9 +26,15 @@ FAKE_RUNNER = (sys.executable, str(Path(__file__).with_name("fake_runner.py")))
 
 
 def open_workspace(home: Path) -> Workspace:
-    """A workspace with the endpoint ``churn``, whose deployment ``blue`` is the default."""
+    """A workspace with the endpoint ``churn``; see ``declare_churn``."""
     workspace = Workspace.open(Settings(home=home, max_request_bytes=100_000))
-    code = home.parent / "code"
+    declare_churn(workspace)
+    return workspace
+
+
+def declare_churn(workspace: Workspace) -> None:
+    """Declare the endpoint ``churn``, whose deployment ``blue`` is the default."""
+    code = workspace.settings.home.parent / "code"
     code.mkdir(exist_ok=True)
     (code / "score.py").write_text("def init():\n    pass\n\n\ndef run(mini_batch):\n    return list(mini_batch)\n")
     workspace.endpoints.create_or_update(BatchEndpoint(name="churn"))
@@ -36,7 +44,6 @@ def open_workspace(home: Path) -> Workspace:
         code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
     )
     workspace.endpoints.create_or_update_deployment(deployment, set_default=True)
-    return workspace
 
 
 def make_input(folder: Path, behaviour: str) -> Path:
@@ -60,6 +67,19 @@ def eventually(condition: Callable[[], object], *, seconds: float = 15.0) -> Non
         time.sleep(0.01)
 
 
+class _Hurried:
+    """``asyncio``, as uvicorn sees it: it looks whether it is to end a hundred times a second instead of ten times."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
+uvicorn.server.asyncio = _Hurried()
+
+
 @contextmanager
 def served(context: Context, secret: str | None) -> Iterator[httpx.Client]:
     """The application behind real HTTP, in a thread, and a client with this token."""
@@ -71,7 +91,8 @@ def served(context: Context, secret: str | None) -> Iterator[httpx.Client]:
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+            # To read the certificate authorities, for which there is no use here, takes longer than most requests.
+            with httpx.Client(base_url=address, headers=headers, timeout=30, verify=False) as client:
                 yield client
         finally:
             server.should_exit = True

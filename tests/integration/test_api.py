@@ -18,22 +18,9 @@ from batchpoint.server.context import Context
 from batchpoint.server.failed_attempts import FAILURES_ALLOWED
 from batchpoint.server.process import _end_if_idle
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+from integration.served import FAKE_RUNNER, eventually, invoke, make_input, served
 
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def context(workspace: Workspace) -> Iterator[Context]:
-    background = Background(workspace, runner_parent=FAKE_RUNNER)
-    background.start()
-    found = Context(workspace, background, server_id="s1", shares_files=True)
-    yield found
-    found.background.stop()  # not the first one's a second time: a test may have put another in its place
+pytestmark = pytest.mark.usefixtures("churn")
 
 
 @pytest.fixture
@@ -274,7 +261,7 @@ def test_relative_paths_are_refused_even_here(client: httpx.Client) -> None:
 def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -> None:
     with served(context, None) as client:
         assert client.get("/healthz").json()["id"] == "s1"
-        loops = {"dispatcher", "follower", "pipelines", "pipeline-leases", "scheduler"}
+        loops = {"dispatcher", "follower", "pipelines", "pipeline-leases", "scheduler", "webhooks"}
         assert set(client.get("/readyz").json()["checks"]) == {"registry", *loops}
         context.background.stop()
         assert client.get("/readyz").status_code == 503

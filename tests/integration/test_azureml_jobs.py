@@ -15,17 +15,14 @@ from batchpoint.entities.pipeline_deployments import PipelineDeployment
 from batchpoint.entities.pipelines import CommandStep, Component, OutputBinding, OutputPort, Pipeline
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, make_input, open_workspace, served
+from integration.served import FAKE_RUNNER, eventually, make_input, served
 
 WS = "/subscriptions/s1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/default"
 HISTORY = f"/history/v1.0{WS}"
 RESOLVED = f"/data/v1.0{WS}/dataversion/batchGetResolvedUris"
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("churn")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ CONDA = "environments/e/versions/1"
         ("schedules/s", {"action": {"actionType": ACTION, "jobDefinition": {"sourceJobId": 5}}}),
         ("schedules/s", {"trigger": {"triggerType": ["Cron"]}, "action": {"actionType": ACTION, "jobDefinition": {}}}),
         ("components/c/versions/1", {"componentSpec": {"sourceJobId": ["x"]}}),
-        (CONDA, {"image": "i", "condaFile": "[" * 5000}),
+        (CONDA, {"image": "i", "condaFile": "[" * 2000}),
         (CONDA, {"image": "i", "condaFile": "a: &a [*a]"}),
         (CONDA, {"image": "i", "condaFile": "a: &a [x, x]\nb: [*a, *a]"}),
         (CONDA, {"image": "i", "condaFile": "a: .nan"}),

@@ -16,7 +16,6 @@ from batchpoint.entities.triggers import CronTrigger, FileTrigger
 from batchpoint.errors import NotFoundError
 from batchpoint.workspace import Workspace
 from integration.azure_wire import WS, azure_client
-from integration.served import open_workspace
 
 COMMAND = {"jobType": "Command", "command": "echo ${{inputs.word}}", "inputs": {}, "experimentName": "said"}
 MONDAYS = {
@@ -29,10 +28,7 @@ CRON = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
+pytestmark = pytest.mark.usefixtures("churn")
 
 
 @pytest.fixture

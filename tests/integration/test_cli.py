@@ -397,3 +397,19 @@ def test_the_workspace_is_that_of_the_option_or_of_the_setting(
     named = [request.headers.get("x-batchpoint-workspace") for request in fake.asked("GET /models")]
     assert named == [None, "sales", "risk"]
     assert batchpoint("-w ../x model list").code == 2
+
+
+def test_what_a_message_advises_is_said_in_words_of_the_command_line_below_it(
+    batchpoint: CommandLine, fake: FakeServer
+) -> None:
+    details = {"on_command_line": "batchpoint schedule disable -n nightly"}
+    refusal = {"code": "conflict", "message": "Schedule nightly is enabled.", "details": details, "request_id": "r1"}
+    fake.routes["DELETE /schedules/nightly"] = (409, {"error": refusal})
+
+    said = batchpoint("schedule delete -n nightly --yes")
+
+    assert said.code == 4
+    assert said.err.splitlines() == [
+        "Error: Schedule nightly is enabled.",
+        "On the command line: batchpoint schedule disable -n nightly",
+    ]

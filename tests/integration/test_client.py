@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchpoint.client import Client, Job, VersionMismatchWarning, load
-from batchpoint.client.connection import Connection
+from batchpoint.client.connection import Connection, address
 from batchpoint.entities.assets import Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import JobStatus
@@ -501,3 +501,9 @@ def test_a_client_works_within_the_workspace_that_it_is_given(server: FakeServer
     assert {request.headers["x-batchpoint-workspace"] for request in server.requests} == {"risk"}
     with pytest.raises(InvalidEntityError, match="3 to 33"):
         Client(server.url, "secret", Settings(home=tmp_path / "home"), workspace="no such name")
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "..", "."])
+def test_what_cannot_be_a_name_is_told_with_what_names_are_made_of(name: str) -> None:
+    with pytest.raises(InvalidEntityError, match=r"made of letters, digits, '-', '_' and '\.', and begin"):
+        address("models", name)

@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,21 +21,9 @@ from batchpoint.entities.jobs import JobStatus, Reason
 from batchpoint.entities.resources import Compute
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace
+from integration.served import FAKE_RUNNER, eventually, invoke, make_input
 
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def background(workspace: Workspace) -> Iterator[Background]:
-    started = Background(workspace, runner_parent=FAKE_RUNNER)
-    started.start()
-    yield started
-    started.stop()
+pytestmark = pytest.mark.usefixtures("churn")
 
 
 def starts_of(workspace: Workspace, job: str) -> list[str]:
@@ -286,7 +273,7 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     claimed = workspace.registry.jobs.claim(first.dispatcher._owner, 3600)
     assert claimed is not None
     folder = workspace.settings.home / "jobs" / job.name
-    first.dispatcher._launcher.prepare(workspace, claimed.job, folder)  # and then it is killed
+    first.dispatcher._launcher.prepare(workspace, claimed.job, folder, lambda _: None)  # and then it is killed
     first.dispatcher.stop()
     second = Background(workspace, runner_parent=FAKE_RUNNER)
     second.start()

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchpoint.background.service import Background
+from batchpoint.entities.resources import Compute
 from batchpoint.server.context import Context
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+from integration.azure_wire import WS
+from integration.served import eventually, invoke, make_input, served
+from promtool import promtool
+
+DASHBOARD = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "batchpoint.json"
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(workspace: Workspace) -> Iterator[httpx.Client]:
-    background = Background(workspace, runner_parent=FAKE_RUNNER)
-    background.start()
-    secret, _ = workspace.tokens.create("monitor", "reader")
-    with served(Context(workspace, background, server_id="s1", shares_files=True), secret) as found:
+def client(context: Context) -> Iterator[httpx.Client]:
+    secret, _ = context.workspace.tokens.create("monitor", "reader")
+    with served(context, secret) as found:
         yield found
-    background.stop()
 
 
 def told(client: httpx.Client, name: str, **labels: str) -> float | None:
@@ -52,7 +50,7 @@ def test_the_numbers_follow_a_jobs_life_and_add_up_with_its_receipt(
 
     job = invoke(workspace, make_input(tmp_path / "in", "wait"))
     eventually(lambda: told(client, "jobs", status="running") == 1)
-    assert told(client, "instances", compute="local", state="running") == 1
+    assert told(client, "instances", workspace="", compute="local", state="running") == 1
     Path(str(workspace.jobs.get(job.name).folder), "go").touch()
     eventually(lambda: told(client, "jobs_ended_total", type="scoring", status="completed", reason="completed") == 1)
 
@@ -63,6 +61,19 @@ def test_the_numbers_follow_a_jobs_life_and_add_up_with_its_receipt(
     assert told(client, "items_total", unit="files", outcome="failed") == receipt.failed
     assert told(client, "job_seconds_count", type="scoring", status="completed") == 1
     assert told(client, "job_queue_seconds_count", type="scoring") == 1
+
+
+def test_a_job_that_is_canceled_in_the_queue_is_counted_once(
+    client: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    running = invoke(workspace, make_input(tmp_path / "a", "wait"))
+    eventually(lambda: workspace.jobs.get(running.name).status == "running")
+    waiting = invoke(workspace, make_input(tmp_path / "b", "complete"))
+    secret, _ = workspace.tokens.create("operator", "operator")
+    addresses = (f"/api/v1/jobs/{waiting.name}/cancel", f"{WS}/jobs/{waiting.name}/cancel")
+    for address in addresses * 2:
+        client.post(address, headers={"Authorization": f"Bearer {secret}"}).raise_for_status()
+    assert told(client, "jobs_ended_total", type="scoring", status="canceled", reason="canceled_by_user") == 1
 
 
 def test_a_job_that_was_canceled_or_lost_is_counted_by_its_reason(
@@ -80,3 +91,36 @@ def test_a_job_that_was_canceled_or_lost_is_counted_by_its_reason(
 
 def test_metrics_are_for_those_who_may_read(client: httpx.Client) -> None:
     assert client.get("/metrics", headers={"Authorization": ""}).status_code == 401
+
+
+def test_promtool_finds_no_fault_in_them(client: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
+    invoke(workspace, make_input(tmp_path / "in", "succeed"))
+    eventually(lambda: told(client, "jobs_ended_total", type="scoring", status="completed", reason="completed") == 1)
+    checked = promtool("check", "metrics", given=client.get("/metrics").content)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_the_instances_of_every_workspace_are_told(client: httpx.Client, workspace: Workspace) -> None:
+    compute = Compute(name="large", min_instances=2)
+    workspace.within("risk").resources.create_or_update("compute", compute)
+    assert told(client, "instances", workspace="risk", compute="large", state="idle") == 2
+
+
+def test_the_dashboard_asks_for_what_is_there(client: httpx.Client, tmp_path: Path) -> None:
+    there = set(re.findall(r"^# TYPE (\S+)", client.get("/metrics").text, re.MULTILINE))
+    expressions = [target["expr"] for panel in _dashboard()["panels"] for target in panel["targets"]]
+    for expression in expressions:
+        asked = set(re.findall(r"batchpoint_\w+", expression))
+        assert asked
+        assert {name.removesuffix("_bucket") for name in asked} <= there, expression
+    rules = [{"record": f"rule:{number}", "expr": text} for number, text in enumerate(expressions)]
+    file = tmp_path / "rules.yml"
+    text = json.dumps({"groups": [{"name": "dashboard", "rules": rules}]})
+    file.write_text(text.replace("$__rate_interval", "5m"))
+    checked = promtool("check", "rules", str(file))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def _dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return found

@@ -26,7 +26,7 @@ from batchpoint.scoring.file_per_key import KeyFiles
 from batchpoint.scoring.ledger import FailedItem, Part, Record
 from batchpoint.scoring.mini_batches import ErrorInfo, MiniBatch
 from batchpoint.scoring.output import Published, check_free, publish
-from batchpoint.scoring.results import SegmentWriter
+from batchpoint.scoring.segment import SegmentWriter
 from batchpoint.scoring.spec import InputSpec, Location, OutputSpec, ScoringSpec, ScriptSpec, SplitSpec
 
 BAD = ErrorInfo(type="ValueError", message="amount is below zero", traceback="Traceback …")

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_driver import PipelineDriver
 from batchpoint.entities.assets import Data
 from batchpoint.entities.jobs import Input, Job, JobError, JobStatus, Output, Progress, Reason
@@ -94,7 +93,7 @@ class Steps:
 
 
 def driver_of(workspace: Workspace) -> PipelineDriver:
-    return PipelineDriver(workspace, JobChanges(), lambda _workspace, _job: None, Meters())
+    return PipelineDriver(workspace, JobChanges(), lambda _workspace, _job: None, lambda _workspace, _job: None)
 
 
 def complete(workspace: Workspace, job: Job, *, failing: tuple[str, ...] = ()) -> tuple[Job, list[str]]:
@@ -838,7 +837,10 @@ def test_a_step_whose_failed_job_somebody_retries_already_starts_anew(
 @on_sqlite
 def test_the_next_step_starts_within_a_moment_of_the_end_of_the_one_before(workspace: Workspace, raw: Path) -> None:
     changes = JobChanges()
-    driver, steps = PipelineDriver(workspace, changes, lambda _workspace, _job: None, Meters()), Steps(workspace)
+    driver, steps = (
+        PipelineDriver(workspace, changes, lambda _workspace, _job: None, lambda _workspace, _job: None),
+        Steps(workspace),
+    )
     for loop in driver.loops:
         loop.start()
     job = workspace.pipelines.submit(diamond(raw))

@@ -293,7 +293,8 @@ def test_the_command_of_a_step_is_not_retried_by_itself(workspace: Workspace, ht
     workspace.jobs.cancel("p-a")
     refused = http.post("/api/v1/jobs/p-a/retry-failed")
     assert refused.status_code == 409
-    assert "Resume its pipeline instead: batchpoint job retry -n p." in refused.text
+    assert "Resume its pipeline instead: retry job p." in refused.json()["error"]["message"]
+    assert refused.json()["error"]["details"] == {"on_command_line": "batchpoint job retry -n p"}
 
 
 def test_what_two_change_at_once_is_all_there(http: httpx.Client) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import csv_records, read_ahead, slices
+from batchpoint.scoring import csv_parsing, csv_records, csv_rows, read_ahead, slices
 
 KEYS, ROWS = 40, 5
 SCHEMA = {"columns": ["key", "when", "n", "x"], "types": ["int64", "timestamp[s]", "int64", "double"]}
@@ -38,7 +38,7 @@ def read(piece: dict[str, Any], *others: dict[str, Any], start: int = 0) -> Any:
 
 def read_alone(piece: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patch:
-        patch.setattr(slices._Memory, "ahead", read_ahead.ReadAhead())
+        patch.setattr(csv_rows._Memory, "ahead", read_ahead.ReadAhead())
         return read(piece)
 
 
@@ -46,15 +46,15 @@ def read_alone(piece: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of each call of the parser; and nothing is remembered of another test."""
     sizes: list[int] = []
-    parse = slices._arrow_table
+    parse = csv_parsing.arrow_table
 
     def counted(data: bytes, *rest: Any) -> Any:
         sizes.append(len(data))
         return parse(data, *rest)
 
-    monkeypatch.setattr(slices._Memory, "ahead", read_ahead.ReadAhead())
+    monkeypatch.setattr(csv_rows._Memory, "ahead", read_ahead.ReadAhead())
     monkeypatch.setattr(slices._Memory, "columns", {})
-    monkeypatch.setattr(slices, "_arrow_table", counted)
+    monkeypatch.setattr(csv_parsing, "arrow_table", counted)
     return sizes
 
 
@@ -161,7 +161,7 @@ def test_column_names_that_a_script_can_write_into_are_those_of_its_frame_alone(
 ) -> None:
     pieces = pieces_of(tmp_path / "a.csv", [line(key, row) for key in range(KEYS) for row in range(ROWS)])
     assert [len(read(piece)) for piece in pieces[:2]] == [ROWS] * 2
-    (block,) = slices._Memory.ahead._blocks
+    (block,) = csv_rows._Memory.ahead._blocks
     block._whole.columns = pd.Index(SCHEMA["columns"], dtype=object)  # as they are before pandas 3
     read(pieces[2]).columns._data[0] = "written"  # what frame.columns.values was then
     assert [list(read(piece).columns) for piece in pieces[2:4]] == [SCHEMA["columns"]] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -15,16 +16,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, DateTime, MetaData, text
+from sqlalchemy import Column, Connection, DateTime, MetaData, text
 
 from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.job_queries import JobQuery
 from batchpoint.entities.jobs import Job
+from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import RegistryError
 from batchpoint.registry import Registry, migrations
 from batchpoint.registry.database import Database, schema_version
 from batchpoint.registry.secrets import SecretBox
 from batchpoint.registry.tables import metadata
+
+
+@pytest.fixture(autouse=True)
+def migrations_of_their_own(migrated_by_alembic: Callable[[Connection], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alembic migrates each database of these stories."""
+    monkeypatch.setattr(migrations, "upgrade", migrated_by_alembic)
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_program_uses(registry: Registry) -> None:
@@ -116,6 +124,7 @@ def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_defau
         "schedules": ["daily"],
         "runs": ("nightly", ["a.csv"]),
     }
+    registry.workspaces.put(NamedWorkspace(name="other"), by=None)
     other = registry.within("other")
     assert other.jobs.enqueue(Job(name="nightly"), idempotency_key="once")[1]
     assert other.endpoints.put(BatchEndpoint(name="churn"), by=None).name == "churn"

@@ -125,10 +125,12 @@ def test_a_queued_job_is_canceled_at_once_and_a_running_one_is_asked(registry: R
     claimed = registry.jobs.claim("a", 30)
     assert claimed is not None
     registry.jobs.enqueue(make_job("waiting"))
-    canceled = registry.jobs.request_cancel("waiting")
+    canceled, has_ended = registry.jobs.request_cancel("waiting")
+    assert has_ended
     assert (canceled.status, canceled.reason) == (JobStatus.CANCELED, Reason.CANCELED_BY_USER)
-    assert registry.jobs.request_cancel("waiting") == canceled
-    assert registry.jobs.request_cancel("running").cancel_requested
+    assert registry.jobs.request_cancel("waiting") == (canceled, False)
+    asked, has_ended = registry.jobs.request_cancel("running")
+    assert (asked.cancel_requested, has_ended) == (True, False)
     assert registry.jobs.renew("running", claimed.lease_token, 30) is True
     registry.jobs.finish("running", claimed.lease_token, Reason.COMPLETED)
     with pytest.raises(ConflictError, match="completed already"):

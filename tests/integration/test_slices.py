@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import csv_records, slices, tabular
+from batchpoint.scoring import csv_records, json_rows, parquet_rows, slice_bytes, slices, tabular, worker
 from batchpoint.scoring.mini_batches import InputFile
 from batchpoint.scoring.tabular import Format
 
@@ -176,15 +176,15 @@ def test_a_file_that_can_no_longer_be_read_is_opened_anew_by_the_next_try(
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text("n\n1\n2\n")
-    slices._Memory.files[str(path)] = Stale()
+    slice_bytes._Memory.files[str(path)] = Stale()
     with pytest.raises(OSError, match="Stale"):
         read(path)
     assert read(path)["n"].tolist() == [1, 2]
     path = tmp_path / "a.parquet"
     pd.DataFrame({"n": [1, 2]}).to_parquet(path)
     read(path)
-    monkeypatch.setattr(slices._Memory, "parquet", Stale(slices._Memory.parquet.metadata))
-    monkeypatch.setattr(slices._Memory, "group_key", None)
+    monkeypatch.setattr(parquet_rows._Memory, "file", Stale(parquet_rows._Memory.file.metadata))
+    monkeypatch.setattr(parquet_rows._Memory, "group_key", None)
     with pytest.raises(OSError, match="Stale"):
         read(path)
     assert read(path)["n"].tolist() == [1, 2]
@@ -203,9 +203,8 @@ def test_without_pyarrow_pandas_reads_the_same(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_worker_side_imports_only_the_standard_library_at_its_top() -> None:
-    for name in ("slices", "read_ahead", "csv_records", "mlflow_script", "model_map", "lean_predict"):
-        path = Path(slices.__file__).with_name(f"{name}.py")
-        code = f"import runpy; runpy.run_path({str(path)!r})"
+    for name in ("slices", "mlflow_script", "model_map", "lean_predict"):
+        code = f"import runpy; runpy.run_path({worker.__file__!r})['load_sibling']({name!r})"
         subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
@@ -229,7 +228,7 @@ def test_json_rows_with_more_or_fewer_values_than_columns_are_refused_with_a_rea
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"columns": ["a", "b"], "data": [[1, "x"], row]}))
     with pytest.raises(csv_records.UnreadableRowsError, match=r"a\.json has rows of more or fewer values"):
-        slices.read_json_array(str(path))
+        json_rows.read_json_array(str(path))
 
 
 def test_what_a_script_does_to_nested_values_of_json_is_gone_when_they_are_read_again(tmp_path: Path) -> None:

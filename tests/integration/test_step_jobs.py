@@ -14,6 +14,7 @@ from batchpoint import Client
 from batchpoint.background.service import Background
 from batchpoint.background.step_places import places_of_step
 from batchpoint.entities.jobs import Input, InputType, Job, JobStatus, Output, Reason
+from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import CommandStep, ParallelStep
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import NotFoundError
@@ -144,6 +145,20 @@ SCORE = """
         texts = [open(path).read() for path in mini_batch]
         return pandas.DataFrame({"name": names[0], "the number": texts})
 """
+
+
+def test_a_command_by_itself_shows_what_it_printed(workspace: Workspace) -> None:
+    alone = CommandJob.model_validate({"name": "alone", "command": "echo said by the command"})
+    workspace.pipelines.submit(alone.as_pipeline())
+    eventually(lambda: workspace.jobs.get("alone").status.is_finished, seconds=60)
+    sizes = dict(workspace.jobs.logs("alone"))
+    assert {"logs/pipeline.log", "logs/user/std_log.txt"} <= sizes.keys()
+    said = workspace.jobs.read_log("alone", "logs/user/std_log.txt")
+    assert b"said by the command" in said
+    assert sizes["logs/user/std_log.txt"] == len(said)
+    assert b"completed" in workspace.jobs.read_log("alone", "logs/pipeline.log")
+    with pytest.raises(NotFoundError, match=r"Job alone has no log logs/nothing\.txt"):
+        workspace.jobs.read_log("alone", "logs/nothing.txt")
 
 
 def test_a_parallel_step_has_a_side_input_a_literal_and_several_outputs(workspace: Workspace, tmp_path: Path) -> None:

@@ -12,32 +12,21 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
-from batchpoint.background.service import Background
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import TooManyRequestsError
+from batchpoint.registry.tables import ended_sessions_table
 from batchpoint.server.context import WAITERS_ALLOWED, Context
 from batchpoint.server.studio.sessions import COOKIE
 from batchpoint.workspace import Workspace
-from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
+from integration.served import eventually, invoke, make_input, served
+
+pytestmark = pytest.mark.usefixtures("churn")
 
 HOSTILE = '<script>alert("x")</script>'
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    with open_workspace(tmp_path / "home") as opened:
-        yield opened
-
-
-@pytest.fixture
-def context(workspace: Workspace) -> Iterator[Context]:
-    background = Background(workspace, runner_parent=FAKE_RUNNER)
-    background.start()
-    yield Context(workspace, background, server_id="s1", shares_files=True)
-    background.stop()
 
 
 @pytest.fixture
@@ -85,6 +74,32 @@ def test_a_token_becomes_a_session_that_scripts_cannot_read(stranger: httpx.Clie
     assert given.get_nonstandard_attr("SameSite") == "lax"
     assert stranger.get("/studio").status_code == 200
     assert stranger.get("/api/v1/jobs").status_code == 401  # the session is the studio's alone
+
+
+def test_a_session_that_was_ended_is_of_no_use_to_who_kept_its_cookie(
+    stranger: httpx.Client, context: Context, workspace: Workspace
+) -> None:
+    secret, _ = workspace.tokens.create("shared", "reader")
+    sign_in = {"token": secret}
+    stranger.post("/studio/sign-in", data=sign_in)
+    kept = stranger.cookies[COOKIE]
+    with served(context, None) as other:
+        other.post("/studio/sign-in", data=sign_in)
+        stranger.post("/studio/sign-out")
+        assert COOKIE not in stranger.cookies
+        assert other.get("/studio").status_code == 200  # the other session of the same token goes on
+        other.cookies.clear()
+        other.cookies[COOKIE] = kept
+        assert other.get("/studio").status_code == 303
+    stranger.post("/studio/sign-in", data=sign_in)
+    assert stranger.get("/studio").status_code == 200
+
+
+def test_nobody_ends_what_is_no_session(stranger: httpx.Client, workspace: Workspace) -> None:
+    stranger.cookies[COOKIE] = "made.up.cookie"
+    assert stranger.post("/studio/sign-out").status_code == 303
+    with workspace.registry.database.read() as connection:
+        assert connection.execute(select(ended_sessions_table)).all() == []
 
 
 def test_a_revoked_token_ends_its_sessions(stranger: httpx.Client, workspace: Workspace) -> None:

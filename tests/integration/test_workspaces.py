@@ -6,20 +6,21 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection, Insert, Table
 
 from batchpoint.background.scheduler import Scheduler
 from batchpoint.background.service import Background
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus
-from batchpoint.entities.pipeline_deployments import PublishRequest
+from batchpoint.entities.pipeline_deployments import PublishRequest, RunRequest
 from batchpoint.entities.pipelines import Component, Pipeline
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule
@@ -27,6 +28,9 @@ from batchpoint.entities.scored_models import ModelReport
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.registry import Registry
+from batchpoint.registry.database import Database
+from batchpoint.registry.schedules import DueRuns, Schedules
+from batchpoint.registry.scope import Scope
 from batchpoint.registry.workspaces import Workspaces as WorkspaceRows
 from batchpoint.server.context import Context
 from batchpoint.settings import Settings
@@ -227,8 +231,14 @@ def test_names_of_one_workspace_mean_nothing_in_another(server: Workspace, tmp_p
             look()
 
 
+def made(registry: Registry, name: str) -> Registry:
+    """The registry, seen from a new workspace."""
+    registry.workspaces.put(NamedWorkspace(name=name), by=None)
+    return registry.within(name)
+
+
 def test_the_queue_is_one_and_says_whose_each_job_is(registry: Registry, clock: Clock) -> None:
-    risk, sales = registry.within("risk"), registry.within("sales")
+    risk, sales = made(registry, "risk"), made(registry, "sales")
     for number, jobs in enumerate((risk.jobs, sales.jobs, risk.jobs)):
         jobs.enqueue(Job(name=f"job-{number}"))
     assert [each.name for each in sales.jobs.queue("local")] == [None, "job-1", None]
@@ -245,7 +255,7 @@ def test_the_queue_is_one_and_says_whose_each_job_is(registry: Registry, clock: 
 
 
 def test_computes_of_one_name_have_a_queue_each_and_the_machine_has_one(registry: Registry) -> None:
-    risk, sales = registry.within("risk"), registry.within("sales")
+    risk, sales = made(registry, "risk"), made(registry, "sales")
     for workspace in (risk, sales):
         workspace.resources.put("compute", Compute(name="cpu-two", max_instances=2), by=None)
         for compute in ("cpu-two", "local"):
@@ -393,6 +403,113 @@ def test_what_is_made_while_a_workspace_is_being_deleted_is_not_lost(
         server.delete("risk")
     assert [endpoint.name for endpoint in server.within("risk").endpoints.list()] == ["churn"]
     assert [datastore.name for datastore in risk.resources.list("datastore")] == ["workspaceblobstore"]
+
+
+LATE_WRITES: dict[str, Callable[[Workspace], object]] = {
+    **CHANGES,
+    "an endpoint is made": lambda work: work.endpoints.create_or_update(BatchEndpoint(name="late")),
+    "a deployment is made": lambda work: work.endpoints.create_or_update_deployment(
+        work.registry.deployments.get("churn", "blue").model_copy(update={"name": "late"})  # type: ignore[arg-type]  # a batch deployment
+    ),
+    "an environment is made": lambda work: work.assets.create_or_update(
+        "environment", Environment(name="late", conda_file={"name": "late"})
+    ),
+    "an endpoint is invoked": lambda work: work.endpoints.invoke(
+        "churn", InvokeRequest.model_validate({"inputs": {"data": {"path": "azureml:rows:1"}}})
+    ),
+    "a pipeline is started": lambda work: work.published_pipelines.run("counting", RunRequest()),
+    "a schedule is triggered": lambda work: work.schedules.trigger("hourly"),
+    "a model is noted on the board": lambda work: work.registry.scored_models.add("churn", "blue", "nightly", []),
+}
+
+
+@pytest.mark.parametrize("made_anew", [False, True], ids=["gone", "made anew"])
+def test_a_write_that_began_before_its_workspace_was_deleted_is_refused(
+    server: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_anew: bool
+) -> None:
+    write = Database.write
+    found: list[object] = []
+    for number, (what, change) in enumerate(LATE_WRITES.items()):
+        risk = server.within("risk")
+        fill(risk, tmp_path / f"{number}")
+        for job in risk.jobs.list():
+            risk.jobs.cancel(job.name)
+        between = [number]
+
+        def deleted_first(database: Database, between: list[int] = between) -> AbstractContextManager[Connection]:
+            if between:
+                again = tmp_path / f"again-{between.pop()}"
+                server.delete("risk", permanently=True)
+                if made_anew:
+                    fill(server.within("risk"), again)
+                    found[:] = [whole(server.within("risk"))]
+            return write(database)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "write", deleted_first)
+            with pytest.raises(NotFoundError, match=r"no workspace named risk any more.*deleted since") as refused:
+                change(risk)
+        assert (what, refused.value.details) == (what, {"kind": "workspace", "name": "risk"})
+        assert not between, what
+        if made_anew:
+            assert whole(server.within("risk")) == found[0], what
+            for job in server.within("risk").jobs.list():
+                server.within("risk").jobs.cancel(job.name)
+            server.delete("risk", permanently=True)
+        else:
+            assert [each.name for each in server.workspaces.list()] == ["default"], what
+            assert seen(server.within("risk")) == EMPTY, what
+
+
+def test_a_workspace_is_not_deleted_between_the_look_and_the_write_of_another(
+    server: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk = server.within("risk")
+    refused: list[ConflictError] = []
+
+    def delete() -> None:
+        try:
+            server.delete("risk")
+        except ConflictError as error:
+            refused.append(error)
+
+    deletion = threading.Thread(target=delete, daemon=True)
+
+    def asked_meanwhile(self: Scope, table: Table) -> Insert:
+        deletion.start()
+        deletion.join(0.5)  # it waits for the transaction that is under way
+        return insert(self, table)
+
+    insert = Scope.insert
+    with monkeypatch.context() as patched:
+        patched.setattr(Scope, "insert", asked_meanwhile)
+        risk.endpoints.create_or_update(BatchEndpoint(name="churn"))
+    deletion.join(30)
+    assert [str(error) for error in refused if "it holds endpoints" in str(error)]
+    assert [endpoint.name for endpoint in server.within("risk").endpoints.list()] == ["churn"]
+
+
+def test_a_schedule_that_was_due_in_a_deleted_workspace_does_not_make_it_anew(
+    server: Workspace, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    risk = server.within("risk")
+    fill(risk, tmp_path)
+    for job in risk.jobs.list():
+        risk.jobs.cancel(job.name)
+    clock.move(timedelta(hours=1).total_seconds())
+    claim = Schedules.claim_due
+
+    def deleted_after(schedules: Schedules) -> DueRuns | None:
+        claimed = claim(schedules)
+        if claimed is not None:
+            server.delete("risk", permanently=True)
+        return claimed
+
+    monkeypatch.setattr(Schedules, "claim_due", deleted_after)
+    scheduler = Scheduler(server)
+    while scheduler.step():
+        pass
+    assert [each.name for each in server.workspaces.list()] == ["default"]
 
 
 def test_the_folder_of_a_deleted_workspace_is_gone_at_once_whoever_still_writes_in_it(

@@ -14,11 +14,20 @@ STANDARD_LIBRARY_ONLY = [
     "worker.py",
     "fork_server.py",
     "slices.py",
-    "read_ahead.py",
+    "slice_bytes.py",
     "csv_records.py",
+    "csv_parsing.py",
+    "csv_rows.py",
+    "json_rows.py",
+    "parquet_rows.py",
+    "read_ahead.py",
     "model_map.py",
     "lean_predict.py",
     "results.py",
+    "cells.py",
+    "arrow_bytes.py",
+    "encodings.py",
+    "segment.py",
     "mlflow_script.py",
 ]
 """Run under the interpreter of a deployment's environment, where only what the deployment asked for is installed."""
@@ -67,7 +76,8 @@ def imported_at_the_top(module: ast.Module) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name.partition(".")[0] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names.append((node.module or "").partition(".")[0])
+            beside = [alias.name for alias in node.names] if node.module is None else [node.module]
+            names += [name.partition(".")[0] for name in beside]
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import batchpoint
 from batchpoint.background.service import Background
 from batchpoint.errors import BY_CODE
 from batchpoint.server.context import Context
@@ -77,3 +79,24 @@ def check_shape(body: dict[str, dict[str, object]]) -> None:
     assert set(body["error"]) == {"code", "message", "details", "request_id"}
     assert body["error"]["code"] in BY_CODE
     assert body["error"]["message"]
+
+
+COMMAND_LINE = re.compile(
+    r"\S(?<!azureml-env)\s+\(?--[a-z]|batchpoint (?!azureml-env)[a-z]+ [a-z-]+ -|'batchpoint (?!azureml-env)"
+)
+"""But for what sets a shell up, which is a command line for everybody."""
+
+
+@pytest.mark.parametrize("layer", ["operations", "registry"])
+def test_no_message_for_everybody_speaks_of_the_command_line(layer: str) -> None:
+    """What that line would be is said apart from the message, in ``on_command_line``."""
+    found = []
+    for path in sorted((Path(batchpoint.__file__).parent / layer).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        apart = {id(part) for key in ast.walk(tree) if isinstance(key, ast.keyword) and key.arg == "on_command_line"
+                 for part in ast.walk(key.value)}  # fmt: skip
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        found += [
+            f"{path.name}:{text.lineno}" for text in texts if COMMAND_LINE.search(text.value) and id(text) not in apart
+        ]
+    assert found == []

@@ -11,7 +11,10 @@ from batchpoint.server.context import Context
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 
-KINDS = {"<kind>": ("models", "data", "environments", "codes", "components"), "<resource>": ("computes", "datastores")}
+KINDS = {
+    "<kind>": ("models", "data", "environments", "codes", "components"),
+    "<resource>": ("computes", "datastores", "webhooks"),
+}
 
 
 def test_the_page_names_every_route_and_no_other(root: Path, tmp_path: Path) -> None:

@@ -88,6 +88,12 @@ def test_the_packages_of_an_mlflow_model_come_from_its_own_files(tmp_path: Path)
     assert packages_of_mlflow_model(tmp_path) == Packages(("mlflow==2.18", "numpy==2.1.3"), "==3.10.*")
 
 
+def test_a_models_conda_file_counts_before_its_list_of_requirements(tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text("dependencies: [python=3.8.5, pip, {pip: [mlflow, numpy==1.21.0]}]\n")
+    (tmp_path / "requirements.txt").write_text("mlflow\nnumpy==1.24.4\n")
+    assert packages_of_mlflow_model(tmp_path) == Packages(("mlflow", "numpy==1.21.0"), "==3.8.*")
+
+
 def test_the_key_depends_on_content_not_on_order() -> None:
     assert environment_key(["a==1", "b==2"], None) == environment_key(["b==2", "a==1"], None)
     assert environment_key(["a==1"], None) != environment_key(["a==2"], None)

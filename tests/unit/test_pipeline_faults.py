@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchpoint.entities.components import as_steps
+from batchpoint.entities.components import as_steps, output_type
 from batchpoint.entities.pipeline_faults import faults_of, faults_of_component, refuse
 from batchpoint.entities.pipelines import Component, Pipeline
 from batchpoint.errors import InvalidEntityError
@@ -65,6 +65,32 @@ def changed(changes: dict[str, Any]) -> Pipeline:
 
 def test_a_sound_pipeline_has_no_fault() -> None:
     assert faults_of(changed({})) == []
+
+
+TABLE = {"type": "mltable", "path": "${{parent.outputs.scores}}"}
+
+
+def test_the_one_file_that_a_step_collects_its_rows_in_may_be_called_a_table() -> None:
+    pipeline = changed({"jobs.score.outputs.out": TABLE})
+    assert faults_of(pipeline) == []
+    assert output_type(pipeline.jobs["score"], "out", pipeline.outputs) == "uri_file"
+    unspecified = changed({"jobs.score.outputs.out": TABLE, "outputs.scores": {}})
+    assert output_type(unspecified.jobs["score"], "out", unspecified.outputs) == "mltable"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jobs.score.task": {"code": "src", "entry_script": "s.py"}},
+        {"jobs.score": {"type": "command", "command": "echo ${{outputs.out}}", "outputs": {}}},
+    ],
+    ids=["what a script writes", "what a command writes"],
+)
+def test_a_table_that_a_script_writes_is_no_file(changes: dict[str, Any]) -> None:
+    pipeline = changed({**changes, "jobs.score.outputs.out": TABLE})
+    assert [fault.message for fault in faults_of(pipeline)] == [
+        "the step writes data of type mltable, and ${{parent.outputs.scores}} is data of type uri_file."
+    ]
 
 
 @pytest.mark.parametrize("kind", ["custom_model", "mltable"])

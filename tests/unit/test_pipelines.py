@@ -143,6 +143,7 @@ def job_of(name: str, status: JobStatus, at: float = 0, *, reused: str | None = 
         step_name=name,
         type="command",
         status=status,
+        waiting_for=None,
         progress=Progress(**progress) if progress else None,
         reused_job_name=reused,
         queued_at=begun,

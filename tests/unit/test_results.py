@@ -22,11 +22,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchpoint.scoring import results
-from batchpoint.scoring.results import SegmentWriter
+from batchpoint.scoring import arrow_bytes, cells, encodings, worker
+from batchpoint.scoring.segment import SegmentWriter
 
 KEYS = {"row_keys": True}
 BARE = {"row_keys": False}
@@ -308,7 +308,7 @@ def test_with_pyarrow_or_without_the_bytes_are_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     frame = pd.DataFrame(TYPES)
-    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    monkeypatch.setattr(encodings, "MANY_ROWS", {"csv": 1, "jsonl": 1})
     by_arrow = written(tmp_path / "a", frame, rows_part(3, frame=frame), encoding=encoding, output=KEYS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     by_python = written(tmp_path / "b", frame, rows_part(3, frame=frame), encoding=encoding, output=KEYS)
@@ -316,27 +316,29 @@ def test_with_pyarrow_or_without_the_bytes_are_equal(
     assert by_arrow == by_python
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.floats(), st.none()), min_size=1), st.sampled_from(["csv", "jsonl"]))
 def test_any_float_has_equal_text_with_pyarrow_or_without(values: list[float | None], style: Any) -> None:
-    plain = results._cells(values, style)
-    assert results._arrow_cells(values, style).to_pylist() == plain
-    assert results._arrow_cells(pd.Series(values, dtype="float64"), style).to_pylist() == plain
+    plain = cells.cells_of(values, style)
+    assert arrow_bytes.arrow_cells(values, style).to_pylist() == plain
+    assert arrow_bytes.arrow_cells(pd.Series(values, dtype="float64"), style).to_pylist() == plain
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
 def test_csv_read_by_python_gives_back_the_texts(rows: list[tuple[str, str]]) -> None:
     columns = {"a": [row[0] for row in rows], "b": [row[1] for row in rows]}
-    text = results._text_bytes(columns, len(rows), "csv").decode()
+    text = encodings.text_bytes(columns, len(rows), "csv").decode()
     assert [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))] == rows
-    lines = results._text_bytes(columns, len(rows), "jsonl").decode().split("\n")[:-1]
+    lines = encodings.text_bytes(columns, len(rows), "jsonl").decode().split("\n")[:-1]
     assert [tuple(json.loads(line).values()) for line in lines] == rows
-    assert "".join(results.csv_line(list(row)) for row in rows) == text
-    prefixes, suffix = results._frame_of_line(["a", "b"], "csv")
-    assert results._join_with_arrow(columns, len(rows), "csv", prefixes, suffix).decode() == text
-    by_its_writer = results._write_with_arrow(columns, len(rows))
+    assert "".join(cells.csv_line(list(row)) for row in rows) == text
+    prefixes, suffix = encodings._frame_of_line(["a", "b"], "csv")
+    assert arrow_bytes.joined_lines(columns, len(rows), "csv", prefixes, suffix).decode() == text
+    by_its_writer = arrow_bytes.csv_lines(columns, len(rows))
     assert (by_its_writer is None) == ('"' in text)
     assert by_its_writer is None or by_its_writer.decode() == text
 
@@ -388,11 +390,9 @@ def test_a_full_disk_leaves_the_segment_as_it_was(segment: Path) -> None:
 
 def test_an_isolated_interpreter_without_any_package_writes_lists(segment: Path) -> None:
     program = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('results', {results.__file__!r})\n"
-        "results = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(results)\n"
-        f"writer = results.SegmentWriter({os.fspath(segment)!r}, sys.argv[1], {{'row_keys': True}})\n"
+        "import runpy, sys\n"
+        f"segment = runpy.run_path({worker.__file__!r})['load_sibling']('segment')\n"
+        f"writer = segment.SegmentWriter({os.fspath(segment)!r}, sys.argv[1], {{'row_keys': True}})\n"
         "part = {'unit': 'rows', 'start': 0, 'stop': 3000, 'keys': [('a', 0, 3000)], 'frame': None}\n"
         "writer.append([1.5] * 3000, part)\n"
     )
@@ -409,14 +409,14 @@ def test_an_isolated_interpreter_without_any_package_writes_lists(segment: Path)
 @pytest.mark.parametrize("style", ["csv", "jsonl"])
 @pytest.mark.parametrize("name", ["a.csv", 'odd, "quoted"\n.csv'])
 def test_a_file_name_that_stands_in_every_line_is_written_as_cell_by_cell(
-    monkeypatch: pytest.MonkeyPatch, style: results.Style, name: str
+    monkeypatch: pytest.MonkeyPatch, style: cells.Style, name: str
 ) -> None:
     table = {"file": [name] * 3, "again": [name] * 3}
     for more in ({}, {"row": [0, 1, 2]}):
-        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: False)
-        cell_by_cell = results._text_bytes({**table, **more}, 3, style)
-        monkeypatch.setattr(results, "_is_worth_arrow", lambda _rows, _style: True)
-        assert results._text_bytes({**table, **more}, 3, style) == cell_by_cell
+        monkeypatch.setattr(encodings, "_is_worth_arrow", lambda _rows, _style: False)
+        cell_by_cell = encodings.text_bytes({**table, **more}, 3, style)
+        monkeypatch.setattr(encodings, "_is_worth_arrow", lambda _rows, _style: True)
+        assert encodings.text_bytes({**table, **more}, 3, style) == cell_by_cell
 
 
 class Verdict(str, enum.Enum):  # noqa: UP042 -- a StrEnum prints as it reads
@@ -438,7 +438,7 @@ class Verdict(str, enum.Enum):  # noqa: UP042 -- a StrEnum prints as it reads
 def test_what_is_no_plain_number_or_text_has_equal_bytes_with_pyarrow_or_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, column: Any
 ) -> None:
-    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    monkeypatch.setattr(encodings, "MANY_ROWS", {"csv": 1, "jsonl": 1})
     by_arrow = written(tmp_path / "a", column, rows_part(3), encoding=encoding, output=KEYS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert written(tmp_path / "b", column, rows_part(3), encoding=encoding, output=KEYS) == by_arrow
@@ -452,7 +452,7 @@ def test_a_masked_whole_number_is_missing(segment: Path) -> None:
 def test_an_arrow_whose_writer_cannot_leave_out_quotes_writes_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "MANY_ROWS", {"csv": 1, "jsonl": 1})
+    monkeypatch.setattr(encodings, "MANY_ROWS", {"csv": 1, "jsonl": 1})
     expected = written(tmp_path / "a", [1.5, 2.0], rows_part(2), output=KEYS)
 
     class OldOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.background.environments import Environments, Interpreter, Tell
 from batchpoint.background.step_places import StepPlaces, places_of_step
 from batchpoint.entities.assets import Code, Environment
 from batchpoint.entities.jobs import Command, Job
@@ -43,9 +43,10 @@ def build_command_spec(job: Job, *, python: str, code_dir: Path | None, places: 
 class CommandPreparation:
     """Finds what a command needs on this machine."""
 
-    def __init__(self, workspace: Workspace, environments: Environments) -> None:
+    def __init__(self, workspace: Workspace, environments: Environments, tell: Tell) -> None:
         self._workspace = workspace
         self._environments = environments
+        self._tell = tell
 
     def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
         """Write the run's specification into its folder; answers with notices. Raises as ``Launcher.prepare``."""
@@ -68,7 +69,7 @@ class CommandPreparation:
         if command.environment is None:
             return self._environments.default()
         found = self._workspace.assets.resolve("environment", command.environment)
-        return self._environments.for_environment(cast("Environment", found))
+        return self._environments.for_environment(cast("Environment", found), tell=self._tell)
 
 
 def _command_of(job: Job) -> Command:

@@ -14,17 +14,18 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchpoint import logs
 from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
+from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
-from batchpoint.background.meters import Meters
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
 from batchpoint.errors import (
     BatchpointError,
@@ -36,16 +37,13 @@ from batchpoint.errors import (
     PlatformError,
     ScoringScriptError,
 )
-from batchpoint.operations.model_maps import read_report, without_earlier
-from batchpoint.registry.jobs import ClaimedJob, Jobs
+from batchpoint.operations.model_maps import of_keys, read_report, without_earlier
+from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 2.0
-"""A lease is renewed this often at least, which is also how long a cancel from another process may go unseen."""
 PROGRESS_SECONDS = 0.5
 """Progress is passed on this often at most."""
 FOLLOW_SECONDS = 0.1
@@ -57,15 +55,10 @@ DEATHS_ALLOWED = 3
 
 
 @dataclass
-class _Run:
-    """A claimed job."""
+class _Run(LeasedJob):
+    """A claimed job, and its runner."""
 
-    work: Workspace
-    """Its own workspace."""
-    job: Job
-    lease_token: str
     claim: Claim
-    folder: Path
     process: RunnerProcess | None = None
     """None while it is prepared, and for a runner that was started by an earlier server."""
     launched: bool = False
@@ -78,28 +71,24 @@ class _Run:
     renewed_at: float = 0.0
     progress_stamp: int = 0
     notices: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells it from all others: names are unique within a workspace."""
-        return self.work.name, self.job.name
-
-    @property
-    def jobs(self) -> Jobs:
-        """The jobs of its workspace."""
-        return self.work.registry.jobs
+    waiting_for: str | None = None
 
 
 class Dispatcher:
-    """Carries out the jobs of one registry, whatever workspace they belong to, on this machine."""
+    """Carries out the jobs of one registry, whatever workspace they belong to, on this machine.
 
-    def __init__(self, workspace: Workspace, launcher: Launcher, changes: JobChanges, meters: Meters) -> None:
+    ``ended`` is told of each job that has ended, and of which workspace it is.
+    """
+
+    def __init__(
+        self, workspace: Workspace, launcher: Launcher, changes: JobChanges, ended: Callable[[str, Job], None]
+    ) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._launcher = launcher
         self._changes = changes
-        self._meters = meters
-        self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
+        self._told_of_end = ended
+        self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._runs: dict[tuple[str, str], _Run] = {}
         self._selector = selectors.DefaultSelector()
@@ -154,13 +143,14 @@ class Dispatcher:
             runs = list(self._runs.values())
         failures: list[Exception] = []
         for run in runs:
-            try:
-                self._look_at(run)
-            except LeaseLostError:
-                log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
-                self._drop(run)
-            except Exception as error:  # noqa: BLE001 -- the rim of a run: it must not hold up the others
-                failures.append(error)
+            with logs.about(workspace=run.work.name, job=run.job.name):
+                try:
+                    self._look_at(run)
+                except LeaseLostError:
+                    log.warning("Job %s is worked on by another server now; it is left alone", run.job.name)
+                    self._drop(run)
+                except Exception as error:  # noqa: BLE001 -- the rim of a run: it must not hold up the others
+                    failures.append(error)
         if failures:
             raise failures[0]
         return True
@@ -171,8 +161,7 @@ class Dispatcher:
             runs = list(self._runs.values())
         for run in runs:
             self._drop(run)
-            with suppress(LeaseLostError):
-                run.jobs.release(run.job.name, run.lease_token)
+            run.release()
         self._selector.close()
         with self._lock:
             os.close(self._wake_read)
@@ -180,11 +169,11 @@ class Dispatcher:
             self._wake_write = -1  # its number is soon that of another file, which a late waker must not write to
 
     def _begin(self, claimed: ClaimedJob, claim: Claim) -> None:
-        job, work = claimed.job, self._workspace.within(claimed.workspace)
+        job, work = claimed.job, self._workspace.within(claimed.workspace, create=False)
         folder = job_folder(work.folder, job.name)
         if claimed.resumed and job.folder is not None and (Path(job.folder) / "spec.json").is_file():
             folder = Path(job.folder)  # begun by a server with another home: its runner may be at work there
-        run = _Run(work, job, claimed.lease_token, claim, folder)
+        run = _Run(work, job, claimed.lease_token, folder, claim)
         run.renewed_at = time.monotonic()
         run.status = job.status
         with self._lock:
@@ -192,7 +181,11 @@ class Dispatcher:
         self._changes.notify()
         # A daemon: a server that is told to end does not wait for an environment to be built.
         arguments = {"run": run, "resumed": claimed.resumed}
-        threading.Thread(target=self._prepare, kwargs=arguments, name=f"prepare-{job.name}", daemon=True).start()
+        threading.Thread(target=self._prepare_it, kwargs=arguments, name=f"prepare-{job.name}", daemon=True).start()
+
+    def _prepare_it(self, run: _Run, *, resumed: bool) -> None:
+        with logs.about(workspace=run.work.name, job=run.job.name):
+            self._prepare(run, resumed=resumed)
 
     def _prepare(self, run: _Run, *, resumed: bool) -> None:
         """In a thread of its own: everything between the claim and the start of the runner."""
@@ -203,11 +196,14 @@ class Dispatcher:
                 if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
                     self._launch(run)
             else:
-                run.notices = self._launcher.prepare(run.work, run.job, run.folder)
+                run.notices = self._launcher.prepare(
+                    run.work, run.job, run.folder, lambda text: self._note_wait(run, text)
+                )
                 run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
                 self._launch(run)
             self._move(run, JobStatus.RUNNING)
             run.launched = True
+            logs.jobs.info("Job %s runs", run.job.name)
         except LeaseLostError:
             self._drop(run)
         except BatchpointError as error:
@@ -219,6 +215,14 @@ class Dispatcher:
         finally:
             self._wake_follower()
             self._launcher.warm_up()
+
+    def _note_wait(self, run: _Run, waiting_for: str) -> None:
+        """Say what a job waits for that is being prepared. What is built is built to its end, whoever wanted it."""
+        if waiting_for != run.waiting_for and not run.dropped:
+            run.waiting_for = waiting_for
+            with suppress(LeaseLostError):
+                run.jobs.note_wait(run.job.name, run.lease_token, waiting_for)
+            self._changes.notify()
 
     def _launch(self, run: _Run) -> None:
         if run.dropped:
@@ -252,7 +256,7 @@ class Dispatcher:
             return
         progress = _read_progress(run.folder) if stamp != run.progress_stamp else None
         run.renewed_at, run.progress_stamp = now, stamp
-        cancel = run.jobs.renew(run.job.name, run.lease_token, LEASE_SECONDS, progress)
+        cancel = run.renew(progress)
         if progress is not None:
             if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
                 self._move(run, JobStatus.FINALIZING)
@@ -304,7 +308,7 @@ class Dispatcher:
             notices=outcome.get("notices") or (),
             progress=_read_progress(run.folder),
         )
-        self._meters.job_ended(ended)
+        self._told_of_end(run.work.name, ended)
         self._drop(run)
 
     def _note_models(self, run: _Run, report: str | None) -> None:
@@ -314,7 +318,7 @@ class Dispatcher:
         if report is None or job.endpoint_name is None or job.deployment_name is None:
             return
         try:
-            models = read_report(run.folder / report)
+            models = of_keys(read_report(run.folder / report), job.overrides.keys)
             if job.retry_of is not None:
                 before = Path(run.jobs.get(job.retry_of).folder or "") / report
                 models = without_earlier(models, read_report(before) if before.is_file() else [])
@@ -325,7 +329,8 @@ class Dispatcher:
 
     def _fail(self, run: _Run, reason: Reason, error: JobError | None) -> None:
         with suppress(LeaseLostError):
-            self._meters.job_ended(run.jobs.finish(run.job.name, run.lease_token, reason, error=error))
+            ended = run.jobs.finish(run.job.name, run.lease_token, reason, error=error)
+            self._told_of_end(run.work.name, ended)
         self._drop(run)
 
     def _move(self, run: _Run, status: JobStatus) -> None:

@@ -15,10 +15,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
@@ -35,7 +37,14 @@ Installed = Callable[[str], str | None]
 CONDA_TO_PIP = {"pytorch": "torch", "pytorch-cpu": "torch", "py-xgboost": "xgboost", "matplotlib-base": "matplotlib"}
 """Conda packages that PyPI knows under another name."""
 
+Tell = Callable[[str], None]
+"""Is told what somebody waits for whose environment is being built; again whenever there is more to say."""
+
+TELL_SECONDS = 1.0
+"""How often the log of a build is looked at for something to tell."""
+
 _LOG_LINES_IN_MESSAGE = 15
+_LONGEST_LINE_TOLD = 200
 
 
 @dataclass(frozen=True)
@@ -112,18 +121,18 @@ def packages_of_conda(conda: Mapping[str, Any]) -> Packages:
 
 
 def packages_of_mlflow_model(folder: Path) -> Packages:
-    """What an MLflow model was logged with: ``python_env.yaml`` and ``requirements.txt``, else ``conda.yaml``."""
-    python_env, requirements, conda = (folder / name for name in ("python_env.yaml", "requirements.txt", "conda.yaml"))
+    """What an MLflow model was logged with: ``conda.yaml``, which Azure ML goes by, else the files for virtualenv."""
+    conda, python_env, requirements = (folder / name for name in ("conda.yaml", "python_env.yaml", "requirements.txt"))
+    if conda.is_file():
+        found = packages_of_conda(yaml.safe_load(conda.read_text()) or {})
+        minor = minor_of_patch(found.python or "")
+        return Packages(found.requirements, f"=={minor}.*" if minor else found.python, found.notices)
     if requirements.is_file():
         python = None
         if python_env.is_file():
             version = (yaml.safe_load(python_env.read_text()) or {}).get("python")
             python = _minor_of(str(version)) if version else None
         return Packages(tuple(_requirement_lines(requirements.read_text())), python)
-    if conda.is_file():
-        found = packages_of_conda(yaml.safe_load(conda.read_text()) or {})
-        exact = re.fullmatch(r"==(\d+\.\d+\.\d+)", found.python or "")
-        return Packages(found.requirements, _minor_of(exact[1]) if exact else found.python, found.notices)
     return Packages()
 
 
@@ -179,10 +188,12 @@ class Environments:
         self._folder = home / "environments"
         self._python = python
 
-    def for_environment(self, environment: Environment, *, also: Iterable[str] = ()) -> Interpreter:
+    def for_environment(
+        self, environment: Environment, *, also: Iterable[str] = (), tell: Tell = lambda _: None
+    ) -> Interpreter:
         """The interpreter for a declared environment; ``also`` names packages that batchpoint itself needs in it.
 
-        Takes minutes when it has to be built.
+        Takes minutes when it has to be built, and ``tell`` is told how that goes on.
 
         Raises:
             EnvironmentBuildError: it cannot be built; the message has the end of uv's output.
@@ -190,10 +201,12 @@ class Environments:
         packages = declared_packages(environment)
         if not unmet(packages, installed=installed_version, python=platform.python_version()):
             return Interpreter(self._python, packages.notices)
-        return Interpreter(self._build(packages, also, environment.name), packages.notices)
+        return self._build(packages, also, environment.name, tell, packages.notices)
 
-    def for_mlflow_model(self, folder: Path, *, flavors: Iterable[str], also: Iterable[str] = ()) -> Interpreter:
-        """The interpreter for an MLflow model that is deployed without an environment.
+    def for_mlflow_model(
+        self, folder: Path, *, flavors: Iterable[str], also: Iterable[str] = (), tell: Tell = lambda _: None
+    ) -> Interpreter:
+        """The interpreter for an MLflow model that is deployed without an environment; ``also`` and ``tell`` as above.
 
         Raises:
             EnvironmentBuildError: it cannot be built.
@@ -207,46 +220,107 @@ class Environments:
         if not missing:
             return Interpreter(self._python, (*packages.notices, *notices))
         notice = f"An environment was made for the model, because {', '.join(missing[:5])} is not installed."
-        return Interpreter(self._build(packages, also, folder.name), (*packages.notices, notice))
+        return self._build(packages, also, folder.name, tell, (*packages.notices, notice))
 
     def default(self) -> Interpreter:
         """The server's own interpreter."""
         return Interpreter(self._python)
 
-    def _build(self, packages: Packages, also: Iterable[str], name: str) -> str:
+    def _build(
+        self, packages: Packages, also: Iterable[str], name: str, tell: Tell, notices: tuple[str, ...]
+    ) -> Interpreter:
         named = {canonicalize_name(found.name) for line in packages.requirements if (found := _parsed(line))}
         lines = [*packages.requirements, *(extra for extra in also if canonicalize_name(extra) not in named)]
         key = environment_key(lines, packages.python)
         self._folder.mkdir(parents=True, exist_ok=True)
         target = self._folder / key
+        complete, build = target / "complete.json", _Build(name, target.with_suffix(".log"), tell)
         with (self._folder / f"{key}.lock").open("w") as lock:
             # Two jobs of one new environment: the second waits here and finds it built.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (target / "complete.json").is_file():
+            build.wait_for(lock)
+            if not complete.is_file():
                 shutil.rmtree(target, ignore_errors=True)
-                self._build_at(target, lines, packages.python, name)
-                (target / "complete.json").write_text(json.dumps({"requirements": lines, "python": packages.python}))
-        return str(target / "bin" / "python")
+                instead = self._build_at(target, lines, packages.python, build)
+                complete.write_text(
+                    json.dumps({"requirements": lines, "python": packages.python, "python_instead": instead})
+                )
+            instead = json.loads(complete.read_text()).get("python_instead")
+        python = str(target / "bin" / "python")
+        return Interpreter(python, (*notices, *filter(None, [instead])))
 
-    def _build_at(self, target: Path, lines: list[str], python: str | None, name: str) -> None:
-        log_path = target.with_suffix(".log")
+    def _build_at(self, target: Path, lines: list[str], python: str | None, build: _Build) -> str | None:
+        """Build an environment; answers with a notice when it has another Python than was asked for."""
         requirements = target.with_suffix(".txt")
         requirements.write_text("\n".join(lines) + "\n")
-        uv = _find_uv()
+        uv, interpreter = _find_uv(), str(target / "bin" / "python")
         wanted = self._python if _python_matches(python, platform.python_version()) else (python or self._python)
-        commands = [
-            [uv, "venv", "--no-project", "--python", wanted, str(target)],
-            [uv, "pip", "install", "--python", str(target / "bin" / "python"), "-r", str(requirements)],
-        ]
-        with log_path.open("w") as log:
-            for command in commands if lines else commands[:1]:
-                log.write(f"$ {' '.join(command)}\n")
-                log.flush()
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
-                if done.returncode != 0:
-                    tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-_LOG_LINES_IN_MESSAGE:])
-                    message = f"The environment {name} could not be built. The end of {log_path}:\n{tail}"
-                    raise EnvironmentBuildError(message, log=str(log_path))
+        make = [uv, "venv", "--no-project", "--python"]
+        instead, minor = None, minor_of_patch(wanted)
+        build.log.write_text("")
+        if not build.run([*make, wanted, str(target)]):
+            if minor is None or not build.run([*make, f"=={minor}.*", str(target)]):
+                raise build.error()
+            asked = [interpreter, "-c", "import platform; print(platform.python_version())"]
+            found = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            patch = wanted.removeprefix("==").removesuffix(".*")
+            instead = f"Python {patch} is not to be had, so another {minor} was taken: {found.stdout.strip()}."
+            build.note(instead)
+        if lines and not build.run([uv, "pip", "install", "--python", interpreter, "-r", str(requirements)]):
+            raise build.error()
+        return instead
+
+
+@dataclass(frozen=True)
+class _Build:
+    """The building of one environment, as whoever waits for it learns of it."""
+
+    name: str
+    log: Path
+    tell: Tell
+
+    def wait_for(self, lock: IO[str]) -> None:
+        """Take the lock. Whoever holds it builds the same environment, and is told of as long."""
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._tell_line()
+                time.sleep(TELL_SECONDS)
+            else:
+                return
+
+    def run(self, command: Sequence[str]) -> bool:
+        """Run a command whose output is logged; whether it succeeded."""
+        self.note(f"$ {' '.join(command)}")
+        with self.log.open("a") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            while True:
+                self._tell_line()
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(TELL_SECONDS) == 0
+
+    def note(self, line: str) -> None:
+        """Write a line of our own."""
+        with self.log.open("a") as log:
+            log.write(f"{line}\n")
+
+    def error(self) -> EnvironmentBuildError:
+        """What is raised when a command failed."""
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES_IN_MESSAGE:])
+        message = f"The environment {self.name} could not be built. The end of {self.log}:\n{tail}"
+        return EnvironmentBuildError(message, log=str(self.log))
+
+    def _tell_line(self) -> None:
+        """Tell the last line of the log, but for the command lines, which say nothing to whoever waits."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
+        told = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("$ ")), "")
+        self.tell(f"environment {self.name}, which is being built{': ' if told else ''}{told[:_LONGEST_LINE_TOLD]}")
+
+
+def minor_of_patch(specifier: str) -> str | None:
+    """``3.7`` of a specifier that one patch version of Python alone satisfies (``==3.7.6.*``, ``==3.7.6``)."""
+    match = re.fullmatch(r"==(\d+\.\d+)\.\d+(?:\.\*)?", specifier)
+    return match[1] if match else None
 
 
 def environment_key(requirements: Iterable[str], python: str | None) -> str:

@@ -20,7 +20,7 @@ import yaml
 
 from batchpoint import __version__
 from batchpoint.background.command_launcher import CommandPreparation
-from batchpoint.background.environments import Environments, Interpreter
+from batchpoint.background.environments import Environments, Interpreter, Tell
 from batchpoint.background.models_file import write_models
 from batchpoint.background.step_places import (
     StepPlaces,
@@ -236,8 +236,9 @@ class Launcher:
         self._parent: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def prepare(self, work: Workspace, job: Job, folder: Path) -> tuple[str, ...]:
-        """Write the run's specification into its folder; answers with notices. Takes minutes when packages are built.
+    def prepare(self, work: Workspace, job: Job, folder: Path, tell: Tell) -> tuple[str, ...]:
+        """Write the run's specification into its folder; answers with notices. Takes minutes when packages are built,
+        and ``tell`` is told how that goes on.
 
         ``work`` is the workspace that the job belongs to.
 
@@ -247,7 +248,7 @@ class Launcher:
             NotFoundError, InvalidEntityError: something that the job names is gone or unfit.
         """
         preparation = CommandPreparation if job.command is not None else ScoringPreparation
-        return preparation(work, self._environments).prepare(job, folder)
+        return preparation(work, self._environments, tell).prepare(job, folder)
 
     def start(self, work: Workspace, folder: Path) -> RunnerProcess:
         """Start, or resume, the run in this folder, with the datastores of its workspace at hand.
@@ -325,9 +326,10 @@ class Launcher:
 class ScoringPreparation:
     """Finds what a deployment needs on this machine. Within the workspace that its job belongs to."""
 
-    def __init__(self, workspace: Workspace, environments: Environments) -> None:
+    def __init__(self, workspace: Workspace, environments: Environments, tell: Tell) -> None:
         self._workspace = workspace
         self._environments = environments
+        self._tell = tell
 
     def prepare(self, job: Job, folder: Path) -> tuple[str, ...]:
         """Write the run's specification into its folder; answers with notices. Raises as ``Launcher.prepare``."""
@@ -470,10 +472,10 @@ class ScoringPreparation:
         if isinstance(environment, str):
             environment = cast("Environment", self._workspace.assets.resolve("environment", environment))
         if environment is not None:
-            return self._environments.for_environment(environment, also=also)
+            return self._environments.for_environment(environment, also=also, tell=self._tell)
         if model is not None and model.type == "mlflow_model" and model_path is not None:
             flavors = tuple(model.flavors or ())
-            return self._environments.for_mlflow_model(model_path, flavors=flavors, also=also)
+            return self._environments.for_mlflow_model(model_path, flavors=flavors, also=also, tell=self._tell)
         return self._environments.default()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -44,10 +45,19 @@ class Meters:
         )
         self._losses = Counter("batchpoint_workers_lost", "Workers that died while they scored.", registry=registry)
         self._timeouts = Counter("batchpoint_timeouts", "Calls of run() that took too long.", registry=registry)
+        self._attempts = Counter(
+            "batchpoint_webhook_attempts", "Attempts at deliveries of webhooks, by how they went.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._pending = Gauge(
+            "batchpoint_webhook_deliveries_pending", "Deliveries that have neither arrived nor been given up.",
+            registry=registry,
+        )  # fmt: skip
         self._jobs = Gauge("batchpoint_jobs", "Jobs, by where they are in their life.", ["status"], registry=registry)
         self._instances = Gauge(
-            "batchpoint_instances", "Instances of computes, by what they do.", ["compute", "state"], registry=registry
-        )
+            "batchpoint_instances", "Instances of computes, by what they do.", ["workspace", "compute", "state"],
+            registry=registry,
+        )  # fmt: skip
         self._lag = Gauge(
             "batchpoint_schedule_lag_seconds", "How long the schedule that is most overdue should have fired before.",
             registry=registry,
@@ -68,12 +78,17 @@ class Meters:
         if job.type == "scoring":  # of a pipeline the steps were counted
             self._count_items(job)
 
+    def delivery_attempted(self, outcome: Literal["delivered", "failed"]) -> None:
+        """Count an attempt at a delivery."""
+        self._attempts.labels(outcome).inc()
+
     def told(
         self,
         *,
         jobs: Mapping[JobStatus, int],
-        instances: Mapping[tuple[str, str], int],
+        instances: Mapping[tuple[str, str, str], int],
         next_due_at: datetime | None,
+        pending_deliveries: int,
         now: datetime,
         loops: Iterable[LoopHealth],
     ) -> bytes:
@@ -81,17 +96,19 @@ class Meters:
 
         Args:
             jobs: how many there are in each status.
-            instances: how many of a compute, by its name, are in a state.
+            instances: how many of a workspace's compute are in a state; the machine's is of no workspace.
             next_due_at: when the first schedule fires.
+            pending_deliveries: of webhooks.
             now: the server's time.
             loops: how the loops fare.
         """
         for status, count in jobs.items():
             self._jobs.labels(str(status)).set(count)
         self._instances.clear()
-        for (compute, state), count in instances.items():
-            self._instances.labels(compute, state).set(count)
+        for labels, count in instances.items():
+            self._instances.labels(*labels).set(count)
         self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
+        self._pending.set(pending_deliveries)
         for loop in loops:
             self._loops.labels(loop.name).set(1 if loop.is_well else 0)
         return generate_latest(self._registry)

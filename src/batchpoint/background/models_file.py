@@ -34,6 +34,9 @@ def write_models(target: Path, job: Job, workspace: Workspace) -> int:
     models = workspace.model_maps.found(
         options.model_map, options.partition_keys, as_of=int(as_of) if as_of is not None else None
     )
+    if job.overrides.keys is not None:
+        wanted = {tuple(key[name] for name in options.partition_keys) for key in job.overrides.keys}
+        models = [model for model in models if model.key in wanted]
     paths = _local_paths(models, target.parent / "models", workspace)
     lines = [
         json.dumps(

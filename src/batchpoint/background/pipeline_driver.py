@@ -8,7 +8,6 @@ followed by one that goes on where it was, and of two at once each step has one 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batchpoint import logs
 from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import job_folder
+from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
-from batchpoint.background.meters import Meters
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.bindings import binding_of
@@ -44,8 +44,6 @@ from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 2.0
 PROGRESS_SECONDS = 0.5
 """Progress is passed on this often at most, unless a step begins or ends."""
 MOST_STEPS = 10_000
@@ -54,17 +52,12 @@ LOG = "logs/pipeline.log"
 
 
 @dataclass
-class _Drive:
+class _Drive(LeasedJob):
     """A claimed pipeline job."""
 
-    work: Workspace
-    """Its own workspace."""
-    job: Job
-    lease_token: str
     pipeline: Pipeline
     steps: Mapping[str, Step]
     """As they run: components merged in."""
-    folder: Path
     before: Mapping[str, Job]
     """The jobs of the steps of the pipeline job that this one resumes."""
     ended: dict[str, Job] = field(default_factory=dict)
@@ -74,32 +67,27 @@ class _Drive:
     """Log and progress as they were last passed on."""
     told_at: float = 0.0
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells it from all others: names are unique within a workspace."""
-        return self.work.name, self.job.name
-
-    @property
-    def jobs(self) -> Jobs:
-        """The jobs of its workspace."""
-        return self.work.registry.jobs
-
 
 class PipelineDriver:
     """Drives the pipeline jobs of one registry, whatever workspace they belong to.
 
-    ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled.
+    ``hurry`` makes the dispatcher look at a job of a workspace that is to be canceled, ``ended`` is told of one that
+    has ended.
     """
 
     def __init__(
-        self, workspace: Workspace, changes: JobChanges, hurry: Callable[[str, str], None], meters: Meters
+        self,
+        workspace: Workspace,
+        changes: JobChanges,
+        hurry: Callable[[str, str], None],
+        ended: Callable[[str, Job], None],
     ) -> None:
         self._workspace = workspace
         self._jobs = workspace.registry.jobs
         self._changes = changes
         self._hurry = hurry
-        self._meters = meters
-        self._owner = f"{os.uname().nodename}:{workspace.settings.home}"
+        self._told_of_end = ended
+        self._owner = owner_of(workspace)
         self._lock = threading.Lock()
         self._drives: dict[tuple[str, str], _Drive] = {}
         wake = workspace.pipeline_changed
@@ -121,13 +109,14 @@ class PipelineDriver:
         canceled, steps = _looked_up(drives)
         failures: list[Exception] = []
         for drive in drives:
-            try:
-                worked |= self._look_at(drive, steps.get(drive.key, []), cancel=drive.key in canceled)
-            except LeaseLostError:
-                log.warning("Pipeline job %s is driven by another server now; it is left alone", drive.job.name)
-                self._drop(drive)
-            except Exception as error:  # noqa: BLE001 -- the rim of a pipeline: it must not hold up the others
-                failures.append(error)
+            with logs.about(workspace=drive.work.name, job=drive.job.name):
+                try:
+                    worked |= self._look_at(drive, steps.get(drive.key, []), cancel=drive.key in canceled)
+                except LeaseLostError:
+                    log.warning("Pipeline job %s is driven by another server now; it is left alone", drive.job.name)
+                    self._drop(drive)
+                except Exception as error:  # noqa: BLE001 -- the rim of a pipeline: it must not hold up the others
+                    failures.append(error)
         if failures:
             raise failures[0]
         return worked
@@ -136,7 +125,7 @@ class PipelineDriver:
         """Renew every lease. Apart from ``drive``, which may have to wait for a slow store."""
         for drive in self._held():
             try:
-                drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS)
+                drive.renew()
             except LeaseLostError:
                 self._drop(drive)
         return False
@@ -145,8 +134,7 @@ class PipelineDriver:
         """Let go of everything: the next server drives on at once."""
         for drive in self._held():
             self._drop(drive)
-            with suppress(LeaseLostError):
-                drive.jobs.release(drive.job.name, drive.lease_token)
+            drive.release()
 
     def _held(self) -> list[_Drive]:
         with self._lock:
@@ -158,14 +146,14 @@ class PipelineDriver:
                 del self._drives[drive.key]
 
     def _begin(self, claimed: ClaimedJob) -> None:
-        job, token, work = claimed.job, claimed.lease_token, self._workspace.within(claimed.workspace)
+        job, token, work = claimed.job, claimed.lease_token, self._workspace.within(claimed.workspace, create=False)
         jobs, folder = work.registry.jobs, job_folder(work.folder, job.name)
         try:
             pipeline = Pipeline.model_validate(job.pipeline)
         except ValueError as error:
             message = f"What the job holds is no pipeline: {error}"
             error_of = JobError(code="error", message=message)
-            self._meters.job_ended(jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=error_of))
+            self._told_of_end(work.name, jobs.finish(job.name, token, Reason.INTERNAL_ERROR, error=error_of))
             return
         steps = {name: expanded(step) for name, step in pipeline.jobs.items()}
         if job.folder is not None and Path(job.folder).is_dir():
@@ -173,7 +161,7 @@ class PipelineDriver:
         (folder / LOG).parent.mkdir(parents=True, exist_ok=True)
         jobs.update(job.name, folder=str(folder))
         jobs.transition(job.name, token, JobStatus.RUNNING)
-        drive = _Drive(work, job, token, pipeline, steps, folder, _steps_before(job, jobs))
+        drive = _Drive(work, job, token, folder, pipeline, steps, _steps_before(job, jobs))
         with self._lock:
             self._drives[drive.key] = drive
         self._changes.notify()
@@ -210,7 +198,10 @@ class PipelineDriver:
         new = [name for name in names if name not in drive.asked_to_cancel]
         for name in new:
             with suppress(ConflictError):  # it ended just now
-                if not drive.jobs.request_cancel(name).status.is_finished:
+                job, has_ended = drive.jobs.request_cancel(name)
+                if has_ended:
+                    self._told_of_end(drive.work.name, job)
+                elif not job.status.is_finished:
                     self._hurry(drive.work.name, name)
             drive.asked_to_cancel.add(name)
         if new:
@@ -265,7 +256,7 @@ class PipelineDriver:
         if text == drive.told[0] and now - drive.told_at < PROGRESS_SECONDS:
             return
         _write(drive.folder / LOG, text)
-        drive.jobs.renew(drive.job.name, drive.lease_token, LEASE_SECONDS, progress)
+        drive.renew(progress)
         drive.told, drive.told_at = (text, progress), now
         self._changes.notify()
 
@@ -285,7 +276,7 @@ class PipelineDriver:
         verdict = "was canceled" if reason.status == JobStatus.CANCELED else str(reason.status)
         _write(drive.folder / LOG, f"{drive.told[0]}The pipeline {verdict}.{f' {error.message}' if error else ''}\n")
         ended = drive.jobs.finish(drive.job.name, drive.lease_token, reason, error=error, outputs=outputs)
-        self._meters.job_ended(ended)
+        self._told_of_end(drive.work.name, ended)
         self._drop(drive)
         self._changes.notify()
 

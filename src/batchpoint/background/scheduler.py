@@ -6,7 +6,8 @@ import logging
 import math
 
 from batchpoint.background.loop import Loop
-from batchpoint.errors import RegistryError
+from batchpoint.errors import NotFoundError, RegistryError
+from batchpoint.operations.schedules import Schedules
 from batchpoint.registry.schedules import DueRuns
 from batchpoint.workspace import Workspace
 
@@ -53,7 +54,9 @@ class Scheduler:
         claimed = self._schedules.claim_look()
         if claimed is None:
             return False
-        operations = self._workspace.within(claimed.workspace).schedules
+        operations = self._operations(claimed.workspace)
+        if operations is None:
+            return True
         run = operations.look_for_files(claimed.schedule, claimed.until)
         return self._start(DueRuns(claimed.workspace, [run] if run is not None else []))
 
@@ -64,7 +67,9 @@ class Scheduler:
         """Start the jobs of claimed runs, within their workspace; whether anything was claimed."""
         if due is None:
             return False
-        operations = self._workspace.within(due.workspace).schedules
+        operations = self._operations(due.workspace)
+        if operations is None:
+            return True
         for run in due.runs:
             try:
                 operations.start(run)
@@ -74,3 +79,10 @@ class Scheduler:
                 log.exception("The job of schedule %s at %s could not be started", run.schedule_name, run.fire_at)
                 operations.broke_off(run, error)
         return True
+
+    def _operations(self, workspace: str) -> Schedules | None:
+        """Those of a workspace, or None when it was deleted a moment ago, with all its schedules."""
+        try:
+            return self._workspace.within(workspace, create=False).schedules
+        except NotFoundError:
+            return None

@@ -102,10 +102,11 @@ def _set_up(state: State, config: str | None, port: int | None, names: tuple[str
 
 def _check(state: State) -> None:
     from batchpoint.client.azureml_check import steps
+    from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
     from batchpoint.settings import Settings
 
     found = []
-    for step in steps(Settings.from_environment()):
+    for step in steps(Settings.from_environment(), state.named_workspace() or DEFAULT_WORKSPACE):
         found.append(step)
         if state.output is None:
             click.echo(f"{'ok ' if step.is_well else 'NOT'}  {step.name}: {step.told}")

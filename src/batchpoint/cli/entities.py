@@ -160,7 +160,7 @@ def _add_asset_changes(group: click.Group, door: str) -> None:
         getattr(state.client(), door).restore(name, version, label)
 
 
-def _resource_group(
+def resource_group(
     kind: Kind,
     door: str,
     text: str,
@@ -296,7 +296,7 @@ component = _asset_group(
     unused_options("--skip-validation", why="a component that cannot work is refused anyway", flags=True),
 )
 
-datastore = _resource_group(
+datastore = resource_group(
     "datastore",
     "datastores",
     "Named places for bytes.",
@@ -307,7 +307,7 @@ datastore = _resource_group(
     deletes_in_scripts=True,
 )
 
-compute = _resource_group(
+compute = resource_group(
     "compute",
     "computes",
     "Where jobs run.",

@@ -79,6 +79,7 @@ COMMANDS: dict[str, Lazy] = {
     "job": Lazy("jobs", "job", "Jobs: start, follow, cancel, download."),
     "pipeline": Lazy("pipelines", "pipeline", "Published pipelines: an address that starts a run."),
     "schedule": Lazy("schedules", "schedule", "What starts jobs by itself."),
+    "webhook": Lazy("webhooks", "webhook", "Addresses that are told what becomes of jobs."),
     "score": Lazy("score", "score", "Score data at once, with no server."),
     "up": Lazy("services", "up", "Start the local server."),
     "down": Lazy("services", "down", "Stop the local server."),
@@ -200,7 +201,10 @@ def _report(error: Exception, state: State) -> int:
         traceback.print_exception(error)
     label = click.style("Error:", fg="red", bold=True)
     click.echo(f"{label} {error}", err=True)
-    request_id = getattr(error, "details", {}).get("request_id")
+    details = getattr(error, "details", {})
+    if "on_command_line" in details:
+        click.echo(f"On the command line: {details['on_command_line']}", err=True)
+    request_id = details.get("request_id")
     if request_id and isinstance(error, PlatformError):
         click.echo(f"The server's log has more under request {request_id}.", err=True)
     return exit_code_of(error)

@@ -38,11 +38,15 @@ class State:
             from batchpoint.client import Client
             from batchpoint.settings import Settings
 
-            settings = Settings.from_environment()
-            workspace = self.workspace or settings.workspace or self.defaults().get("workspace")
-            self._client = Client(settings=settings, workspace=workspace)
+            self._client = Client(settings=Settings.from_environment(), workspace=self.named_workspace())
             click.get_current_context().call_on_close(self._client.close)
         return self._client
+
+    def named_workspace(self) -> str | None:
+        """The workspace that the command line, the shell or the home names; None means the default one."""
+        from batchpoint.settings import Settings
+
+        return self.workspace or Settings.from_environment().workspace or self.defaults().get("workspace")
 
     def defaults(self) -> dict[str, str]:
         """What ``configure`` has kept in the home."""

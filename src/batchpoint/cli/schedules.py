@@ -1,7 +1,8 @@
-"""``schedule``: create, update, show, list, enable, disable, delete, trigger; upcoming times and runs."""
+"""``schedule``: create, update, show, list, enable, disable, delete, trigger, backfill; upcoming times and runs."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -136,6 +137,40 @@ def trigger(state: State, name: str, stream: bool) -> None:
         watch(state, job)
     if not stream or state.output or state.query:
         state.show(job.entity)
+
+
+@schedule.command()
+@name_option
+@click.option("--from", "first", required=True, help="The first day, or moment, such as 2036-03-29T02:00 (UTC).")
+@click.option("--until", "last", required=True, help="The last one, included.")
+@click.option("--key", "keys", multiple=True, help="Only this key of a model map, such as store=east; repeatable.")
+@click.option("--done-too", is_flag=True, help="Also what is done, not just what failed or is missing.")
+@common
+def backfill(state: State, name: str, first: str, last: str, keys: tuple[str, ...], done_too: bool) -> None:
+    """Start the jobs of times that are over. Prints the runs."""
+    begin, end, chosen = moment(first), moment(last, is_end=True), [key_values(key) for key in keys]
+    found = state.client().schedules.backfill(name, begin, end, keys=chosen, done_too=done_too)
+    state.show([run.model_dump(mode="json", exclude_none=True) for run in found], columns=_RUN_COLUMNS)
+
+
+def moment(text: str, *, is_end: bool = False) -> datetime:
+    """A moment, or the begin or end of a day; without an offset in UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r} is neither a day such as 2036-03-29 nor an ISO date and time."
+        raise click.BadParameter(message) from None
+    is_day = len(text) == len("2036-03-29")
+    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return found + timedelta(days=1, microseconds=-1) if is_day and is_end else found
+
+
+def key_values(text: str) -> dict[str, str]:
+    """``store=east,day=1`` as the values of the partition keys."""
+    found = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+    if not found or len(found) != text.count(",") + 1:
+        raise click.BadParameter(f"{text!r} is no key. Give column=value, and commas between several.")
+    return found
 
 
 @schedule.command()

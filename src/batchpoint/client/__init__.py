@@ -17,7 +17,7 @@ from batchpoint.client.endpoints import Deployments, Endpoints
 from batchpoint.client.files import LocalFiles, kind_of, load
 from batchpoint.client.jobs import Job, Jobs
 from batchpoint.client.pipelines import Pipelines
-from batchpoint.client.resources import Computes, Datastores
+from batchpoint.client.resources import Computes, Datastores, Webhooks
 from batchpoint.client.schedules import Schedules
 from batchpoint.client.tokens import Tokens
 from batchpoint.client.workspaces import Workspaces
@@ -28,6 +28,7 @@ from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule
+from batchpoint.entities.webhooks import Webhook
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.settings import Settings
 
@@ -89,6 +90,7 @@ class Client:
         self.jobs = Jobs(connection, self.files)
         self.pipelines = Pipelines(connection, self.files)
         self.schedules = Schedules(connection, self.files, "schedules", Schedule)
+        self.webhooks = Webhooks(connection, self.files, "webhooks", Webhook)
         self.tokens = Tokens(connection)
         self.workspaces = Workspaces(connection)
 
@@ -188,6 +190,7 @@ class Client:
             "deployment": self.deployments,
             "job": self.jobs,
             "schedule": self.schedules,
+            "webhook": self.webhooks,
         }
         return doors[kind]
 

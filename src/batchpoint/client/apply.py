@@ -29,6 +29,7 @@ from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.kinds import ASSET_KINDS
 from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import Schedule
+from batchpoint.entities.webhooks import Webhook
 from batchpoint.errors import BatchpointError, NotFoundError
 
 if TYPE_CHECKING:
@@ -160,13 +161,13 @@ def _stored(client: Client, declarations: Sequence[Declaration]) -> Stored:
             stored.versions[kind, name] = list(client.door(kind).list(name, archived="include"))
         else:
             stored.named[kind, name] = _found(client, kind, name)
-    datastores = [each.entity for each in declarations if isinstance(each.entity, Datastore)]
     stored.same_credentials = {
-        one.name
-        for one in datastores
-        if one.credentials is not None
-        and stored.named["datastore", one.name] is not None
-        and client.datastores.holds_credentials(one.name, one.credentials)
+        (each.kind, each.name)
+        for each in declarations
+        if isinstance(each.entity, Datastore | Webhook)
+        and each.entity.credentials is not None
+        and stored.named[each.kind, each.name] is not None
+        and client.door(each.kind).holds_credentials(each.name, each.entity.credentials)
     }
     return stored
 

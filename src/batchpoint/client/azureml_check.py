@@ -46,14 +46,15 @@ class _NotWellError(Exception):
     pass
 
 
-def steps(settings: Settings, environ: Mapping[str, str] | None = None) -> Iterator[Step]:
+def steps(settings: Settings, workspace: str, environ: Mapping[str, str] | None = None) -> Iterator[Step]:
     """The steps, without those that need what an earlier one did not find.
 
     Args:
         settings: whose server the shell is to lead to.
+        workspace: that the client is to work within.
         environ: variables of the shell; those of this process when not given.
     """
-    checks = _Checks(settings, os.environ if environ is None else environ)
+    checks = _Checks(settings, workspace, os.environ if environ is None else environ)
     missed = set[str]()
     for name, check, needs in checks.in_order():
         if missed.intersection(needs):
@@ -69,8 +70,10 @@ def steps(settings: Settings, environ: Mapping[str, str] | None = None) -> Itera
 class _Checks:
     """The steps, each with what the ones before it found."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, workspace: str, environ: Mapping[str, str]) -> None:
         self._settings = settings
+        self._address_within = workspace_path(workspace)
+        self._named = workspace
         self._environ = environ
         self._has_public_certificate = (settings.url or "").startswith("https:")
         self._url = environ.get("AZUREML_DEV_URL_MFE", "")
@@ -198,7 +201,11 @@ class _Checks:
         return f"granted to {claims['sub']}"
 
     def _shown(self) -> str:
-        self._workspace = self._get(workspace_path(), headers=self._bearer()).json()
+        # Asked here first: an address of the dialect makes a workspace that is used for the first time.
+        listed = self._get(f"/api/v1/workspaces/{self._named}", headers=self._bearer(), missing=True)
+        if listed.status_code == 404:
+            raise _NotWellError(f"{_message(listed)} To make it: batchpoint workspace create -n {self._named}")
+        self._workspace = self._get(self._address_within, headers=self._bearer()).json()
         return str(self._workspace["name"])
 
     def _discovery(self) -> str:
@@ -208,7 +215,7 @@ class _Checks:
         return f"leads to {found}"
 
     def _blobs(self) -> str:
-        told = self._get(f"{workspace_path()}/datastores/workspaceblobstore", headers=self._bearer()).json()[
+        told = self._get(f"{self._address_within}/datastores/workspaceblobstore", headers=self._bearer()).json()[
             "properties"
         ]
         url = f"https://{told['accountName']}.blob.core.windows.net/{told['containerName']}"
@@ -218,13 +225,14 @@ class _Checks:
     def _bearer(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"}
 
-    def _get(self, path: str, **given: Any) -> httpx.Response:
+    def _get(self, path: str, *, missing: bool = False, **given: Any) -> httpx.Response:
+        """What is answered; with ``missing`` also that there is nothing."""
         url = path if path.startswith("https:") else f"{self._url}{path}"
         try:
             answered = self._http.get(url, **given)
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             raise _NotWellError(f"{url} does not answer ({failure}). {_advice(str(failure))}") from None
-        if answered.is_error:
+        if answered.is_error and not (missing and answered.status_code == 404):
             raise _NotWellError(f"{url} answered {answered.status_code}: {_message(answered)}")
         return answered
 

@@ -25,10 +25,12 @@ from batchpoint.entities.pipeline_deployments import AnyDeployment
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import UPDATABLE_COMPUTE_KEYS, Compute, Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledInvoke
+from batchpoint.entities.webhooks import Webhook
 from batchpoint.errors import ConflictError, InvalidEntityError
 
 ORDER: tuple[Kind, ...] = (
     "datastore", "compute", "environment", "data", "model", "code", "component", "endpoint", "deployment", "schedule",
+    "webhook",
 )  # fmt: skip
 """Of things that do not need each other. What refers to something always comes after it."""
 
@@ -99,8 +101,8 @@ class Stored:
     named: dict[tuple[Kind, str], Entity | None] = field(default_factory=dict)
     versions: dict[tuple[Kind, str], list[Asset]] = field(default_factory=dict)
     """The newest first, archived ones among them."""
-    same_credentials: set[str] = field(default_factory=set)
-    """Datastores that have the credentials which are declared for them."""
+    same_credentials: set[tuple[Kind, str]] = field(default_factory=set)
+    """What has the credentials that are declared for it."""
 
 
 @dataclass(frozen=True)
@@ -398,8 +400,8 @@ class _Planner:
         before = self._stored.named.get((declaration.kind, declaration.name))
         if isinstance(entity, Compute):
             return self._compute(declaration, entity, cast("Compute | None", before))
-        if isinstance(entity, Datastore):
-            return self._datastore(declaration, entity, cast("Datastore | None", before))
+        if isinstance(entity, Datastore | Webhook):
+            return self._secretive(declaration, entity, cast("Datastore | Webhook | None", before))
         return self._compared(declaration, entity, entity)
 
     def _compute(self, declaration: Declaration, entity: Compute, before: Compute | None) -> Change | None:
@@ -416,11 +418,17 @@ class _Planner:
         kept = {key: getattr(before, key) for key in undeclared} if before else {}
         return replace(change, send=entity.model_copy(update=kept))
 
-    def _datastore(self, declaration: Declaration, entity: Datastore, before: Datastore | None) -> Change:
+    def _secretive(
+        self, declaration: Declaration, entity: Datastore | Webhook, before: Datastore | Webhook | None
+    ) -> Change:
         """Secrets are compared by the server, which shows none. Those that no file declares stay as they are."""
         hidden = entity.model_copy(update={"credentials": None})
         change = _change(declaration, before, hidden, entity)
-        if before is None or entity.credentials is None or entity.name in self._stored.same_credentials:
+        if (
+            before is None
+            or entity.credentials is None
+            or (declaration.kind, entity.name) in self._stored.same_credentials
+        ):
             return change
         secret = FieldChange("credentials", "others" if before.has_credentials else None, "as declared")
         return replace(change, action="update", fields=(*change.fields, secret))

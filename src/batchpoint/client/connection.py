@@ -266,7 +266,10 @@ def address(*names: str, file: str | None = None) -> str:
     """
     for name in names:
         if name in ("", ".", "..") or "/" in name:
-            raise InvalidEntityError(f"{name!r} is not a name: names are not empty and hold no slash.")
+            raise InvalidEntityError(
+                f"{name!r} is not a name: names are made of letters, digits, '-', '_' and '.', and begin with a letter "
+                "or digit."
+            )
     path = [] if file is None else [quote(file, safe="/@:")]
     return "/".join(["", *(quote(name, safe="@:") for name in names), *path])
 

@@ -28,6 +28,7 @@ from batchpoint.entities.local_paths import LocalPath, is_local, local_paths, pa
 from batchpoint.entities.parallel_run_config import KEY as PARALLEL_RUN_CONFIG
 from batchpoint.entities.preview_endpoints import deployment_of_today
 from batchpoint.entities.resources import DatastoreCredentials
+from batchpoint.entities.webhooks import WebhookCredentials
 from batchpoint.errors import InvalidEntityError
 
 
@@ -226,7 +227,7 @@ class LocalFiles:
         Raises:
             InvalidEntityError: a local path does not exist.
         """
-        document = Document(value=_with_secrets(entity), name=f"{kind} {entity.name or ''}".rstrip())
+        document = Document(value=with_secrets_of(entity), name=f"{kind} {entity.name or ''}".rstrip())
         if any(found.holds == "component" for found in local_paths(kind, document.value)):
             document = in_place(document, kind, lambda _: Path.cwd())
         problems = []
@@ -341,7 +342,7 @@ class LocalFiles:
         return self._default_datastore
 
 
-def _with_secrets(entity: Entity) -> dict[str, Any]:
+def with_secrets_of(entity: Entity) -> dict[str, Any]:
     """``Entity.body`` hides secrets, as it should wherever it is shown; the server must get them."""
     body = entity.given()
     credentials = getattr(entity, "credentials", None)
@@ -350,7 +351,7 @@ def _with_secrets(entity: Entity) -> dict[str, Any]:
     return body
 
 
-def with_secrets(credentials: DatastoreCredentials) -> dict[str, str]:
+def with_secrets(credentials: DatastoreCredentials | WebhookCredentials) -> dict[str, str]:
     """Credentials in clear, for the body of a request and nothing else."""
     shown = credentials.model_dump(exclude_none=True)
     return {

@@ -535,13 +535,16 @@ def event_line(name: str, data: Any) -> str | None:
         return f"{data['step']}: {data.get('line', '')}" if data.get("step") else str(data.get("line", ""))
     if name == "step" and isinstance(data, dict):
         reused = f" (reused from {data['reused_from']})" if data.get("reused_from") else ""
-        return f"Step {data.get('step')}: {data.get('status')}{reused}"
+        return f"Step {data.get('step')}: {data.get('status')}{_waiting(data)}{reused}"
     if name == "status" and isinstance(data, dict):
-        waiting = f" (waiting for {data['waiting_for']})" if data.get("waiting_for") else ""
-        return f"{data.get('status', '')}{waiting}"
+        return f"{data.get('status', '')}{_waiting(data)}"
     if name == "progress" and isinstance(data, dict):
         return progress_line(entity_of(Progress, data))
     return None
+
+
+def _waiting(told: Mapping[str, Any]) -> str:
+    return f" (waiting for {told['waiting_for']})" if told.get("waiting_for") else ""
 
 
 def inside(folder: Path, name: str) -> Path:

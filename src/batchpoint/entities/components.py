@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from batchpoint.entities.bindings import binding_of
+from batchpoint.entities.bindings import Binding, binding_of
 from batchpoint.entities.jobs import LiteralValue
 from batchpoint.entities.pipelines import (
     CommandStep,
@@ -79,16 +79,29 @@ def input_port(step: Step, name: str) -> InputPort | None:
 
 def output_type(step: Step, name: str, of_parent: dict[str, OutputBinding]) -> str:
     """The type of a step's output: as its component says, as it says itself, as the pipeline's output that it is bound
-    to says; else a folder."""
-    if isinstance(step.component, Component) and name in step.component.outputs:
-        return step.component.outputs[name].type
+    to says; else a folder.
+
+    The one file that a parallel step collects its rows in may be called a table by the step and a file by the pipeline:
+    it is a file then, as on Azure.
+    """
     given = step.outputs.get(name)
-    if isinstance(given, OutputBinding) and "type" in given.model_fields_set:
-        return given.type
     bound = binding_of(output_path(given))
-    if bound is not None and bound.kind == "parent_output" and bound.name in of_parent:
-        return of_parent[bound.name].type
-    return "uri_folder"
+    in_parent = of_parent.get(bound.name) if bound is not None and bound.kind == "parent_output" else None
+    own = None
+    if isinstance(step.component, Component) and name in step.component.outputs:
+        own = step.component.outputs[name].type
+    elif isinstance(given, OutputBinding) and "type" in given.model_fields_set:
+        own = given.type
+    if in_parent is None:
+        return own or "uri_folder"
+    is_called_a_file = in_parent.type == "uri_file" and own == "mltable" and _collects_rows(step, name)
+    return in_parent.type if own is None or is_called_a_file else own
+
+
+def _collects_rows(step: Step, name: str) -> bool:
+    """Whether what a parallel step's script returns is collected in this output."""
+    task = step.task if isinstance(step, ParallelStep) else None
+    return task is not None and (task.append_row_to or "").replace(" ", "") == str(Binding("output", name))
 
 
 def output_path(given: str | OutputBinding | None) -> str | None:

@@ -36,7 +36,7 @@ from batchpoint.errors import InvalidEntityError
 
 Kind = Literal[
     "model", "data", "environment", "code", "component",
-    "compute", "datastore", "endpoint", "deployment", "schedule", "job",
+    "compute", "datastore", "endpoint", "deployment", "schedule", "webhook", "job",
 ]  # fmt: skip
 
 ENTITY_KINDS: dict[Kind, type[Entity]] = {
@@ -51,6 +51,7 @@ ENTITY_KINDS: dict[Kind, type[Entity]] = {
     "deployment": BatchDeployment,
     "job": Pipeline,
     "schedule": Schedule,
+    "webhook": RESOURCE_KINDS["webhook"],
 }
 """Every kind of entity that a person declares."""
 
@@ -114,6 +115,7 @@ _TYPES: dict[str, Kind] = {
 _TELLING_KEYS: dict[str, Kind] = {
     PARALLEL_RUN_CONFIG: "deployment",
     "trigger": "schedule",
+    "events": "webhook",
     "endpoint_name": "deployment",
     "conda_file": "environment",
     "pip_requirements": "environment",

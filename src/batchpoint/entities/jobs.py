@@ -159,6 +159,8 @@ class Overrides(Part):
     allowed_failed_percent: float | None = Field(default=None, ge=0, le=100)
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
+    keys: list[dict[str, str | None]] | None = Field(default=None, min_length=1)
+    """With a model map: the values of the partition keys to score. The rows of others are left out (skipped)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -374,13 +376,15 @@ class Job(Entity):
     reused_job_name: str | None = None
     """The earlier job whose outputs these are: this one was not run."""
     idempotency_key: str | None = None
+    traceparent: str | None = None
+    """Where in a trace the request stands that made it, as W3C's header says it. Set where traces are sent."""
     folder: str | None = None
     """The run's folder on the machine of the server. Set by the dispatcher."""
     progress: Progress | None = None
     receipt: Receipt | None = None
     error: JobError | None = None
     waiting_for: str | None = None
-    """Why a queued job has not started yet."""
+    """Why a job that is queued, or being prepared, has not started yet."""
     notices: list[str] = Field(default_factory=list)
     """What a user should know: an image that is only recorded, a setting that was capped."""
     queued_at: datetime | None = None

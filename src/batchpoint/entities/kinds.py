@@ -24,6 +24,7 @@ NamedKind = ResourceKind | Literal["published_pipeline"]
 NAMED_KINDS: dict[NamedKind, type[Entity]] = {
     "compute": RESOURCE_KINDS["compute"],
     "datastore": RESOURCE_KINDS["datastore"],
+    "webhook": RESOURCE_KINDS["webhook"],
     "published_pipeline": PublishedPipeline,
 }
 """What is stored under a name alone."""

@@ -61,7 +61,24 @@ class CommandJob(Entity):
             is_deterministic=False,
         )
         kept = {key: getattr(self, key) for key in Pipeline.model_fields.keys() & self.model_fields_set & _JOBS_OWN}
-        return Pipeline(**kept, jobs={"command": step})
+        return Pipeline(**kept, jobs={ONLY_STEP: step})
+
+
+ONLY_STEP = "command"
+"""The step of a command job."""
+
+
+def is_command(steps: Mapping[str, Any]) -> bool:
+    """Whether these are the steps of a command job: the one that ``CommandJob.as_pipeline`` makes."""
+    if list(steps) != [ONLY_STEP]:
+        return False
+    step = steps[ONLY_STEP]
+    is_bound = all(
+        given == f"${{{{parent.{kind}.{name}}}}}"
+        for kind in ("inputs", "outputs")
+        for name, given in (step.get(kind) or {}).items()
+    )
+    return is_bound and step.get("is_deterministic") is False and "component" not in step
 
 
 _JOBS_OWN = frozenset(

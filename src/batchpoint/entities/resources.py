@@ -1,4 +1,4 @@
-"""Resources: computes and datastores. Named, mutable.
+"""Resources: computes and datastores, and which other kinds there are. Named, mutable.
 
 Keys and defaults are those of Azure ML's YAML files (CLI v2 compute and datastore schemas); ``local`` and ``s3`` and
 ``gcs`` are ours.
@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from batchpoint.entities.base import ComputeName, DatastoreName, Entity, Part
+from batchpoint.entities.webhooks import Webhook
 
-ResourceKind = Literal["compute", "datastore"]
+ResourceKind = Literal["compute", "datastore", "webhook"]
 
 MACHINE = "local"
 """The compute that is this machine. It exists from the start and is one for all workspaces."""
@@ -134,5 +135,5 @@ class Datastore(Entity):
         return self
 
 
-RESOURCE_KINDS: dict[ResourceKind, type[Entity]] = {"compute": Compute, "datastore": Datastore}
+RESOURCE_KINDS: dict[ResourceKind, type[Entity]] = {"compute": Compute, "datastore": Datastore, "webhook": Webhook}
 """Adding a kind of resource is a class above and a line here."""

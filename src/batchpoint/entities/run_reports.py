@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from batchpoint.entities.base import Part
 
@@ -123,14 +121,11 @@ class Histogram(Part):
     """Values that are null or no finite number."""
 
 
-class Preview(Part):
-    """The beginning of a file."""
+class Histograms(Part):
+    """How the values of some columns of a file are distributed."""
 
-    kind: Literal["table", "image", "none"]
-    columns: list[str] = Field(default_factory=list)
-    rows: list[list[str]] = Field(default_factory=list)
-    histograms: list[Histogram] = Field(default_factory=list)
-    rows_counted: int = 0
-    """Rows that the histograms are of: those at the beginning of a large file."""
-    is_whole: bool = True
+    columns: list[Histogram]
+    rows: int
+    """Rows that were counted: those at the beginning of a large file."""
+    is_whole: bool
     """Whether these are all rows of the file."""

@@ -31,7 +31,7 @@ CATCH_UP = 100
 FILES = "{{files}}"
 """As the path of an input: the new files that the schedule fired for."""
 
-Cause = Literal["tick", "manual", "files"]
+Cause = Literal["tick", "manual", "files", "backfill"]
 
 
 class ScheduledInvoke(InvokeRequest):
@@ -211,7 +211,8 @@ class ScheduleRun(Part):
     id: int
     schedule_name: str
     cause: Cause
-    """``tick``: its time had come; ``manual``: somebody asked; ``files``: there were new ones."""
+    """``tick``: its time had come; ``manual``: somebody asked; ``files``: there were new ones; ``backfill``: somebody
+    asked for a time that is over."""
     fire_at: datetime
     window_start: datetime
     window_end: datetime
@@ -222,6 +223,8 @@ class ScheduleRun(Part):
     """How many new files it was for."""
     first_tried_at: datetime | None = None
     """When its job could not be started for the first time, for a reason that may pass."""
+    keys: list[dict[str, str | None]] | None = None
+    """Of a backfill: the keys that were asked for; None asks for all."""
     broken_tries: int = 0
     """How often starting its job has broken off, for a reason that nobody foresaw."""
 
@@ -229,6 +232,23 @@ class ScheduleRun(Part):
     def idempotency_key(self) -> str:
         """What keeps two servers from starting two jobs for it."""
         return f"schedule:{self.schedule_name}:{self.cause}:{self.fire_at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
+
+
+class BackfillRequest(Part):
+    """Which times of a schedule, all of them over, are to get a job now."""
+
+    first: datetime
+    last: datetime
+    """The times from ``first`` to ``last``. Without a time zone both are UTC."""
+    keys: list[dict[str, str | None]] = Field(default_factory=list)
+    """Of a model map: the keys to score; none means all."""
+    done_too: bool = False
+    """Also what is done already. Otherwise a job is for the keys that failed or are missing at its time."""
+
+    @field_validator("first", "last")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,8 @@ def missing_deployment(endpoint_name: str) -> NotFoundError:
     """The error of an invoke that no deployment can answer. Source: Azure ML's message."""
     return NotFoundError(
         f"No valid deployments to route to: endpoint {endpoint_name} has no default deployment. Set one "
-        f"(defaults.deployment_name of the endpoint, or create the deployment with --set-default), or name one.",
+        "(defaults.deployment_name of the endpoint), or name one.",
         kind="deployment",
         endpoint=endpoint_name,
+        on_command_line=f"batchpoint endpoint update -n {endpoint_name} --set defaults.deployment_name=<deployment>",
     )

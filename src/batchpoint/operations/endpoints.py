@@ -270,13 +270,14 @@ class Endpoints:
         *,
         idempotency_key: str | None = None,
         schedule_name: str | None = None,
+        traceparent: str | None = None,
         by: str | None = None,
     ) -> Job:
         """Ask an endpoint to score an input, or to run its pipeline. Answers with the queued job.
 
         Whatever can be known to fail fails now: the input has to exist and be readable, the output's place free and
         writable, model, script and environment at hand. The same idempotency key with the same request gives the
-        job that was made then. ``schedule_name`` is the schedule that asks.
+        job that was made then. ``schedule_name`` is the schedule that asks, ``traceparent`` where in a trace.
 
         Raises:
             NotFoundError: endpoint, deployment or a referred asset does not exist; or there is no default deployment.
@@ -301,10 +302,12 @@ class Endpoints:
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
                 schedule_name=schedule_name,
+                traceparent=traceparent,
                 by=by,
             )
         try:
-            job = self._job(declared, request, by).model_copy(update={"schedule_name": schedule_name})
+            job = self._job(declared, request, by)
+            job = job.model_copy(update={"schedule_name": schedule_name, "traceparent": traceparent})
         except AlreadyExistsError:
             # The same request may have come in twice at once, and the other one's job has the name by now.
             known = self._registry.jobs.find_submitted(idempotency_key, request_hash) if idempotency_key else None
@@ -438,10 +441,11 @@ class Endpoints:
             pass  # told below, in terms of what to do
         raise NotFoundError(
             f"Endpoint {endpoint_name} cannot have {deployment_name} as its default deployment: it has none of that "
-            "name. Create the endpoint without a default, then the deployment with --set-default.",
+            "name. Create the endpoint without a default, then the deployment, and set the default last.",
             kind="deployment",
             name=deployment_name,
             endpoint=endpoint_name,
+            on_command_line="batchpoint deployment create … --set-default",
         )
 
 

@@ -50,7 +50,29 @@ def effective_deployment(
     }
     effective = deployment.model_copy(update=changes)
     check_keys(effective)
-    return effective, notices
+    if overrides.keys is not None:
+        notices.append(f"Only rows of {len(overrides.keys):,} keys are scored, as it was asked for.")
+    return only_of_keys(effective, overrides), notices
+
+
+def only_of_keys(deployment: BatchDeployment, overrides: Overrides) -> BatchDeployment:
+    """The deployment, with a map that leaves rows out when their key is none of those that were asked for. Pure.
+
+    Raises:
+        InvalidEntityError: keys were asked for, and it has no model map, or other partition keys.
+    """
+    if overrides.keys is None:
+        return deployment
+    model_map, names = deployment.batchpoint.model_map, deployment.batchpoint.partition_keys
+    if model_map is None:
+        message = f"Deployment {deployment.name} has no model map, so that it cannot be asked for some keys alone."
+        raise InvalidEntityError(f"{message} Leave out 'keys', or give only the data of these keys.")
+    if odd := next((key for key in overrides.keys if set(key) != set(names)), None):
+        message = f"{odd} is no key of deployment {deployment.name}. Give a value for each of {', '.join(names)}."
+        raise InvalidEntityError(message)
+    skipping = model_map.model_copy(update={"on_missing": "skip", "default_model": None})
+    options = deployment.batchpoint.model_copy(update={"model_map": skipping})
+    return deployment.model_copy(update={"batchpoint": options})
 
 
 def can_run_again(job: Job) -> bool:
@@ -112,9 +134,9 @@ class InputsAndOutputs:
             DatastoreError: the store does not answer.
         """
         if len(inputs) != 1:
-            given_too = f"{len(inputs)} were given" if inputs else "none was given (on the command line: --input)"
+            given_too = f"{len(inputs)} were given" if inputs else "none was given"
             message = f"A model deployment takes exactly one input, and {given_too}. {SUPPORTED}"
-            raise InvalidEntityError(message)
+            raise InvalidEntityError(message, on_command_line="--input <file, folder or address>")
         name, given = next(iter(inputs.items()))
         if given.query is not None:
             return {name: self._check_query(given, given.query)}, {}

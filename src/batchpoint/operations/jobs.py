@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import threading
 import uuid
@@ -20,13 +21,15 @@ from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, LogPiece, LogSearch, RunReport
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.error_groups import Grouping, RecentErrorGroups, is_of
+from batchpoint.operations.invoking import only_of_keys
 from batchpoint.operations.log_lines import piece_from, piece_until, search
-from batchpoint.operations.model_maps import AS_OF, FOUND, read_report
+from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
 from batchpoint.operations.run_reports import RunReports
@@ -114,17 +117,18 @@ class Jobs:
         listing = self._registry.jobs.find(query)
         return replace(listing, jobs=[_with_progress(job) for job in listing.jobs])
 
-    def cancel(self, name: str) -> Job:
-        """Ask for a job to be canceled; what it has committed stays.
+    def cancel(self, name: str) -> tuple[Job, bool]:
+        """Ask for a job to be canceled; what it has committed stays. Answers with the job, and whether it has ended by
+        this: it waited in the queue.
 
         Raises:
             NotFoundError: there is none of that name.
             ConflictError: it has completed or failed already.
         """
-        job = self._registry.jobs.request_cancel(name)
+        asked = self._registry.jobs.request_cancel(name)
         self._job_queued.set()
         self._pipeline_changed.set()
-        return job
+        return asked
 
     def retry_failed(
         self, name: str, *, job_name: str | None = None, current_deployment: bool = False, by: str | None = None
@@ -211,16 +215,12 @@ class Jobs:
     def logs(self, name: str) -> Sequence[tuple[str, int]]:
         """The job's log files: path relative to the job's folder, and size in bytes. None before it has started.
 
+        Those of a command job are its step's, too: what the command printed.
+
         Raises:
             NotFoundError: there is no such job.
         """
-        job = self._registry.jobs.get(name)
-        if job.folder is None:
-            return []
-        root = Path(job.folder)
-        files = (path for path in (root / "logs").rglob("*") if path.is_file() and not path.is_symlink())
-        found = ((path.relative_to(root).as_posix(), path.stat().st_size) for path in files)
-        return sorted((name, size) for name, size in found if _is_text(name))  # no address can name any other
+        return sorted(file for job in self._logged(name) for file in _log_files(job))
 
     def read_log(self, name: str, path: str, offset: int = 0, limit: int = 2**20) -> bytes:
         """Bytes of a log file from ``offset``; fewer than ``limit`` at its end. A negative offset counts from the end.
@@ -263,15 +263,18 @@ class Jobs:
         Raises:
             NotFoundError: there is no such job or log.
         """
+        for folder in [Path(job.folder) for job in self._logged(name) if job.folder is not None and "\x00" not in path]:
+            file = (folder / path).resolve()
+            if file.is_relative_to((folder / "logs").resolve()) and file.is_file():
+                return file
+        raise NotFoundError(f"Job {name} has no log {path}.", kind="log", name=path, job=name)
+
+    def _logged(self, name: str) -> builtins.list[Job]:
+        """The jobs whose logs are shown as those of a job: itself, and of a command job its one step."""
         job = self._registry.jobs.get(name)
-        missing = NotFoundError(f"Job {job.name} has no log {path}.", kind="log", name=path, job=job.name)
-        if job.folder is None or "\x00" in path:
-            raise missing
-        logs = (Path(job.folder) / "logs").resolve()
-        file = (Path(job.folder) / path).resolve()
-        if not file.is_relative_to(logs) or not file.is_file():
-            raise missing
-        return file
+        if job.pipeline is None or not is_command(job.pipeline.get("jobs") or {}):
+            return [job]
+        return [job, *self._registry.jobs.list(parent=name, archived="include", limit=1)]
 
     def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
         """The files of one of the job's outputs: path relative to it, and size in bytes.
@@ -400,7 +403,8 @@ class Jobs:
         path = Path(job.folder) / MODELS_REPORT if job.folder and job.status.is_finished else None
         if path is None or not path.is_file():
             return []
-        return [report for report in read_report(path) if not failing or report.failed or report.skipped]
+        reports = of_keys(read_report(path), job.overrides.keys)
+        return [report for report in reports if not failing or report.failed or report.skipped]
 
     def comparison(self, name: str) -> Comparison:
         """How the challenger of a job compares with its champion.
@@ -463,7 +467,8 @@ class Jobs:
         if newest.status == JobStatus.COMPLETED and job.deployment.batchpoint.if_exists == "fail":
             raise ConflictError(
                 f"Job {job.name} was retried already, by job {newest.name}, which completed. "
-                f"Retry that one if items failed in it: batchpoint job retry -n {newest.name}."
+                "Retry that one if items failed in it.",
+                on_command_line=f"batchpoint job retry -n {newest.name}",
             )
 
     def _deployment_of_retry(self, job: Job, *, current: bool) -> tuple[BatchDeployment | None, Sequence[str]]:
@@ -482,12 +487,13 @@ class Jobs:
                 raise ConflictError(f"Deployment {now.name} is a pipeline now, and job {job.name} was none.")
             return then, []
         if current:
-            return as_of_today(then, now), [f"Scored with deployment {now.name} as it is now."]
+            today = only_of_keys(as_of_today(then, now), job.overrides)
+            return today, [f"Scored with deployment {now.name} as it is now."]
         if (then.code_configuration, then.environment) == (now.code_configuration, now.environment):
             return then, []
         notice = (
             f"Deployment {now.name} has changed since job {job.name}. Its items are scored again with the deployment "
-            "as it was; --current-deployment takes it as it is now."
+            "as it was; a retry with the current deployment (current_deployment) takes it as it is now."
         )
         return then, [notice]
 
@@ -534,14 +540,28 @@ def _check_retryable(job: Job) -> None:
         raise ConflictError(f"Job {job.name} only scored a sample. Invoke the endpoint to score all.")
     if job.type == "command":
         message = f"Job {job.name} is a command, which has no items to retry."
-        hint = f" Resume its pipeline instead: batchpoint job retry -n {job.parent_job_name}."
-        raise ConflictError(message + (hint if job.parent_job_name else ""))
+        if job.parent_job_name is None:
+            raise ConflictError(message)
+        raise ConflictError(
+            f"{message} Resume its pipeline instead: retry job {job.parent_job_name}.",
+            on_command_line=f"batchpoint job retry -n {job.parent_job_name}",
+        )
     if not job.status.is_finished:
         raise ConflictError(f"Job {job.name} is {job.status}. Retry what failed when it is finished.")
     if job.receipt is not None and job.status == JobStatus.COMPLETED and job.receipt.failed == 0:
         raise ConflictError(f"Job {job.name} has no failed items: there is nothing to retry.")
     if job.folder is None or not Path(job.folder).is_dir():
         raise ConflictError(f"Job {job.name} never started, or its folder is gone. Invoke the endpoint again instead.")
+
+
+def _log_files(job: Job) -> Iterator[tuple[str, int]]:
+    if job.folder is None:
+        return
+    root = Path(job.folder)
+    for path in (root / "logs").rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_file() and not path.is_symlink() and _is_text(name):  # no address can name any other
+            yield name, path.stat().st_size
 
 
 def _is_text(name: str) -> bool:

@@ -257,6 +257,14 @@ def read_report(path: Path) -> list[ModelReport]:
         return [ModelReport.model_validate_json(line) for line in file]
 
 
+def of_keys(reports: Sequence[ModelReport], keys: Sequence[Mapping[str, str | None]] | None) -> Sequence[ModelReport]:
+    """The reports on the keys that a job was asked for; with None on all. The others' rows were left out. Pure."""
+    if keys is None:
+        return reports
+    wanted = {frozenset(key.items()) for key in keys}
+    return [report for report in reports if frozenset(report.key.items()) in wanted]
+
+
 def without_earlier(reports: Iterable[ModelReport], earlier: Iterable[ModelReport]) -> list[ModelReport]:
     """What a retry did by itself: its report tells of the whole output, with what the job before has scored. Pure."""
     before = {tuple(report.key.items()): report for report in earlier}

@@ -65,6 +65,7 @@ class PipelineDeployments:
         idempotency_key: str | None = None,
         request_hash: str | None = None,
         schedule_name: str | None = None,
+        traceparent: str | None = None,
         by: str | None = None,
     ) -> Job:
         """Start a pipeline job of the deployment's component.
@@ -97,6 +98,7 @@ class PipelineDeployments:
             endpoint_name=deployment.endpoint_name,
             deployment_name=deployment.name,
             schedule_name=schedule_name,
+            traceparent=traceparent,
         )
 
 

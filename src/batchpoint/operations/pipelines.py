@@ -67,6 +67,7 @@ class Pipelines:
         endpoint_name: str | None = None,
         deployment_name: str | None = None,
         schedule_name: str | None = None,
+        traceparent: str | None = None,
         published_pipeline: str | None = None,
         trigger_time: datetime | None = None,
         request_hash: str | None = None,
@@ -99,6 +100,7 @@ class Pipelines:
                 "endpoint_name": endpoint_name,
                 "deployment_name": deployment_name,
                 "schedule_name": schedule_name,
+                "traceparent": traceparent,
                 "published_pipeline": published_pipeline,
             }
         )

@@ -87,11 +87,8 @@ class Places:
         if match := _JOB_OUTPUT.match(text):
             return self._job_output(match["job"], match["output"], match["path"] or "")
         if _DATASTORE_ALONE.match(text):
-            message = (
-                f"{text!r} names a datastore and no place in it: add /paths/<path>, or, for a database, "
-                "a query (on the command line: --input-query)."
-            )
-            raise InvalidEntityError(message)
+            message = f"{text!r} names a datastore and no place in it: add /paths/<path>, or, for a database, a query."
+            raise InvalidEntityError(message, on_command_line="--input-query <query>, for a database")
         if text.startswith("azureml:"):
             raise InvalidEntityError(f"{text!r} does not say where something lies. {SUPPORTED}")
         if text.startswith("file:") or "://" not in text:

@@ -1,6 +1,6 @@
-"""The beginning of a file as a table: csv, jsonl and parquet; how its numbers are distributed; which images are shown.
+"""What a file looks like inside, of a bounded part of it: rows of csv, jsonl and parquet, an image, or text. Pure.
 
-Whatever a file claims to be, reading it fails softly: a preview is a help, not a check.
+What a file is said to be follows from its first bytes; its name decides only between forms of text.
 """
 
 from __future__ import annotations
@@ -8,163 +8,132 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
+import pyarrow.parquet as pq
 
-from batchpoint.entities.run_reports import Histogram, Preview
+HEAD = 1 << 16
+"""Bytes of a file that a preview of text is made of."""
+ROWS, COLUMNS, CELL = 50, 100, 300
+"""Rows and columns that are shown, and characters of a cell."""
+LARGEST_IMAGE = 10 << 20
+LARGEST_GROUP = 128 << 20
+"""Bytes of a row group of parquet, unpacked, whose rows are shown."""
 
-ROWS = 20
-BINS = 24
-MOST_BYTES = 4 << 20
-"""Read of the beginning of a text file."""
-MOST_ROWS = 100_000
-"""Read of the beginning of a parquet file."""
-MOST_COLUMNS = 100
-MOST_HISTOGRAMS = 3
-LONGEST_CELL = 500
-"""Characters."""
-IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
-"""Pictures that hold no program. Drawings do: SVG is never shown."""
-_BEGINNINGS = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/gif": (b"GIF87a", b"GIF89a"),
-    "image/webp": (b"RIFF",),
-}
-_NOTHING = Preview(kind="none")
+Kind = Literal["table", "image", "text", "binary"]
+
+_IMAGES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
+"""Pictures alone: an SVG is a document that may hold scripts, so that it is text here."""
 
 
-def preview(file: IO[bytes], name: str, *, keys: Collection[str] | None = None) -> Preview:
-    """The first rows of a table, and histograms of its first columns of numbers; for an image, that it is one.
+@dataclass(frozen=True)
+class Preview:
+    """A part of a file, for people."""
+
+    kind: Kind
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    """Of a table."""
+    text: str = ""
+    note: str | None = None
+    """How much there is, or why there is no more to be seen."""
+    media_type: str | None = None
+    """Of an image."""
+
+
+def image_type(head: bytes) -> str | None:
+    """The media type of an image that browsers show, by its first bytes; None for all else."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for begin, kind in _IMAGES if head.startswith(begin)), None)
+
+
+def preview_of(name: str, file: IO[bytes], size: int) -> Preview:
+    """What a file looks like inside. Whatever it holds, no more than a part of it is read.
 
     Args:
-        file: open at its beginning; a parquet file must be seekable.
-        name: its name, whose ending says what it is.
-        keys: columns whose numbers are names, of which no histogram is made; None when none is wanted at all.
+        name: of the file, for its ending.
+        file: opened at its beginning; one that can be sought in, where it is parquet.
+        size: its bytes; 0 where the store does not tell.
     """
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in IMAGES:
-        return Preview(kind="image") if image_type(file.read(12), name) else _NOTHING
+    head = file.read(HEAD)
+    if (media_type := image_type(head)) is not None:
+        if size > LARGEST_IMAGE:
+            return Preview("binary", note="The image is too large to be shown here; download it.")
+        return Preview("image", media_type=media_type)
+    if head[:4] == b"PAR1":
+        return _parquet(file)
+    if b"\0" in head:
+        return Preview("binary", note="It holds no text, and is of no kind that is shown here; download it.")
+    is_whole = len(head) < HEAD
+    text = head.decode("utf-8-sig", errors="replace")
+    lines = text if is_whole else text[: text.rfind("\n") + 1] or text
+    note = None if is_whole else f"The first {len(head):,} bytes."
+    ending = PurePosixPath(name.lower()).suffix
+    table = None
+    if ending in (".csv", ".tsv"):
+        table = _csv(lines, "\t" if ending == ".tsv" else ",")
+    elif ending in (".jsonl", ".ndjson"):
+        table = _jsonl(lines)
+    if table is None:
+        return Preview("text", text=text, note=note)
+    columns, rows, is_cut = table
+    return Preview("table", columns, rows, note=f"The first {len(rows):,} rows." if is_cut or not is_whole else None)
+
+
+_Table = tuple[list[str], list[list[str]], bool]
+"""Columns, rows, and whether there are more rows."""
+
+
+def _csv(text: str, delimiter: str) -> _Table | None:
+    """None where it is no csv."""
     try:
-        if suffix == ".parquet":
-            return _of_parquet(file, keys)
-        if suffix in (".csv", ".tsv", ".jsonl"):
-            return _of_text(file, suffix, keys)
-    except (pa.ArrowException, OSError, ValueError):  # it is not what its name says
-        return _NOTHING
-    return _NOTHING
-
-
-def image_type(beginning: bytes, name: str) -> str | None:
-    """The type of a picture that is what its name says; None for anything else."""
-    claimed = IMAGES.get(PurePosixPath(name).suffix.lower())
-    return claimed if claimed and beginning.startswith(_BEGINNINGS[claimed]) else None
-
-
-def histogram(column: str, values: npt.NDArray[np.float64]) -> Histogram | None:
-    """How values are distributed; None when there is none that could be."""
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+        lines = list(islice(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), ROWS + 2))
+    except csv.Error:
         return None
-    low, high = float(finite.min()), float(finite.max())
-    if not np.isfinite(high - low):  # further apart than a number can tell
+    if not lines:
         return None
-    counts, _ = np.histogram(finite, bins=BINS if high > low else 1, range=(low, high) if high > low else None)
-    return Histogram(column=column, low=low, high=high, counts=counts.tolist(), missing=len(values) - len(finite))
+    rows = [[_cell(value) for value in line[:COLUMNS]] for line in lines[: ROWS + 1]]
+    return rows[0], rows[1:], len(lines) > ROWS + 1
 
 
-def _of_text(file: IO[bytes], suffix: str, keys: Collection[str] | None) -> Preview:
-    data = file.read(MOST_BYTES + 1)
-    is_whole = len(data) <= MOST_BYTES
-    data = data if is_whole else data[: data.rfind(b"\n") + 1]
-    if suffix == ".jsonl":
-        lines = [line for line in data.split(b"\n", ROWS + 1)[: ROWS + 1] if line.strip()][:ROWS]
-        found = [json.loads(line) for line in lines]
-        records = [record if isinstance(record, dict) else {"value": record} for record in found]
-        columns = list(dict.fromkeys(key for record in records for key in record))[:MOST_COLUMNS]
-        rows = [[_text(record.get(key)) for key in columns] for record in records]
-    else:
-        delimiter = "\t" if suffix == ".tsv" else ","
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline=""), delimiter=delimiter)
-        head, *body = [row[:MOST_COLUMNS] for row in islice(reader, ROWS + 1)] or [[]]
-        columns, rows = [_text(cell) for cell in head], [[_text(cell) for cell in row] for row in body]
-    if keys is None:
-        return Preview(kind="table", columns=columns, rows=rows, is_whole=is_whole and data.count(b"\n") <= ROWS + 1)
-    table = _arrow_of(data, suffix)
-    return Preview(
-        kind="table",
-        columns=columns,
-        rows=rows,
-        histograms=_histograms(table, keys),
-        rows_counted=table.num_rows if table is not None else 0,
-        is_whole=is_whole,
-    )
-
-
-def _of_parquet(file: IO[bytes], keys: Collection[str] | None) -> Preview:
-    opened = pyarrow.parquet.ParquetFile(file)
-    names = opened.schema_arrow.names[:MOST_COLUMNS]
-    wanted = MOST_ROWS if keys is not None else ROWS
-    batches, rows = [], 0
-    for batch in opened.iter_batches(batch_size=min(wanted, 16_384), columns=names):
-        batches.append(batch)
-        rows += batch.num_rows
-        if rows >= wanted:
-            break
-    table = pa.Table.from_batches(batches, batches[0].schema if batches else opened.schema_arrow)
-    return Preview(
-        kind="table",
-        columns=names,
-        rows=[[_text(row[name]) for name in names] for row in table.slice(0, ROWS).to_pylist()],
-        histograms=_histograms(table, keys),
-        rows_counted=table.num_rows,
-        is_whole=table.num_rows == opened.metadata.num_rows,
-    )
-
-
-def _arrow_of(data: bytes, suffix: str) -> pa.Table | None:
-    """The rows by Arrow, which finds out which columns are numbers; None when it makes nothing of them."""
+def _jsonl(text: str) -> _Table | None:
+    """None where a line is no object."""
+    lines = [line for line in text.splitlines() if line.strip()]
     try:
-        if suffix == ".jsonl":
-            return pyarrow.json.read_json(pa.BufferReader(data))
-        return pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\t" if suffix == ".tsv" else ",",
-                newlines_in_values=True,
-                invalid_row_handler=lambda _: "skip",
-            ),
-        )
-    except (pa.ArrowException, ValueError):
+        found: list[Any] = [json.loads(line) for line in lines[:ROWS]]
+    except (ValueError, RecursionError):
         return None
+    if not found or not all(isinstance(one, dict) for one in found):
+        return None
+    columns = list(dict.fromkeys(name for one in found for name in one))[:COLUMNS]
+    rows = [[_cell(one[name]) if name in one else "" for name in columns] for one in found]
+    return [_cell(name) for name in columns], rows, len(lines) > ROWS
 
 
-def _histograms(table: pa.Table | None, keys: Collection[str] | None) -> list[Histogram]:
-    if table is None or keys is None:
-        return []
-    made: list[Histogram] = []
-    for at, column in enumerate(table.schema):
-        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        if len(made) == MOST_HISTOGRAMS or not is_number or column.name in keys:
-            continue
-        values = pc.fill_null(table.column(at).cast(pa.float64(), safe=False), float("nan")).to_numpy()
-        if (shown := histogram(column.name, values)) is not None:
-            made.append(shown)
-    return made
+def _parquet(file: IO[bytes]) -> Preview:
+    try:
+        opened = pq.ParquetFile(file, buffer_size=HEAD, pre_buffer=False)
+        schema, about = opened.schema_arrow, opened.metadata
+        names = schema.names[:COLUMNS]
+        columns = [f"{name} ({schema.field(at).type})"[:CELL] for at, name in enumerate(names)]
+        told = f"{about.num_rows:,} rows, {len(schema.names):,} columns."
+        if not about.num_row_groups:
+            return Preview("table", columns, note=told)
+        if about.row_group(0).total_byte_size > LARGEST_GROUP:
+            return Preview("table", columns, note=f"{told} They lie in groups too large to be shown here.")
+        batch = next(opened.iter_batches(ROWS, row_groups=[0], columns=names), None)
+        values = [column.to_pylist() for column in batch.columns] if batch is not None else []
+    except (pa.ArrowException, OSError, ValueError) as fault:
+        return Preview("binary", note=f"It begins like parquet, and cannot be read: {fault}"[:CELL])
+    return Preview("table", columns, [[_cell(value) for value in row] for row in zip(*values, strict=True)], note=told)
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text[:LONGEST_CELL]
+def _cell(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else str(value)
+    return text if len(text) <= CELL else f"{text[:CELL]}…"

@@ -29,9 +29,10 @@ def newest_comparing(jobs: Iterable[Job], challenger: str, champion: str | None)
             return job
     raise NotFoundError(
         f"No completed job has compared {challenger} with the present default, {champion}. "
-        f"Invoke the endpoint with --challenger {challenger} first.",
+        f"Invoke the endpoint with {challenger} as the challenger first.",
         kind="comparison",
         name=challenger,
+        on_command_line=f"batchpoint endpoint invoke … --challenger {challenger}",
     )
 
 

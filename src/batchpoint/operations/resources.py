@@ -1,4 +1,4 @@
-"""Computes and datastores: create or update, list, delete, with the rules of each kind."""
+"""Computes, datastores and webhooks: create or update, list, delete, with the rules of each kind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from batchpoint.entities.resources import (
     DatastoreCredentials,
     ResourceKind,
 )
+from batchpoint.entities.webhooks import Delivery, DeliveryState, Webhook, WebhookCredentials, new_secret
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.operations.places import check_no_password
@@ -24,14 +25,14 @@ from batchpoint.storage.datastores import datastore_url
 
 E = TypeVar("E", bound=Entity)
 
-BUILT_IN: dict[ResourceKind, str] = {"compute": MACHINE, "datastore": DEFAULT_DATASTORE}
+BUILT_IN: dict[ResourceKind, str | None] = {"compute": MACHINE, "datastore": DEFAULT_DATASTORE, "webhook": None}
 """Exist from the start in every workspace and cannot be deleted. The compute is one for all of them."""
 
 _SET_BY_SERVER = {"created_at", "modified_at", "created_by", "schema_address"}
 
 
 class Resources:
-    """What a user may ask about computes and datastores."""
+    """What a user may ask about computes, datastores and webhooks."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -78,6 +79,15 @@ class Resources:
         """
         return self._registry.resources.get(kind, name)
 
+    def holds_secret(self, webhook: str, credentials: WebhookCredentials) -> bool:
+        """Whether this is the secret that a webhook has; they are compared and never shown.
+
+        Raises:
+            NotFoundError: there is no such webhook.
+        """
+        self.get("webhook", webhook)
+        return self._registry.resources.webhook_credentials(webhook) == credentials
+
     def holds_credentials(self, name: str, credentials: DatastoreCredentials) -> bool:
         """Whether these are the credentials that a datastore has; they are compared and never shown.
 
@@ -110,6 +120,61 @@ class Resources:
         if kind == "compute":
             self._check_compute_unused(name)
         self._registry.resources.delete(kind, name)
+        if kind == "webhook":
+            self._registry.deliveries.forget(name)
+
+    def renew_secret(self, webhook: str, *, by: str | None = None) -> str:
+        """Give a webhook a new secret, which is told this once. What is sent from now on is signed with it.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        secret = new_secret()
+        credentials = WebhookCredentials.model_validate({"secret": secret})
+
+        def change(before: Entity) -> Entity:
+            return before.model_copy(update={"credentials": credentials})
+
+        self.update("webhook", webhook, change, by=by)
+        return secret
+
+    def deliveries(
+        self, webhook: str, *, state: DeliveryState | None = None, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Delivery]:
+        """What was sent to a webhook or waits to be, the newest first.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self.get("webhook", webhook)
+        return self._registry.deliveries.list(webhook, state=state, limit=limit, offset=offset)
+
+    def test(self, webhook: str) -> Delivery:
+        """Send a webhook something that is about no job; it goes the way that all goes.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self.get("webhook", webhook)
+        return self._registry.deliveries.add_test(webhook)
+
+    def replay(self, webhook: str, number: int) -> Delivery:
+        """Send a delivery again, whatever became of it.
+
+        Raises:
+            NotFoundError: there is no such webhook, or it has no such delivery.
+        """
+        self.get("webhook", webhook)
+        return self._registry.deliveries.replay(webhook, number)
+
+    def replay_failed(self, webhook: str) -> int:
+        """Send all deliveries of a webhook again that failed; how many those are.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        self.get("webhook", webhook)
+        return self._registry.deliveries.replay_failed(webhook)
 
     def _stored(self, kind: ResourceKind, entity: Entity, before: Entity | None, by: str | None) -> Entity:
         if isinstance(entity, Compute) and before is not None:
@@ -117,6 +182,10 @@ class Resources:
         if isinstance(entity, Datastore):
             entity = entity.model_copy(update={"is_default": entity.name == DEFAULT_DATASTORE})
             _check_datastore(entity, cast("Datastore | None", before))
+        if isinstance(entity, Webhook) and entity.credentials is None and before is None:
+            entity = entity.model_copy(
+                update={"credentials": WebhookCredentials.model_validate({"secret": new_secret()})}
+            )
         return self._registry.resources.put(kind, entity, by=by, seen=before)
 
     def _check_compute_unused(self, name: str) -> None:
@@ -169,7 +238,7 @@ def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
 def ensure_built_in(registry: Registry, *, datastore_path: str, instances: int) -> None:
     """Make the compute of the machine, and the default datastore of a workspace, where they do not exist yet."""
     built_in: tuple[tuple[ResourceKind, Entity], ...] = (
-        ("compute", Compute(name=BUILT_IN["compute"], type="local", min_instances=0, max_instances=max(instances, 1))),
+        ("compute", Compute(name=MACHINE, type="local", min_instances=0, max_instances=max(instances, 1))),
         ("datastore", Datastore(name=DEFAULT_DATASTORE, type="local", path=datastore_path, is_default=True)),
     )
     for kind, entity in built_in:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -174,8 +175,8 @@ class Schedules:
         """
         if self.get(name).is_enabled and not force:
             raise ConflictError(
-                f"Schedule {name} is enabled. Disable it first (batchpoint schedule disable -n {name}), or delete it "
-                "with --force."
+                f"Schedule {name} is enabled. Disable it first, or delete it by force.",
+                on_command_line=f"batchpoint schedule disable -n {name}, or --force",
             )
         self._registry.schedules.delete(name)
 
@@ -196,6 +197,10 @@ class Schedules:
         else:
             window_start = schedule.window_start(self._registry.now())
             run = self._registry.schedules.record_manual(name, window_start)
+        return self._started_now(schedule, run, by)
+
+    def _started_now(self, schedule: Schedule, run: ScheduleRun, by: str | None) -> ScheduleRun:
+        """The run of somebody who waits for its job, and is told what is wrong."""
         try:
             job = self._submit(schedule, run, by=by)
         except Exception as error:
@@ -203,6 +208,46 @@ class Schedules:
             self._registry.schedules.finish(run, RunOutcome.FAILED, message=message)
             raise
         return self._registry.schedules.finish(run, RunOutcome.STARTED, job_name=job.name)
+
+    def backfill(
+        self,
+        name: str,
+        at: datetime,
+        *,
+        keys: Sequence[Mapping[str, str | None]] | None = None,
+        by: str | None = None,
+    ) -> ScheduleRun:
+        """Start the job of a time that is over, whatever became of it then; enabled or not.
+
+        Args:
+            name: the schedule.
+            at: one of its times, which need not be after it was made.
+            keys: for an endpoint whose deployment has a model map, the keys to score. Where the schedule names a place
+                for its output, theirs are written beside what lies there. None scores all.
+            by: who asks.
+
+        Raises:
+            NotFoundError: there is no such schedule, or what its job refers to is gone.
+            ConflictError: it waits for files, or starts a pipeline, of which there are no keys.
+            InvalidEntityError: it is none of its times, or the time is not over yet.
+            BatchpointError: the job could not be started; the run says so too.
+        """
+        schedule = self.get(name)
+        if isinstance(schedule.trigger, FileTrigger):
+            raise ConflictError(f"Schedule {name} waits for files and has no times. Trigger it to take new ones.")
+        just_after = at + timedelta(microseconds=1)
+        if at > self._registry.now() or schedule.window_start(just_after) != at:
+            said = f"{at:%Y-%m-%d %H:%M:%S} UTC is no time of schedule {name} that is over."
+            raise InvalidEntityError(f"{said} Its last one was {schedule.window_start(self._registry.now())}.")
+        if keys is not None and not self._takes_keys(schedule.create_job):
+            message = f"Schedule {name} starts a pipeline, which has no keys to choose from. Backfill all of its time."
+            raise ConflictError(message)
+        wanted = None if keys is None else [dict(key) for key in keys]
+        run = self._registry.schedules.record_backfill(name, at, schedule.window_start(at), wanted)
+        return self._started_now(schedule, run, by)
+
+    def _takes_keys(self, plan: ScheduledInvoke | ScheduledJob) -> bool:
+        return isinstance(plan, ScheduledInvoke) or self._repeats_an_invoke(plan)
 
     def upcoming(self, name: str, count: int = 10) -> Sequence[UpcomingRun]:
         """The next times at which a schedule fires, or would if it were enabled. None for files.
@@ -370,7 +415,7 @@ class Schedules:
         is_for_files = run.files is not None
         if is_for_files != isinstance(schedule.trigger, FileTrigger):
             why = "the schedule's trigger was changed"
-        elif not schedule.is_enabled and run.cause != "manual":
+        elif not schedule.is_enabled and run.cause not in ("manual", "backfill"):
             why = "the schedule was disabled"
         else:
             return False
@@ -404,7 +449,8 @@ class Schedules:
     def _submit(self, schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
         """The job of a run. The one place where a schedule makes jobs."""
         job_name = self._job_name(run)
-        tick = Tick(schedule.name, run.fire_at, run.window_start, run.window_end, job_name, schedule.trigger)
+        at = run.fire_at.replace(microsecond=0) if run.cause == "backfill" else run.fire_at
+        tick = Tick(schedule.name, at, run.window_start, at, job_name, schedule.trigger)
         files = self._taken(schedule, run) if isinstance(schedule.trigger, FileTrigger) else None
         plan = _with_files(_filled_in(schedule.create_job, tick), files)
         experiment_name = plan.experiment_name or schedule.name
@@ -419,7 +465,7 @@ class Schedules:
                 idempotency_key=run.idempotency_key,
                 schedule_name=schedule.name,
                 published_pipeline=plan.published_pipeline,
-                trigger_time=run.fire_at,
+                trigger_time=at,
                 by=by,
             )
         given = {"inputs": plan.inputs, "job_name": job_name, "experiment_name": experiment_name, "tags": tags}
@@ -427,6 +473,8 @@ class Schedules:
             endpoint_name, request = plan.endpoint_name, plan.request().model_copy(update=given)
         else:
             endpoint_name, request = self._repeated(plan, given)
+        if run.keys is not None:
+            request = _of_keys(request, run.keys)
         return self._endpoints.invoke(
             endpoint_name, request, idempotency_key=run.idempotency_key, schedule_name=schedule.name, by=by
         )
@@ -580,6 +628,14 @@ def _with_files(plan: ScheduledInvoke | ScheduledJob, files: Input | None) -> Sc
         return plan
     inputs = {name: files if path_of(given) == FILES else given for name, given in plan.inputs.items()}
     return plan.model_copy(update={"inputs": inputs})
+
+
+def _of_keys(request: InvokeRequest, keys: builtins.list[dict[str, str | None]]) -> InvokeRequest:
+    """The request for some keys alone. What has a place of its own is written beside what lies there, which may be
+    the predictions of all keys."""
+    beside = {"if_exists": "version"} if any(output.path for output in request.outputs.values()) else {}
+    overrides = request.overrides.model_copy(update={"keys": keys, **beside})
+    return request.model_copy(update={"overrides": overrides})
 
 
 def _as_input(given: Any) -> Input:

@@ -93,11 +93,25 @@ class Tokens:
         except NotFoundError:
             return self._of(None)
 
+    def end_session(self, session: str, expires_at: datetime) -> None:
+        """Make a session of the studio invalid from now on, by whatever stands for it; it would last until then."""
+        self._registry.tokens.end_session(session, expires_at)
+
+    def session_has_ended(self, session: str) -> bool:
+        """Whether somebody ended it."""
+        return self._registry.tokens.session_has_ended(session)
+
     def audit(
-        self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        who: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> Sequence[AuditRecord]:
         """Who did what, the newest first."""
-        return self._registry.audit.list(who=who, target=target, limit=limit, offset=offset)
+        return self._registry.audit.list(who=who, action=action, target=target, limit=limit, offset=offset)
 
     def _of(self, token: Token | None) -> Token:
         """The token, when it is valid."""

@@ -69,7 +69,8 @@ class Workspaces:
             if not permanently and (held := [*held, *files]):
                 raise ConflictError(
                     f"Workspace {name} cannot be deleted: it holds {', '.join(held)}. Delete it permanently "
-                    "(--permanently-delete) if nothing of that is needed any more."
+                    "if nothing of that is needed any more.",
+                    on_command_line=f"batchpoint workspace delete -n {name} --permanently-delete",
                 )
 
         self._registry.workspaces.delete(name, built_in=BUILT_IN, agreed=agreed)

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,13 @@ class Database:
         self.engine = _create_engine(url, busy_seconds)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.place = self.engine.url.render_as_string(hide_password=True)
+        self._check: Callable[[Connection], None] | None = None
+
+    def checked(self, check: Callable[[Connection], None]) -> Database:
+        """The same database, for writers whose transactions all begin with a check that may refuse them."""
+        database = copy(self)
+        database._check = check  # noqa: SLF001 - a copy of this one
+        return database
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -81,9 +89,12 @@ class Database:
 
         Raises:
             RegistryError: the database does not answer, or stayed locked for ``busy_seconds``.
+            BatchpointError: what the check raises, for a database that has one.
         """
         writing = self.engine.execution_options(batchpoint_writes=True)
         with self._translated(), writing.begin() as connection:
+            if self._check is not None:
+                self._check(connection)
             yield connection
 
     def store(self, work: Callable[[Connection], T]) -> T:

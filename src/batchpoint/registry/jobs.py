@@ -1,4 +1,5 @@
-"""The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row.
+"""The queue. The only writer of a job's status: each change is guarded by the lease token and leaves an event row
+and, for webhooks that want to know, a delivery.
 
 There is one queue for all workspaces, first come, first served before each pool of instances; a job's name is unique
 within its workspace. Whoever claims a job learns whose it is, and speaks of it within that workspace from then on.
@@ -35,6 +36,7 @@ from batchpoint.entities.jobs import (
 from batchpoint.entities.resources import pool_of
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry.database import Database
+from batchpoint.registry.deliveries import put_out
 from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.tables import job_events_table as events
 from batchpoint.registry.tables import jobs_table as jobs
@@ -84,6 +86,7 @@ class StepJob:
     step_name: str
     type: JobType
     status: JobStatus
+    waiting_for: str | None
     progress: Progress | None
     reused_job_name: str | None
     queued_at: datetime
@@ -113,8 +116,12 @@ class QueuedJob:
 class Jobs:
     """The jobs of one workspace, and the queue of all of them. ``now`` is the clock that leases run by."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope) -> None:
+    def __init__(self, database: Database, queue: Database, now: Callable[[], datetime], scope: Scope) -> None:
+        """``queue`` is the database for whoever claims jobs or holds their leases; what else is checked when the
+        workspace is written into (``database``) is checked for him by the lease: a job that has one is not over, and
+        its workspace cannot be deleted."""
         self._database = database
+        self._queue = queue
         self._now = now
         self._scope = scope
 
@@ -154,7 +161,7 @@ class Jobs:
             ConflictError: it retries a job that is being retried already.
         """
         assert job.parent_job_name is not None, "a step belongs to a pipeline"
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             parent = self._leased(connection, job.parent_job_name, parent_token)
             known = connection.execute(self._scope.select(jobs).where(jobs.c.idempotency_key == key)).first()
             if known is not None:
@@ -287,7 +294,7 @@ class Jobs:
         body = jobs.c.body
         query = self._scope.select(
             jobs,
-            *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "progress")),
+            *(jobs.c[key] for key in ("name", "parent_job_name", "type", "status", "waiting_for", "progress")),
             *(jobs.c[key] for key in ("queued_at", "started_at", "finished_at")),
             *(body[key].as_string().label(key) for key in ("step_name", "reused_job_name")),
         ).where(jobs.c.parent_job_name.in_(parents))
@@ -334,7 +341,7 @@ class Jobs:
         with self._database.read() as connection:
             if connection.execute(self._claimable(EVERYWHERE.select(jobs, jobs.c.id), types).limit(1)).first() is None:
                 return None
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             return self._take_over(connection, owner, lease_seconds, fits, types) or self._take_queued(
                 connection, owner, lease_seconds, fits, types
             )
@@ -348,12 +355,23 @@ class Jobs:
         values: dict[str, Any] = {"lease_expires_at": self._now() + timedelta(seconds=lease_seconds)}
         if progress is not None:
             values["progress"] = progress.model_dump(mode="json", exclude_none=True)
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             statement = self._scope.update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token).values(values)
             found = connection.execute(statement.returning(jobs.c.cancel_requested)).first()
         if found is None:
             raise LeaseLostError(f"The lease of job {name} was lost.")
         return bool(found.cancel_requested)
+
+    def note_wait(self, name: str, token: str, waiting_for: str) -> None:
+        """Say what a job waits for that is being prepared.
+
+        Raises:
+            LeaseLostError: somebody else works on the job now.
+        """
+        with self._queue.write() as connection:
+            mine = self._scope.update(jobs).where(jobs.c.name == name, jobs.c.lease_token == token)
+            if connection.execute(mine.values(waiting_for=waiting_for[:1024])).rowcount == 0:
+                raise LeaseLostError(f"The lease of job {name} was lost.")
 
     def transition(self, name: str, token: str, to_status: JobStatus) -> Job:
         """Move a leased job on. Moving it to where it is already changes nothing.
@@ -362,7 +380,7 @@ class Jobs:
             LeaseLostError: somebody else works on the job now.
             ConflictError: the move is not allowed, or it is the end: ends go through ``finish``.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             if row.status == to_status:
                 return _job(row)
@@ -389,7 +407,7 @@ class Jobs:
             LeaseLostError: somebody else works on the job now.
             ConflictError: a job in this status cannot end for this reason.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             job = _job(row)
             job.error, job.receipt = error, receipt
@@ -401,8 +419,10 @@ class Jobs:
                 values["progress"] = progress.model_dump(mode="json", exclude_none=True)
             return self._move(connection, row, reason.status, values, {"reason": str(reason)})
 
-    def request_cancel(self, name: str) -> Job:
+    def request_cancel(self, name: str) -> tuple[Job, bool]:
         """Ask for a job to be canceled. A queued one is canceled at once; a canceled one stays as it is.
+
+        Answers with the job, and whether it has ended by this.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -412,12 +432,12 @@ class Jobs:
             row = self._row(connection, name, lock=True)
             if row.status == JobStatus.QUEUED:
                 values = {"cancel_requested": True, "reason": str(Reason.CANCELED_BY_USER)}
-                return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]})
+                return self._move(connection, row, JobStatus.CANCELED, values, {"reason": values["reason"]}), True
             if row.status in {JobStatus.COMPLETED, JobStatus.FAILED}:
                 raise ConflictError(f"Job {name} cannot be canceled: it is {row.status} already.")
             if row.status == JobStatus.CANCELED or row.cancel_requested:
-                return _job(row)
-            return self._change(connection, row, {"cancel_requested": True}, "cancel_requested", {})
+                return _job(row), False
+            return self._change(connection, row, {"cancel_requested": True}, "cancel_requested", {}), False
 
     def release(self, name: str, token: str) -> None:
         """Give the lease back, so that the next ``claim`` of any server takes the job over at once.
@@ -425,7 +445,7 @@ class Jobs:
         Raises:
             LeaseLostError: somebody else works on the job now.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             row = self._leased(connection, name, token)
             values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
             self._change(connection, row, values, "released", {"owner": row.lease_owner})
@@ -435,7 +455,7 @@ class Jobs:
 
         Those of all workspaces.
         """
-        with self._database.write() as connection:
+        with self._queue.write() as connection:
             left = EVERYWHERE.select(jobs).where(jobs.c.lease_owner == owner, jobs.c.lease_token.is_not(None))
             for row in connection.execute(left.with_for_update()).all():
                 values = {"lease_token": None, "lease_owner": None, "lease_expires_at": self._now()}
@@ -558,6 +578,7 @@ class Jobs:
         self._note(connection, row, "queued", {"by": job.created_by} if job.created_by else {})
         if reason is not None:
             self._note(connection, row, str(reason.status), {"reason": str(reason), "of": job.reused_job_name})
+            put_out(connection, row.workspace, _job(row), now)
         return _job(row)
 
     def _claimable(self, query: Select[Any], types: Sequence[JobType]) -> Select[Any]:
@@ -616,8 +637,9 @@ class Jobs:
         return {"lease_owner": owner, "lease_token": secrets.token_hex(16), "lease_expires_at": expires_at}
 
     def _leased(self, connection: Connection, name: str, token: str) -> Row[Any]:
-        row = self._row(connection, name, lock=True)
-        if row.lease_token != token:
+        query = self._scope.select(jobs).where(jobs.c.name == name).with_for_update()
+        row = connection.execute(query).first()
+        if row is None or row.lease_token != token:
             raise LeaseLostError(f"The lease of job {name} was lost.")
         return row
 
@@ -634,11 +656,13 @@ class Jobs:
             raise ConflictError(f"Job {row.name} is {row.status} and cannot become {to_status}.")
         values = {**values, "status": str(to_status)}
         if to_status == JobStatus.RUNNING:
-            values["started_at"] = self._now()
+            values |= {"started_at": self._now(), "waiting_for": None}
         if to_status in TERMINAL_STATUSES:
             values |= {"finished_at": self._now(), "waiting_for": None}
             values |= {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
-        return self._change(connection, row, values, str(to_status), details or {})
+        job = self._change(connection, row, values, str(to_status), details or {})
+        put_out(connection, row.workspace, job, self._now())
+        return job
 
     def _change(
         self, connection: Connection, row: Row[Any], values: dict[str, Any], event: str, details: dict[str, Any]

@@ -1,6 +1,7 @@
-"""Named things: computes, datastores, published pipelines. Credentials are stored apart from the body, encrypted.
+"""Named things: computes, datastores, webhooks, published pipelines.
 
-The machine's compute is everybody's: it is one row, and seen from every workspace.
+Credentials are stored apart from the body, encrypted. The machine's compute is everybody's: it is
+one row, and seen from every workspace.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select
 from batchpoint.entities.base import Entity
 from batchpoint.entities.kinds import NAMED_KINDS, NamedKind
 from batchpoint.entities.resources import MACHINE, Compute, Datastore, DatastoreCredentials, pool_of
+from batchpoint.entities.webhooks import Webhook, WebhookCredentials
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
@@ -28,7 +30,7 @@ _EVERYBODY = Scope("")
 
 
 class Resources:
-    """The computes, datastores and published pipelines of one workspace."""
+    """The computes, datastores, webhooks and published pipelines of one workspace."""
 
     def __init__(self, database: Database, now: Callable[[], datetime], scope: Scope, secret_box: SecretBox) -> None:
         self._database = database
@@ -39,7 +41,7 @@ class Resources:
     def put(self, kind: NamedKind, entity: Entity, *, by: str | None, seen: Entity | None = None) -> Entity:
         """Store an entity, new or in place of the one of that name; given ``seen``, in place of that one alone.
 
-        A datastore without credentials keeps those that it has; empty ones take them away.
+        A datastore or webhook without credentials keeps those that it has; empty ones take them away.
 
         Raises:
             ChangedMeanwhileError: another one is stored than was seen.
@@ -61,7 +63,7 @@ class Resources:
         return self._database.store(work)
 
     def get(self, kind: NamedKind, name: str) -> Entity:
-        """One of them; a datastore comes without its credentials.
+        """One of them, without its credentials.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -106,12 +108,23 @@ class Resources:
         Raises:
             RegistryError: the key file is not the one that they were stored with.
         """
-        query = self._scope.select(resources, resources.c.credentials).where(*_key("datastore", name))
+        found = self._credentials("datastore", name)
+        return DatastoreCredentials.model_validate(found) if found is not None else None
+
+    def webhook_credentials(self, name: str) -> WebhookCredentials | None:
+        """Those of a webhook. For whoever signs its deliveries.
+
+        Raises:
+            RegistryError: the key file is not the one that they were stored with.
+        """
+        found = self._credentials("webhook", name)
+        return WebhookCredentials.model_validate(found) if found is not None else None
+
+    def _credentials(self, kind: NamedKind, name: str) -> dict[str, Any] | None:
+        query = self._scope.select(resources, resources.c.credentials).where(*_key(kind, name))
         with self._database.read() as connection:
             encrypted = connection.execute(query).scalar()
-        if encrypted is None:
-            return None
-        return DatastoreCredentials.model_validate(self._secret_box.decrypt(encrypted))
+        return self._secret_box.decrypt(encrypted) if encrypted is not None else None
 
     def _scope_of(self, kind: NamedKind, name: str) -> Scope:
         return _EVERYBODY if (kind, name) == ("compute", MACHINE) else self._scope
@@ -123,7 +136,7 @@ class Resources:
 
     def _without_credentials(self, entity: Entity, kept: bytes | None) -> tuple[Entity, bytes | None]:
         """The entity as its body shows it, and the encrypted credentials to store beside it."""
-        if not isinstance(entity, Datastore):
+        if not isinstance(entity, Datastore | Webhook):
             return entity, None
         if entity.credentials is not None:
             given = _plain(entity.credentials)
@@ -135,7 +148,7 @@ def _key(kind: NamedKind, name: str) -> tuple[ColumnElement[bool], ColumnElement
     return resources.c.kind == kind, resources.c.name == name
 
 
-def _plain(credentials: DatastoreCredentials) -> dict[str, str]:
+def _plain(credentials: DatastoreCredentials | WebhookCredentials) -> dict[str, str]:
     values: dict[str, Any] = {name: getattr(credentials, name) for name in type(credentials).model_fields}
     plain = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()

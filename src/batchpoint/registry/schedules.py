@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func
+from sqlalchemy import ColumnElement, Connection, Row, func
 
 from batchpoint.entities.schedules import (
     Cause,
@@ -299,6 +299,37 @@ class Schedules:
             self._row(connection, name, lock=True)
             return self._record_now(connection, name, "manual", window_start=window_start)
 
+    def record_backfill(
+        self, name: str, at: datetime, window_start: datetime, keys: builtins.list[dict[str, str | None]] | None
+    ) -> ScheduleRun:
+        """Write down that somebody asked for a time that is over, claimed by the caller.
+
+        When a time is asked for again, that counts as a microsecond later.
+
+        Raises:
+            NotFoundError: there is no such schedule.
+        """
+        with self._database.write() as connection:
+            self._row(connection, name, lock=True)
+            mine = (runs.c.schedule_name == name, runs.c.cause == "backfill", *_within_second(at))
+            last = connection.execute(self._scope.select(runs, func.max(runs.c.fire_at)).where(*mine)).scalar()
+            free = at if last is None else last + timedelta(microseconds=1)
+            due = DueTime(free, window_start, RunOutcome.PENDING)
+            run = self._record(connection, self._scope, name, "backfill", due)
+            assert run is not None, "the schedule's row is locked, and the time is free"
+            run = run.model_copy(update={"keys": keys})
+            connection.execute(self._scope.update(runs).where(runs.c.id == run.id).values(details=_details(run)))
+            return run
+
+    def runs_for(self, name: str, first: datetime, last: datetime) -> builtins.list[ScheduleRun]:
+        """The runs that have jobs and are for times from ``first`` on, the oldest first; those that make up for
+        several times may be for one after ``last``, so the end is open."""
+        query = self._scope.select(runs).where(runs.c.schedule_name == name, runs.c.job_name.is_not(None))
+        query = query.where(runs.c.cause.in_(["tick", "backfill"]), runs.c.fire_at >= first)
+        with self._database.read() as connection:
+            found = [_run(row) for row in connection.execute(query.order_by(runs.c.id))]
+        return [run for run in found if run.window_start < last]
+
     def record_failure(self, name: str, message: str, *, only_once: bool = False) -> None:
         """Write down that files could not be looked for; once for as long as it fails in the same way, or at all."""
         with self._database.write() as connection:
@@ -421,6 +452,10 @@ class Schedules:
         return row
 
 
+def _within_second(at: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return runs.c.fire_at >= at, runs.c.fire_at < at + timedelta(seconds=1)
+
+
 def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
     """As many as fit into one statement."""
     return (paths[start : start + 500] for start in range(0, len(paths), 500))
@@ -432,6 +467,7 @@ def _details(run: ScheduleRun) -> dict[str, Any]:
     found = {
         "window_start": run.window_start.isoformat(),
         "files": run.files,
+        "keys": run.keys,
         "first_tried_at": first_tried_at,
         "broken_tries": run.broken_tries or None,
     }
@@ -474,6 +510,7 @@ def _run(row: Row[Any]) -> ScheduleRun:
         job_name=row.job_name,
         message=row.message,
         files=row.details.get("files"),
+        keys=row.details.get("keys"),
         first_tried_at=row.details.get("first_tried_at"),
         broken_tries=row.details.get("broken_tries", 0),
     )

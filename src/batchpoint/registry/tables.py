@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -42,6 +43,7 @@ workspaces_table = Table(
     "workspaces",
     metadata,
     Column("key", String(33), primary_key=True),  # the name in lower case
+    Column("generation", String(32), nullable=False),  # tells it from those of this name that were before it
     Column("body", JSON, nullable=False),
 )
 
@@ -169,7 +171,7 @@ schedule_runs_table = Table(
     Column("id", Counter, primary_key=True, autoincrement=True),
     _workspace(),
     Column("schedule_name", String(255), nullable=False),
-    Column("cause", String(16), nullable=False),  # tick, manual or files
+    Column("cause", String(16), nullable=False),  # tick, manual, files or backfill
     Column("fire_at", UtcDateTime, nullable=False),
     Column("outcome", String(16), nullable=False),  # pending, started, skipped, missed or failed
     Column("job_name", String(255)),
@@ -215,6 +217,28 @@ scored_models_table = Table(
     ),
 )
 
+deliveries_table = Table(
+    "deliveries",
+    metadata,
+    Column("id", Counter, primary_key=True, autoincrement=True),
+    _workspace(),
+    Column("webhook", String(255), nullable=False),
+    Column("message_id", String(64), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("job_name", String(255)),
+    Column("body", Text, nullable=False),  # the text that is signed, at each attempt the same
+    Column("state", String(16), nullable=False),  # pending, delivered or failed
+    Column("attempts", Integer, nullable=False),  # that were begun: the number of the last one is the right to end it
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime),  # while one is being made: when it is taken to be lost with its server
+    Column("expires_at", UtcDateTime, nullable=False),  # when it is given up
+    Column("ended_at", UtcDateTime),
+    Column("status_code", Integer),
+    Column("message", String(1024)),
+    Index(None, "state", "next_attempt_at"),
+    Index(None, "workspace", "webhook", "state", "id"),
+)
+
 tokens_table = Table(
     "tokens",
     metadata,
@@ -227,6 +251,13 @@ tokens_table = Table(
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+)
+
+ended_sessions_table = Table(
+    "ended_sessions",
+    metadata,
+    Column("session_hash", String(64), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False),  # when the session would have ended by itself
 )
 
 audit_table = Table(

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.tokens import AuditRecord, Role, Token
 from batchpoint.errors import AlreadyExistsError, NotFoundError, RegistryError
 from batchpoint.registry.database import Database
 from batchpoint.registry.tables import audit_table as audit
+from batchpoint.registry.tables import ended_sessions_table as sessions
 from batchpoint.registry.tables import tokens_table as tokens
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,19 @@ class Tokens:
             connection.execute(change.values(revoked_at=self._now()))
         return self.get(name)
 
+    def end_session(self, session: str, expires_at: datetime) -> None:
+        """Note that a session is over before its time; those that would be over by now anyway are forgotten."""
+        with self._database.write() as connection:
+            mine = sessions.c.session_hash == _hash(session)
+            connection.execute(delete(sessions).where(mine | (sessions.c.expires_at <= self._now())))
+            connection.execute(sessions.insert().values(session_hash=_hash(session), expires_at=expires_at))
+
+    def session_has_ended(self, session: str) -> bool:
+        """Whether a session was ended before its time."""
+        query = select(sessions.c.session_hash).where(sessions.c.session_hash == _hash(session))
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
 
 class Audit:
     """The audit log of one registry."""
@@ -112,14 +126,19 @@ class Audit:
             connection.execute(audit.insert().values(record.model_dump()))
 
     def list(
-        self, *, who: str | None = None, target: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        who: str | None = None,
+        action: str | None = None,
+        target: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[AuditRecord]:
         """Records, the newest first."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit).offset(offset)
-        if who is not None:
-            query = query.where(audit.c.who == who)
-        if target is not None:
-            query = query.where(audit.c.target == target)
+        for column, value in ((audit.c.who, who), (audit.c.action, action), (audit.c.target, target)):
+            if value is not None:
+                query = query.where(column == value)
         with self._database.read() as connection:
             return [
                 AuditRecord(

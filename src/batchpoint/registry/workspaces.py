@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -55,8 +56,8 @@ class Workspaces:
             check_unchanged(NamedWorkspace.model_validate(before) if before else None, seen)
             stored = stamped(workspace, before, self._now(), by)
             if before is None:
-                values = {"key": workspace_key(workspace.name), "body": stored.body()}
-                connection.execute(insert(workspaces).values(values))
+                own = {"key": workspace_key(workspace.name), "generation": uuid.uuid4().hex}
+                connection.execute(insert(workspaces).values(**own, body=stored.body()))
             else:
                 connection.execute(update(workspaces).where(key).values(body=stored.body()))
             return stored
@@ -77,14 +78,27 @@ class Workspaces:
             raise _unknown(name)
         return NamedWorkspace.model_validate(body)
 
+    def generation(self, key: str) -> str:
+        """What tells a workspace from those of the same name that were deleted before it was made.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        with self._database.read() as connection:
+            query = select(workspaces.c.generation).where(workspaces.c.key == key)
+            found: str | None = connection.execute(query).scalar()
+        if found is None:
+            raise _unknown(key)
+        return found
+
     def delete(
-        self, name: str, *, built_in: Mapping[ResourceKind, str], agreed: Callable[[Sequence[str]], None]
+        self, name: str, *, built_in: Mapping[ResourceKind, str | None], agreed: Callable[[Sequence[str]], None]
     ) -> None:
         """Forget a workspace, and every row that belongs to it.
 
         Args:
             name: of the workspace.
-            built_in: by kind, the resources that are in every workspace.
+            built_in: by kind, the resource that is in every workspace.
             agreed: is told in words what else was in it; what it raises leaves everything as it was. It is told of
                 the very rows that are deleted, so that none is lost which was made a moment before.
 
@@ -132,9 +146,25 @@ class Workspaces:
             return [NamedWorkspace.model_validate(body) for body in connection.execute(query).scalars()]
 
 
+def is_there(key: str, generation: str) -> Callable[[Connection], None]:
+    """The check of a transaction that it writes into the workspace that its writer began with.
+
+    The row is held until the transaction ends, as by a foreign key, so that the workspace is not deleted meanwhile.
+    """
+    this_one = (workspaces.c.key == key, workspaces.c.generation == generation)
+    held = select(workspaces.c.key).where(*this_one).with_for_update(read=True, key_share=True)
+
+    def check(connection: Connection) -> None:
+        if connection.execute(held).first() is None:
+            message = (
+                f"There is no workspace named {key} any more: it was deleted since this request began. Make the "
+                "request again if it is meant for a new workspace of that name."
+            )
+            raise NotFoundError(message, kind="workspace", name=key)
+
+    return check
+
+
 def _unknown(name: str) -> NotFoundError:
-    message = (
-        f"There is no workspace named {name}. It begins to exist when an operator or an admin uses it; "
-        "'batchpoint workspace list' shows those there are."
-    )
-    return NotFoundError(message, kind="workspace", name=name)
+    message = f"There is no workspace named {name}. It begins to exist when an operator or an admin creates or uses it."
+    return NotFoundError(message, kind="workspace", name=name, on_command_line="batchpoint workspace list")

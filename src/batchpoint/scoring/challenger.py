@@ -130,8 +130,8 @@ class Challenger:
         if self._off:
             return
         if self._champion_values is None:
-            results = self._worker.load_sibling("results")
-            self._champion_values = results.SegmentWriter(self._values_path, "arrow", VALUES)
+            segment = self._worker.load_sibling("segment")
+            self._champion_values = segment.SegmentWriter(self._values_path, "arrow", VALUES)
         found["champion"] = [rows_of(self._champion_values.append(result, part))]
         found["asked"] = items = part["stop"] - part["start"]
         failed = self._ask(message, copy, part, found)

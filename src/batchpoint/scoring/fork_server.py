@@ -1,8 +1,9 @@
 """The warm parent: imports the heavy packages once, then forks workers on request.
 
 ``python fork_server.py <folder> <idle seconds>`` listens on ``<folder>/socket``. It runs under the interpreter of the
-deployment's environment, imports only the standard library until it is told what to preload, starts no threads and
-never runs a person's code: that happens in the workers, each a fresh fork. docs/scoring.md has the messages.
+deployment's environment, imports only the standard library and its neighbours until it is told what to preload, starts
+no threads and never runs a person's code: that happens in the workers, each a fresh fork. docs/scoring.md has the
+messages.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ALWAYS_NEEDED = ("slices", "segment")
+"""Modules beside this file that read and write rows: with their neighbours they take each worker milliseconds."""
 NEVER_PRELOADED = ("tensorflow", "jax", "jaxlib", "polars", "ray", "grpc", "pyspark", "torch_xla")
 """Packages that do not survive a fork once they are imported, because they hold threads or devices."""
 FIRST_CALL_SECONDS = 30.0
@@ -129,7 +132,7 @@ class ForkServer:
             elif message["op"] == "preload":
                 preload(message["modules"])
             elif message["op"] == "preload_model":
-                preload_model(message["path"])
+                preload_model(message["path"], self._worker)
             elif message["op"] == "retire":
                 self._idle_seconds = 0
 
@@ -231,10 +234,10 @@ def preload(modules: list[str]) -> None:
         gc.enable()
 
 
-def preload_model(path: str) -> None:
+def preload_model(path: str, worker: Any) -> None:
     """Load an MLflow model once; workers forked afterwards find it in ``mlflow_script.PRELOADED``."""
     try:
-        script = _sibling("mlflow_script")
+        script = worker.load_sibling("mlflow_script")
         if path not in script.PRELOADED:
             script.PRELOADED = {path: script.load(path)}
     except Exception as error:  # noqa: BLE001 -- preloading only saves time; init() in the worker will tell
@@ -257,21 +260,15 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _sibling(name: str) -> Any:
-    """A module beside this file, by its path, under the name by which the worker looks for it."""
-    full = f"batchpoint_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, HERE / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[full]
-            raise
-    return sys.modules[full]
+def _load_worker() -> Any:
+    """The module ``worker.py`` beside this file, by its path."""
+    name = "batchpoint_worker"
+    spec = importlib.util.spec_from_file_location(name, HERE / "worker.py")
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:
@@ -280,11 +277,14 @@ def main() -> None:
         os._exit(0)
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     folder, idle_seconds = Path(sys.argv[1]), float(sys.argv[2])
-    server = ForkServer(folder, idle_seconds, _sibling("worker"))
+    worker = _load_worker()
+    server = ForkServer(folder, idle_seconds, worker)
     os.write(1, b"ready\n")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ALWAYS_NEEDED:
+        worker.load_sibling(name)
     server.serve()
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from batchpoint.errors import BatchpointError
 from batchpoint.scoring.model_index import KeyModel
-from batchpoint.scoring.slices import row_numbers
+from batchpoint.scoring.slice_bytes import row_numbers
 
 Unit = Literal["rows", "files"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import csv_records, slices
+from batchpoint.scoring import csv_records, json_rows, parquet_rows, slice_bytes
 
 if TYPE_CHECKING:
     from batchpoint.scoring.gathering import GatheredFile
@@ -96,7 +96,7 @@ class Partitioner:
             typed = [(lambda value: value) if key in made else partial(self._typed, key) for key in self.keys]
             codes, values = key_columns.combined([(given | found)[key] for key in self.keys], typed)
         else:
-            bounds = slices.line_bounds(data)
+            bounds = slice_bytes.line_bounds(data)
             records = key_columns.lines_at(data, [begin for begin, _ in bounds])
             codes, values = _coded([self._of_json(data[a:b], made) for a, b in bounds])
         if _takes_turns(codes):
@@ -141,7 +141,7 @@ class Partitioner:
             if piece.format == "parquet":
                 keys = self._keys_of_parquet(path, made)
             else:
-                keys = _coded([self._of_row(row, made) for row in slices.read_json_array(path)])
+                keys = _coded([self._of_row(row, made) for row in json_rows.read_json_array(path)])
             self._whole = (path, keys)
         return self._whole[1]
 
@@ -171,7 +171,7 @@ class Partitioner:
             self._join(values[code], copy.slice(piece.format, position + first, last - first, length, begin))
 
     def _gather_table(self, piece: Slice, codes: Any, values: list[Values]) -> None:
-        table = slices.parquet_rows(piece.file.path, piece.first_row, piece.first_row + piece.rows)
+        table = parquet_rows.arrow_rows(piece.file.path, piece.first_row, piece.first_row + piece.rows)
         copy = self._copy_of(piece, 0)
         order, runs = _sorted(codes)
         position = copy.add_table(table, order, piece.first_row)

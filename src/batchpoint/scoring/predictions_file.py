@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchpoint.errors import OutputError
+from batchpoint.scoring.cells import csv_line, json_ready_text
 from batchpoint.scoring.csv_records import record_bounds
 from batchpoint.scoring.ledger import Part, Record
-from batchpoint.scoring.results import csv_line, json_ready_text
 
 Format = Literal["csv", "jsonl", "parquet", "azureml"]
 Layout = Any

@@ -21,10 +21,11 @@ from batchpoint.scoring.estimate import Work, deadline_of, fitted, threshold_wor
 from batchpoint.scoring.events import Commit, Event, Finish, Instruction, PartSucceeded, WorkerReady
 from batchpoint.scoring.ledger import FailedItem, Record
 from batchpoint.scoring.local_engine import Engine
+from batchpoint.scoring.planner import Planner
 from batchpoint.scoring.predictions_file import parts_in_order, read_schema, write_predictions
 from batchpoint.scoring.publication import write_synced
-from batchpoint.scoring.runner import Planner, Run
 from batchpoint.scoring.sample import SampledPlan
+from batchpoint.scoring.scoring_run import ScoringRun
 from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
 
 FORECAST = "forecast.json"
@@ -34,7 +35,7 @@ WRITING_BYTES_PER_SECOND = 200e6
 """What joining the output is reckoned with: a slow disk's pace."""
 
 
-class SampleRun(Run):
+class SampleRun(ScoringRun):
     """One run of a sample, from its specification to its forecast."""
 
     def __init__(self, folder: Path, storage_options: Mapping[str, Mapping[str, Any]], stop: threading.Event) -> None:

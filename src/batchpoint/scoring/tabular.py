@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, cast
 
 from batchpoint.entities.endpoints import CsvOptions
-from batchpoint.scoring import csv_records, slices
+from batchpoint.scoring import csv_records, json_rows, slice_bytes
 from batchpoint.scoring.csv_records import BOM, HEAD_BYTES, LONGEST_RECORD, UnreadableRowsError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def head_of(file: InputFile, kind: Format, csv: CsvOptions, sample: int = csv_re
     if kind == "parquet":
         return _parquet_head(file)
     if kind == "json":
-        return _rows_head(slices.read_json_array(file.path)[: csv_records.SAMPLE_ROWS])
+        return _rows_head(json_rows.read_json_array(file.path)[: csv_records.SAMPLE_ROWS])
     if kind == "jsonl":
         return _json_lines_head(file)
     options = csv.model_dump()
@@ -135,7 +135,7 @@ def cut(
     if kind == "parquet":
         yield from _parquet_slices(file, size=size, rows=rows)
     elif kind == "json":
-        total = len(slices.read_json_array(file.path))
+        total = len(json_rows.read_json_array(file.path))
         step = rows or total or 1
         for first in range(0, total, step):
             yield Cut(0, file.size, first, min(step, total - first))
@@ -249,7 +249,7 @@ def _slowly(data: bytes, delimiter: str) -> tuple[int, int]:
 
 
 def _bounds(data: bytes, delimiter: str | None) -> list[tuple[int, int]]:
-    return slices.line_bounds(data) if delimiter is None else csv_records.record_bounds(data, delimiter)
+    return slice_bytes.line_bounds(data) if delimiter is None else csv_records.record_bounds(data, delimiter)
 
 
 def _line_feeds(data: bytes, end: int, *, spaces: bool) -> tuple[int, bool]:

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
+SIBLINGS = "batchpoint_scoring"
+"""Package of the modules beside this file: under its own name it would be batchpoint's, which imports far more."""
 LOG_FORMAT = "%(asctime)s|%(name)s|%(levelname)s|%(process)d|%(thread)d|%(funcName)s()|%(message)s"
 PLAIN_SCHEMA = frozenset(("columns", "types", "strict"))
 """Parts of a schema that leave the columns as they stand in the file; the others are what an MLTable makes of them."""
@@ -165,13 +167,13 @@ class Worker:
             result, models = self._results_of(items, message, part)
             marks.append(time.perf_counter())
             if self._writer is None:
-                results = load_sibling("results")
-                self._writer = results.SegmentWriter(
+                segment = load_sibling("segment")
+                self._writer = segment.SegmentWriter(
                     self._setup["segment"], self._setup["encoding"], self._setup["output"]
                 )
                 if self._setup.get("values"):
                     values = load_sibling("challenger").VALUES
-                    self._values = results.SegmentWriter(self._setup["values"], "arrow", values)
+                    self._values = segment.SegmentWriter(self._setup["values"], "arrow", values)
             answer = self._append(result, part)
         except BaseException as error:  # noqa: BLE001 -- whatever a script raises, SystemExit too, is a failed part
             answer = {"event": "failed", "error": self._describe(error, f"mini-batch {message['mini_batch']}")}
@@ -245,7 +247,7 @@ class Worker:
             raise
 
     def _part(self, message: Message, kept: Any) -> dict[str, Any]:
-        """What ``results.SegmentWriter`` has to know of a part; of rows also the columns that stand beside them."""
+        """What ``segment.SegmentWriter`` has to know of a part; of rows also the columns that stand beside them."""
         start, stop = message["start"], message["stop"]
         part: dict[str, Any] = {"unit": message["unit"], "start": start, "stop": stop}
         if message["unit"] == "files":
@@ -495,8 +497,11 @@ def provide_entry_script(setup: Message) -> None:
 
 
 def load_sibling(name: str) -> Any:
-    """Load ``<name>.py`` beside this file, by its path."""
-    return _load(f"batchpoint_{name}", HERE / f"{name}.py")
+    """Import ``<name>.py`` beside this file, as a module of a package that consists of this folder alone."""
+    if SIBLINGS not in sys.modules:
+        sys.modules[SIBLINGS] = package = types.ModuleType(SIBLINGS)
+        package.__path__ = [str(HERE)]
+    return importlib.import_module(f"{SIBLINGS}.{name}")
 
 
 def load_script(setup: Message) -> Any:
@@ -510,7 +515,7 @@ def load_script(setup: Message) -> Any:
     return _load(name, path, QuietLoader(name, str(path)))
 
 
-def _load(name: str, path: Path, loader: Any = None) -> Any:
+def _load(name: str, path: Path, loader: Any) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
@@ -577,7 +582,7 @@ def row_keys(slices: Sequence[Message], start: int, stop: int) -> list[tuple[str
         if first < last:
             place: Any = piece["first_row"] + first - begin
             if piece.get("numbers"):
-                place = load_sibling("slices").row_numbers(piece, first - begin, last - begin)
+                place = load_sibling("slice_bytes").row_numbers(piece, first - begin, last - begin)
             runs.append((piece["name"], place, last - first))
         begin += piece["rows"]
     return runs

@@ -26,8 +26,9 @@ from batchpoint.entities.pipeline_deployments import (
 )
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Compute, Datastore
-from batchpoint.entities.schedules import Schedule, ScheduleRun
+from batchpoint.entities.schedules import BackfillRequest, Schedule, ScheduleRun
 from batchpoint.entities.tokens import Token
+from batchpoint.entities.webhooks import Delivery, Webhook
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import BatchpointError
 from batchpoint.server import problems
@@ -53,8 +54,9 @@ WORKING_THREADS = 40
 """Threads for requests that do not wait."""
 
 _DESCRIBED: tuple[type[BaseModel], ...] = (
-    *ASSET_KINDS.values(), BatchDeployment, BatchEndpoint, Compute, Datastore, InvokeRequest, Job, NamedWorkspace,
-    Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule, ScheduleRun, Token,
+    *ASSET_KINDS.values(), BackfillRequest, BatchDeployment, BatchEndpoint, Compute, Datastore, Delivery, InvokeRequest,
+    Job, NamedWorkspace, Pipeline, PipelineDeployment, PublishedPipeline, PublishRequest, Receipt, RunRequest, Schedule,
+    ScheduleRun, Token, Webhook,
     assets.AssetChange, jobs.JobChange, pipelines.PipelineChange, tls.TlsRequest, tokens.TokenRequest,
 )  # fmt: skip
 """Models that ``api`` refers to when it describes its routes."""

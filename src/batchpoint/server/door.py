@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
 
 from starlette.concurrency import run_in_threadpool
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batchpoint import logs
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import BatchpointError, RequestTooLargeError
 from batchpoint.server.azureml import blob_wire
@@ -45,14 +47,23 @@ class Door:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
-        if scope["path"] not in _PROBES:
-            with self._context.activity.request():
-                await self._answer(scope, receive, send)
-        else:
-            await self._answer(scope, receive, send)
+        with logs.about(request_id=scope["request_id"]):
+            if scope["path"] in _PROBES:
+                await self._answer(scope, _Passage(scope, receive, send, self._limit))
+            else:
+                await self._answer_user(scope, _Passage(scope, receive, send, self._limit))
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        passage = _Passage(scope, receive, send, self._limit)
+    async def _answer_user(self, scope: Scope, passage: _Passage) -> None:
+        began = time.monotonic()
+        with self._context.activity.request():
+            await self._answer(scope, passage)
+        told = {"method": scope["method"], "path": scope["path"], "status": passage.status}
+        token, workspace = scope.get("token"), scope.get("workspace", DEFAULT_WORKSPACE)
+        who = {"token": token.name} if token is not None else {}
+        with logs.about(**told, **who, workspace=workspace, seconds=round(time.monotonic() - began, 4)):
+            logs.requests.info("%s %s: %d", scope["method"], scope["path"], passage.status)
+
+    async def _answer(self, scope: Scope, passage: _Passage) -> None:
         if passage.declared_too_large():
             await passage.refuse_too_large()
             return

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
-from batchpoint import __version__, local_server
+from batchpoint import __version__, local_server, logs
 from batchpoint.background.loop import Loop
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus
@@ -50,18 +50,18 @@ def serve(
     """Serve the workspace of ``settings.home`` at ``settings.host`` and ``settings.port`` until told to end (SIGTERM).
 
     Jobs that run when the server ends go on, and the next server takes them over. ``ends_when_idle`` ends the server
-    after ``settings.idle_shutdown_seconds`` without a request, a job or a schedule that will fire. ``now`` is the clock
+    after ``settings.idle_shutdown_seconds`` without a request, a job, a schedule that will fire or a
+    delivery that waits. ``now`` is the clock
     that schedules fire by.
 
     Raises:
-        InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works.
+        InvalidEntityError: the address is not of this machine alone, and there is no certificate, or none that works;
+            or a setting has a value that it cannot have.
         ConflictError: another server serves this home; the message says where.
     """
     check_address(settings.host, tls=tls_cert is not None, allow_insecure=allow_insecure)
     _check_certificate(tls_cert, tls_key)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("alembic", "uvicorn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(settings)
     with (
         local_server.claimed(settings.home),
         _listening(settings) as listener,
@@ -175,7 +175,7 @@ def _end_if_idle(server: uvicorn.Server, context: Context) -> bool:
     if context.tls is not None and context.tls.port is not None:
         return False  # whoever connects there cannot start the server again
     registry = context.workspace.registry
-    if registry.schedules.next_due_at() is not None:
+    if registry.schedules.next_due_at() is not None or registry.deliveries.next_due_at() is not None:
         return False
     counts = registry.jobs.counts_by_status()
     if not any(count for status, count in counts.items() if not JobStatus(status).is_finished):

@@ -47,6 +47,16 @@ class StoredObject:
     """Changes whenever the content does: size, and time of change or entity tag, as the store tells them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies directly in a folder."""
+
+    folders: tuple[str, ...]
+    """Names, sorted byte by byte."""
+    files: tuple[StoredObject, ...]
+    """The same; ``path`` is the name."""
+
+
 class Stores:
     """Opens places with the options of their datastores.
 
@@ -128,6 +138,31 @@ class Stores:
                 size = int(entry.get("size") or 0)
                 objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
         yield from sorted(objects, key=lambda found: found.path.encode())
+
+    def listing(self, url: str, datastore: str | None = None, *, within: str | None = None) -> Listing:
+        """What lies directly in a folder, folders too. Links of this machine are followed as ``list`` does.
+
+        Raises:
+            InputError: there is no such folder.
+            DatastoreError: the store does not answer.
+        """
+        files = tuple(self.list(url, datastore, within=within))
+        if (path := self.local_path(url)) is not None:
+            with _reported(url):
+                folders = _Scan(recursive=False, within=os.path.realpath(within or path)).folders(path)
+        else:
+            with self._access(url, datastore) as (system, inner):
+                entries = system.ls(inner.rstrip("/"), detail=True)
+            found = [entry["name"].rstrip("/") for entry in entries if entry.get("type") == "directory"]
+            folders = [name.rpartition("/")[2] for name in found if name != inner.rstrip("/")]
+        return Listing(tuple(sorted(folders, key=os.fsencode)), files)
+
+    def is_within(self, url: str, root: str) -> bool:
+        """Whether a place of this machine is a folder, or lies in it, after all links; true of places elsewhere."""
+        path, folder = self.local_path(url), self.local_path(root)
+        if path is None or folder is None:
+            return True
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
     def fingerprint(self, url: str, datastore: str | None = None) -> str | None:
         """Changes when a file there, or below there, is added, taken away or written: a hash of names, sizes and times
@@ -508,6 +543,16 @@ class _Scan:
                 elif self.recursive and entry.is_dir():
                     inner = real or f"{above[-1].rstrip('/')}/{entry.name}"
                     yield from self.files(entry.path, f"{prefix}{entry.name}/", (*above, inner))
+
+    def folders(self, folder: Path) -> list[str]:
+        """The names of the folders directly in one."""
+        above = (os.path.realpath(folder),)
+        with os.scandir(folder) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if entry.is_dir() and (not entry.is_symlink() or self._leads_on(os.path.realpath(entry.path), above))
+            ]
 
     def _leads_on(self, real: str, above: tuple[str, ...]) -> bool:
         is_inside = self.within is None or os.path.commonpath([real, self.within]) == self.within

@@ -68,6 +68,7 @@ def invoke(
     caller: Operator,
     shared: Shared,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    traceparent: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
     """Score data. The job is queued when this answers; its address is in ``Location``.
 
@@ -75,7 +76,10 @@ def invoke(
     """
     request = read_body(InvokeRequest, body)
     check_invoke_paths(shared, request)
-    job = shared.workspace.endpoints.invoke(name, request, idempotency_key=idempotency_key, by=caller.name)
+    with shared.background.traces.invoked(name, traceparent) as place:
+        job = shared.workspace.endpoints.invoke(
+            name, request, idempotency_key=idempotency_key, traceparent=place, by=caller.name
+        )
     return answer(job, status=202, headers={"Location": f"/api/v1/jobs/{job.name}"})
 
 

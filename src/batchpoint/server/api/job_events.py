@@ -28,7 +28,7 @@ class JobEvents:
         self._offsets: dict[tuple[str, str], int] = {}
         self._status: str | None = None
         self._progress: dict[str, Any] | None = None
-        self._steps: dict[str, JobStatus] = {}
+        self._steps: dict[str, tuple[JobStatus, str | None]] = {}
 
     def events(self) -> Iterator[str]:
         """What happens, until the job has finished or the server ends."""
@@ -65,14 +65,14 @@ class JobEvents:
         for step in self._shared.workspace.registry.jobs.steps(parents):
             path = f"{prefix}{step.step_name}"
             before = self._steps.get(step.name)
-            if before is not None and before.is_finished:
+            if before is not None and before[0].is_finished:
                 continue
             if step.status.is_finished:  # its last lines come before its end
                 yield from self._news_inside(step, path)
-            if before != step.status:
-                self._steps[step.name] = step.status
-                told = {"step": path, "job": step.name, "status": step.status, "reused_from": step.reused_job_name}
-                yield _event("step", told)
+            if before != (step.status, step.waiting_for):
+                self._steps[step.name] = step.status, step.waiting_for
+                told = {"step": path, "job": step.name, "status": step.status, "waiting_for": step.waiting_for}
+                yield _event("step", {**told, "reused_from": step.reused_job_name})
             if not step.status.is_finished:
                 yield from self._news_inside(step, path)
 

@@ -110,10 +110,7 @@ def update(name: str, body: JsonBody, _: Operator, work: Work) -> JSONResponse:
 @router.post("/{name}/cancel", name="jobs.cancel", **described(result=Job))
 def cancel(name: str, _: Operator, shared: Shared) -> JSONResponse:
     """Ask for a job to be canceled. What it has committed stays."""
-    job = shared.workspace.jobs.cancel(name)
-    shared.background.dispatcher.hurry(shared.workspace.name, name)
-    shared.background.changes.notify()
-    return answer(job)
+    return answer(shared.background.cancel(shared.workspace, name))
 
 
 @router.post("/{name}/retry-failed", name="jobs.retry_failed", status_code=202, **described(result=Job))

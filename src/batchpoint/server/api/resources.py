@@ -1,19 +1,20 @@
-"""Computes and datastores, and the files in datastores."""
+"""Computes, datastores and webhooks; the files in datastores, what was sent to webhooks."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, DatastoreCredentials, ResourceKind
+from batchpoint.entities.webhooks import Delivery, DeliveryState, WebhookCredentials
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.places import Place
-from batchpoint.server.api.wire import Paged, answer, described, files_json, merged
+from batchpoint.server.api.wire import LARGEST_OFFSET, Paged, answer, described, files_json, merged
 from batchpoint.server.auth import Admin, Operator, Reader
 from batchpoint.server.bodies import JsonBody, received
 from batchpoint.server.context import Shared, Work
@@ -77,6 +78,44 @@ def nodes(name: str, _: Reader, shared: Shared) -> JSONResponse:
     assert isinstance(compute, Compute)
     found = shared.background.nodes(compute, shared.workspace.name)
     return answer({"value": [vars(node) for node in found], "next": None})
+
+
+@router.post("/webhooks/{name}/credentials/compare", name="webhooks.compare_credentials")
+def compare_secret(name: str, body: JsonBody, _: Admin, work: Work) -> JSONResponse:
+    """Whether this is the secret that the webhook has."""
+    given = read_body(WebhookCredentials, body, name="credentials")
+    return answer({"same": work.resources.holds_secret(name, given)})
+
+
+@router.post("/webhooks/{name}/secret", name="webhooks.renew_secret")
+def renew_secret(name: str, caller: Admin, work: Work) -> JSONResponse:
+    """Give the webhook a new secret; this once it is shown."""
+    return answer({"secret": work.resources.renew_secret(name, by=caller.name)})
+
+
+@router.post("/webhooks/{name}/test", name="webhooks.test", status_code=202, **described(result=Delivery))
+def send_test(name: str, _: Operator, work: Work) -> JSONResponse:
+    """Send it something that is about no job."""
+    return answer(work.resources.test(name), status=202)
+
+
+@router.get("/webhooks/{name}/deliveries", name="webhooks.deliveries")
+def deliveries(name: str, _: Reader, work: Work, page: Paged, *, state: DeliveryState | None = None) -> JSONResponse:
+    """What was sent to it or waits to be, the newest first."""
+    return page.answer(work.resources.deliveries(name, state=state, limit=page.reach, offset=page.offset))
+
+
+@router.post("/webhooks/{name}/deliveries/{number}/replay", name="webhooks.replay", status_code=202,
+             **described(result=Delivery))  # fmt: skip
+def replay(name: str, number: Annotated[int, Path(ge=0, le=LARGEST_OFFSET)], _: Operator, work: Work) -> JSONResponse:
+    """Send a delivery again, whatever became of it."""
+    return answer(work.resources.replay(name, number), status=202)
+
+
+@router.post("/webhooks/{name}/replay-failed", name="webhooks.replay_failed", status_code=202)
+def replay_failed(name: str, _: Operator, work: Work) -> JSONResponse:
+    """Send all deliveries again that failed; how many those are."""
+    return answer({"count": work.resources.replay_failed(name)}, status=202)
 
 
 class _Routes:

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
-from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.entities.documents import read_body
+from batchpoint.entities.schedules import BackfillRequest, RunOutcome, Schedule, ScheduleRun
 from batchpoint.server.api.resources import named
 from batchpoint.server.api.wire import Paged, answer, as_json, described, merged
 from batchpoint.server.auth import Operator, Reader
@@ -73,6 +74,17 @@ def trigger(name: str, caller: Operator, work: Work) -> JSONResponse:
     """Fire a schedule now. The job is queued when this answers; its address is in ``Location``."""
     run = work.schedules.trigger(name, by=caller.name)
     return answer(run, status=202, headers={"Location": f"/api/v1/jobs/{run.job_name}"})
+
+
+_BACKFILL = described(body=BackfillRequest, result=ScheduleRun)
+
+
+@router.post("/{name}/backfill", name="schedules.backfill", status_code=202, **_BACKFILL)
+def backfill(name: str, body: JsonBody, caller: Operator, work: Work) -> JSONResponse:
+    """Start the jobs of times that are over: one for each that has something failed or missing."""
+    request = read_body(BackfillRequest, body)
+    runs = work.backfills.start_between(name, request, by=caller.name)
+    return answer({"value": [as_json(run) for run in runs], "next": None}, status=202)
 
 
 @router.get("/{name}/upcoming", name="schedules.upcoming")

@@ -115,13 +115,15 @@ def invoke(
         str | None, Header(alias="repeatability_request-id", convert_underscores=False, max_length=255)
     ] = None,
     user_agent: Annotated[str, Header()] = "",
+    traceparent: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
     """Score data, or run a pipeline. A request that comes again with the same id is answered with the same job."""
     request = read_invoke(scope, body)
     chosen = deployment_asked_for(work, endpoint, deployment, from_client=CLIENT in user_agent)
     request = request.model_copy(update={"deployment_name": chosen})
     check_invoke_paths(shared, request)
-    job = work.endpoints.invoke(endpoint, request, idempotency_key=request_id, by=caller.name)
+    with shared.background.traces.invoked(endpoint, traceparent) as place:
+        job = work.endpoints.invoke(endpoint, request, idempotency_key=request_id, traceparent=place, by=caller.name)
     return JSONResponse(scoring_job(scope, job), status_code=201)
 
 

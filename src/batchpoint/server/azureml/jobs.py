@@ -12,10 +12,11 @@ from fastapi.responses import JSONResponse, Response
 
 from batchpoint.background.step_places import is_own_folder
 from batchpoint.entities.jobs import AZURE_STATUS, Job, Output
+from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.errors import NotFoundError
 from batchpoint.server.auth import Operator, Reader
 from batchpoint.server.azureml.mapping import Field, Form, from_wire, to_wire
-from batchpoint.server.azureml.pipelines import definition_of, is_command, submitted
+from batchpoint.server.azureml.pipelines import definition_of, submitted
 from batchpoint.server.azureml.wire import WORKSPACE, Listed, Scope, Scoped, ScopedWork, WireBody, resource
 from batchpoint.server.context import Shared
 from batchpoint.workspace import Workspace
@@ -137,10 +138,7 @@ def put_job(
 @router.post(f"{JOB}/cancel", name="azureml.jobs.cancel")
 def cancel(job: str, scope: Scoped, shared: Shared, work: ScopedWork, _: Operator) -> Response:
     """Ask for a job to be canceled; whoever waits for the answer's ``Location`` waits until it is."""
-    asked = work.jobs.cancel(run_of(work, job).job.name)
-    shared.background.dispatcher.hurry(work.name, asked.name)
-    shared.background.changes.notify()
-    return _canceled(scope, asked)
+    return _canceled(scope, shared.background.cancel(work, run_of(work, job).job.name))
 
 
 @router.get(f"{JOB}/cancel", name="azureml.jobs.canceled")

@@ -14,7 +14,7 @@ from batchpoint.entities.assets import CURATED_ENVIRONMENT
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import OPTION, options_of
 from batchpoint.entities.jobs import Job, LiteralValue
-from batchpoint.entities.pipeline_deployments import CommandJob
+from batchpoint.entities.pipeline_deployments import ONLY_STEP, CommandJob, is_command
 from batchpoint.entities.pipelines import ANONYMOUS, Pipeline
 from batchpoint.errors import InvalidEntityError
 from batchpoint.operations.places import asset_reference
@@ -25,9 +25,6 @@ from batchpoint.server.context import Context
 from batchpoint.server.given_paths import check_local_paths
 
 Words = tuple[Field, ...]
-
-ONLY_STEP = "command"
-"""The one step of a command job."""
 
 
 def submitted(context: Context, scope: Scope, name: str, wire: Mapping[str, Any], *, by: str) -> Job:
@@ -80,19 +77,6 @@ def definition(scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
         return {"jobType": "Command", "inputs": {}, "outputs": {}, "tags": {}, "properties": {}, **said}
     said = to_wire(_pipeline_words(scope), body)
     return {"jobType": "Pipeline", "jobs": {}, "inputs": {}, "outputs": {}, "tags": {}, "properties": {}, **said}
-
-
-def is_command(steps: Mapping[str, Any]) -> bool:
-    """Whether these are the steps of a command job: the one that ``CommandJob.as_pipeline`` makes."""
-    if list(steps) != [ONLY_STEP]:
-        return False
-    step = steps[ONLY_STEP]
-    is_bound = all(
-        given == f"${{{{parent.{kind}.{name}}}}}"
-        for kind in ("inputs", "outputs")
-        for name, given in (step.get(kind) or {}).items()
-    )
-    return is_bound and step.get("is_deterministic") is False and "component" not in step
 
 
 def steps_form(scope: Scope) -> Form:

@@ -8,7 +8,20 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from batchpoint.server.studio import assets, computes, datastores, endpoints, job_files, jobs, pages, schedules
+from batchpoint.server.studio import (
+    admin,
+    assets,
+    boards,
+    computes,
+    contents,
+    datastores,
+    endpoints,
+    grids,
+    job_files,
+    jobs,
+    pages,
+    schedules,
+)
 from batchpoint.server.studio.addresses import ROOT
 from batchpoint.server.studio.live import LiveParts
 
@@ -17,7 +30,20 @@ def install(app: FastAPI) -> None:
     """Add the pages to the application; they begin at ``/studio``, and ``/`` leads there."""
     app.state.live_parts = LiveParts()
     app.mount(f"{ROOT}/static", StaticFiles(directory=str(files(__name__) / "static")), name="studio.static")
-    for part in (pages, endpoints, jobs, job_files, schedules, assets, datastores, computes):
+    for part in (
+        pages,
+        endpoints,
+        boards,
+        jobs,
+        job_files,
+        grids,
+        schedules,
+        assets,
+        datastores,
+        contents,
+        computes,
+        admin,
+    ):
         app.include_router(part.router, prefix=ROOT)
     app.add_api_route("/", _lead_to_the_studio, include_in_schema=False)
 

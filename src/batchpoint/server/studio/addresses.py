@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -37,9 +38,21 @@ class Addresses:
         """Takes the form that sets an endpoint's default deployment."""
         return self._at("/endpoints", name, "default")
 
-    def invoke(self, name: str) -> str:
-        """The form that starts a job of an endpoint."""
-        return self._at("/endpoints", name, "invoke")
+    def invoke(self, name: str, **filled: str | int | None) -> str:
+        """The form that starts a job of an endpoint; ``path`` or ``plan`` fill it in."""
+        return self._at("/endpoints", name, "invoke", **filled)
+
+    def plan(self, name: str) -> str:
+        """Takes the same form, to score a sample and forecast the whole."""
+        return self._at("/endpoints", name, "plan")
+
+    def board(self, endpoint: str, deployment: str, **query: str | int | None) -> str:
+        """What the models of a deployment's map did, over all jobs."""
+        return self._at("/endpoints", endpoint, "deployments", deployment, "models", **query)
+
+    def job_board(self, name: str, **query: str | int | None) -> str:
+        """What the models of a map did in one job."""
+        return self._at("/jobs", name, "models", **query)
 
     def jobs(self, **filters: str | int | None) -> str:
         """Jobs, those that the filters leave."""
@@ -89,6 +102,14 @@ class Addresses:
         """One schedule."""
         return self._at("/schedules", name)
 
+    def grid(self, name: str, **query: str | int | None) -> str:
+        """What became of each key at each time of a schedule."""
+        return self._at("/schedules", name, "grid", **query)
+
+    def backfill(self, name: str) -> str:
+        """Takes the form that starts the jobs of times that are over."""
+        return self._at("/schedules", name, "backfill")
+
     def schedule_change(self, name: str, change: str) -> str:
         """Takes the form that enables, disables or triggers a schedule."""
         return self._at("/schedules", name, change)
@@ -105,9 +126,29 @@ class Addresses:
         """All datastores."""
         return self._at("/datastores")
 
+    def files(self, root: Sequence[str], path: str = "", **query: str | int | None) -> str:
+        """A folder or file of ``("datastores", name)`` or ``("assets", kind, name)``, to be looked at."""
+        return self._at(f"/{root[0]}", *root[1:], "files", *(step for step in path.split("/") if step), **query)
+
+    def content(self, root: Sequence[str], path: str = "", **query: str | int | None) -> str:
+        """A file as it is; with ``shown`` an image among a page's own."""
+        return self._at(f"/{root[0]}", *root[1:], "content", *(step for step in path.split("/") if step), **query)
+
     def computes(self) -> str:
         """All computes."""
         return self._at("/computes")
+
+    def tokens(self) -> str:
+        """All tokens; takes the form that makes one."""
+        return self._at("/tokens")
+
+    def token_revoked(self, name: str) -> str:
+        """Takes the form that makes a token invalid."""
+        return self._at("/tokens", name, "revoke")
+
+    def audit(self, **query: str | int | None) -> str:
+        """Who did what, the newest first."""
+        return self._at("/audit", **query)
 
     def sign_in(self, then: str | None = None) -> str:
         """Where a token becomes a session; ``then`` is the page to come back to."""

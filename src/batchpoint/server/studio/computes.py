@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.resources import Compute
+from batchpoint.errors import NotFoundError
 from batchpoint.server.studio.rendering import Facts, Page, Visit, Visited, page
 from batchpoint.server.waiting import with_place
 
@@ -23,6 +25,8 @@ class Instance(Facts):
     state: str
     job: str | None
     """The job that it works on; None also for one of another workspace."""
+    doing: str | None
+    """What the job is, and how far."""
 
 
 class ComputeFacts(Facts):
@@ -30,6 +34,8 @@ class ComputeFacts(Facts):
 
     compute: Compute
     instances: Sequence[Instance]
+    states: Mapping[str, int]
+    """How many instances are in which state."""
     waiting: Sequence[Job]
 
 
@@ -49,10 +55,34 @@ def computes(visit: Visited) -> ComputesPage:
 
 def _facts(visit: Visit, compute: Compute, queued: Sequence[Job]) -> ComputeFacts:
     nodes = visit.shared.background.nodes(compute, visit.work.name)
+    doing = {name: _doing(visit, name) for name in {node.current_job_name for node in nodes} if name is not None}
     return ComputeFacts(
         compute=compute,
-        instances=[Instance(name=one.node_id, state=one.node_state, job=one.current_job_name) for one in nodes],
+        instances=[
+            Instance(
+                name=one.node_id,
+                state=one.node_state,
+                job=one.current_job_name,
+                doing=doing.get(one.current_job_name or ""),
+            )
+            for one in nodes
+        ],
+        states=Counter(one.node_state for one in nodes),
         waiting=[
             with_place(visit.work, job) for job in queued if job.compute_name == compute.name and job.type != "pipeline"
         ],
     )
+
+
+def _doing(visit: Visit, name: str) -> str | None:
+    try:
+        return in_words(visit.work.jobs.get(name))
+    except NotFoundError:
+        return None  # deleted a moment ago
+
+
+def in_words(job: Job) -> str:
+    """What a job is, and how far: ``churn / blue, running, 42 %``. Pure."""
+    what = f"{job.endpoint_name} / {job.deployment_name}" if job.endpoint_name else job.step_name or job.type
+    far = job.progress.fraction if job.progress else None
+    return ", ".join([what, str(job.status), *([f"{far:.0%}".replace("%", " %")] if far is not None else [])])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
+from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
-from batchpoint.entities.jobs import Input, InvokeRequest, Job
+from batchpoint.entities.forecasts import Forecast, PlanRequest
+from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
-from batchpoint.errors import BatchpointError
+from batchpoint.errors import BatchpointError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.server.bodies import spooled
 from batchpoint.server.given_paths import check_invoke_paths
@@ -25,6 +29,19 @@ router = APIRouter(prefix="/endpoints")
 
 RECENT = 20
 """Jobs on the page of an endpoint."""
+DATA_SHOWN = 200
+"""Registered data to pick from."""
+OVERRIDES = (
+    "mini_batch_size",
+    "error_threshold",
+    "instance_count",
+    "max_concurrency_per_instance",
+    "output_file_name",
+)
+"""What the form may change of the deployment, for one job."""
+PLAN_SECONDS = 30.0
+"""So long a page waits for a sample, which takes a few seconds once it runs."""
+LOOK_SECONDS = 1.0
 
 
 class EndpointsPage(Page):
@@ -50,8 +67,14 @@ class InvokePage(Page):
 
     endpoint: BatchEndpoint
     deployments: Sequence[str]
+    known: Sequence[str]
+    """Data to pick from: what jobs of the endpoint read last, and registered data."""
     given: Mapping[str, str]
     """What was filled in before, for whoever has to change it."""
+    planned: Job | None = None
+    """The job that scores, or has scored, a sample of it."""
+    forecast: Forecast | None = None
+    """What the sample says; None when it is not over, or could not be scored."""
     refusal: str | None = None
 
 
@@ -91,30 +114,105 @@ def set_default(visit: Visited, name: str, form: SentForm) -> Response:
 
 
 @page(router, "/{name}/invoke", "invoke.html")
-def invoke_form(visit: Visited, name: str) -> InvokePage:
-    """The form that starts a job."""
-    return _form(visit, name, {})
+def invoke_form(visit: Visited, name: str, path: str = "", plan: str = "") -> InvokePage:
+    """The form that starts a job, with the forecast of a plan when there is one."""
+    if not plan:
+        return _form(visit, name, {"path": path})
+    planned = _awaited(visit, plan)
+    if planned.sample is None or planned.endpoint_name != name:
+        raise NotFoundError(f"{plan} is no plan of endpoint {name}.", kind="forecast", name=plan)
+    forecast = None
+    with suppress(NotFoundError):  # it is not over, or failed and says why itself
+        forecast = visit.work.jobs.forecast(plan)
+    shown = _form(visit, name, form_of(planned))
+    return shown.model_copy(update={"planned": planned, "forecast": forecast})
 
 
 @router.post("/{name}/invoke", name="endpoints.invoke_form", include_in_schema=False)
 def invoke(visit: Visited, name: str, form: SentForm) -> Response:
     """Start the job, and show it."""
-    given = {field: str(form.get(field, "")).strip() for field in ("path", "deployment", "description")}
-    upload = form.get("upload")
+    given = _given(form)
     try:
-        if isinstance(upload, UploadFile) and upload.filename:
-            given["path"] = _stored(visit, upload.filename, upload.file)
-        request = InvokeRequest(
-            inputs={"data": Input(path=given["path"])},
-            deployment_name=given["deployment"] or None,
-            description=given["description"] or None,
-        )
-        check_invoke_paths(visit.shared, request)
+        request = InvokeRequest.model_validate(_asked(visit, form, given).model_dump(exclude_unset=True))
         job = visit.work.endpoints.invoke(name, request, by=visit.visitor.name)
     except BatchpointError as refusal:
-        shown = _form(visit, name, given, refusal.message)
-        return html(visit.request, "invoke.html", shown, at=visit.at, visitor=visit.visitor, status=422)
+        return _refused(visit, name, given, refusal)
     return see_other(visit.at.job(job.name))
+
+
+@router.post("/{name}/plan", name="endpoints.plan_form", include_in_schema=False)
+def plan(visit: Visited, name: str, form: SentForm) -> Response:
+    """Score a sample, and show the form again with what it says of the whole."""
+    given = _given(form)
+    try:
+        request = _asked(visit, form, given)
+        planned = visit.work.endpoints.plan(name, request, by=visit.visitor.name)
+    except BatchpointError as refusal:
+        return _refused(visit, name, given, refusal)
+    return see_other(visit.at.invoke(name, plan=planned.name))
+
+
+def form_of(planned: Job) -> dict[str, str]:
+    """What was filled in to ask for a plan. Pure."""
+    overrides = planned.overrides.model_dump(exclude_none=True, include=set(OVERRIDES))
+    size = planned.overrides.mini_batch_bytes
+    return {
+        "path": next(iter(planned.inputs.values())).path,
+        "deployment": planned.deployment_name or "",
+        "description": planned.description or "",
+        **{name: str(value) for name, value in overrides.items()},
+        **({"mini_batch_size": f"{size >> 10}KB"} if size is not None else {}),
+    }
+
+
+def request_of(given: Mapping[str, str]) -> PlanRequest:
+    """What a form asks for. Pure.
+
+    Raises:
+        InvalidEntityError: a field is not what it should be, or it names no data.
+    """
+    if not given.get("path"):
+        raise InvalidEntityError("Say what to score: a path, a data asset, an address, or a file of yours.")
+    body = {
+        "inputs": {"data": {"path": given["path"]}},
+        "deployment_name": given.get("deployment") or None,
+        "description": given.get("description") or None,
+        "overrides": {name: given[name] for name in OVERRIDES if given.get(name)},
+    }
+    return read_body(PlanRequest, {key: value for key, value in body.items() if value})
+
+
+def _given(form: FormData) -> dict[str, str]:
+    return {field: str(form.get(field, "")).strip() for field in ("path", "deployment", "description", *OVERRIDES)}
+
+
+def _asked(visit: Visit, form: FormData, given: dict[str, str]) -> PlanRequest:
+    """What the form asks for. An uploaded file is kept, and its place is noted in ``given``."""
+    upload = form.get("upload")
+    if isinstance(upload, UploadFile) and upload.filename:
+        given["path"] = _stored(visit, upload.filename, upload.file)
+    request = request_of(given)
+    check_invoke_paths(visit.shared, request)
+    return request
+
+
+def _refused(visit: Visit, name: str, given: Mapping[str, str], refusal: BatchpointError) -> Response:
+    shown = _form(visit, name, given, refusal.message)
+    return html(visit.request, "invoke.html", shown, at=visit.at, visitor=visit.visitor, status=422)
+
+
+def _awaited(visit: Visit, name: str) -> Job:
+    """A job that scores a sample, when it is over; or as it is after ``PLAN_SECONDS``. Raises ``NotFoundError``."""
+    changes, until = visit.shared.background.changes, time.monotonic() + PLAN_SECONDS
+    give_back = visit.shared.take_waiting_place()
+    try:
+        while True:
+            seen, job = changes.count, visit.work.jobs.get(name)
+            if job.status.is_finished or time.monotonic() > until or visit.shared.closing.is_set():
+                return job
+            changes.wait(seen, LOOK_SECONDS)
+    finally:
+        give_back()
 
 
 def _scoring_uri(visit: Visit, name: str) -> str:
@@ -140,6 +238,13 @@ def _stored(visit: Visit, filename: str, content: IO[bytes]) -> str:
 def _form(visit: Visit, name: str, given: Mapping[str, str], refusal: str | None = None) -> InvokePage:
     found = visit.work.endpoints.get(name)
     names = [one.name for one in visit.work.endpoints.list_deployments(name)]
+    read = [one.path for job in visit.work.jobs.list(endpoint=name, limit=RECENT) for one in job.inputs.values()]
+    registered = [f"azureml:{one.latest.name}@latest" for one in visit.work.assets.by_name("data", limit=DATA_SHOWN)]
     return InvokePage(
-        title=f"Create a job of {found.name}", endpoint=found, deployments=names, given=given, refusal=refusal
+        title=f"Create a job of {found.name}",
+        endpoint=found,
+        deployments=names,
+        known=list(dict.fromkeys([*registered, *read])),
+        given=given,
+        refusal=refusal,
     )

@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from batchpoint.entities.run_reports import LogHit
 from batchpoint.errors import NotFoundError
 from batchpoint.operations.error_groups import shortened
-from batchpoint.operations.previews import image_type
+from batchpoint.operations.previews import LARGEST_IMAGE, image_type
 from batchpoint.server.streams import PIECE, HoldingResponse, sent_file
 from batchpoint.server.studio.live import event, still_here
 from batchpoint.server.studio.rendering import HEADERS, Page, Visited, page
@@ -24,7 +24,6 @@ router = APIRouter(prefix="/jobs")
 LOG_BYTES = 1 << 17
 """Of a log file that a page shows at a time."""
 ERRORS_ON_A_PAGE = 100
-LARGEST_PICTURE = 8 << 20
 LOOK_SECONDS = 1.0
 """How often a log that is followed is looked at."""
 
@@ -155,11 +154,11 @@ def output_file(visit: Visited, name: str, output: str, path: str) -> HoldingRes
 
 @router.get("/{name}/pictures/{output}/{path:path}", name="studio.picture", include_in_schema=False)
 def picture(visit: Visited, name: str, output: str, path: str) -> Response:
-    """A published picture, to be shown: one that is what its name says, and nothing else."""
+    """A published picture, to be shown: one by its first bytes, and nothing else."""
     with visit.work.jobs.open_output(name, path, output) as file:
-        content = file.read(LARGEST_PICTURE + 1)
-    kind = image_type(content[:12], path)
-    if kind is None or len(content) > LARGEST_PICTURE:
+        content = file.read(LARGEST_IMAGE + 1)
+    kind = image_type(content[:12])
+    if kind is None or len(content) > LARGEST_IMAGE:
         raise NotFoundError(f"{path} is no picture that can be shown.", kind="output", name=path, job=name)
     return Response(content, media_type=kind, headers=HEADERS)
 

@@ -15,10 +15,11 @@ from batchpoint.entities.base import AssetKind, parse_reference
 from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.pipelines import Pipeline, dependencies
-from batchpoint.entities.run_reports import ErrorGroups, Preview, RunReport
+from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
+from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.invoking import asked_again, can_run_again
-from batchpoint.operations.previews import preview
+from batchpoint.operations.previews import Preview, preview_of
 from batchpoint.server.given_paths import check_invoke_paths
 from batchpoint.server.streams import HoldingResponse
 from batchpoint.server.studio.live import APART_SECONDS, LiveParts, Parts, still_here, stream
@@ -76,7 +77,9 @@ class OutputFile(Facts):
     output: str
     size: int
     preview: Preview | None = None
-    """Its beginning, of the first files that can be shown."""
+    """Its beginning, of the first files that are a table or a picture."""
+    histograms: Histograms | None = None
+    """Of its numbers."""
 
 
 class Source(Facts):
@@ -228,9 +231,7 @@ def live(visit: Visited, name: str) -> HoldingResponse:
 @router.post("/{name}/cancel", name="jobs.cancel", include_in_schema=False)
 def cancel(visit: Visited, name: str, _: SentForm) -> Response:
     """Ask for the job to be canceled."""
-    visit.work.jobs.cancel(name)
-    visit.shared.background.dispatcher.hurry(visit.work.name, name)
-    visit.shared.background.changes.notify()
+    visit.shared.background.cancel(visit.work, name)
     return see_other(visit.at.job(name))
 
 
@@ -375,19 +376,22 @@ def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], int, str | Non
             shown = listed[: FILES_SHOWN - len(files)]
             left_out += len(listed) - len(shown)
             for path, size in shown:
-                seen = _preview(visit, found, name, path) if previews < PREVIEWED_FILES else None
+                seen, counted = _preview(visit, found, name, path, size) if previews < PREVIEWED_FILES else (None, None)
                 previews += seen is not None
-                files.append(OutputFile(path=path, output=name, size=size, preview=seen))
+                files.append(OutputFile(path=path, output=name, size=size, preview=seen, histograms=counted))
     except (DatastoreError, InputError, NotFoundError) as error:
         return files, left_out, error.message
     return files, left_out, None
 
 
-def _preview(visit: Visit, found: Job, output: str, path: str) -> Preview | None:
-    """The beginning of a file; None for what cannot be shown, and for failed items, which have a place of their own."""
+def _preview(visit: Visit, found: Job, output: str, path: str, size: int) -> tuple[Preview | None, Histograms | None]:
+    """The beginning of a table or a picture; None for all else, and for failed items: they have their own place."""
     if path.endswith(("errors.jsonl", "errors.parquet")):
-        return None
-    keys = {"file", "row", *(found.deployment.batchpoint.key_columns or () if found.deployment else ())}
+        return None, None
     with visit.work.jobs.open_output(found.name, path, output) as file:
-        seen = preview(file, path, keys=keys)
-    return seen if seen.kind != "none" else None
+        seen = preview_of(path, file, size)
+    if seen.kind not in ("table", "image"):
+        return None, None
+    keys = {"file", "row", *(found.deployment.batchpoint.key_columns if found.deployment else ())}
+    with visit.work.jobs.open_output(found.name, path, output) as file:
+        return seen, histograms_of(file, path, keys) if seen.kind == "table" else None

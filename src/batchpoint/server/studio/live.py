@@ -79,7 +79,7 @@ def still_here(visit: Visit) -> Callable[[], bool]:
         nonlocal looked_at
         if time.monotonic() - looked_at >= ALLOWED_SECONDS:
             looked_at = time.monotonic()
-            if not sessions.is_still_allowed(visit.shared, visit.visitor):
+            if not sessions.is_still_allowed(visit.request, visit.visitor):
                 return False
         return not visit.shared.closing.is_set()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
-from batchpoint.entities.schedules import Schedule
+from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import AuthenticationError, PermissionDeniedError, TooManyRequestsError
 from batchpoint.server.studio import sessions
 from batchpoint.server.studio.addresses import ROOT, Addresses
@@ -18,6 +19,10 @@ router = APIRouter()
 
 SHOWN = 10
 """Jobs of each kind on the home page."""
+LOOKED_AT = 200
+"""Jobs that have ended, among which is looked for those that went wrong."""
+LATE = timedelta(hours=24)
+"""What happened last night is told of for so long."""
 
 
 class HomePage(Page):
@@ -25,8 +30,10 @@ class HomePage(Page):
 
     at_work: Sequence[Job]
     """Not finished, the newest first."""
-    failed: Sequence[Job]
-    """The last that failed."""
+    went_wrong: Sequence[Job]
+    """Ended of late, and failed, or items of them did; the newest first."""
+    not_started: Sequence[ScheduleRun]
+    """Times of schedules, of late, whose job could not be started, or was missed."""
     finished: Sequence[Job]
     """The last that ended in any way."""
     coming: Sequence[Schedule]
@@ -44,15 +51,37 @@ class SignInPage(Page):
 @page(router, "", "home.html")
 def home(visit: Visited) -> HomePage:
     """The first page."""
-    jobs = visit.work.jobs
-    coming = [one for one in visit.work.schedules.list(enabled=True) if one.next_run_at is not None]
+    jobs, schedules, since = visit.work.jobs, visit.work.schedules, visit.work.registry.now() - LATE
+    coming = [one for one in schedules.list(enabled=True) if one.next_run_at is not None]
+    ended = jobs.list(status=TERMINAL_STATUSES, limit=LOOKED_AT)
+    failed = jobs.list(status=JobStatus.FAILED, limit=SHOWN)
+    runs = [run for one in schedules.list() for run in schedules.runs(one.name, limit=SHOWN)]
     return HomePage(
         title="Home",
         at_work=jobs.list(status=set(JobStatus) - TERMINAL_STATUSES, limit=SHOWN),
-        failed=jobs.list(status=JobStatus.FAILED, limit=SHOWN),
-        finished=jobs.list(status=TERMINAL_STATUSES, limit=SHOWN),
+        went_wrong=went_wrong([*failed, *ended], since)[:SHOWN],
+        not_started=not_started(runs, since)[:SHOWN],
+        finished=ended[:SHOWN],
         coming=sorted(coming, key=lambda one: str(one.next_run_at))[:SHOWN],
     )
+
+
+def went_wrong(jobs: Iterable[Job], since: datetime) -> list[Job]:
+    """Those that ended since then and failed, or in which items failed; each once, the newest first. Pure."""
+    found = {
+        job.name: job
+        for job in jobs
+        if job.finished_at is not None
+        and job.finished_at >= since
+        and (job.status is JobStatus.FAILED or (job.progress is not None and job.progress.failed))
+    }
+    return sorted(found.values(), key=lambda job: str(job.finished_at), reverse=True)
+
+
+def not_started(runs: Iterable[ScheduleRun], since: datetime) -> list[ScheduleRun]:
+    """The times since then that have no job though they should, the newest first. Pure."""
+    found = [run for run in runs if run.outcome in (RunOutcome.FAILED, RunOutcome.MISSED) and run.fire_at >= since]
+    return sorted(found, key=lambda run: run.fire_at, reverse=True)
 
 
 @router.get("/sign-in", name="studio.sign_in", include_in_schema=False)
@@ -75,10 +104,10 @@ def signed_in(request: Request, form: sessions.SignInForm) -> Response:
 
 
 @router.post("/sign-out", name="studio.sign_out", include_in_schema=False)
-def sign_out() -> Response:
+def sign_out(request: Request) -> Response:
     """End the session. Whoever makes another's browser do this gains nothing."""
     answer = see_other(Addresses().sign_in())
-    sessions.end(answer)
+    sessions.end(request, answer)
     return answer
 
 

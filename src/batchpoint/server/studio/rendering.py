@@ -165,7 +165,7 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
     at = Addresses(request.scope.get("workspace", DEFAULT_WORKSPACE))
     if isinstance(error, AuthenticationError) and request.method == "GET":
         answer = see_other(at.sign_in(then=_here(request)))
-        sessions.end(answer)
+        sessions.forget(answer)
         return answer
     told = ErrorPage(
         title=f"Error {status}",

@@ -42,6 +42,8 @@ class SchedulePage(Page):
     schedule: Schedule
     when: str
     starts: str
+    has_grid: bool
+    """Whether it has times to make a grid of."""
     upcoming: Sequence[tuple[datetime, datetime]]
     """The next times: UTC, and in the schedule's time zone."""
     runs: Sequence[ScheduleRun]
@@ -68,6 +70,7 @@ def schedule(visit: Visited, name: str) -> SchedulePage:
         schedule=found,
         when=in_words(found.trigger),
         starts=_starts(found),
+        has_grid=not isinstance(found.trigger, FileTrigger),
         upcoming=[(each.fire_time, each.local_time) for each in visit.work.schedules.upcoming(name)],
         runs=visit.work.schedules.runs(name, limit=RUNS_SHOWN),
     )

@@ -1,15 +1,18 @@
 """Signing in: a token is exchanged for a cookie, and every form carries proof that it came from a page of ours.
 
 The cookie is a signed token that names the API token it was given for: it ends when that one is revoked or expires,
-and after ``SESSION``. Scripts cannot read it, and other sites' forms do not send it. A form is believed only with the
-session's own proof in it, because older browsers send cookies with other sites' forms all the same.
+when somebody signs out, and after ``SESSION``. Scripts cannot read it, and other sites' forms do not send it. A form is
+believed only with the session's own proof in it, because older browsers send cookies with other sites' forms all the
+same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import parse_qsl
@@ -48,7 +51,10 @@ def begin(request: Request, response: Response, secret: str) -> None:
         token = context.workspace.tokens.authenticate(secret)
     now = context.workspace.registry.now()
     expires_at = min(now + SESSION, token.expires_at or now + SESSION)
-    signed = signed_tokens.issue(_key(context), name=token.name, audience=AUDIENCE, now=now, expires_at=expires_at)
+    signed = signed_tokens.issue(
+        _key(context), name=token.name, audience=AUDIENCE, now=now, expires_at=expires_at,
+        told_apart_by=secrets.token_hex(8),
+    )  # fmt: skip
     response.set_cookie(
         COOKIE,
         signed,
@@ -60,9 +66,18 @@ def begin(request: Request, response: Response, secret: str) -> None:
     )
 
 
-def end(response: Response) -> None:
-    """Forget the session."""
+def forget(response: Response) -> None:
+    """Take the session's cookie out of the browser."""
     response.delete_cookie(COOKIE, path=ROOT)
+
+
+def end(request: Request, response: Response) -> None:
+    """End the session, for whoever else has its cookie too."""
+    forget(response)
+    context, cookie = context_of(request), request.cookies.get(COOKIE, "")
+    with suppress(AuthenticationError):  # it is none, or is over already
+        _holder(context, cookie)
+        context.workspace.tokens.end_session(cookie, context.workspace.registry.now() + SESSION)
 
 
 def proof(request: Request) -> str:
@@ -84,18 +99,33 @@ def _visitor(request: Request) -> Token:
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         raise AuthenticationError("Sign in to see this.")
-    context = context_of(request)
     # What nobody can guess is not counted as an attempt: an old cookie must not shut its owner out.
-    name = signed_tokens.name_in(_key(context), cookie, now=context.workspace.registry.now())
-    token = context.workspace.tokens.named(name)
+    token = _holder(context_of(request), cookie)
     request.scope["token"] = token
     return token
 
 
-def is_still_allowed(context: Context, visitor: Token) -> bool:
-    """Whether somebody who looks at a page for hours may still do so: his token is neither revoked nor expired."""
+def _holder(context: Context, cookie: str) -> Token:
+    """Whose session a cookie stands for.
+
+    Raises:
+        AuthenticationError: it is none of ours, or is over.
+    """
+    name = signed_tokens.name_in(_key(context), cookie, now=context.workspace.registry.now())
+    if context.workspace.tokens.session_has_ended(cookie):
+        raise AuthenticationError("The session was ended. Sign in again.")
+    return context.workspace.tokens.named(name)
+
+
+def is_still_allowed(request: Request, visitor: Token) -> bool:
+    """Whether somebody who looks at a page for hours may still do so: his token is neither revoked nor expired, and his
+    session not ended."""
+    context = context_of(request)
     try:
-        context.workspace.tokens.named(visitor.name)
+        if "Authorization" in request.headers:
+            context.workspace.tokens.named(visitor.name)
+        else:
+            _holder(context, request.cookies.get(COOKIE, ""))
     except AuthenticationError:
         return False
     return True

@@ -1,0 +1,279 @@
+"""The studio's pages for looking around and for administrators, over real HTTP: who sees what, and nothing is run."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchpoint.background.service import Background
+from batchpoint.entities.assets import Model
+from batchpoint.entities.jobs import Job, JobStatus, Progress
+from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.errors import InvalidEntityError
+from batchpoint.server.context import Context
+from batchpoint.server.studio.admin import lifetime
+from batchpoint.server.studio.computes import in_words
+from batchpoint.server.studio.endpoints import form_of, request_of
+from batchpoint.server.studio.pages import not_started, went_wrong
+from batchpoint.workspace import Workspace
+from integration.served import FAKE_RUNNER, invoke, make_input, open_workspace, served
+from integration.test_studio import HOSTILE, finished, proof_on, signed_in
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+STORE = "/studio/datastores/workspaceblobstore"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with open_workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(workspace: Workspace) -> Iterator[Context]:
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    background.start()
+    yield Context(workspace, background, server_id="s1", shares_files=True)
+    background.stop()
+
+
+@pytest.fixture
+def stranger(context: Context) -> Iterator[httpx.Client]:
+    with served(context, None) as client:
+        yield client
+
+
+@pytest.fixture
+def store(workspace: Workspace) -> Path:
+    """The default datastore's folder, with a file of each kind."""
+    folder = workspace.folder / "datastores" / "workspaceblobstore" / "some"
+    folder.mkdir(parents=True)
+    (folder / "rows.csv").write_text(f"id,{HOSTILE}\n1,{HOSTILE}\n")
+    (folder / "rows.jsonl").write_text('{"id": 1}\n')
+    pq.write_table(pa.table({"id": [1, 2]}), folder / "rows.parquet")
+    (folder / "page.html").write_text(HOSTILE)
+    (folder / "picture.svg").write_text(f"<svg>{HOSTILE}</svg>")
+    (folder / "picture.png").write_bytes(PNG)
+    (folder / f"{HOSTILE.replace('/', '')} é?#.txt").write_text("text")
+    return folder
+
+
+def links(page: httpx.Response) -> list[str]:
+    return [html.unescape(found) for found in re.findall(r'href="(/studio[^"]*)"', page.text)]
+
+
+def test_every_new_page_answers_people_and_programs(
+    stranger: httpx.Client, workspace: Workspace, store: Path, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    daily = {"name": "nightly", "trigger": {"type": "cron", "expression": "0 2 * * *"}, "is_enabled": False}
+    daily["create_job"] = {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": str(store)}}}
+    workspace.schedules.create_or_update(Schedule.model_validate(daily))
+    code = workspace.assets.by_name("code")[0].latest.name
+    client = signed_in(stranger, workspace, "admin")
+    pages = [
+        "/studio/endpoints/churn/deployments/blue/models",
+        f"/studio/jobs/{job.name}/models?order=failed&failing=true",
+        "/studio/schedules/nightly/grid",
+        f"{STORE}/files",
+        f"{STORE}/files/some",
+        f"{STORE}/files/some/rows.csv",
+        f"/studio/assets/code/{code}/files",
+        f"/studio/assets/code/{code}/files/score.py",
+        "/studio/tokens",
+        "/studio/audit?who=admin-token",
+    ]
+    for page in pages:
+        shown = client.get(page)
+        assert shown.status_code == 200, f"{page}: {shown.text}"
+        assert not re.search(r"<script(?! src=)|\son\w+=|\sstyle=", shown.text), page
+        assert client.get(page, params={"format": "json", **dict(httpx.URL(page).params)}).json()["title"], page
+
+
+def test_a_folder_leads_to_each_of_its_files_and_what_they_hold_stays_text(
+    stranger: httpx.Client, workspace: Workspace, store: Path
+) -> None:
+    client = signed_in(stranger, workspace, "reader")
+    inside = [link for link in links(client.get(f"{STORE}/files/some")) if link.startswith(f"{STORE}/files/some/")]
+    assert len(inside) == len(list(store.iterdir()))
+    for link in inside:
+        shown = client.get(link)
+        assert shown.status_code == 200, link
+        assert HOSTILE not in shown.text
+        kept = client.get(next(each for each in links(shown) if each.startswith(f"{STORE}/content/")))
+        assert kept.headers["Content-Disposition"].startswith("attachment")
+        assert kept.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+        assert kept.headers["X-Content-Type-Options"] == "nosniff"
+        assert kept.headers["Content-Type"] == "application/octet-stream"
+    table = client.get(f"{STORE}/files/some/rows.csv?format=json").json()["shown"]
+    assert (table["columns"], table["rows"]) == (["id", HOSTILE], [["1", HOSTILE]])
+    assert client.get(f"{STORE}/files/some/rows.parquet?format=json").json()["shown"]["rows"] == [["1"], ["2"]]
+
+
+def test_only_what_is_an_image_by_its_bytes_is_shown_as_one(
+    stranger: httpx.Client, workspace: Workspace, store: Path
+) -> None:
+    client = signed_in(stranger, workspace, "reader")
+    page = client.get(f"{STORE}/files/some/picture.png")
+    address = html.unescape(re.findall(r'<img class="picture" src="([^"]+)"', page.text)[0])
+    shown = client.get(address)
+    assert (shown.headers["Content-Type"], shown.content) == ("image/png", PNG)
+    assert shown.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    for other in ("picture.svg", "page.html", "rows.csv"):
+        assert client.get(f"{STORE}/content/some/{other}?shown=true").status_code == 422
+        assert "<img" not in client.get(f"{STORE}/files/some/{other}").text
+
+
+def test_nobody_is_led_out_of_a_datastore_or_an_asset(
+    stranger: httpx.Client, workspace: Workspace, store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (store / "out").symlink_to(tmp_path)
+    workspace.assets.create_or_update(
+        "model", Model(name="m", path="azureml://datastores/workspaceblobstore/paths/some")
+    )
+    client = signed_in(stranger, workspace, "reader")
+    assert "out" not in [entry["name"] for entry in client.get(f"{STORE}/files/some?format=json").json()["entries"]]
+    for kind in ("files", "content"):
+        for path in ("some/out/secret.txt", "%2e%2e/%2e%2e/token", "some/%00", "some/" + "x" * 300, "none.txt"):
+            answered = client.get(f"{STORE}/{kind}/{path}")
+            assert answered.status_code in (404, 422), f"{kind} {path}: {answered.status_code}"
+            assert "secret\n" not in answered.text
+        assert client.get(f"/studio/assets/model/m/{kind}/rows.csv").status_code == 200
+        assert client.get(f"/studio/assets/model/m/{kind}/out/secret.txt").status_code in (404, 422)
+        assert client.get(f"/studio/assets/model/m/{kind}/%00").status_code == 422
+
+
+def test_a_form_chooses_what_a_job_does_otherwise_than_its_deployment() -> None:
+    given = {"path": "/a.csv", "deployment": "blue", "mini_batch_size": "10MB", "error_threshold": "-1"}
+    request = request_of(given)
+    assert (request.deployment_name, request.overrides.mini_batch_bytes, request.overrides.error_threshold) == (
+        "blue", 10 << 20, -1,
+    )  # fmt: skip
+    planned = Job(name="plan-1", inputs=request.inputs, overrides=request.overrides, deployment_name="blue")
+    assert request_of(form_of(planned)) == request
+    with pytest.raises(InvalidEntityError, match="Say what to score"):
+        request_of({"path": ""})
+    with pytest.raises(InvalidEntityError, match="instance_count"):
+        request_of({"path": "/a.csv", "instance_count": "many"})
+
+
+def test_a_plan_leads_back_to_the_form_with_what_was_filled_in(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = make_input(tmp_path / "in", "complete")
+    client = signed_in(stranger, workspace, "operator")
+    form = "/studio/endpoints/churn/invoke"
+    given = {"proof": proof_on(client, form), "path": str(path), "error_threshold": "7"}
+    sent = client.post("/studio/endpoints/churn/plan", data=given)
+    assert sent.status_code == 303, sent.text
+    shown = client.get(sent.headers["Location"])  # what stands in for the runner makes no forecast
+    assert "could not be scored" in shown.text
+    assert f'value="{path}"' in shown.text
+    assert 'name="error_threshold" value="7"' in shown.text
+    assert workspace.jobs.list() == []
+    refused = client.post("/studio/endpoints/churn/plan", data={**given, "path": "/no/such.csv"})
+    assert refused.status_code == 422
+    assert "/no/such.csv does not exist" in refused.text
+
+
+def test_a_token_is_made_and_shown_once_and_revoked(stranger: httpx.Client, workspace: Workspace) -> None:
+    client = signed_in(stranger, workspace, "admin")
+    proof = proof_on(client, "/studio/tokens")
+    made = client.post("/studio/tokens", data={"proof": proof, "name": "night", "role": "reader", "days": "2"})
+    secret = re.findall(r'<pre id="secret"[^>]*>([^<]+)</pre>', made.text)[0]
+    token = workspace.tokens.authenticate(secret)
+    assert (token.name, token.role, token.created_by) == ("night", "reader", "admin-token")
+    assert token.expires_at is not None
+    assert secret not in client.get("/studio/tokens").text
+    assert secret not in client.get("/studio/audit").text
+    again = client.post("/studio/tokens", data={"proof": proof, "name": "night", "role": "reader"})
+    assert (again.status_code, "exists already" in again.text) == (422, True)
+    odd = client.post("/studio/tokens", data={"proof": proof, "name": "x", "role": "king"})
+    assert odd.status_code == 422
+    client.post("/studio/tokens/night/revoke", data={"proof": proof})
+    assert workspace.tokens.list()[-1].revoked_at is not None
+    noted = client.get("/studio/audit?action=tokens.revoke&format=json").json()["records"]
+    assert [(one["who"], one["target"], one["ok"]) for one in noted] == [
+        ("admin-token", "/studio/tokens/night/revoke", True)
+    ]
+
+
+@pytest.mark.parametrize("role", ["reader", "operator"])
+def test_tokens_and_audit_are_for_administrators(stranger: httpx.Client, workspace: Workspace, role: str) -> None:
+    client = signed_in(stranger, workspace, role)
+    proof = proof_on(client, "/studio/endpoints/churn/invoke")
+    for page in ("/studio/tokens", "/studio/audit"):
+        assert client.get(page).status_code == 403
+    sent = {"proof": proof, "name": "mine", "role": "admin"}
+    assert client.post("/studio/tokens", data=sent).status_code == 403
+    assert client.post(f"/studio/tokens/{role}-token/revoke", data=sent).status_code == 403
+    assert [token.name for token in workspace.tokens.list()] == [f"{role}-token"]
+    assert "Audit" not in client.get("/studio").text
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "many", "nan", "1e9"])
+def test_a_token_is_valid_for_a_time_that_there_is(days: str) -> None:
+    with pytest.raises(InvalidEntityError, match="no number of days"):
+        lifetime(days)
+    assert lifetime("") is None
+    assert lifetime("0.5") == timedelta(hours=12)
+
+
+def test_a_reader_chooses_nothing_to_backfill_and_a_rectangle_without_times_is_refused_in_words(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = make_input(tmp_path / "in", "complete")
+    declared = {"name": "nightly", "trigger": {"type": "cron", "expression": "0 2 * * *"}, "is_enabled": False}
+    declared["create_job"] = {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": str(path)}}}
+    workspace.schedules.create_or_update(Schedule.model_validate(declared))
+    grid = "/studio/schedules/nightly/grid"
+    client = signed_in(stranger, workspace, "reader")
+    assert "Backfill</button>" not in client.get(grid).text
+    assert client.post("/studio/schedules/nightly/backfill", data={"proof": "0" * 64}).status_code == 403
+    client = signed_in(stranger, workspace, "operator")
+    sent = {"proof": proof_on(client, grid)}
+    assert "Choose 1 to" in client.post("/studio/schedules/nightly/backfill", data=sent).text
+    assert client.post("/studio/schedules/nightly/backfill", data={**sent, "time": "soon"}).status_code == 422
+    times = client.get(f"{grid}?format=json").json()["times"][-2:]
+    started = client.post("/studio/schedules/nightly/backfill", data={**sent, "time": times})
+    assert started.headers["Location"] == grid
+    assert [run.cause for run in workspace.schedules.runs("nightly")] == ["backfill"] * 2
+
+
+def test_home_tells_what_went_wrong_since_yesterday_and_nothing_older() -> None:
+    now = datetime(2026, 3, 27, 8, tzinfo=UTC)
+    since, late, early = now - timedelta(days=1), now - timedelta(hours=5), now - timedelta(days=2)
+
+    def job(name: str, at: datetime, status: JobStatus = JobStatus.COMPLETED, failed: int = 0) -> Job:
+        return Job(name=name, status=status, finished_at=at, progress=Progress(failed=failed))
+
+    jobs = [
+        job("well", late),
+        job("some", late, failed=3),
+        job("whole", now, JobStatus.FAILED),
+        job("whole", now, JobStatus.FAILED),
+        job("old", early, JobStatus.FAILED),
+    ]
+    assert [one.name for one in went_wrong(jobs, since)] == ["whole", "some"]
+
+    def run(number: int, at: datetime, outcome: RunOutcome) -> ScheduleRun:
+        window = {"fire_at": at, "window_start": at, "window_end": at}
+        return ScheduleRun(id=number, schedule_name="nightly", cause="tick", outcome=outcome, **window)
+
+    runs = [run(1, late, RunOutcome.FAILED), run(2, late, RunOutcome.STARTED), run(3, now, RunOutcome.MISSED)]
+    assert [one.id for one in not_started([*runs, run(4, early, RunOutcome.FAILED)], since)] == [3, 1]
+
+
+def test_an_instance_says_what_its_job_is_and_how_far() -> None:
+    job = Job(name="j", status=JobStatus.RUNNING, endpoint_name="churn", deployment_name="blue")
+    assert in_words(job) == "churn / blue, running"
+    assert in_words(job.model_copy(update={"progress": Progress(fraction=0.42)})) == "churn / blue, running, 42 %"
