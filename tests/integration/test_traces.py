@@ -27,9 +27,6 @@ class Sent:
     def on_end(self, span: Any) -> None:
         self.spans.append(span)
 
-    def force_flush(self, _milliseconds: int) -> None:
-        pass
-
     def shutdown(self) -> None:
         pass
 

@@ -203,7 +203,7 @@ def test_changed_credentials_are_told_and_those_that_no_file_declares_stay() -> 
         ("update", "datastore b", {"credentials": ("others", "as declared")})
     ]
     assert said(changes_of([declared("datastore", **given)], known)) == [("unchanged", "datastore b", {})]
-    known.same_credentials.add("b")
+    known.same_credentials.add(("datastore", "b"))
     assert said(changes_of([declaration], known)) == [("unchanged", "datastore b", {})]
 
 

@@ -180,8 +180,9 @@ def test_a_comparison_speaks_for_the_deployment_that_it_compared_with_the_presen
     with pytest.raises(ConflictError, match="compared green with blue"):
         check_speaks_for(job, comparison, moved, green, None, champion=None)
     assert newest_comparing([Job(name="x"), job], "green", "blue") is job
-    with pytest.raises(NotFoundError, match="--challenger red"):
+    with pytest.raises(NotFoundError, match="Invoke the endpoint with red as the challenger first") as missing:
         newest_comparing([job], "red", "blue")
+    assert "--challenger red" in missing.value.details["on_command_line"]
 
 
 def test_a_person_reads_agreement_and_failures_first() -> None:

@@ -14,6 +14,7 @@ import os
 import queue
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ MOST_GROUPS = 64
 """Groups that the mini-batches of a job are told as, at most."""
 _WAITING = 1000
 """Jobs whose spans wait to be told; beyond that they are left out."""
+_GOODBYE_SECONDS = 3.0
 _TRACEPARENT = re.compile(r"^00-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})$")
 
 
@@ -126,12 +128,13 @@ class Traces:
         return True
 
     def stop(self) -> None:
-        """Tell what is left, within a few seconds."""
+        """Tell what is left, as far as a few seconds suffice: a collector that is down must not hold the server up."""
         if self._processor is not None:
             while self.step():
                 pass
-            self._processor.force_flush(3000)
-            self._processor.shutdown()  # type: ignore[no-untyped-call]  # the library's own omission
+            ending = threading.Thread(target=self._processor.shutdown, name="traces-end", daemon=True)
+            ending.start()
+            ending.join(_GOODBYE_SECONDS)
 
     def _tell_job(self, workspace: str, job: Job) -> None:
         if job.queued_at is None or job.finished_at is None:
