@@ -61,6 +61,8 @@ def main() -> None:
         if not given.only or "w2" in given.only.split(","):
             results["w2"], found = many_models(data, given, server)
             checks += found
+        if server is not None and (not given.only or "studio" in given.only.split(",")):
+            checks += studio(data, server)
     finally:
         if server is not None:
             server.stop()
@@ -255,6 +257,16 @@ def report(workload: Workload, measured: Measured, workers: int) -> list[dict[st
         ratio = measured["warm"]["best"] / measured["no sketches"]["best"]
         checks.append(check("sketches of 250k rows: times the job without (the best of each)", ratio, 1.05))
     return checks
+
+
+def studio(data: Path, server: object) -> list[dict[str, object]]:
+    """The pages of a large job, the list of many, and what open pages cost."""
+    from product import Server
+    from studio import measure_studio
+
+    assert isinstance(server, Server)
+    print("\nThe studio")
+    return [check(one.what, one.value, one.target) for one in measure_studio(server.home, data, server)]
 
 
 def start_up() -> list[dict[str, object]]:

@@ -42,6 +42,16 @@ create_job: {{type: invoke, endpoint_name: amounts, inputs: {{data: {{path: {pat
 """
 
 
+PIPELINE = """
+type: pipeline
+jobs:
+  count: {type: command, command: "echo 1 > ${{outputs.counts}}/out", outputs: {counts: {}}}
+  report:
+    {type: command, command: "cat ${{inputs.counts}}/out",
+     inputs: {counts: "${{parent.jobs.count.outputs.counts}}"}}
+"""
+
+
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
     (tmp_path / "downloads").mkdir()
@@ -167,6 +177,49 @@ def test_a_person_enables_and_triggers_a_schedule(
     assert "started" in browser.find_element(By.TAG_NAME, "main").text
 
 
+def test_a_long_log_is_scrolled_through_and_followed_and_runs_nothing(
+    browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
+) -> None:
+    (tmp_path / "long.csv").write_text("id,amount\n" + "".join(f"k{row},{row}\n" for row in range(10_000)))
+    job = shipped.json("endpoint", "invoke", "-n", "amounts", "--input", tmp_path / "long.csv")["name"]
+    sign_in(browser, address, shipped)
+    browser.get(f"{address}/jobs/{job}")
+    eventually(lambda: state(browser) == "running")
+    eventually(lambda: rows_of(browser, "#job_plots svg"))  # they come while it goes on
+    log = Path(shipped.json("job", "show", "-n", job)["folder"]) / "logs" / "user" / "printed.txt"
+    log.write_text("".join(f"line {at} <script>document.title = 'taken'</script>\n" for at in range(60_000)))
+
+    browser.get(f"{address}/jobs/{job}/logs/logs/user/printed.txt")
+    shown = "return document.querySelector('pre.log').textContent"
+    assert "line 59999 " in script(browser, shown)
+    assert "line 0 " not in script(browser, shown)
+    eventually(
+        lambda: (
+            script(browser, "document.querySelector('pre.log').scrollTop = 0") or "line 0 " in script(browser, shown)
+        )
+    )
+    assert len(script(browser, shown)) < 2_000_000  # what is far away was let go of
+    bottom = "const log = document.querySelector('pre.log'); log.scrollTop = log.scrollHeight"
+    eventually(lambda: script(browser, bottom) or "line 59999 " in script(browser, shown))
+    with log.open("a") as file:
+        file.write("written now <img src=x onerror=\"document.title='taken'\">\n")
+    eventually(lambda: "written now" in script(browser, shown))
+    assert browser.title != "taken"
+    assert not script(browser, "return document.querySelector('pre.log').children.length")
+
+    browser.find_element(By.ID, "search").send_keys("line 31415")
+    press(browser, "Search")
+    eventually(lambda: rows_of(browser, ".hits li"))
+    rows_of(browser, ".hits a")[0].click()
+    eventually(lambda: script(browser, shown).startswith("line 31415 "))
+    browser.get(f"{address}/jobs/{job}")
+    press(browser, "Cancel")
+    eventually(lambda: state(browser) == "canceled")
+    press(browser, "Run again")
+    eventually(lambda: browser.current_url.startswith(f"{address}/jobs/") and job not in browser.current_url)
+    press(browser, "Cancel")
+
+
 def test_no_page_keeps_anybody_out_in_light_and_in_dark(
     browser: WebDriver, address: str, shipped: Shipped, tmp_path: Path
 ) -> None:
@@ -178,7 +231,12 @@ def test_no_page_keeps_anybody_out_in_light_and_in_dark(
     (tmp_path / "schedule.yml").write_text(SCHEDULE.format(path=tmp_path / "few.csv"))
     shipped.ok("schedule", "create", "-f", tmp_path / "schedule.yml")
     pages += ["schedules", "schedules/nightly", "assets/code", "assets/model", "datastores", "computes"]
-    pages.append(f"jobs/{job}/logs/logs/user/job_error.txt")
+    log = f"jobs/{job}/logs/logs/user/job_error.txt"
+    pages += [log, f"{log}?search=below", f"jobs/{job}/errors", "jobs?search=none&sort=name"]
+    (tmp_path / "pipeline.yml").write_text(PIPELINE)
+    steps = shipped.json("job", "create", "-f", tmp_path / "pipeline.yml")["name"]
+    shipped.wait(steps)
+    pages.append(f"jobs/{steps}")
     for scheme in ("light", "dark"):
         colors(browser, scheme)
         for page in pages:
@@ -186,5 +244,10 @@ def test_no_page_keeps_anybody_out_in_light_and_in_dark(
             if page == "" and scheme == "light":
                 sign_in(browser, address, shipped)
             assert serious_faults(browser) == [], f"{page} in {scheme}"
+    browser.set_window_size(420, 900)  # a phone
+    for page in ("jobs", f"jobs/{job}", f"jobs/{steps}"):
+        browser.get(f"{address}/{page}")
+        assert serious_faults(browser) == [], f"{page} on a phone"
+        assert script(browser, "return document.documentElement.scrollWidth <= innerWidth"), page
     refused = [line["message"] for line in browser.get_log("browser") if "Content Security Policy" in line["message"]]
     assert refused == []

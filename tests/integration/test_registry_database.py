@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, DateTime, MetaData, text
 
 from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.entities.job_queries import JobQuery
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import RegistryError
@@ -68,7 +69,7 @@ _BEFORE_WORKSPACES = {
     "jobs": {
         "id": 41, "name": "nightly", "status": "queued", "cancel_requested": False, "archived": False,
         "endpoint_name": "churn", "deployment_name": "blue", "compute": "cpu-one", "idempotency_key": "once",
-        "queued_at": _AT, "body": {"name": "nightly"},
+        "queued_at": _AT, "body": {"name": "nightly", "display_name": "The NIGHT"},
     },
     "job_events": {"job_name": "nightly", "at": _AT, "event": "queued", "details": {}},
     "schedules": {
@@ -104,6 +105,7 @@ def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_defau
         "deployments": [each.name for each in registry.deployments.list(compute="cpu-one")],
         "boards": [each.rows for each in registry.scored_models.list("churn", "blue")],
         "jobs": [each.name for each in registry.jobs.list(compute="cpu-one")],
+        "words": [each.name for each in registry.jobs.find(JobQuery(words=["the", "nightly", "churn"])).jobs],
         "keys": getattr(registry.jobs.made_for("once"), "name", None),
         "events": [each.event for each in registry.jobs.events("nightly")],
         "schedules": [each.name for each in registry.schedules.list()],
@@ -116,6 +118,7 @@ def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_defau
         "deployments": ["blue"],
         "boards": [12],
         "jobs": ["nightly"],
+        "words": ["nightly"],
         "keys": "nightly",
         "events": ["queued"],
         "schedules": ["daily"],

@@ -14,6 +14,7 @@ import pytest
 
 import batchpoint
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry import Registry
@@ -260,3 +261,60 @@ def test_threads_that_claim_at_once_never_get_the_same_job(registry: Registry) -
         thread.join()
     assert len(names) == 40
     assert len(set(names)) == 40
+
+
+@pytest.mark.parametrize("sort", ["queued", "started", "finished", "name", "endpoint", "status"])
+@pytest.mark.parametrize("descending", [True, False])
+def test_pages_of_jobs_follow_each_other_there_and_back_and_leave_nobody_out(
+    registry: Registry, sort: JobSort, descending: bool
+) -> None:
+    for at, endpoint in enumerate(("churn", "fares", "churn", "churn", "fares", "churn", "churn")):
+        registry.jobs.enqueue(make_job(f"job-{at * 3 % 7}", endpoint=endpoint))
+    for _ in range(3):  # some have begun, one has ended
+        claimed = registry.jobs.claim("a", 30)
+        assert claimed is not None
+        registry.jobs.transition(claimed.job.name, claimed.lease_token, JobStatus.RUNNING)
+    registry.jobs.finish(claimed.job.name, claimed.lease_token, Reason.COMPLETED)
+
+    whole = registry.jobs.find(JobQuery(sort=sort, descending=descending))
+    names = [job.name for job in whole.jobs]
+    assert (len(set(names)), whole.found, whole.has_earlier, whole.has_later) == (7, 7, False, False)
+    facts = [getattr(job, {"queued": "queued_at", "started": "started_at", "finished": "finished_at",
+                           "endpoint": "endpoint_name"}.get(sort, sort)) for job in whole.jobs]  # fmt: skip
+    known = [fact for fact in facts if fact is not None]
+    assert known == sorted(known, reverse=descending)
+
+    first = registry.jobs.find(JobQuery(sort=sort, descending=descending, limit=3))
+    second = registry.jobs.find(JobQuery(sort=sort, descending=descending, limit=3, after=names[2]))
+    third = registry.jobs.find(JobQuery(sort=sort, descending=descending, limit=3, after=names[5]))
+    assert [job.name for page in (first, second, third) for job in page.jobs] == names
+    assert [(page.has_earlier, page.has_later) for page in (first, second, third)] == [
+        (False, True), (True, True), (True, False),
+    ]  # fmt: skip
+    back = registry.jobs.find(JobQuery(sort=sort, descending=descending, limit=3, before=names[6]))
+    assert ([job.name for job in back.jobs], back.has_earlier, back.has_later) == (names[3:6], True, True)
+
+
+def test_jobs_are_found_by_words_status_endpoint_and_time(registry: Registry) -> None:
+    registry.jobs.enqueue(make_job("night-1"))
+    registry.jobs.enqueue(make_job("night-2", endpoint="fares"))
+    registry.jobs.update("night-1", display_name="All CUSTOMERS, 100%")
+    registry.jobs.request_cancel("night-2")
+    queued_at = registry.jobs.get("night-2").queued_at
+
+    def found(**asked: object) -> list[str]:
+        listing = registry.jobs.find(JobQuery(**asked))  # type: ignore[arg-type]  # fields of it
+        assert listing.found == len(listing.jobs)
+        return [job.name for job in listing.jobs]
+
+    assert found(words=["customers", "NIGHT"]) == ["night-1"]
+    assert found(words=["100%"]) == ["night-1"]
+    assert found(words=["1%"]) == []  # it means itself
+    assert found(words=["fares"]) == ["night-2"]
+    assert found(status=JobStatus.CANCELED) == ["night-2"]
+    assert found(endpoint="churn") == ["night-1"]
+    assert "night-2" in found(queued_since=queued_at)
+    assert found(queued_until=registry.jobs.get("night-1").queued_at) == []
+    assert found(archived=True) == []
+    with pytest.raises(NotFoundError):
+        registry.jobs.find(JobQuery(after="none"))

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
-from batchpoint.entities.jobs import Input, Output, Overrides
+from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output, Overrides
 from batchpoint.entities.quality import QualityOptions
 from batchpoint.entities.resources import Compute
-from batchpoint.errors import AlreadyExistsError, InvalidEntityError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
 from batchpoint.operations.model_maps import check_keys
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
@@ -80,6 +80,48 @@ def only_of_keys(deployment: BatchDeployment, overrides: Overrides) -> BatchDepl
     return deployment.model_copy(update={"batchpoint": options})
 
 
+def can_run_again(job: Job) -> bool:
+    """Whether the same can be asked for once more: of an endpoint, or of a pipeline; not of one of its steps."""
+    is_asked = job.type == "pipeline" or (job.type == "scoring" and job.endpoint_name is not None)
+    return is_asked and job.parent_job_name is None and job.sample is None
+
+
+def asked_again(job: Job) -> InvokeRequest:
+    """The invoke that a scoring job came from. Its deployment scores as it is now, with the settings of then; an asset
+    is the version that it was then. What went to a folder of the job's own goes to one of the new job's.
+
+    Raises:
+        ConflictError: nobody can ask for such a job.
+    """
+    if not can_run_again(job):
+        raise ConflictError(f"Job {job.name} came from no invoke: ask for it again where it was asked for.")
+    asset = job.properties.get("input_asset")
+    inputs = {name: Input(path=asset) if asset else given for name, given in job.inputs.items()}
+    own = _default_place(job.name)
+    outputs = {
+        name: Output(type=given.type, path=given.path)
+        for name, given in job.outputs.items()
+        if given.path is not None and given.path != own
+    }
+    named = job.deployment.settings.output_file_name if job.deployment and outputs else None
+    overrides = job.overrides.model_copy(update={"output_file_name": named}) if named else job.overrides
+    return InvokeRequest(
+        inputs=inputs,
+        literals=job.literals,
+        outputs=outputs,
+        deployment_name=job.deployment_name,
+        challenger=job.challenger.name if job.challenger else None,
+        experiment_name=job.experiment_name,
+        description=job.description,
+        tags=job.tags,
+        overrides=overrides,
+    )
+
+
+def _default_place(job_name: str) -> str:
+    return f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job_name}/score/"
+
+
 class InputsAndOutputs:
     """Resolves and checks what an invoke reads and writes."""
 
@@ -129,8 +171,7 @@ class InputsAndOutputs:
         if len(outputs) > 1:
             raise InvalidEntityError(f"A model deployment writes one output, and {len(outputs)} were asked for.")
         given = next(iter(outputs.values()), Output())
-        default = f"azureml://datastores/{DEFAULT_DATASTORE}/paths/azureml/{job_name}/score/"
-        place = self._places.resolve(given.path or default)
+        place = self._places.resolve(given.path or _default_place(job_name))
         stores = self._places.stores()
         self.check_table(deployment)
         file_name = PurePosixPath(place.uri).name

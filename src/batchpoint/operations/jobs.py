@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,22 +19,29 @@ from pydantic import ValidationError
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
+from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.quality import Quality
+from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, LogPiece, LogSearch, RunReport
 from batchpoint.entities.scored_models import ModelReport
-from batchpoint.errors import ConflictError, NotFoundError
+from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
+from batchpoint.operations.error_groups import Grouping, RecentErrorGroups, is_of
 from batchpoint.operations.invoking import only_of_keys
 from batchpoint.operations.latest_outputs import WITHDRAWN
+from batchpoint.operations.log_lines import piece_from, piece_until, search
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
+from batchpoint.operations.run_reports import RunReports
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 QUALITY = "quality.json"
 """File of a run's folder with what its columns held."""
+MOST_GROUPED = 100_000
+"""Failed items that are looked at to group them, or to find those of a group."""
 MODELS_REPORT = "models_report.jsonl"
 """File of a run's folder with what each key's model did."""
 SCORE = "score"
@@ -65,6 +73,8 @@ class Jobs:
         self._job_queued = job_queued
         self._pipelines = pipelines
         self._pipeline_changed = pipeline_changed
+        self._reports = RunReports()
+        self._groups = RecentErrorGroups()
 
     def get(self, name: str) -> Job:
         """One job, with the progress of this moment.
@@ -101,6 +111,15 @@ class Jobs:
             offset=offset,
         )
         return [_with_progress(job) for job in found]
+
+    def find(self, query: JobQuery) -> JobListing:
+        """A page of jobs that are no steps, filtered, searched and sorted.
+
+        Raises:
+            NotFoundError: there is no job of the name that the page begins or ends at.
+        """
+        listing = self._registry.jobs.find(query)
+        return replace(listing, jobs=[_with_progress(job) for job in listing.jobs])
 
     def cancel(self, name: str) -> tuple[Job, bool]:
         """Ask for a job to be canceled; what it has committed stays. Answers with the job, and whether it has ended by
@@ -165,6 +184,10 @@ class Jobs:
         self._job_queued.set()
         return stored
 
+    def retries(self, name: str) -> Sequence[Job]:
+        """The jobs that scored again what failed in this one, the newest first."""
+        return self._registry.jobs.list(retry_of=name, archived="include")
+
     def archive(self, name: str) -> Job:
         """Hide a job from lists. Raises ``NotFoundError``."""
         return self._registry.jobs.archive(name)
@@ -216,6 +239,29 @@ class Jobs:
             size = file.stat().st_size
             log.seek(max(size + offset, 0) if offset < 0 else offset)
             return log.read(limit)
+
+    def log_piece(
+        self, name: str, path: str, *, start: int = 0, until: int | None = None, limit: int = 2**17
+    ) -> LogPiece:
+        """Whole lines of a log file from ``start`` on (negative: from the end), or up to ``until``.
+
+        Raises:
+            NotFoundError: there is no such job or log.
+        """
+        path_here = self.log_file(name, path)
+        with path_here.open("rb") as file:
+            size = path_here.stat().st_size
+            return piece_from(file, start, size, limit) if until is None else piece_until(file, until, size, limit)
+
+    def search_log(self, name: str, path: str, wanted: str, *, start: int = 0) -> LogSearch:
+        """Lines of a log file from ``start`` on that hold a text.
+
+        Raises:
+            NotFoundError: there is no such job or log.
+        """
+        path_here = self.log_file(name, path)
+        with path_here.open("rb") as file:
+            return search(file, wanted, start, path_here.stat().st_size)
 
     def log_file(self, name: str, path: str) -> Path:
         """Where one of the job's log files lies on the machine of the server.
@@ -279,19 +325,77 @@ class Jobs:
             NotFoundError: there is no such job.
         """
         job = self._registry.jobs.get(name)
+        with self._errors_from(job, 0) as lines:
+            return [item for _, item in islice(lines, limit)]
+
+    @contextmanager
+    def _errors_from(self, job: Job, start: int) -> Iterator[Iterator[tuple[int, dict[str, Any]]]]:
+        """The lines of the errors file from a place on, each with the place of the next: bytes, or rows of parquet."""
         if job.type == "pipeline":
-            return [*islice(self._failed_steps(job), limit)] or _own_error(job)
+            steps = [*islice(self._failed_steps(job), MOST_GROUPED)] or _own_error(job)
+            yield ((start + at + 1, item) for at, item in enumerate(steps[start:]))
+            return
         collected = collected_output(job)
         output = job.outputs.get(collected)
         for path in output.files if output is not None else ():
             if path.endswith(("errors.jsonl", "errors.parquet")):
-                with self.open_output(name, path, collected) as file:
-                    return _error_lines(file, path, limit)
+                with self.open_output(job.name, path, collected) as file:
+                    yield _error_lines(file, path, start)
+                return
         kept = Path(job.folder) / "errors.jsonl" if job.folder and job.status.is_finished else None
         if kept is None or not kept.is_file():
-            return []
+            yield iter(())
+            return
         with kept.open("rb") as file:
-            return _error_lines(file, kept.name, limit)
+            yield _error_lines(file, kept.name, start)
+
+    def run_report(self, job: Job) -> RunReport | None:
+        """The timeline of a job's mini-batches, as far as its run has reported; None when it has none."""
+        return self._reports.of(job)
+
+    def error_groups(self, name: str) -> ErrorGroups:
+        """What failed, by exception and kind of message; of a very large number the first ones.
+
+        Raises:
+            NotFoundError: there is no such job.
+            DatastoreError: the store does not answer.
+        """
+        job = self._registry.jobs.get(name)
+        key = (name, str(job.queued_at))
+        if (known := self._groups.get(key)) is not None:
+            return known
+        grouping, is_whole = Grouping(), True
+        with self._errors_from(job, 0) as lines:
+            for count, (_, item) in enumerate(lines):
+                if count == MOST_GROUPED:
+                    is_whole = False
+                    break
+                grouping.add(item)
+        groups = grouping.groups(is_whole=is_whole)
+        if job.status.is_finished:
+            self._groups.keep(key, groups)
+        return groups
+
+    def error_page(
+        self, name: str, *, exception: str = "", pattern: str = "", start: int = 0, limit: int = 100
+    ) -> ErrorPage:
+        """Failed items in input order, of one group or of all; ``start`` is 0 or where the page before says.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InvalidEntityError: no page begins there.
+            DatastoreError: the store does not answer.
+        """
+        found: list[dict[str, Any]] = []
+        following = None
+        with self._errors_from(self._registry.jobs.get(name), start) as lines:
+            for count, (after, item) in enumerate(lines):
+                if is_of(item, exception, pattern):
+                    found.append(item)
+                if len(found) == limit or count == MOST_GROUPED:
+                    following = after if next(lines, None) is not None else None
+                    break
+        return ErrorPage(items=found, following=following)
 
     def models(self, name: str, *, failing: bool = False) -> Sequence[ModelReport]:
         """What the model of each key did in a job with a model map, in the order of the input. None while it runs.
@@ -520,8 +624,20 @@ def _failed_step(name: str | None, job: Job) -> dict[str, Any]:
     return {"step": name, "job": job.name, **told}
 
 
-def _error_lines(file: IO[bytes], name: str, limit: int) -> list[dict[str, Any]]:
+def _error_lines(file: IO[bytes], name: str, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
     if name.endswith(".parquet"):
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).slice(0, limit).to_pylist()
-        return rows
-    return [json.loads(line) for line in islice(file, limit)]
+        row = 0
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024):
+            for item in batch.slice(max(start - row, 0)).to_pylist() if row + batch.num_rows > start else ():
+                start += 1
+                yield start, item
+            row += batch.num_rows
+        return
+    file.seek(start)
+    for line in file:
+        start += len(line)
+        try:
+            item = json.loads(line)
+        except ValueError:
+            raise InvalidEntityError(f"No line of {name} begins at byte {start - len(line)}.") from None
+        yield start, item

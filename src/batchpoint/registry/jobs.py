@@ -13,13 +13,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, func
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import retagged
+from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import (
     TERMINAL_STATUSES,
     TRANSITIONS,
@@ -54,6 +55,16 @@ _IN_COLUMNS = frozenset(
     | {"queued_at", "started_at", "finished_at"}
 )
 """Fields of a job that change while it runs: they lie in columns, not in the body."""
+
+_NEVER = literal(datetime(1, 1, 1, tzinfo=UTC), jobs.c.started_at.type)
+_SORTED_BY: Mapping[str, ColumnElement[Any]] = {
+    "name": jobs.c.name,
+    "status": jobs.c.status,
+    "endpoint": func.coalesce(jobs.c.endpoint_name, ""),
+    "started": func.coalesce(jobs.c.started_at, _NEVER),
+    "finished": func.coalesce(jobs.c.finished_at, _NEVER),
+}
+"""What lists are sorted by besides the order of submission, which decides between equals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +246,49 @@ class Jobs:
             query = query.where(jobs.c.archived == (archived == "only"))
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
+
+    def find(self, query: JobQuery) -> JobListing:
+        """A page of jobs. However many there are, only those of the page are read.
+
+        Raises:
+            NotFoundError: there is no job of the name that the page begins or ends at.
+        """
+        matching = self._matching(query)
+        with self._database.read() as connection:
+            found = connection.execute(self._scope.select(jobs, func.count()).where(*matching)).scalar_one()
+            backwards, edge = query.before is not None, query.before or query.after
+            keys = [_SORTED_BY[query.sort], jobs.c.id] if query.sort in _SORTED_BY else [jobs.c.id]
+            upwards = query.descending == backwards
+            ids = self._scope.select(jobs, jobs.c.id).where(*matching)
+            if edge is not None:
+                at = self._scope.select(jobs, *keys).where(jobs.c.name == edge)
+                row = connection.execute(at).first()
+                if row is None:
+                    raise NotFoundError(f"There is no job named {edge}.", kind="job", name=edge)
+                place = tuple_(*keys), tuple_(*(literal(value, key.type) for value, key in zip(row, keys, strict=True)))
+                ids = ids.where(place[0] > place[1] if upwards else place[0] < place[1])
+            ids = ids.order_by(*(key.asc() if upwards else key.desc() for key in keys)).limit(query.limit + 1)
+            chosen = connection.execute(ids).scalars().all()
+            rows = connection.execute(self._scope.select(jobs).where(jobs.c.id.in_(chosen)))
+            there = {row.id: _job(row) for row in rows}
+        page = [there[each] for each in chosen[: query.limit] if each in there]
+        more = len(chosen) > query.limit
+        if backwards:
+            return JobListing(page[::-1], found, has_earlier=more, has_later=True)
+        return JobListing(page, found, has_earlier=edge is not None, has_later=more)
+
+    def _matching(self, query: JobQuery) -> Sequence[ColumnElement[bool]]:
+        conditions = [jobs.c.parent_job_name.is_(None), jobs.c.archived == query.archived]
+        if query.status is not None:
+            conditions.append(jobs.c.status == str(query.status))
+        if query.endpoint is not None:
+            conditions.append(jobs.c.endpoint_name == query.endpoint)
+        if query.queued_since is not None:
+            conditions.append(jobs.c.queued_at >= query.queued_since)
+        if query.queued_until is not None:
+            conditions.append(jobs.c.queued_at < query.queued_until)
+        words = (jobs.c.searched.contains(word.lower(), autoescape=True) for word in query.words)
+        return [*conditions, *words]
 
     def steps(self, parents: Collection[str]) -> Sequence[StepJob]:
         """The steps' jobs of some pipeline jobs, in the order in which they were started."""
@@ -470,7 +524,8 @@ class Jobs:
             if folder is not None:
                 job.folder = folder
             job.notices += [notice for notice in notices if notice not in job.notices]
-            connection.execute(self._scope.update(jobs).where(jobs.c.name == name).values(body=_body(job)))
+            values = {"body": _body(job), "searched": _searched(job)}
+            connection.execute(self._scope.update(jobs).where(jobs.c.name == name).values(values))
             return job
 
     def events(self, name: str) -> Sequence[JobEvent]:
@@ -514,6 +569,7 @@ class Jobs:
         values = {
             "name": job.name,
             "type": job.type,
+            "searched": _searched(job),
             "parent_job_name": job.parent_job_name,
             "schedule_name": job.schedule_name,
             "published_pipeline": job.published_pipeline,
@@ -672,6 +728,11 @@ class Jobs:
         if row is None:
             raise NotFoundError(f"There is no job named {name}.", kind="job", name=name)
         return row
+
+
+def _searched(job: Job) -> str:
+    """What words are looked for in; of a long name as much as an index can hold."""
+    return f"{job.name} {(job.display_name or '')[:255]} {job.endpoint_name or ''}".lower()[:600]
 
 
 def _name_taken(name: str) -> AlreadyExistsError:

@@ -102,6 +102,7 @@ jobs_table = Table(
     Column("parent_job_name", String(255)),  # the pipeline job that this is a step of
     Column("schedule_name", String(255)),
     Column("published_pipeline", String(255)),
+    Column("searched", String(600)),  # what words are looked for in: names, in small letters
     Column("reuse_hash", String(64)),  # of all that determines a step's outputs
     Column("status", String(16), nullable=False),
     Column("reason", String(64)),
@@ -132,6 +133,12 @@ jobs_table = Table(
     Index(None, "workspace", "schedule_name", "id"),
     Index(None, "workspace", "published_pipeline", "id"),
     Index(None, "workspace", "reuse_hash", "id"),
+    Index(None, "workspace", "retry_of", "id"),
+    Index(
+        "ix_jobs_listed",  # lists are filtered and sorted within it, without a look at the long rows
+        *("workspace", "parent_job_name", "archived", "id", "status", "endpoint_name"),
+        *("queued_at", "started_at", "finished_at", "name", "searched"),
+    ),
 )
 
 job_events_table = Table(

@@ -189,7 +189,7 @@ class JobLogs:
         self._waiting.setdefault(path, []).append(text)
 
     def _part_line(self, entry: PartLog) -> str:
-        total, run = entry.stop - entry.start, entry.seconds.get("run", 0.0)
+        total, run, read = entry.stop - entry.start, entry.seconds.get("run", 0.0), entry.seconds.get("read", 0.0)
         summary = self._processes.setdefault(entry.worker, [0, 0, 0, 0.0])
         summary[0] += 1
         summary[1] += entry.ok
@@ -203,7 +203,7 @@ class JobLogs:
         return (
             f"{entry.mini_batch},{entry.attempt},{entry.worker[0]}/{entry.worker[1]},{_iso(entry.began_at)},{total},"
             f"{entry.ok},{total - entry.ok},{entry.elapsed:.6f},{spent:.6f},{run:.6f},{status},{_cell(category)},"
-            f'{_cell(entry.message[:500])},"{{""start"":{entry.start},""stop"":{entry.stop}}}"\n'
+            f'{_cell(entry.message[:500])},"{{""start"":{entry.start},""stop"":{entry.stop},""read"":{read:.6f}}}"\n'
         )
 
     def _write_summaries(self) -> None:

@@ -78,6 +78,18 @@ class Addresses:
         """A log file of a job, to be read in the browser."""
         return self._at("/jobs", name, "logs", *path.split("/"), **query)
 
+    def log_tail(self, name: str, path: str, **query: str | int | None) -> str:
+        """What is added to a log file, as server-sent events."""
+        return self._at("/jobs", name, "tail", *path.split("/"), **query)
+
+    def errors(self, name: str, **query: str | int | None) -> str:
+        """The items that failed in a job, those of a group or all."""
+        return self._at("/jobs", name, "errors", **query)
+
+    def picture(self, name: str, output: str, path: str) -> str:
+        """A published picture, to be shown on a page."""
+        return self._at("/jobs", name, "pictures", output, *path.split("/"))
+
     def log_file(self, name: str, path: str) -> str:
         """A log file of a job as it is."""
         return self._at("/jobs", name, "files", *path.split("/"))

@@ -1,24 +1,28 @@
-"""Jobs: all of them, and one with its progress, errors, logs, outputs and receipt, as it goes on."""
+"""Jobs: all of them, and one with its progress, plots, errors, logs, outputs and receipt, as it goes on."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
-from fastapi import APIRouter, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi import APIRouter
+from fastapi.responses import Response
 
+from batchpoint.entities.base import AssetKind, parse_reference
+from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobStatus
-from batchpoint.errors import DatastoreError, NotFoundError
-from batchpoint.server.streams import PIECE, HoldingResponse, sent_file
-from batchpoint.server.studio import sessions
-from batchpoint.server.studio.live import APART_SECONDS, LiveParts, stream
+from batchpoint.entities.pipelines import Pipeline, dependencies
+from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
+from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
+from batchpoint.operations.file_previews import Preview, preview_of
+from batchpoint.operations.histograms import histograms_of
+from batchpoint.operations.invoking import asked_again, can_run_again
+from batchpoint.server.given_paths import check_invoke_paths
+from batchpoint.server.streams import HoldingResponse
+from batchpoint.server.studio.live import APART_SECONDS, LiveParts, Parts, still_here, stream
 from batchpoint.server.studio.rendering import HEADERS, Facts, Page, Visit, Visited, page, see_other
 from batchpoint.server.studio.sessions import SentForm
 from batchpoint.server.waiting import with_place
@@ -26,44 +30,44 @@ from batchpoint.server.waiting import with_place
 router = APIRouter(prefix="/jobs")
 
 ON_A_PAGE = 50
-ERRORS_SHOWN = 100
-"""Failed items that a page lists; the errors file has them all."""
-LOG_BYTES = 1 << 17
-"""Of a log file that a page shows at a time."""
-FIRST_BYTES = 1 << 14
-"""Of an output that a page previews."""
-PREVIEWED_ROWS = 20
+WORDS_SEARCHED = 8
+STEPS_SHOWN = 500
 PREVIEWED_FILES = 3
 """Outputs of a job that are previewed; others are listed."""
 FILES_SHOWN = 200
-TEXT_SHOWN = 4_000
-"""Characters of a message or traceback that a page shows, counted from the end; the errors file has all."""
-ALLOWED_SECONDS = 5.0
-"""How often a page that is followed asks whether its reader may still see it."""
-LIVE = ("job_state", "job_steps", "job_errors", "job_files")
+LIVE = ("job_state", "job_steps", "job_plots", "job_errors", "job_files")
 """Parts of a job's page that change while it goes on: a template, and an element of the page, for each."""
+SORTS: Mapping[str, str] = {
+    "-queued": "newest first",
+    "queued": "oldest first",
+    "-started": "last started first",
+    "-finished": "last ended first",
+    "name": "by name",
+    "endpoint": "by endpoint",
+    "status": "by status",
+}
+"""Orders of the list of jobs, and their words; ``-`` means downwards."""
 
 
 class JobsPage(Page):
-    """Some jobs, the newest first."""
+    """Some jobs."""
 
     jobs: Sequence[Job]
+    found: int
+    """How many there are on all pages."""
     status: JobStatus | None
     endpoint: str | None
+    search: str
+    since: date | None
+    until: date | None
+    """Days, in UTC; jobs queued on the last are among them."""
     archived: bool
+    sort: str
+    sorts: Mapping[str, str] = SORTS
     statuses: Sequence[JobStatus] = tuple(JobStatus)
-    before: int | None
-    following: int | None
-    """Where the pages before and after begin; None where there is none."""
-
-
-class ErrorGroup(Facts):
-    """Failed items with the same exception."""
-
-    exception: str
-    count: int
-    items: Sequence[Mapping[str, Any]]
-    """``file``, ``row``, ``key``, ``message``, ``traceback``; of a pipeline ``step`` and ``job``."""
+    earlier: str | None
+    later: str | None
+    """Addresses of the pages before and after; None where there is none."""
 
 
 class OutputFile(Facts):
@@ -72,8 +76,21 @@ class OutputFile(Facts):
     path: str
     output: str
     size: int
-    head: Sequence[Sequence[str]] | None = None
-    """The first rows of a csv file, names first."""
+    preview: Preview | None = None
+    """Its beginning, of the first files that are a table or a picture."""
+    histograms: Histograms | None = None
+    """Of its numbers."""
+
+
+class Source(Facts):
+    """An asset that a job was made from."""
+
+    what: str
+    reference: str
+    kind: AssetKind | None = None
+    name: str | None = None
+    version: str | None = None
+    """Of a registered asset."""
 
 
 class JobPage(Page):
@@ -81,10 +98,13 @@ class JobPage(Page):
 
     job: Job
     steps: Sequence[Job]
-    """Of a pipeline."""
-    errors: Sequence[ErrorGroup]
-    errors_cut: bool
-    """Whether there are more failed items than the page lists."""
+    """Of a pipeline: the jobs of its steps, as far as they were started."""
+    reads: Mapping[str, Sequence[str]]
+    """Of a pipeline: for each of its steps those whose outputs it reads."""
+    report: RunReport | None
+    waited: float | None
+    """Seconds in the queue, until now while it is there."""
+    errors: ErrorGroups
     logs: Sequence[tuple[str, int]]
     """Path and size."""
     outputs: Sequence[OutputFile]
@@ -92,23 +112,18 @@ class JobPage(Page):
     """Published files that the page does not list."""
     outputs_missing: str | None
     """Why the outputs cannot be shown."""
-    offers: Literal["cancel", "retry-failed"] | None
-    """What can be done with the job now."""
+    sources: Sequence[Source]
+    parameters: Mapping[str, str]
+    """Settings that it ran with. Of environment variables only the names: their values may be secrets."""
+    retries: Sequence[str]
+    """Jobs that scored again what failed in this one."""
+    offers: Sequence[str]
+    """What can be done with the job now: ``cancel``, ``retry-failed``, ``run-again``."""
 
-
-class LogPage(Page):
-    """A piece of a log file; the title is its path."""
-
-    job: str
-    text: str
-    start: int
-    """Where the piece begins in the file, in bytes."""
-    earlier: int | None
-    later: int | None
-    """Where the pieces before and after begin; None where there is none."""
-    search: str
-    found: int | None
-    """Lines of the piece that hold what was looked for."""
+    @property
+    def by_step(self) -> Mapping[str, Job]:
+        """The jobs of steps by their names."""
+        return {str(step.step_name): step for step in self.steps}
 
 
 @page(router, "", "jobs.html")
@@ -116,28 +131,68 @@ def jobs(
     visit: Visited,
     status: str = "",
     endpoint: str = "",
-    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    search: str = "",
+    since: str = "",
+    until: str = "",
+    sort: str = "-queued",
+    after: str = "",
+    before: str = "",
     *,
     archived: bool = False,
 ) -> JobsPage:
-    """Jobs, filtered."""
+    """Jobs, filtered, searched and sorted."""
     wanted = JobStatus(status) if status in set(JobStatus) else None
-    found = visit.work.jobs.list(
-        status=wanted,
-        endpoint=endpoint or None,
-        archived="only" if archived else "exclude",
-        limit=ON_A_PAGE + 1,
-        offset=offset,
+    sort = sort if sort in SORTS else "-queued"
+    first_day, last_day = _day(since), _day(until)
+    listing = visit.work.jobs.find(
+        JobQuery(
+            status=wanted,
+            endpoint=endpoint or None,
+            words=search.split()[:WORDS_SEARCHED],
+            queued_since=_midnight(first_day) if first_day else None,
+            queued_until=_midnight(last_day) + timedelta(days=1) if last_day else None,
+            archived=archived,
+            sort=cast("JobSort", sort.removeprefix("-")),
+            descending=sort.startswith("-"),
+            after=after or None,
+            before=(before or None) if not after else None,
+            limit=ON_A_PAGE,
+        )
     )
+    filters = {"status": wanted, "endpoint": endpoint, "search": search, "archived": "true" if archived else None}
+    filters |= {
+        "since": str(first_day or ""),
+        "until": str(last_day or ""),
+        "sort": sort if sort != "-queued" else None,
+    }
+    shown = listing.jobs
     return JobsPage(
         title="Jobs",
-        jobs=found[:ON_A_PAGE],
+        jobs=shown,
+        found=listing.found,
         status=wanted,
         endpoint=endpoint or None,
+        search=search,
+        since=first_day,
+        until=last_day,
         archived=archived,
-        before=max(offset - ON_A_PAGE, 0) if offset else None,
-        following=offset + ON_A_PAGE if len(found) > ON_A_PAGE else None,
+        sort=sort,
+        earlier=visit.at.jobs(**filters, before=shown[0].name) if shown and listing.has_earlier else None,
+        later=visit.at.jobs(**filters, after=shown[-1].name) if shown and listing.has_later else None,
     )
+
+
+def _day(text: str) -> date | None:
+    """The day that a form was given; None for what is none, and for the last of all, which has no next."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if day < date.max else None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 @page(router, "/{name}", "job.html")
@@ -152,25 +207,21 @@ def live(visit: Visited, name: str) -> HoldingResponse:
     queued_at = visit.work.jobs.get(name).queued_at  # an unknown job is an error, not an empty stream
     context, changes = visit.shared, visit.shared.background.changes
     live_parts: LiveParts = visit.request.app.state.live_parts
-    seen, looked_at = changes.count, time.monotonic()
+    seen, allowed = changes.count, still_here(visit)
 
-    def make() -> tuple[dict[str, str], bool]:
+    def make() -> tuple[Mapping[str, str], bool]:
         made = _page_of(visit, name)
         # Whose visit made them does not matter: they hold no form, and whoever may look at all may see every job.
         return {part: visit.fragment(f"_{part}.html", made) for part in LIVE}, made.job.status.is_finished
 
-    def parts() -> tuple[dict[str, str], bool]:
+    def parts() -> tuple[Parts, bool]:
         return live_parts.of((visit.work.name, name, str(queued_at)), make)
 
     def wait(seconds: float) -> bool:
-        nonlocal seen, looked_at
+        nonlocal seen
         time.sleep(APART_SECONDS)
         seen = changes.wait(seen, seconds)
-        if time.monotonic() - looked_at >= ALLOWED_SECONDS:
-            looked_at = time.monotonic()
-            if not sessions.is_still_allowed(visit.request, visit.visitor):
-                return False
-        return not context.closing.is_set()
+        return allowed()
 
     return HoldingResponse(
         stream(parts, wait), context.take_waiting_place(), media_type="text/event-stream", headers=HEADERS
@@ -191,89 +242,128 @@ def retry_failed(visit: Visited, name: str, _: SentForm) -> Response:
     return see_other(visit.at.job(again.name))
 
 
-@page(router, "/{name}/logs/{path:path}", "log.html")
-def log(visit: Visited, name: str, path: str, start: int = -LOG_BYTES, search: str = "") -> LogPage:
-    """A piece of a log file: its end unless another ``start`` is asked for."""
-    size = visit.work.jobs.log_file(name, path).stat().st_size
-    begin = max(size + start, 0) if start < 0 else min(start, size)
-    piece = visit.work.jobs.read_log(name, path, offset=begin, limit=LOG_BYTES)
-    text = piece.decode(errors="replace")
-    lines = [line for line in text.splitlines() if search.lower() in line.lower()] if search else None
-    return LogPage(
-        title=path,
-        job=name,
-        text=text if lines is None else "\n".join(lines),
-        start=begin,
-        earlier=max(begin - LOG_BYTES, 0) if begin else None,
-        later=begin + LOG_BYTES if begin + LOG_BYTES < size else None,
-        search=search,
-        found=None if lines is None else len(lines),
-    )
-
-
-@router.get("/{name}/files/{path:path}", name="studio.log_file", include_in_schema=False)
-def log_file(visit: Visited, name: str, path: str) -> StreamingResponse:
-    """A log file, to be saved."""
-    size = visit.work.jobs.log_file(name, path).stat().st_size
-
-    def pieces() -> Iterator[bytes]:
-        at = 0
-        while at < size and (piece := visit.work.jobs.read_log(name, path, offset=at, limit=PIECE)):
-            yield piece
-            at += len(piece)
-
-    return StreamingResponse(pieces(), media_type="text/plain; charset=utf-8", headers=_saved(path))
-
-
-@router.get("/{name}/outputs/{output}/{path:path}", name="studio.output_file", include_in_schema=False)
-def output_file(visit: Visited, name: str, output: str, path: str) -> HoldingResponse:
-    """A published file, to be saved."""
-    return sent_file(visit.work.jobs.open_output(name, path, output), path, headers=_saved(path))
+@router.post("/{name}/run-again", name="jobs.run_again", include_in_schema=False)
+def run_again(visit: Visited, name: str, _: SentForm) -> Response:
+    """Ask once more for what the job was asked for, and show the new one."""
+    work, before = visit.work, visit.work.jobs.get(name)
+    if before.type == "pipeline":
+        again = work.pipelines.submit(
+            work.pipelines.from_job(name),
+            by=visit.visitor.name,
+            endpoint_name=before.endpoint_name,
+            deployment_name=before.deployment_name,
+        )
+        return see_other(visit.at.job(again.name))
+    request = asked_again(before)
+    check_invoke_paths(visit.shared, request)
+    again = work.endpoints.invoke(str(before.endpoint_name), request, by=visit.visitor.name)
+    return see_other(visit.at.job(again.name))
 
 
 def _page_of(visit: Visit, name: str) -> JobPage:
     work = visit.work
     found = with_place(work, work.jobs.get(name))
-    failed = work.jobs.errors(name, ERRORS_SHOWN + 1)
     outputs, left_out, missing = _outputs(visit, found)
+    errors = _errors(visit, name)
+    is_pipeline = found.type == "pipeline"
     return JobPage(
         title=found.display_name or found.name,
         job=found,
-        steps=sorted(work.jobs.list(parent=name, limit=500), key=_by_start) if found.type == "pipeline" else (),
-        errors=_grouped([_shortened(item) for item in failed[:ERRORS_SHOWN]]),
-        errors_cut=len(failed) > ERRORS_SHOWN,
+        steps=sorted(work.jobs.list(parent=name, limit=STEPS_SHOWN), key=_by_start) if is_pipeline else (),
+        reads=_reads(found),
+        report=work.jobs.run_report(found),
+        waited=_waited(found),
+        errors=errors,
         logs=work.jobs.logs(name),
         outputs=outputs,
         outputs_left_out=left_out,
         outputs_missing=missing,
-        offers=_offers(found, is_whole=not failed),
+        sources=_sources(found),
+        parameters=_parameters(found),
+        retries=[each.name for each in work.jobs.retries(name)],
+        offers=_offers(found, is_whole=not errors.groups),
     )
 
 
-def _offers(found: Job, *, is_whole: bool) -> Literal["cancel", "retry-failed"] | None:
+def _errors(visit: Visit, name: str) -> ErrorGroups:
+    """What failed; nothing where the file that says so is gone or its store does not answer, as the outputs tell."""
+    try:
+        return visit.work.jobs.error_groups(name)
+    except (DatastoreError, InputError, NotFoundError):
+        return ErrorGroups(groups=[], items=0, is_whole=False)
+
+
+def _offers(found: Job, *, is_whole: bool) -> list[str]:
     if not found.status.is_finished:
-        return "cancel"
-    if found.type == "command" or (is_whole and found.status is JobStatus.COMPLETED):
-        return None
-    return "retry-failed"
+        return ["cancel"]
+    offers = []
+    if found.type != "command" and found.sample is None and not (is_whole and found.status is JobStatus.COMPLETED):
+        offers.append("retry-failed")
+    if can_run_again(found):
+        offers.append("run-again")
+    return offers
 
 
 def _by_start(step: Job) -> str:
     return str(step.started_at or step.queued_at or "")
 
 
-def _grouped(failed: Sequence[Mapping[str, Any]]) -> list[ErrorGroup]:
-    """Failed items by their exception, the most frequent first."""
-    names = [str(item.get("exception") or item.get("code") or "error") for item in failed]
-    together: dict[str, list[Mapping[str, Any]]] = {}
-    for name, item in zip(names, failed, strict=True):
-        together.setdefault(name, []).append(item)
-    groups = [ErrorGroup(exception=name, count=len(items), items=items) for name, items in together.items()]
-    return sorted(groups, key=lambda group: -group.count)
+def _waited(found: Job) -> float | None:
+    if found.queued_at is None or (found.started_at is None and found.status.is_finished):
+        return None
+    return ((found.started_at or datetime.now(UTC)) - found.queued_at).total_seconds()
 
 
-def _shortened(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value[-TEXT_SHOWN:] if isinstance(value, str) else value for key, value in item.items()}
+def _reads(found: Job) -> dict[str, list[str]]:
+    if found.pipeline is None:
+        return {}
+    steps = Pipeline.model_validate(found.pipeline).jobs
+    return {name: sorted(dependencies(step)) for name, step in steps.items()}
+
+
+def _sources(found: Job) -> list[Source]:
+    """Model, environment, code and data, with where each is registered."""
+    deployment, command = found.deployment, found.command
+    given: list[tuple[str, AssetKind, object]] = []
+    if deployment is not None:
+        code = deployment.code_configuration
+        given += [("Model", "model", deployment.model), ("Environment", "environment", deployment.environment)]
+        given += [("Code", "code", code.code if code else None)]
+    if command is not None:
+        given += [("Environment", "environment", command.environment), ("Code", "code", command.code)]
+    given += [("Data", "data", found.properties.get("input_asset"))]
+    given += [
+        (f"Registered from {name}", "data", f"azureml:{output.asset_name}:{output.asset_version}")
+        for name, output in found.outputs.items()
+        if output.asset_name and output.asset_version
+    ]
+    return [_source(what, kind, text) for what, kind, text in given if isinstance(text, str)]
+
+
+def _source(what: str, kind: AssetKind, text: str) -> Source:
+    try:
+        reference = parse_reference(text) if text.startswith("azureml:") and "//" not in text else None
+    except InvalidEntityError:
+        reference = None
+    if reference is None or reference.version is None:
+        return Source(what=what, reference=text)
+    return Source(what=what, reference=text, kind=kind, name=reference.name, version=reference.version)
+
+
+def _parameters(found: Job) -> dict[str, str]:
+    if found.deployment is None:
+        return {}
+    deployment = found.deployment
+    told: dict[str, Any] = deployment.settings.model_dump(mode="json", exclude={"environment_variables"})
+    told |= told.pop("retry_settings")
+    told |= deployment.batchpoint.model_dump(mode="json", exclude_defaults=True, exclude={"model_map"})
+    names = {*deployment.environment_variables, *deployment.settings.environment_variables}
+    told["environment_variables"] = ", ".join(sorted(names)) or None
+    return {
+        name.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
+        for name, value in told.items()
+        if value is not None
+    }
 
 
 def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], int, str | None]:
@@ -286,26 +376,22 @@ def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], int, str | Non
             shown = listed[: FILES_SHOWN - len(files)]
             left_out += len(listed) - len(shown)
             for path, size in shown:
-                is_previewed = previews < PREVIEWED_FILES and PurePosixPath(path).suffix == ".csv"
-                previews += is_previewed
-                head = _head(visit, found.name, name, path) if is_previewed else None
-                files.append(OutputFile(path=path, output=name, size=size, head=head))
-    except (DatastoreError, NotFoundError) as error:
+                seen, counted = _preview(visit, found, name, path, size) if previews < PREVIEWED_FILES else (None, None)
+                previews += seen is not None
+                files.append(OutputFile(path=path, output=name, size=size, preview=seen, histograms=counted))
+    except (DatastoreError, InputError, NotFoundError) as error:
         return files, left_out, error.message
     return files, left_out, None
 
 
-def _head(visit: Visit, name: str, output: str, path: str) -> list[list[str]]:
-    """The first rows of a csv file that fit into a few kilobytes."""
-    with visit.work.jobs.open_output(name, path, output) as file:
-        data = file.read(FIRST_BYTES)
-    text = data.decode(errors="replace")
-    whole = text if len(data) < FIRST_BYTES else text[: text.rfind("\n") + 1]
-    rows = csv.reader(io.StringIO(whole, newline=""))
-    return list(islice(rows, PREVIEWED_ROWS + 1))
-
-
-def _saved(path: str) -> dict[str, str]:
-    """Headers that make the browser save a file, never show it: it may be HTML that somebody's model wrote."""
-    name = PurePosixPath(path).name
-    return {**HEADERS, "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+def _preview(visit: Visit, found: Job, output: str, path: str, size: int) -> tuple[Preview | None, Histograms | None]:
+    """The beginning of a table or a picture; None for all else, and for failed items: they have their own place."""
+    if path.endswith(("errors.jsonl", "errors.parquet")):
+        return None, None
+    with visit.work.jobs.open_output(found.name, path, output) as file:
+        seen = preview_of(path, file, size)
+    if seen.kind not in ("table", "image"):
+        return None, None
+    keys = {"file", "row", *(found.deployment.batchpoint.key_columns if found.deployment else ())}
+    with visit.work.jobs.open_output(found.name, path, output) as file:
+        return seen, histograms_of(file, path, keys) if seen.kind == "table" else None

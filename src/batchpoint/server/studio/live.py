@@ -1,6 +1,6 @@
 """What changes on the page of a job, as server-sent events.
 
-However many people look at a job, its page is made anew once for each change, and at most twice a second.
+However many people look at a job, its page is made anew once for each change, and at most once a second.
 """
 
 from __future__ import annotations
@@ -8,15 +8,24 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from batchpoint.server.studio import sessions
+from batchpoint.server.studio.rendering import Visit
 
 LOOK_SECONDS = 1.0
 """Changes of this server's own jobs wake a stream at once; those of another server are looked for so often."""
-APART_SECONDS = 0.5
+APART_SECONDS = 1.0
 """A job changes many times a second; people read slower."""
+ALLOWED_SECONDS = 5.0
+"""How often a page that is followed asks whether its reader may still see it."""
 KEPT = 64
 """Jobs whose last parts are held."""
+
+
+Parts = Mapping[str, str]
+"""Element → the event that brings its new HTML."""
 
 
 @dataclass
@@ -25,7 +34,8 @@ class _Made:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     at: float = float("-inf")
-    parts: dict[str, str] = field(default_factory=dict)
+    html: Mapping[str, str] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
     is_final: bool = False
 
 
@@ -36,12 +46,12 @@ class LiveParts:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, ...], _Made] = {}
 
-    def of(self, key: tuple[str, ...], make: Callable[[], tuple[dict[str, str], bool]]) -> tuple[dict[str, str], bool]:
+    def of(self, key: tuple[str, ...], make: Callable[[], tuple[Mapping[str, str], bool]]) -> tuple[Parts, bool]:
         """The parts of a job's page, and whether nothing will change any more; made anew when they are old.
 
         Args:
             key: what tells the job from all others, also from one that had its name before.
-            make: makes them.
+            make: makes their HTML.
         """
         with self._lock:
             if key not in self._made and len(self._made) >= KEPT:
@@ -49,15 +59,34 @@ class LiveParts:
             made = self._made.setdefault(key, _Made())
         with made.lock:
             if not made.is_final and time.monotonic() - made.at >= APART_SECONDS:
-                made.parts, made.is_final = make()
-                made.at = time.monotonic()
+                html, made.is_final = make()
+                made.parts = {
+                    name: made.parts[name] if made.html.get(name) == text else event("part", {"id": name, "html": text})
+                    for name, text in html.items()
+                }
+                made.html, made.at = html, time.monotonic()
             if made.is_final:
                 with self._lock:
                     self._made.pop(key, None)  # whoever looks at it now has them; nobody will look for long
             return made.parts, made.is_final
 
 
-def stream(parts: Callable[[], tuple[dict[str, str], bool]], wait: Callable[[float], bool]) -> Iterator[str]:
+def still_here(visit: Visit) -> Callable[[], bool]:
+    """Asks whether somebody who follows a page is to be told any more: he may see it, and the server goes on."""
+    looked_at = time.monotonic()
+
+    def is_still_here() -> bool:
+        nonlocal looked_at
+        if time.monotonic() - looked_at >= ALLOWED_SECONDS:
+            looked_at = time.monotonic()
+            if not sessions.is_still_allowed(visit.request, visit.visitor):
+                return False
+        return not visit.shared.closing.is_set()
+
+    return is_still_here
+
+
+def stream(parts: Callable[[], tuple[Parts, bool]], wait: Callable[[float], bool]) -> Iterator[str]:
     """Events ``part`` with an element's id and its new HTML, and ``end`` when nothing will change any more.
 
     Args:
@@ -67,17 +96,16 @@ def stream(parts: Callable[[], tuple[dict[str, str], bool]], wait: Callable[[flo
     shown: dict[str, str] = {}
     while True:
         made, is_final = parts()
-        for name, text in made.items():
-            if shown.get(name) != text:
-                shown[name] = text
-                yield _event("part", {"id": name, "html": text})
+        news = [told for name, told in made.items() if shown.get(name) != told]
+        shown.update(made)
         if is_final:
-            yield _event("end", {})
+            yield "".join([*news, event("end", {})])
             return
-        yield ": still here\n\n"  # notices a reader who is gone
+        yield "".join(news) or ": still here\n\n"  # notices a reader who is gone
         if not wait(LOOK_SECONDS):
             return
 
 
-def _event(kind: str, data: object) -> str:
+def event(kind: str, data: object) -> str:
+    """One server-sent event."""
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

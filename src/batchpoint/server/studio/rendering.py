@@ -22,7 +22,7 @@ from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import AuthenticationError, BatchpointError
 from batchpoint.server.context import Context, context_of
-from batchpoint.server.studio import sessions
+from batchpoint.server.studio import plots, sessions
 from batchpoint.server.studio.addresses import ROOT, Addresses
 from batchpoint.workspace import Workspace
 
@@ -191,6 +191,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
+    environment.globals["plots"] = plots
     return environment
 
 
@@ -232,9 +233,20 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:,.1f}"
 
 
+def value(of: float) -> str:
+    """A number that may be of any size, with as many digits as tell something."""
+    return f"{of:,.6g}"
+
+
 def moment(at: datetime | None) -> str:
     """A time in UTC, to the second."""
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-_FILTERS: Mapping[str, Callable[..., str]] = {"duration": duration, "size": size, "number": number, "moment": moment}
+_FILTERS: Mapping[str, Callable[..., str]] = {
+    "duration": duration,
+    "size": size,
+    "number": number,
+    "value": value,
+    "moment": moment,
+}

@@ -1,0 +1,98 @@
+"""How the numbers of an output are distributed, as far as its beginning tells: csv, jsonl and parquet.
+
+Whatever a file claims to be, reading it fails softly: a histogram is a help, not a check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import PurePosixPath
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from batchpoint.entities.run_reports import Histogram, Histograms
+
+BINS = 24
+MOST_BYTES = 4 << 20
+"""Read of the beginning of a text file."""
+MOST_ROWS = 100_000
+"""Read of the beginning of a parquet file."""
+MOST_COLUMNS = 100
+MOST_HISTOGRAMS = 3
+
+
+def histograms_of(file: IO[bytes], name: str, keys: Collection[str]) -> Histograms | None:
+    """Histograms of the first columns of numbers; None for what is no table, or holds no numbers.
+
+    Args:
+        file: open at its beginning; a parquet file must be seekable.
+        name: its name, whose ending says what it is.
+        keys: columns whose numbers are names.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        if suffix == ".parquet":
+            table, is_whole = _of_parquet(file)
+        elif suffix in (".csv", ".tsv", ".jsonl"):
+            table, is_whole = _of_text(file, suffix)
+        else:
+            return None
+    except (pa.ArrowException, OSError, ValueError):  # it is not what its name says
+        return None
+    found = _histograms(table, keys)
+    return Histograms(columns=found, rows=table.num_rows, is_whole=is_whole) if found else None
+
+
+def histogram(column: str, values: npt.NDArray[np.float64]) -> Histogram | None:
+    """How values are distributed; None when there is none that could be."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    if not np.isfinite(high - low):  # further apart than a number can tell
+        return None
+    counts, _ = np.histogram(finite, bins=BINS if high > low else 1, range=(low, high) if high > low else None)
+    return Histogram(column=column, low=low, high=high, counts=counts.tolist(), missing=len(values) - len(finite))
+
+
+def _of_text(file: IO[bytes], suffix: str) -> tuple[pa.Table, bool]:
+    data = file.read(MOST_BYTES + 1)
+    is_whole = len(data) <= MOST_BYTES
+    data = pa.BufferReader(data if is_whole else data[: data.rfind(b"\n") + 1])
+    if suffix == ".jsonl":
+        return pyarrow.json.read_json(data), is_whole
+    parsing = pyarrow.csv.ParseOptions(
+        delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True, invalid_row_handler=lambda _: "skip"
+    )
+    return pyarrow.csv.read_csv(data, parse_options=parsing), is_whole
+
+
+def _of_parquet(file: IO[bytes]) -> tuple[pa.Table, bool]:
+    opened = pyarrow.parquet.ParquetFile(file)
+    batches, rows = [], 0
+    for batch in opened.iter_batches(batch_size=16_384, columns=opened.schema_arrow.names[:MOST_COLUMNS]):
+        batches.append(batch)
+        rows += batch.num_rows
+        if rows >= MOST_ROWS:
+            break
+    table = pa.Table.from_batches(batches, batches[0].schema if batches else opened.schema_arrow)
+    return table, rows == opened.metadata.num_rows
+
+
+def _histograms(table: pa.Table, keys: Collection[str]) -> list[Histogram]:
+    made: list[Histogram] = []
+    for at, column in enumerate(table.schema):
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        if len(made) == MOST_HISTOGRAMS or not is_number or column.name in keys:
+            continue
+        values = pc.fill_null(table.column(at).cast(pa.float64(), safe=False), float("nan")).to_numpy()
+        if (shown := histogram(column.name, values)) is not None:
+            made.append(shown)
+    return made

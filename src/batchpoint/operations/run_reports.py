@@ -1,0 +1,124 @@
+"""The reports of runs, read as they grow: each line of ``processed_mini-batches.csv`` once, then only what is new."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from batchpoint.entities.jobs import Job
+from batchpoint.entities.run_reports import RunReport
+from batchpoint.operations.run_timeline import Attempts, Timeline
+
+REPORT = Path("logs", "sys", "job_report", "processed_mini-batches.csv")
+KEPT = 64
+"""Runs whose timelines are held."""
+AGAIN_SECONDS = 5.0
+"""How often the report of a run that goes on is looked at."""
+MOST_AT_ONCE = 256 << 20
+"""Bytes that are read for one look; the next goes on from there."""
+PIECE = 16 << 20
+_END = b'}"\n'
+"""How a line ends, and nothing within one can: quotes within a cell are doubled."""
+_TYPES = {
+    "Process": pa.dictionary(pa.int32(), pa.string()),
+    "Process Start Time": pa.timestamp("us"),
+    **dict.fromkeys(("Total", "Succeeded"), pa.int64()),
+    **dict.fromkeys(("Elapsed Seconds", "Process Seconds", "Run Method Seconds"), pa.float64()),
+    **dict.fromkeys(("Status", "Mini-batch Detail"), pa.string()),
+}
+
+
+@dataclass(slots=True)
+class _Read:
+    """How far the report of one run was read."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    header: bytes = b""
+    offset: int = 0
+    timeline: Timeline = field(default_factory=Timeline)
+    looked_at: float = float("-inf")
+    report: RunReport | None = None
+
+
+class RunReports:
+    """The timelines of the runs that were looked at last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read: OrderedDict[tuple[str, str], _Read] = OrderedDict()
+
+    def of(self, job: Job) -> RunReport | None:
+        """What the run of a job has reported by now; None when there is nothing, as of a command."""
+        path = Path(job.folder) / REPORT if job.folder else None
+        if path is None or not path.is_file():
+            return None
+        key = (str(path), str(job.queued_at))
+        with self._lock:
+            read = self._read.setdefault(key, _Read())
+            self._read.move_to_end(key)
+            if len(self._read) > KEPT:
+                self._read.popitem(last=False)
+        with read.lock:
+            if job.status.is_finished or time.monotonic() - read.looked_at >= AGAIN_SECONDS:
+                is_whole = _read_on(path, read)
+                read.report = read.timeline.report(started_at=job.started_at, is_whole=is_whole)
+                read.looked_at = time.monotonic()
+            return read.report
+
+
+def _read_on(path: Path, read: _Read) -> bool:
+    """Add what the report holds beyond what was read; whether that is all by now."""
+    left = MOST_AT_ONCE
+    with path.open("rb") as file:
+        if not read.header:
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return True
+            read.header, read.offset = header, len(header)
+        file.seek(read.offset)
+        rest = b""
+        while left > 0 and (piece := file.read(PIECE)):
+            left -= len(piece)
+            whole, found, rest = (rest + piece).rpartition(_END)
+            if found:
+                read.timeline.add(_parsed(read.header + whole + found))
+                read.offset += len(whole) + len(found)
+        return left > 0
+
+
+def _parsed(text: bytes) -> Attempts:
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=_TYPES, include_columns=list(_TYPES)),
+    ).combine_chunks()
+    process = table["Process"].combine_chunks()
+    process = process.chunk(0) if isinstance(process, pa.ChunkedArray) else process
+    spent, run, elapsed = (
+        table[name].to_numpy() for name in ("Process Seconds", "Run Method Seconds", "Elapsed Seconds")
+    )
+    reading = pc.struct_field(pc.extract_regex(table["Mini-batch Detail"], r'"read":(?P<read>[0-9.]+)'), "read")
+    is_failed = pc.not_equal(table["Status"], "RUN_DONE").to_numpy()
+    # What became of a worker that was killed or died was not told by itself.
+    is_unknown = is_failed & (spent == 0)
+    ok = table["Succeeded"].to_numpy()
+    return Attempts(
+        workers=process.dictionary.to_pylist(),
+        worker=process.indices.to_numpy().astype(np.int64),
+        end=table["Process Start Time"].cast(pa.int64()).to_numpy() / 1e6 + elapsed,
+        spent=np.where(is_unknown, elapsed, spent),
+        run=np.where(is_unknown, elapsed, run),
+        read=pc.fill_null(reading.cast(pa.float64()), 0.0).to_numpy(),
+        ok=ok,
+        failed=np.where(is_failed, table["Total"].to_numpy() - ok, 0),
+        is_failed=is_failed,
+    )
