@@ -73,6 +73,7 @@ def test_a_job_that_is_canceled_in_the_queue_is_counted_once(
     addresses = (f"/api/v1/jobs/{waiting.name}/cancel", f"{WS}/jobs/{waiting.name}/cancel")
     for address in addresses * 2:
         client.post(address, headers={"Authorization": f"Bearer {secret}"}).raise_for_status()
+    Path(str(workspace.jobs.get(running.name).folder), "go").touch()
     assert told(client, "jobs_ended_total", type="scoring", status="canceled", reason="canceled_by_user") == 1
 
 
