@@ -107,15 +107,33 @@ for _name in ("add", "remove", "update"):
 
 @click.group("group", cls=Group)
 def group() -> None:
-    """Resource groups: there are none."""
+    """Resource groups: there are none. Any name stands for the server in use."""
+
+
+@group.command("show")
+@click.option("-n", "--name", help="Name; the one that is kept as a default when not given.")
+@common
+def show_group(state: State, name: str | None) -> None:
+    """Show what stands for a resource group."""
+    state.show(_group(state, name))
+
+
+@group.command("list")
+@unused_options("--tag", why=_HOME)
+@common
+def list_groups(state: State) -> None:
+    """List the resource groups: the one that stands for all."""
+    state.show([_group(state, None)])
 
 
 @group.command("create")
-@unused_options("--name/-n", "--location/-l", "--tags", why=_HOME)
+@click.option("-n", "--name", help="Name.")
+@unused_options("--location/-l", "--tags", why=_HOME)
 @common
-def create_group(state: State) -> None:
+def create_group(state: State, name: str | None) -> None:
     """Take the wish for a resource group."""
     state.note(f"No resource group was made: {_HOME}.")
+    state.show(_group(state, name))
 
 
 @click.command("configure", cls=Command)
@@ -244,13 +262,30 @@ def _account(state: State) -> dict[str, Any]:
     }
 
 
-def _workspace(state: State, named: NamedWorkspace) -> dict[str, Any]:
+def _group(state: State, name: str | None) -> dict[str, Any]:
     from batchpoint.client.azureml import DEFAULTS
 
+    named = name or _group_name(state)
+    return {
+        "id": f"/subscriptions/{DEFAULTS['subscription_id']}/resourceGroups/{named}",
+        "name": named,
+        "location": "local",
+        "properties": {"provisioningState": "Succeeded"},
+        "type": "Microsoft.Resources/resourceGroups",
+    }
+
+
+def _group_name(state: State) -> str:
+    from batchpoint.client.azureml import DEFAULTS
+
+    return state.resource_group or state.defaults().get("group") or DEFAULTS["resource_group"]
+
+
+def _workspace(state: State, named: NamedWorkspace) -> dict[str, Any]:
     client = state.client()
     return {
         **named.body(),
-        "resource_group": state.resource_group or state.defaults().get("group") or DEFAULTS["resource_group"],
+        "resource_group": _group_name(state),
         "location": "local",
         "discovery_url": client.url,
         "provisioning_state": "Succeeded",
