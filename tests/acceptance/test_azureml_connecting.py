@@ -239,7 +239,8 @@ def test_a_script_does_not_go_on_when_its_shell_could_not_be_set_up(
 
 
 def test_a_script_goes_on_when_its_shell_is_set_up(shared: Shipped) -> None:
-    done = in_bash(shared, 'eval "$(batchpoint azureml-env)"\nbatchpoint azureml-env --check')
+    used = "batchpoint model list >/dev/null"  # by which its workspace begins to exist
+    done = in_bash(shared, f'eval "$(batchpoint azureml-env)"\n{used}\nbatchpoint azureml-env --check')
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Everything is in order" in done.stdout
 
