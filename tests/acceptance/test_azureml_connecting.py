@@ -102,7 +102,7 @@ def test_a_large_model_goes_up_in_blocks_and_comes_back_and_the_server_never_hol
     shipped: Shipped, tmp_path: Path
 ) -> None:
     mebibytes = int(os.environ.get("LARGE_MODEL_MIB", "200"))
-    client = AzureClient(shipped, tmp_path / "notebook")
+    client = AzureClient(shipped, tmp_path / "notebook", os.environ.get("LARGE_MODEL_CLIENT", CURRENT))
     before = resident_mebibytes(shipped)
     client.ok(LARGE.replace("{mebibytes}", str(mebibytes)), timeout=600)
     assert filecmp.cmp(client.folder / "model.bin", client.folder / "back" / "large" / "model.bin", shallow=False)

@@ -157,6 +157,7 @@ def test_an_administrator_makes_a_token_that_somebody_signs_in_with_until_it_is_
     press(browser, "Sign in")
     assert "night (operator)" in browser.find_element(By.CSS_SELECTOR, ".who").text
     press(browser, "Sign out")
+    assert browser.find_element(By.ID, "token").is_displayed()  # before that, the next address would cut it short
 
     sign_in(browser, address, shipped)
     press(browser, "Tokens")
