@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from batchpoint.background.launcher import RunnerProcess
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import JobStatus, Reason
 from batchpoint.entities.resources import Compute
+from batchpoint.errors import RegistryError
+from batchpoint.registry.jobs import Jobs
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input
@@ -154,6 +157,37 @@ def test_a_runner_that_always_dies_is_given_up(workspace: Workspace, background:
     assert lost.error is not None
     assert "died 3 times" in lost.error.message
     assert len(starts_of(workspace, job.name)) == 3
+
+
+def silent(monkeypatch: pytest.MonkeyPatch, *methods: str, times: int) -> None:
+    """Have the database not answer the first calls of each of these methods of jobs."""
+
+    def instead_of(method: str) -> None:
+        answer, left = getattr(Jobs, method), iter(range(times))
+
+        def unanswered(*arguments: Any, **named: Any) -> Any:
+            if next(left, None) is not None:
+                raise RegistryError("The registry database does not answer.")
+            return answer(*arguments, **named)
+
+        monkeypatch.setattr(Jobs, method, unanswered)
+
+    for method in methods:
+        instead_of(method)
+
+
+def test_a_runner_is_followed_although_the_database_did_not_answer_when_it_started(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent(monkeypatch, "update", "transition", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: starts_of(workspace, job.name))
+    eventually(lambda: workspace.jobs.get(job.name).status is not JobStatus.PREPARING)
+    assert workspace.jobs.get(job.name).status is JobStatus.RUNNING
+    (workspace.settings.home / "jobs" / job.name / "go").touch()
+    eventually(lambda: is_finished(workspace, job.name))
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 1
 
 
 def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from batchpoint.errors import (
     LeaseLostError,
     NotFoundError,
     PlatformError,
+    RegistryError,
     ScoringScriptError,
 )
 from batchpoint.operations.model_maps import of_keys, read_report, without_earlier
@@ -51,6 +52,8 @@ FOLLOW_SECONDS = 0.1
 """How often the folders of runs are looked at. The end of a runner is seen at once, by its process."""
 LISTED_FILES = 1000
 """Files that the receipt in a job's record lists at most: the record is read and written as a whole, and often."""
+AGAIN_SECONDS = 1.0
+"""How soon a job is begun again whose beginning the database did not answer."""
 DEATHS_ALLOWED = 3
 """A runner that dies so often without any progress in between is given up."""
 
@@ -191,20 +194,7 @@ class Dispatcher:
     def _prepare(self, run: _Run, *, resumed: bool) -> None:
         """In a thread of its own: everything between the claim and the start of the runner."""
         try:
-            if resumed and (run.folder / "spec.json").is_file():
-                if run.job.folder is None:
-                    run.jobs.update(run.job.name, folder=str(run.folder))
-                if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
-                    self._launch(run)
-            else:
-                run.notices = self._launcher.prepare(
-                    run.work, run.job, run.folder, lambda text: self._note_wait(run, text)
-                )
-                run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
-                self._launch(run)
-            self._move(run, JobStatus.RUNNING)
-            run.launched = True
-            logs.jobs.info("Job %s runs", run.job.name)
+            self._until_answered(run, lambda: self._start(run, resumed=resumed))
         except LeaseLostError:
             self._drop(run)
         except BatchpointError as error:
@@ -216,6 +206,36 @@ class Dispatcher:
         finally:
             self._wake_follower()
             self._launcher.warm_up()
+
+    def _start(self, run: _Run, *, resumed: bool) -> None:
+        """Prepare a job and start its runner. Called again after ``RegistryError``, it goes on with what it started."""
+        if run.process is None:
+            if resumed and (run.folder / "spec.json").is_file():
+                if run.job.folder is None:
+                    run.jobs.update(run.job.name, folder=str(run.folder))
+                if not runner_lives(run.folder) and not (run.folder / "outcome.json").is_file():
+                    self._launch(run)
+            else:
+                run.notices = self._launcher.prepare(
+                    run.work, run.job, run.folder, lambda text: self._note_wait(run, text)
+                )
+                run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
+                self._launch(run)
+        self._move(run, JobStatus.RUNNING)
+        run.launched = True
+        logs.jobs.info("Job %s runs", run.job.name)
+
+    def _until_answered(self, run: _Run, step: Callable[[], None]) -> None:
+        """Do a step of a job that is being prepared, again and again while the registry cannot be used: that is not
+        the job's fault. Until it is no longer ours."""
+        while not run.dropped:
+            try:
+                step()
+            except RegistryError as error:
+                log.warning("Job %s is not begun yet: %s It is tried again.", run.job.name, error.message)
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return
 
     def _note_wait(self, run: _Run, waiting_for: str) -> None:
         """Say what a job waits for that is being prepared. What is built is built to its end, whoever wanted it."""
