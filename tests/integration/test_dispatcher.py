@@ -16,9 +16,10 @@ import pytest
 
 from batchpoint.background import dispatcher
 from batchpoint.background.dispatcher import runner_lives
+from batchpoint.background.environments import Tell
 from batchpoint.background.launcher import RunnerProcess
 from batchpoint.background.service import Background
-from batchpoint.entities.jobs import JobStatus, Reason
+from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import RegistryError
 from batchpoint.registry.jobs import Jobs
@@ -188,6 +189,72 @@ def test_a_runner_is_followed_although_the_database_did_not_answer_when_it_start
     eventually(lambda: is_finished(workspace, job.name))
     assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
     assert len(starts_of(workspace, job.name)) == 1
+
+
+def test_a_database_that_does_not_answer_a_note_does_not_stop_what_the_note_is_about(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = background.dispatcher._launcher
+    prepare, waits = launcher.prepare, []
+
+    def telling(work: Workspace, job: Job, folder: Path, tell: Tell) -> tuple[str, ...]:
+        for _ in range(2):
+            tell("environment greeter")
+            waits.append(work.jobs.get(job.name).waiting_for)
+        return prepare(work, job, folder, tell)
+
+    monkeypatch.setattr(launcher, "prepare", telling)
+    silent(monkeypatch, "note_wait", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: is_finished(workspace, job.name))
+    assert waits == [None, "environment greeter"]
+
+
+def test_a_job_that_cannot_be_prepared_says_so_as_soon_as_the_database_answers(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
+    silent(monkeypatch, "finish", times=1)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    background.start()
+    try:
+        eventually(lambda: is_finished(workspace, job.name))
+        eventually(lambda: not background.dispatcher.held())
+    finally:
+        background.stop()
+
+
+def test_a_cancel_is_carried_out_although_the_database_did_not_answer_at_first(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = threading.Event()
+    prepare = background.dispatcher._launcher.prepare
+
+    def slowly(work: Workspace, job: Job, folder: Path, tell: Tell) -> tuple[str, ...]:
+        leave.wait(20)
+        return prepare(work, job, folder, tell)
+
+    monkeypatch.setattr(background.dispatcher._launcher, "prepare", slowly)
+    silent(monkeypatch, "finish", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.PREPARING)
+    workspace.jobs.cancel(job.name)
+    background.dispatcher.hurry("default", job.name)
+    try:
+        eventually(lambda: is_finished(workspace, job.name))
+    finally:
+        leave.set()
+
+
+def test_a_job_that_waits_for_the_registry_says_so(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent(monkeypatch, "transition", times=1)
+    monkeypatch.setattr(dispatcher, "AGAIN_SECONDS", 3.0)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: workspace.jobs.get(job.name).waiting_for)
+    assert workspace.jobs.get(job.name).waiting_for == "the registry: The registry database does not answer."
 
 
 def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,30 @@ def test_a_job_says_how_the_environment_is_built_that_it_waits_for(
         finally:
             go.touch()
             background.stop()
+
+
+def test_a_build_that_nobody_waits_for_any_longer_is_ended(
+    tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is free then: what runs on would write into what the next one builds."""
+    go, uv, running = tmp_path / "go", tmp_path / "uv", tmp_path / "running"
+    slow = SLOW_UV.format(shell=shutil.which("sh"), go=go, uv=environments._find_uv())
+    uv.write_text(slow.replace("    echo", f"    echo $$ > {running}\n    echo", 1))
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "_find_uv", lambda: str(uv))
+
+    def told(line: str) -> None:
+        if "Downloading" in line:
+            raise KeyboardInterrupt
+
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    with pytest.raises(KeyboardInterrupt):
+        Environments(tmp_path / "home").for_environment(greeter, tell=told)
+    try:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(running.read_text()), 0)
+    finally:
+        go.touch()
 
 
 def events_of(events: JobEvents, *, until: str) -> list[str]:

@@ -198,11 +198,11 @@ class Dispatcher:
         except LeaseLostError:
             self._drop(run)
         except BatchpointError as error:
-            self._fail(run, _reason_of(error), JobError(code=error.code, message=error.message))
+            self._fail_at_last(run, _reason_of(error), JobError(code=error.code, message=error.message))
         except Exception as error:  # the rim of a job: whatever happened belongs into its record
             log.exception("Job %s could not be prepared", run.job.name)
             text = f"The job could not be started: {type(error).__name__}: {error}"
-            self._fail(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
+            self._fail_at_last(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
         finally:
             self._wake_follower()
             self._launcher.warm_up()
@@ -225,6 +225,10 @@ class Dispatcher:
         run.launched = True
         logs.jobs.info("Job %s runs", run.job.name)
 
+    def _fail_at_last(self, run: _Run, reason: Reason, error: JobError) -> None:
+        """In the thread that prepares, which is not called again: its word is kept until it is written down."""
+        self._until_answered(run, lambda: self._fail(run, reason, error))
+
     def _until_answered(self, run: _Run, step: Callable[[], None]) -> None:
         """Do a step of a job that is being prepared, again and again while the registry cannot be used: that is not
         the job's fault. Until it is no longer ours."""
@@ -233,16 +237,18 @@ class Dispatcher:
                 step()
             except RegistryError as error:
                 log.warning("Job %s is not begun yet: %s It is tried again.", run.job.name, error.message)
+                self._note_wait(run, f"the registry: {error.message}")
                 time.sleep(AGAIN_SECONDS)
             else:
                 return
 
     def _note_wait(self, run: _Run, waiting_for: str) -> None:
-        """Say what a job waits for that is being prepared. What is built is built to its end, whoever wanted it."""
+        """Say what a job waits for that is being prepared; where that cannot be written down, the next note is.
+        What is built is built to its end, whoever wanted it."""
         if waiting_for != run.waiting_for and not run.dropped:
-            run.waiting_for = waiting_for
-            with suppress(LeaseLostError):
+            with suppress(LeaseLostError, RegistryError):
                 run.jobs.note_wait(run.job.name, run.lease_token, waiting_for)
+                run.waiting_for = waiting_for
             self._changes.notify()
 
     def _launch(self, run: _Run) -> None:
@@ -282,7 +288,7 @@ class Dispatcher:
             if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
                 self._move(run, JobStatus.FINALIZING)
             self._changes.notify()
-        if cancel and not run.cancel_requested:
+        if cancel:  # each time: the registry may not have answered when the job was to end
             # Said before the process is looked for; the thread that launches it does both in the other order.
             run.cancel_requested = True
             if run.launched or run.process is not None:

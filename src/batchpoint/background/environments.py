@@ -294,10 +294,14 @@ class _Build:
         self.note(f"$ {' '.join(command)}")
         with self.log.open("a") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            while True:
-                self._tell_line()
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(TELL_SECONDS) == 0
+            try:
+                while True:
+                    self._tell_line()
+                    with suppress(subprocess.TimeoutExpired):
+                        return process.wait(TELL_SECONDS) == 0
+            finally:  # whoever leaves gives up the lock as well: what ran on would write into what the next one builds
+                process.kill()
+                process.wait()
 
     def note(self, line: str) -> None:
         """Write a line of our own."""
