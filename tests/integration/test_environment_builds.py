@@ -70,6 +70,35 @@ def test_an_environment_is_built_once_for_two_jobs_at_the_same_time(tmp_path: Pa
     assert marker.stat().st_mtime_ns == built_at
 
 
+@pytest.mark.parametrize("left", ["", '{"requirements": [', "[]"])
+def test_an_environment_whose_completion_was_cut_off_is_built_again(tmp_path: Path, wheel: Path, left: str) -> None:
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    python = Path(Environments(tmp_path / "home").for_environment(greeter).python)
+    marker = python.parent.parent / "complete.json"
+    whole = marker.read_text()
+    marker.write_text(left)
+    assert Environments(tmp_path / "home").for_environment(greeter).python == str(python)
+    assert marker.read_text() == whole
+
+
+def test_a_server_that_is_killed_while_it_notes_the_completion_leaves_none(
+    tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def killed(path: Path, text: str) -> int:
+        if path.name.startswith("complete.json"):
+            write_text(path, text[:10])
+            raise KeyboardInterrupt
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    with pytest.raises(KeyboardInterrupt):
+        Environments(tmp_path / "home").for_environment(greeter)
+    assert not list((tmp_path / "home" / "environments").glob("*/complete.json"))
+
+
 def test_a_build_that_fails_quotes_uv_and_names_its_log(tmp_path: Path) -> None:
     missing = (tmp_path / "nothing-1.0-py3-none-any.whl").as_uri()
     environment = Environment(name="hopeless", pip_requirements=[f"nothing @ {missing}"])
