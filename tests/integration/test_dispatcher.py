@@ -23,6 +23,8 @@ from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import RegistryError
 from batchpoint.registry.jobs import Jobs
+from batchpoint.scoring import fork_server, fork_server_access
+from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input
@@ -381,6 +383,27 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
     assert workspace.jobs.get(job.name).folder == str(folder)
+
+
+def test_a_warm_process_that_outlived_an_upgrade_in_place_serves_no_later_job(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads some of its neighbours late, and would find those of another version."""
+    installed = shutil.copytree(Path(fork_server.__file__).parent, tmp_path / "installed")
+    monkeypatch.setattr(fork_server_access, "FORK_SERVER", installed / "fork_server.py")
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+
+    def warm_process() -> str:
+        background.dispatcher._launcher.prepare(workspace, job, tmp_path / "run", lambda _: None)
+        return ScoringSpec.read(tmp_path / "run").fork_server or ""
+
+    before = warm_process()
+    assert warm_process() == before
+    with (installed / "slices.py").open("a") as neighbour:
+        neighbour.write("# of the next version\n")
+    assert warm_process() != before
+    background.dispatcher.stop()
 
 
 def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace: Workspace) -> None:
