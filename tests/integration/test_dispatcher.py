@@ -10,15 +10,21 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchpoint.background import dispatcher
 from batchpoint.background.dispatcher import runner_lives
+from batchpoint.background.environments import Tell
 from batchpoint.background.launcher import RunnerProcess
 from batchpoint.background.service import Background
-from batchpoint.entities.jobs import JobStatus, Reason
+from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.resources import Compute
+from batchpoint.errors import RegistryError
+from batchpoint.registry.jobs import Jobs
+from batchpoint.scoring import fork_server, fork_server_access
+from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input
@@ -156,6 +162,103 @@ def test_a_runner_that_always_dies_is_given_up(workspace: Workspace, background:
     assert len(starts_of(workspace, job.name)) == 3
 
 
+def silent(monkeypatch: pytest.MonkeyPatch, *methods: str, times: int) -> None:
+    """Have the database not answer the first calls of each of these methods of jobs."""
+
+    def instead_of(method: str) -> None:
+        answer, left = getattr(Jobs, method), iter(range(times))
+
+        def unanswered(*arguments: Any, **named: Any) -> Any:
+            if next(left, None) is not None:
+                raise RegistryError("The registry database does not answer.")
+            return answer(*arguments, **named)
+
+        monkeypatch.setattr(Jobs, method, unanswered)
+
+    for method in methods:
+        instead_of(method)
+
+
+def test_a_runner_is_followed_although_the_database_did_not_answer_when_it_started(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent(monkeypatch, "update", "transition", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "wait"))
+    eventually(lambda: starts_of(workspace, job.name))
+    eventually(lambda: workspace.jobs.get(job.name).status is not JobStatus.PREPARING)
+    assert workspace.jobs.get(job.name).status is JobStatus.RUNNING
+    (workspace.settings.home / "jobs" / job.name / "go").touch()
+    eventually(lambda: is_finished(workspace, job.name))
+    assert workspace.jobs.get(job.name).status is JobStatus.COMPLETED
+    assert len(starts_of(workspace, job.name)) == 1
+
+
+def test_a_database_that_does_not_answer_a_note_does_not_stop_what_the_note_is_about(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = background.dispatcher._launcher
+    prepare, waits = launcher.prepare, []
+
+    def telling(work: Workspace, job: Job, folder: Path, tell: Tell) -> tuple[str, ...]:
+        for _ in range(2):
+            tell("environment greeter")
+            waits.append(work.jobs.get(job.name).waiting_for)
+        return prepare(work, job, folder, tell)
+
+    monkeypatch.setattr(launcher, "prepare", telling)
+    silent(monkeypatch, "note_wait", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: is_finished(workspace, job.name))
+    assert waits == [None, "environment greeter"]
+
+
+def test_a_job_that_cannot_be_prepared_says_so_as_soon_as_the_database_answers(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
+    silent(monkeypatch, "finish", times=1)
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    background.start()
+    try:
+        eventually(lambda: is_finished(workspace, job.name))
+        eventually(lambda: not background.dispatcher.held())
+    finally:
+        background.stop()
+
+
+def test_a_cancel_is_carried_out_although_the_database_did_not_answer_at_first(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = threading.Event()
+    prepare = background.dispatcher._launcher.prepare
+
+    def slowly(work: Workspace, job: Job, folder: Path, tell: Tell) -> tuple[str, ...]:
+        leave.wait(20)
+        return prepare(work, job, folder, tell)
+
+    monkeypatch.setattr(background.dispatcher._launcher, "prepare", slowly)
+    silent(monkeypatch, "finish", times=1)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: workspace.jobs.get(job.name).status is JobStatus.PREPARING)
+    workspace.jobs.cancel(job.name)
+    background.dispatcher.hurry("default", job.name)
+    try:
+        eventually(lambda: is_finished(workspace, job.name))
+    finally:
+        leave.set()
+
+
+def test_a_job_that_waits_for_the_registry_says_so(
+    workspace: Workspace, background: Background, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent(monkeypatch, "transition", times=1)
+    monkeypatch.setattr(dispatcher, "AGAIN_SECONDS", 3.0)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+    eventually(lambda: workspace.jobs.get(job.name).waiting_for)
+    assert workspace.jobs.get(job.name).waiting_for == "the registry: The registry database does not answer."
+
+
 def test_what_cannot_be_prepared_ends_the_job_with_a_reason(workspace: Workspace, tmp_path: Path) -> None:
     job = invoke(workspace, make_input(tmp_path / "in", "complete"))
     shutil.rmtree(workspace.settings.home / "datastores" / "workspaceblobstore" / "LocalUpload")
@@ -280,6 +383,27 @@ def test_a_job_whose_server_was_killed_before_it_noted_the_folder_has_its_logs(
     eventually(lambda: is_finished(workspace, job.name))
     second.stop()
     assert workspace.jobs.get(job.name).folder == str(folder)
+
+
+def test_a_warm_process_that_outlived_an_upgrade_in_place_serves_no_later_job(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads some of its neighbours late, and would find those of another version."""
+    installed = shutil.copytree(Path(fork_server.__file__).parent, tmp_path / "installed")
+    monkeypatch.setattr(fork_server_access, "FORK_SERVER", installed / "fork_server.py")
+    background = Background(workspace, runner_parent=FAKE_RUNNER)
+    job = invoke(workspace, make_input(tmp_path / "in", "complete"))
+
+    def warm_process() -> str:
+        background.dispatcher._launcher.prepare(workspace, job, tmp_path / "run", lambda _: None)
+        return ScoringSpec.read(tmp_path / "run").fork_server or ""
+
+    before = warm_process()
+    assert warm_process() == before
+    with (installed / "slices.py").open("a") as neighbour:
+        neighbour.write("# of the next version\n")
+    assert warm_process() != before
+    background.dispatcher.stop()
 
 
 def test_a_wish_that_comes_after_the_end_is_written_into_no_other_file(workspace: Workspace) -> None:

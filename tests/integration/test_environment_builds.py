@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,35 @@ def test_an_environment_is_built_once_for_two_jobs_at_the_same_time(tmp_path: Pa
     assert marker.stat().st_mtime_ns == built_at
 
 
+@pytest.mark.parametrize("left", ["", '{"requirements": [', "[]"])
+def test_an_environment_whose_completion_was_cut_off_is_built_again(tmp_path: Path, wheel: Path, left: str) -> None:
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    python = Path(Environments(tmp_path / "home").for_environment(greeter).python)
+    marker = python.parent.parent / "complete.json"
+    whole = marker.read_text()
+    marker.write_text(left)
+    assert Environments(tmp_path / "home").for_environment(greeter).python == str(python)
+    assert marker.read_text() == whole
+
+
+def test_a_server_that_is_killed_while_it_notes_the_completion_leaves_none(
+    tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def killed(path: Path, text: str) -> int:
+        if path.name.startswith("complete.json"):
+            write_text(path, text[:10])
+            raise KeyboardInterrupt
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    with pytest.raises(KeyboardInterrupt):
+        Environments(tmp_path / "home").for_environment(greeter)
+    assert not list((tmp_path / "home" / "environments").glob("*/complete.json"))
+
+
 def test_a_build_that_fails_quotes_uv_and_names_its_log(tmp_path: Path) -> None:
     missing = (tmp_path / "nothing-1.0-py3-none-any.whl").as_uri()
     environment = Environment(name="hopeless", pip_requirements=[f"nothing @ {missing}"])
@@ -119,6 +149,30 @@ def test_a_job_says_how_the_environment_is_built_that_it_waits_for(
         finally:
             go.touch()
             background.stop()
+
+
+def test_a_build_that_nobody_waits_for_any_longer_is_ended(
+    tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is free then: what runs on would write into what the next one builds."""
+    go, uv, running = tmp_path / "go", tmp_path / "uv", tmp_path / "running"
+    slow = SLOW_UV.format(shell=shutil.which("sh"), go=go, uv=environments._find_uv())
+    uv.write_text(slow.replace("    echo", f"    echo $$ > {running}\n    echo", 1))
+    uv.chmod(0o755)
+    monkeypatch.setattr(environments, "_find_uv", lambda: str(uv))
+
+    def told(line: str) -> None:
+        if "Downloading" in line:
+            raise KeyboardInterrupt
+
+    greeter = Environment(name="greeter", pip_requirements=[f"greeting @ {wheel.as_uri()}"])
+    with pytest.raises(KeyboardInterrupt):
+        Environments(tmp_path / "home").for_environment(greeter, tell=told)
+    try:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(running.read_text()), 0)
+    finally:
+        go.touch()
 
 
 def events_of(events: JobEvents, *, until: str) -> list[str]:

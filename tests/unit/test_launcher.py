@@ -37,6 +37,7 @@ def resolved(**changes: Any) -> Resolved:
         "python": "/env/bin/python",
         "compute": Compute(name="cpu", max_instances=2),
         "home": Path("/home"),
+        "worker_source": "1",
         "output": Place(f"azureml://datastores/ds/paths/{folder}", f"/store/{folder}", "ds"),
         "model": MODEL,
         "model_path": Path("/store/m/model"),
@@ -113,6 +114,7 @@ def test_a_warm_process_is_shared_by_runs_of_the_same_model_code_variables_and_i
     assert build_spec(make_job(environment_variables={"MODE": "other"}), resolved()).fork_server != first
     others = [
         resolved(python="/other/python"),
+        resolved(worker_source="2"),
         resolved(pool="risk/cpu"),
         resolved(model_path=Path("/store/other/model")),
         resolved(code_dir=Path("/store/other/code")),

@@ -36,6 +36,7 @@ from batchpoint.errors import (
     LeaseLostError,
     NotFoundError,
     PlatformError,
+    RegistryError,
     ScoringScriptError,
 )
 from batchpoint.operations.model_maps import of_keys, read_report, without_earlier
@@ -51,6 +52,8 @@ FOLLOW_SECONDS = 0.1
 """How often the folders of runs are looked at. The end of a runner is seen at once, by its process."""
 LISTED_FILES = 1000
 """Files that the receipt in a job's record lists at most: the record is read and written as a whole, and often."""
+AGAIN_SECONDS = 1.0
+"""How soon a job is begun again whose beginning the database did not answer."""
 DEATHS_ALLOWED = 3
 """A runner that dies so often without any progress in between is given up."""
 
@@ -191,6 +194,22 @@ class Dispatcher:
     def _prepare(self, run: _Run, *, resumed: bool) -> None:
         """In a thread of its own: everything between the claim and the start of the runner."""
         try:
+            self._until_answered(run, lambda: self._start(run, resumed=resumed))
+        except LeaseLostError:
+            self._drop(run)
+        except BatchpointError as error:
+            self._fail_at_last(run, _reason_of(error), JobError(code=error.code, message=error.message))
+        except Exception as error:  # the rim of a job: whatever happened belongs into its record
+            log.exception("Job %s could not be prepared", run.job.name)
+            text = f"The job could not be started: {type(error).__name__}: {error}"
+            self._fail_at_last(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
+        finally:
+            self._wake_follower()
+            self._launcher.warm_up()
+
+    def _start(self, run: _Run, *, resumed: bool) -> None:
+        """Prepare a job and start its runner. Called again after ``RegistryError``, it goes on with what it started."""
+        if run.process is None:
             if resumed and (run.folder / "spec.json").is_file():
                 if run.job.folder is None:
                     run.jobs.update(run.job.name, folder=str(run.folder))
@@ -202,27 +221,34 @@ class Dispatcher:
                 )
                 run.jobs.update(run.job.name, folder=str(run.folder), notices=run.notices)
                 self._launch(run)
-            self._move(run, JobStatus.RUNNING)
-            run.launched = True
-            logs.jobs.info("Job %s runs", run.job.name)
-        except LeaseLostError:
-            self._drop(run)
-        except BatchpointError as error:
-            self._fail(run, _reason_of(error), JobError(code=error.code, message=error.message))
-        except Exception as error:  # the rim of a job: whatever happened belongs into its record
-            log.exception("Job %s could not be prepared", run.job.name)
-            text = f"The job could not be started: {type(error).__name__}: {error}"
-            self._fail(run, Reason.INTERNAL_ERROR, JobError(code="platform_error", message=text))
-        finally:
-            self._wake_follower()
-            self._launcher.warm_up()
+        self._move(run, JobStatus.RUNNING)
+        run.launched = True
+        logs.jobs.info("Job %s runs", run.job.name)
+
+    def _fail_at_last(self, run: _Run, reason: Reason, error: JobError) -> None:
+        """In the thread that prepares, which is not called again: its word is kept until it is written down."""
+        self._until_answered(run, lambda: self._fail(run, reason, error))
+
+    def _until_answered(self, run: _Run, step: Callable[[], None]) -> None:
+        """Do a step of a job that is being prepared, again and again while the registry cannot be used: that is not
+        the job's fault. Until it is no longer ours."""
+        while not run.dropped:
+            try:
+                step()
+            except RegistryError as error:
+                log.warning("Job %s is not begun yet: %s It is tried again.", run.job.name, error.message)
+                self._note_wait(run, f"the registry: {error.message}")
+                time.sleep(AGAIN_SECONDS)
+            else:
+                return
 
     def _note_wait(self, run: _Run, waiting_for: str) -> None:
-        """Say what a job waits for that is being prepared. What is built is built to its end, whoever wanted it."""
+        """Say what a job waits for that is being prepared; where that cannot be written down, the next note is.
+        What is built is built to its end, whoever wanted it."""
         if waiting_for != run.waiting_for and not run.dropped:
-            run.waiting_for = waiting_for
-            with suppress(LeaseLostError):
+            with suppress(LeaseLostError, RegistryError):
                 run.jobs.note_wait(run.job.name, run.lease_token, waiting_for)
+                run.waiting_for = waiting_for
             self._changes.notify()
 
     def _launch(self, run: _Run) -> None:
@@ -262,7 +288,7 @@ class Dispatcher:
             if progress.phase == "publishing" and run.status == JobStatus.RUNNING:
                 self._move(run, JobStatus.FINALIZING)
             self._changes.notify()
-        if cancel and not run.cancel_requested:
+        if cancel:  # each time: the registry may not have answered when the job was to end
             # Said before the process is looked for; the thread that launches it does both in the other order.
             run.cancel_requested = True
             if run.launched or run.process is not None:

@@ -238,15 +238,16 @@ class Environments:
         with (self._folder / f"{key}.lock").open("w") as lock:
             # Two jobs of one new environment: the second waits here and finds it built.
             build.wait_for(lock)
-            if not complete.is_file():
+            built = _read_completion(complete)
+            if built is None:
                 shutil.rmtree(target, ignore_errors=True)
                 instead = self._build_at(target, lines, packages.python, build)
-                complete.write_text(
-                    json.dumps({"requirements": lines, "python": packages.python, "python_instead": instead})
-                )
-            instead = json.loads(complete.read_text()).get("python_instead")
+                built = {"requirements": lines, "python": packages.python, "python_instead": instead}
+                beside = complete.with_suffix(".json.part")
+                beside.write_text(json.dumps(built))
+                beside.replace(complete)
         python = str(target / "bin" / "python")
-        return Interpreter(python, (*notices, *filter(None, [instead])))
+        return Interpreter(python, (*notices, *filter(None, [built.get("python_instead")])))
 
     def _build_at(self, target: Path, lines: list[str], python: str | None, build: _Build) -> str | None:
         """Build an environment; answers with a notice when it has another Python than was asked for."""
@@ -294,10 +295,14 @@ class _Build:
         self.note(f"$ {' '.join(command)}")
         with self.log.open("a") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            while True:
-                self._tell_line()
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(TELL_SECONDS) == 0
+            try:
+                while True:
+                    self._tell_line()
+                    with suppress(subprocess.TimeoutExpired):
+                        return process.wait(TELL_SECONDS) == 0
+            finally:  # whoever leaves gives up the lock as well: what ran on would write into what the next one builds
+                process.kill()
+                process.wait()
 
     def note(self, line: str) -> None:
         """Write a line of our own."""
@@ -315,6 +320,16 @@ class _Build:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.is_file() else []
         told = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("$ ")), "")
         self.tell(f"environment {self.name}, which is being built{': ' if told else ''}{told[:_LONGEST_LINE_TOLD]}")
+
+
+def _read_completion(path: Path) -> dict[str, Any] | None:
+    """What was noted when an environment was complete; None when it is not, or the note was cut off: by a full disk or
+    a loss of power, which may have cut off the environment as well."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def minor_of_patch(specifier: str) -> str | None:

@@ -79,6 +79,8 @@ class Resolved:
     pool: str = MACHINE
     """Of instances, that the compute is."""
     home: Path
+    worker_source: str = ""
+    """Stands for the files of this program that workers are made of. Empty where no warm process outlives the run."""
     output: Place
     """Folder of the predictions."""
     output_file_name: str | None = None
@@ -186,11 +188,12 @@ def fork_server_folder(resolved: Resolved, script: ScriptSpec, variables: Mappin
     """The warm process that may serve this run: shared by runs of the same interpreter, model, code and threads.
 
     And of the same environment variables: what is imported ahead may read them. One that outlives an upgrade would
-    fork workers of the version before.
+    fork workers of the version before, or of both when they import the rest of their files.
     """
     key = json.dumps(
         [
             __version__,
+            resolved.worker_source,
             resolved.python,
             resolved.pool,
             resolved.model.reference if resolved.model else None,
@@ -384,6 +387,7 @@ class ScoringPreparation:
             compute=cast("Compute", self._workspace.resources.get("compute", deployment.compute_name)),
             pool=pool_of(self._workspace.name, deployment.compute_name),
             home=self._workspace.settings.home,
+            worker_source=fork_server_access.source_stamp(),
             output=output,
             output_file_name=file_name,
             step=places_of_step(job, folder, self._workspace),
