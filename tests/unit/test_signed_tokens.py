@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -55,3 +56,19 @@ def changed(part: int, value: dict[str, object]) -> str:
 def test_what_the_server_did_not_sign_is_nobodys(text: str) -> None:
     with pytest.raises(AuthenticationError, match="not issued"):
         name_in(KEY, text, now=NOW)
+
+
+@pytest.mark.parametrize("changed", ["{}=", "{}==", "{}A", " {}", "{}\n"])
+def test_a_token_is_written_in_one_way_alone_so_that_who_ends_it_ends_it(changed: str) -> None:
+    with pytest.raises(AuthenticationError, match="not issued"):
+        name_in(KEY, changed.format(make()), now=NOW)
+
+
+def test_the_last_sign_stands_for_no_other_that_means_the_same_bytes() -> None:
+    signs = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/"
+    taken = []
+    for sign in signs:
+        with suppress(AuthenticationError):
+            name_in(KEY, make()[:-1] + sign, now=NOW)
+            taken.append(sign)
+    assert taken == [make()[-1]]
