@@ -19,9 +19,9 @@ from batchpoint.background.service import Background
 from batchpoint.background.webhooks import DeliveryFailedError, Webhooks, post
 from batchpoint.client import Client
 from batchpoint.entities.jobs import Job, Reason
-from batchpoint.entities.webhooks import Webhook
+from batchpoint.entities.webhooks import TRIED_FOR, Webhook
 from batchpoint.entities.workspaces import NamedWorkspace
-from batchpoint.errors import NotFoundError, PermissionDeniedError
+from batchpoint.errors import InvalidEntityError, NotFoundError, PermissionDeniedError
 from batchpoint.registry import Registry
 from batchpoint.registry import deliveries as outbox
 from batchpoint.server.certificates import Certificates
@@ -116,6 +116,35 @@ def test_a_delivery_is_given_up_after_three_days_and_can_be_replayed(registry: R
     assert again.next_attempt_at == clock()
     with pytest.raises(NotFoundError, match="has no delivery 4711"):
         registry.deliveries.replay("pager", 4711)
+
+
+def test_a_delivery_whose_attempts_end_nowhere_is_given_up_too(registry: Registry, clock: Clock) -> None:
+    put(registry)
+    finished(registry, "night")
+    assert registry.deliveries.claim(60) is not None
+    clock.move(TRIED_FOR.total_seconds() - 1)
+    assert registry.deliveries.claim(60) is not None
+    clock.move(61)
+    finished(registry, "day")
+    clock.move(TRIED_FOR.total_seconds() + 1)  # every server was down, and one try each has
+    claimed = registry.deliveries.claim(60)
+    assert claimed is not None
+    told = {one.job_name: one for one in registry.deliveries.list("pager")}
+    assert (told["night"].state, told["night"].attempts) == ("failed", 2)
+    assert "not known" in str(told["night"].message)
+    assert (claimed.id, claimed.attempt) == (told["day"].id, 1)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example"])
+def test_a_host_that_no_name_can_be_is_refused_and_one_that_is_stored_fails_as_others_do(
+    host: str, workspace: Workspace
+) -> None:
+    with pytest.raises(InvalidEntityError, match="no name of a host"):
+        workspace.resources.create_or_update(
+            "webhook", Webhook(name="pager", url=f"http://{host}/x", events=["job.failed"])
+        )
+    with pytest.raises(DeliveryFailedError, match="did not answer"):
+        post(f"http://{host}/x", b"{}", {}, frozenset())
 
 
 def test_only_the_newest_of_what_is_over_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed_hosts: frozense
         path = parts.path or "/"
         connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, said)
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as fault:
+    except (OSError, http.client.HTTPException, ValueError) as fault:  # the last: the host can be no name
         text = str(fault) or type(fault).__name__
         raise DeliveryFailedError(f"{host}:{port} did not answer: {text}") from fault
     finally:

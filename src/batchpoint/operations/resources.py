@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
+from urllib.parse import urlsplit
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.resources import (
@@ -182,6 +183,8 @@ class Resources:
         if isinstance(entity, Datastore):
             entity = entity.model_copy(update={"is_default": entity.name == DEFAULT_DATASTORE})
             _check_datastore(entity, cast("Datastore | None", before))
+        if isinstance(entity, Webhook):
+            _check_host(entity)
         if isinstance(entity, Webhook) and entity.credentials is None and before is None:
             entity = entity.model_copy(
                 update={"credentials": WebhookCredentials.model_validate({"secret": new_secret()})}
@@ -233,6 +236,16 @@ def _check_datastore(datastore: Datastore, before: Datastore | None) -> None:
         check_no_password(str(datastore.url))
     if datastore.type in {"local", "memory", "http", "s3", "gcs", "azure_blob", "azure_data_lake_gen2"}:
         datastore_url(datastore)  # says what is missing
+
+
+def _check_host(webhook: Webhook) -> None:
+    host = urlsplit(webhook.url).hostname or ""
+    try:
+        host.encode("idna")
+    except UnicodeError as fault:
+        raise InvalidEntityError(
+            f"Webhook {webhook.name} cannot be called: {host} is no name of a host. Between its dots are 1 to 63 signs."
+        ) from fault
 
 
 def ensure_built_in(registry: Registry, *, datastore_path: str, instances: int) -> None:

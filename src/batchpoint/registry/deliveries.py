@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import uuid
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -143,7 +143,8 @@ class Deliveries:
     def claim(self, lease_seconds: float, busy: Collection[tuple[str, str]] = ()) -> ClaimedDelivery | None:
         """Begin an attempt at the delivery of any workspace that is due first; None when none is.
 
-        Webhooks that are ``busy`` are passed over: one that hangs must not hold up the others.
+        Webhooks that are ``busy`` are passed over: one that hangs must not hold up the others. What was begun and was
+        not heard of again until its time was over is given up.
         """
         now = self._now()
         others = [not_(and_(deliveries.c.workspace == one, deliveries.c.webhook == name)) for one, name in busy]
@@ -151,13 +152,20 @@ class Deliveries:
             deliveries.c.state == "pending", deliveries.c.next_attempt_at <= now, *others
         )
         first = due.order_by(deliveries.c.next_attempt_at, deliveries.c.id).limit(1).with_for_update(skip_locked=True)
-        with self._database.write() as connection:
-            row = connection.execute(first).first()
-            if row is None:
-                return None
-            begun = {"attempts": row.attempts + 1, "next_attempt_at": now + timedelta(seconds=lease_seconds)}
-            connection.execute(EVERYWHERE.update(deliveries).where(deliveries.c.id == row.id).values(begun))
-        return ClaimedDelivery(row.id, row.workspace, row.webhook, row.message_id, row.body, row.attempts + 1)
+        while True:
+            with self._database.write() as connection:
+                row = connection.execute(first).first()
+                if row is None:
+                    return None
+                claimed = ClaimedDelivery(
+                    row.id, row.workspace, row.webhook, row.message_id, row.body, row.attempts + 1
+                )
+                if row.attempts == 0 or now < row.expires_at:  # one try each has, however late
+                    begun = {"attempts": claimed.attempt, "next_attempt_at": now + timedelta(seconds=lease_seconds)}
+                    connection.execute(EVERYWHERE.update(deliveries).where(deliveries.c.id == row.id).values(begun))
+                    return claimed
+            message = row.message or "It is not known how the attempts went, and there is no time for another."
+            self._end(replace(claimed, attempt=row.attempts), "failed", row.status_code, message)
 
     def arrived(self, claimed: ClaimedDelivery, status_code: int) -> bool:
         """The receiver has it. Answers whether it was still for this attempt to say."""
