@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -314,6 +315,49 @@ def test_a_receiver_that_sends_a_byte_now_and_then_is_hung_up_on(scheme: str, mo
             post(f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/", b"{}", {}, frozenset({"127.0.0.1"}))
         ended.set()
         thread.join()
+
+
+@pytest.mark.parametrize("slow", ["getaddrinfo", "connect"])
+def test_the_time_that_it_takes_to_find_a_receiver_is_of_the_attempt(
+    slow: str, monkeypatch: pytest.MonkeyPatch, found: Receiver
+) -> None:
+    monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.3)
+    of = socket if slow == "getaddrinfo" else socket.socket
+    quick = getattr(of, slow)
+
+    def slowly(*given: object, **named: object) -> object:
+        time.sleep(0.5)
+        return quick(*given, **named)
+
+    monkeypatch.setattr(of, slow, slowly)
+    with pytest.raises(DeliveryFailedError, match="s are over"):
+        post(found.url, b"{}", {}, frozenset({"127.0.0.1"}))
+    assert found.requests == []
+
+
+def test_all_addresses_of_a_receiver_share_the_time_of_one_attempt(
+    monkeypatch: pytest.MonkeyPatch, found: Receiver
+) -> None:
+    monkeypatch.setattr(webhooks, "ATTEMPT_SECONDS", 0.3)
+    port = int(found.url.split(":")[2].split("/")[0])
+    nobody, there = (
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")
+    )
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [nobody, nobody, there])
+    connect, waited = socket.socket.connect, list[float | None]()
+
+    def connected(self: socket.socket, address: tuple[str, int]) -> None:
+        waited.append(self.gettimeout())
+        if address[0] == "127.0.0.2":
+            time.sleep(0.2)
+            raise TimeoutError
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    with pytest.raises(DeliveryFailedError, match="s are over"):
+        post(found.url, b"{}", {}, frozenset({"127.0.0.1"}))
+    assert found.requests == []
+    assert all(one is not None and one <= 0.3 for one in waited)
 
 
 def test_what_waits_for_a_webhook_ends_when_it_is_disabled_and_is_gone_when_it_is_deleted(

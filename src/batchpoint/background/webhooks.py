@@ -13,7 +13,9 @@ import math
 import socket
 import ssl
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from batchpoint import __version__, logs
@@ -139,19 +141,13 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed_hosts: frozense
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connection = http.client.HTTPConnection(host, port)
-    # The time-out of a socket is that of one read; a receiver that sends a byte now and then would have for ever.
-    deadline = threading.Timer(ATTEMPT_SECONDS, _hang_up, [connection])
-    deadline.daemon = True
-    deadline.start()
+    ends_at = time.monotonic() + ATTEMPT_SECONDS
     try:
-        connection.sock = _connected(host, port, allowed_hosts)
+        connection.sock = _connected(host, port, allowed_hosts, ends_at)
         if parts.scheme == "https":
             context = ssl.create_default_context()
             # Both steps apart, so that the deadline finds the socket that the handshake is made on.
-            connection.sock = tls = context.wrap_socket(
-                connection.sock, server_hostname=host, do_handshake_on_connect=False
-            )
-            tls.do_handshake()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host, do_handshake_on_connect=False)
         said = {
             "Content-Type": "application/json",
             "User-Agent": f"batchpoint/{__version__}",
@@ -160,13 +156,15 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed_hosts: frozense
             **headers,
         }
         path = parts.path or "/"
-        connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, said)
-        status = connection.getresponse().status
+        with _hung_up_on(connection.sock, ends_at):
+            if isinstance(connection.sock, ssl.SSLSocket):
+                connection.sock.do_handshake()
+            connection.request("POST", f"{path}?{parts.query}" if parts.query else path, body, said)
+            status = connection.getresponse().status
     except (OSError, http.client.HTTPException, ValueError) as fault:  # the last: the host can be no name
         text = str(fault) or type(fault).__name__
         raise DeliveryFailedError(f"{host}:{port} did not answer: {text}") from fault
     finally:
-        deadline.cancel()
         connection.close()
     if not 200 <= status < 300:
         hint = " (redirects are not followed)" if 300 <= status < 400 else ""
@@ -174,8 +172,8 @@ def post(url: str, body: bytes, headers: dict[str, str], allowed_hosts: frozense
     return status
 
 
-def _connected(host: str, port: int, allowed_hosts: frozenset[str]) -> socket.socket:
-    """A connection to the first address of a host that may be called and answers."""
+def _connected(host: str, port: int, allowed_hosts: frozenset[str], ends_at: float) -> socket.socket:
+    """A connection to the first address of a host that may be called and answers; all of them share the time."""
     last: OSError | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         if (reason := refusal(str(address[0]))) and host.lower() not in allowed_hosts:
@@ -183,8 +181,9 @@ def _connected(host: str, port: int, allowed_hosts: frozenset[str]) -> socket.so
                 f"{host} is {address[0]}, {reason}, which this server does not call. Whoever runs it can allow it with "
                 f"BATCHPOINT_WEBHOOK_HOSTS={host}."
             )
+        left = _left(ends_at)
         connection = socket.socket(family, kind, protocol)
-        connection.settimeout(ATTEMPT_SECONDS)
+        connection.settimeout(left)
         try:
             connection.connect(address)
         except OSError as fault:
@@ -212,7 +211,34 @@ def refusal(text: str) -> str | None:
     return None
 
 
-def _hang_up(connection: http.client.HTTPConnection) -> None:
+def _left(ends_at: float) -> float:
+    """The seconds until then.
+
+    Raises:
+        TimeoutError: there are none.
+    """
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        message = f"{ATTEMPT_SECONDS:g} s are over"
+        raise TimeoutError(message)
+    return left
+
+
+@contextmanager
+def _hung_up_on(connection: socket.socket, ends_at: float) -> Iterator[None]:
+    """Hang up when the time is over, whatever is being waited for.
+
+    The time-out of a socket is that of one read; a receiver that sends a byte now and then would have for ever.
+    """
+    deadline = threading.Timer(_left(ends_at), _hang_up, [connection])
+    deadline.daemon = True
+    deadline.start()
+    try:
+        yield
+    finally:
+        deadline.cancel()
+
+
+def _hang_up(connection: socket.socket) -> None:
     with suppress(OSError):  # it has ended by itself
-        if connection.sock is not None:
-            connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
