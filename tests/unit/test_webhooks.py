@@ -134,7 +134,13 @@ def test_a_secret_that_cannot_sign_is_refused(secret: str) -> None:
         ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("0.0.0.0", True),
         ("::", True), ("169.254.169.254", True), ("::ffff:169.254.169.254", True), ("fe80::1%eth0", True),
         ("224.0.0.1", True), ("10.1.2.3", False), ("192.168.1.5", False), ("fd00::5", False), ("93.184.216.34", False),
+        ("168.63.129.16", True), ("100.100.100.200", True), ("fd00:ec2::254", True), ("fd20:ce::254", True),
+        ("192.0.0.192", True), ("::ffff:168.63.129.16", True),
+        ("2002:7f00:1::1", True), ("2002:a9fe:a9fe::", True), ("2002:5db8:d822::1", False),
+        ("64:ff9b::7f00:1", True), ("64:ff9b::169.254.169.254", True), ("64:ff9b::93.184.216.34", False),
+        ("64:ff9b:1::7f00:1", True), ("2001:0:4136:e378:8000:63bf:80ff:fffe", True), ("::127.0.0.1", True),
+        ("::ffff:0:127.0.0.1", True),
     ],
 )  # fmt: skip
-def test_the_machine_itself_and_link_local_addresses_are_not_called(address: str, refused: bool) -> None:
+def test_the_machine_itself_and_what_gives_out_its_credentials_are_not_called(address: str, refused: bool) -> None:
     assert bool(refusal(address)) == refused

@@ -36,6 +36,21 @@ LEASE_SECONDS = 60.0
 """A server that has not said by then how an attempt went is taken to be gone."""
 SENDERS = 8
 """Receivers that are called at the same time at most; each is called by one."""
+_OF_CLOUDS = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "168.63.129.16",  # Azure
+            "100.100.100.200",  # Alibaba Cloud
+            "192.0.0.192",  # Oracle Cloud
+            "fd00:ec2::254",  # AWS
+            "fd20:ce::254",  # Google Cloud
+        ),
+    )
+)
+"""Addresses that are not link-local, and at which clouds tell their machines about themselves all the same."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Of RFC 6052: the last four bytes are an address of version 4."""
 
 
 class DeliveryFailedError(Exception):
@@ -199,16 +214,25 @@ def refusal(text: str) -> str | None:
 
     Addresses of private networks may: that is where receivers are.
     """
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = _meant(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback:
         return "this machine itself"
     if address.is_link_local:
         return "a link-local address"  # where clouds hand out the credentials of a machine
+    if address in _OF_CLOUDS:
+        return "where a cloud hands out the credentials of a machine"
     if address.is_unspecified or address.is_multicast or address.is_reserved:
         return "no address of a receiver"
     return None
+
+
+def _meant(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """What is called in the end: of an address of version 6 that stands for one of version 4, that one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else address)
 
 
 def _left(ends_at: float) -> float:
