@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -164,6 +165,42 @@ def test_only_the_newest_of_what_is_over_are_kept(registry: Registry, monkeypatc
         "night-4", "night-3", "night-2",
     ]  # fmt: skip
     assert [one.job_name for one in registry.deliveries.list("pager", state="failed")] == ["night-0"]
+
+
+def test_what_waits_for_a_webhook_goes_with_it_even_what_is_just_being_put_out(registry: Registry) -> None:
+    put(registry)
+    finished(registry, "night")
+    night = registry.jobs.get("night")
+    deleting = threading.Thread(target=registry.resources.delete, args=("webhook", "pager"))
+    with registry.database.write() as connection:
+        outbox.put_out(connection, "default", night, registry.now())
+        deleting.start()
+        deleting.join(1)  # time to go wrong in: it waits
+    deleting.join()
+    assert registry.deliveries.list("pager") == []
+    with pytest.raises(NotFoundError):
+        registry.deliveries.add_test("pager")
+
+
+def test_a_webhook_is_sent_nothing_that_was_meant_for_an_earlier_one_of_its_name(
+    workspace: Workspace, found: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workspace.registry)
+    workspace.resources.test("pager")
+    claim = outbox.Deliveries.claim
+
+    def claimed(*given: Any) -> outbox.ClaimedDelivery | None:
+        taken = claim(*given)
+        workspace.resources.delete("webhook", "pager")
+        workspace.resources.create_or_update("webhook", Webhook(name="pager", url=found.url, events=["job.failed"]))
+        return taken
+
+    monkeypatch.setattr(outbox.Deliveries, "claim", claimed)
+    assert Webhooks(workspace, Meters()).step()
+    for thread in [one for one in threading.enumerate() if one.name == "webhook-pager"]:
+        thread.join()
+    assert found.requests == []
+    assert workspace.registry.deliveries.list("pager") == []
 
 
 def test_two_servers_of_one_database_send_each_delivery_once(database_url: str, tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ class Webhooks:
         assert isinstance(webhook, Webhook)
         if not webhook.enabled:
             raise _EndedError("The webhook is not enabled.")
+        # Asked last: while the delivery is there, what was read is of the webhook that it was meant for.
+        if not self._deliveries.is_current(claimed):
+            raise _EndedError("The webhook was deleted.")
         assert credentials is not None, "a webhook has had a secret since it was made"
         body = claimed.body.encode()
         secret = credentials.secret.get_secret_value()

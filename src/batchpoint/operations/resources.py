@@ -121,8 +121,6 @@ class Resources:
         if kind == "compute":
             self._check_compute_unused(name)
         self._registry.resources.delete(kind, name)
-        if kind == "webhook":
-            self._registry.deliveries.forget(name)
 
     def renew_secret(self, webhook: str, *, by: str | None = None) -> str:
         """Give a webhook a new secret, which is told this once. What is sent from now on is signed with it.

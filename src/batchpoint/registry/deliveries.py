@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, not_
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, not_
 
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.webhooks import (
@@ -62,12 +62,16 @@ def put_out(connection: Connection, workspace: str, job: Job, now: datetime) -> 
     if not events:
         return
     scope = Scope(workspace)
-    query = scope.select(resources, resources.c.body).where(resources.c.kind == "webhook")
-    for webhook in map(Webhook.model_validate, connection.execute(query).scalars().all()):
+    for webhook in map(Webhook.model_validate, connection.execute(_kept(scope)).scalars().all()):
         for event in events:
             if is_told(webhook, event, job):
                 body = told_of(job, event, workspace, now)
                 _insert(connection, scope, webhook.name, event, body, now, job_name=job.name)
+
+
+def forget(connection: Connection, scope: Scope, webhook: str) -> None:
+    """Delete those of a webhook that is deleted in the same transaction: the next of its name must not get them."""
+    connection.execute(scope.delete(deliveries).where(deliveries.c.webhook == webhook))
 
 
 class Deliveries:
@@ -79,11 +83,17 @@ class Deliveries:
         self._scope = scope
 
     def add_test(self, webhook: str) -> Delivery:
-        """Note a delivery that is about no job."""
+        """Note a delivery that is about no job.
+
+        Raises:
+            NotFoundError: there is no such webhook.
+        """
         assert self._scope.workspace is not None
         now = self._now()
         body = told_as_test(self._scope.workspace, webhook, now)
         with self._database.write() as connection:
+            if connection.execute(_kept(self._scope).where(resources.c.name == webhook)).first() is None:
+                raise NotFoundError(f"There is no webhook named {webhook}.", kind="webhook", name=webhook)
             return _delivery(_insert(connection, self._scope, webhook, TEST_EVENT, body, now))
 
     def list(
@@ -120,11 +130,6 @@ class Deliveries:
         with self._database.write() as connection:
             replayed = connection.execute(self._again(webhook).where(deliveries.c.state == "failed"))
             return int(replayed.rowcount)
-
-    def forget(self, webhook: str) -> None:
-        """Delete those of a webhook that is no more."""
-        with self._database.write() as connection:
-            connection.execute(self._scope.delete(deliveries).where(deliveries.c.webhook == webhook))
 
     def next_due_at(self) -> datetime | None:
         """When the next delivery of any workspace is due; None when none is pending."""
@@ -166,6 +171,12 @@ class Deliveries:
                     return claimed
             message = row.message or "It is not known how the attempts went, and there is no time for another."
             self._end(replace(claimed, attempt=row.attempts), "failed", row.status_code, message)
+
+    def is_current(self, claimed: ClaimedDelivery) -> bool:
+        """Whether the attempt is still to be made: its webhook was not deleted, and nobody else has begun one since."""
+        query = EVERYWHERE.select(deliveries, deliveries.c.id).where(*_own(claimed))
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
 
     def arrived(self, claimed: ClaimedDelivery, status_code: int) -> bool:
         """The receiver has it. Answers whether it was still for this attempt to say."""
@@ -225,9 +236,18 @@ def _insert(
     return connection.execute(scope.insert(deliveries).values(values).returning(deliveries)).one()
 
 
+def _kept(scope: Scope) -> Select[Any]:
+    """The bodies of a workspace's webhooks, which nobody deletes before what is put out for them is committed."""
+    query = scope.select(resources, resources.c.body).where(resources.c.kind == "webhook")
+    return query.with_for_update(read=True, key_share=True)
+
+
+def _own(claimed: ClaimedDelivery) -> tuple[ColumnElement[bool], ...]:
+    return deliveries.c.id == claimed.id, deliveries.c.attempts == claimed.attempt, deliveries.c.state == "pending"
+
+
 def _own_attempt(claimed: ClaimedDelivery) -> Any:
-    own = (deliveries.c.id == claimed.id, deliveries.c.attempts == claimed.attempt, deliveries.c.state == "pending")
-    return EVERYWHERE.update(deliveries).where(*own)
+    return EVERYWHERE.update(deliveries).where(*_own(claimed))
 
 
 def _forget_old(connection: Connection, scope: Scope, webhook: str, state: DeliveryState) -> None:

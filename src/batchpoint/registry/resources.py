@@ -20,6 +20,7 @@ from batchpoint.entities.webhooks import Webhook, WebhookCredentials
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.changes import check_unchanged
 from batchpoint.registry.database import Database
+from batchpoint.registry.deliveries import forget
 from batchpoint.registry.endpoints import stamped
 from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.secrets import SecretBox
@@ -92,7 +93,7 @@ class Resources:
         return {pool_of(workspace, compute.name): compute for workspace, compute in computes}
 
     def delete(self, kind: NamedKind, name: str) -> None:
-        """Forget one, with its credentials.
+        """Forget one, with its credentials, and a webhook with its deliveries.
 
         Raises:
             NotFoundError: there is none of that name.
@@ -101,6 +102,8 @@ class Resources:
             which = self._scope_of(kind, name).delete(resources).where(*_key(kind, name))
             if connection.execute(which).rowcount == 0:
                 raise NotFoundError(f"There is no {kind} named {name}.", kind=kind, name=name)
+            if kind == "webhook":
+                forget(connection, self._scope, name)
 
     def credentials(self, name: str) -> DatastoreCredentials | None:
         """The decrypted credentials of a datastore. For whoever opens it; never for an answer to a user.
