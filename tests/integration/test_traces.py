@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from batchpoint import local_server
 from batchpoint.background import traces
 from batchpoint.background.traces import ADDRESSES, Traces
-from batchpoint.entities.jobs import Job, Reason
+from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.errors import NotFoundError
 from batchpoint.workspace import Workspace
 
@@ -81,6 +82,40 @@ def test_a_job_that_failed_before_it_ran_has_a_span_and_no_waiting_time(workspac
     told.stop()
     (span,) = sent.spans
     assert (span.name, span.status.is_ok, span.status.description) == ("job", False, "environment_failed")
+
+
+HEADER = b"Process Start Time,Elapsed Seconds,Status,Succeeded,Failed\n"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        HEADER + b"\xff\xfe",
+        HEADER + b"x" * 200_000,
+        HEADER + b"2026-03-01T00:00:00,inf,RUN_DONE,1,0\n",
+        b"Proc\nx\n",
+        None,
+    ],
+)
+def test_a_report_that_cannot_be_read_keeps_neither_other_traces_nor_the_server_from_their_end(
+    report: bytes | None, workspace: Workspace, sent: Sent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, told = workspace.registry.jobs, Traces(workspace)
+    file = tmp_path / "logs" / "sys" / "job_report" / "processed_mini-batches.csv"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(report or HEADER)
+    for name in ("night", "day"):
+        jobs.enqueue(Job(name=name))
+        claimed = jobs.claim("a", 60)
+        assert claimed is not None
+        jobs.transition(name, claimed.lease_token, JobStatus.RUNNING)
+        ended = jobs.finish(name, claimed.lease_token, Reason.LOST)
+        told.job_ended("default", ended.model_copy(update={"folder": str(tmp_path)}))
+    with monkeypatch.context() as broken:
+        if report is None:
+            broken.setattr(Path, "open", mock.Mock(side_effect=OSError("Input/output error")))
+        told.stop()
+    assert [span.name for span in sent.spans] == ["job", "queue", "job", "queue"]
 
 
 def test_steps_of_steps_stand_in_the_trace_of_the_first_of_them_and_a_workspace_that_is_gone_is_not_made_again(

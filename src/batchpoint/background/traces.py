@@ -125,6 +125,8 @@ class Traces:
             self._tell_job(workspace, job)
         except BatchpointError as fault:  # the workspace was deleted, or the registry does not answer
             log.warning("No trace of job %s is sent: %s", job.name, fault.message)
+        except Exception:  # the rim of a trace: its report may hold whatever, and more than this waits to be ended
+            log.exception("The trace of job %s is not whole", job.name)
         return True
 
     def stop(self) -> None:
@@ -256,7 +258,7 @@ def _attempts(rows: Iterable[Mapping[str, str]]) -> Iterator[Group]:
             ended = began + float(row["Elapsed Seconds"])
             is_failed = int(row["Status"] != "RUN_DONE")
             yield Group(began, ended, 1, is_failed, int(row["Succeeded"]), int(row["Failed"]))
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             continue  # a line that a killed runner did not finish
 
 
