@@ -328,3 +328,19 @@ def test_jobs_are_found_by_words_status_endpoint_and_time(registry: Registry) ->
     assert found(archived=True) == []
     with pytest.raises(NotFoundError):
         registry.jobs.find(JobQuery(after="none"))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("sort", ["started", "finished"])
+def test_jobs_that_have_not_begun_are_paged_where_the_database_keeps_time_west_of_utc(
+    sort: JobSort, postgres_url: str, tmp_path: Path
+) -> None:
+    west = f"{postgres_url}&options=-c%20timezone%3DAmerica/New_York"
+    registry = Registry.open(west, tmp_path / "secret.key")
+    named = [f"west-{sort}-{at}" for at in range(3)]
+    for name in named:
+        registry.jobs.enqueue(make_job(name, endpoint=f"west-{sort}"))
+    first = registry.jobs.find(JobQuery(endpoint=f"west-{sort}", sort=sort, limit=2))
+    second = registry.jobs.find(JobQuery(endpoint=f"west-{sort}", sort=sort, limit=2, after=named[1]))
+    assert [job.name for page in (first, second) for job in page.jobs] == named[::-1]
+    registry.close()

@@ -56,7 +56,8 @@ _IN_COLUMNS = frozenset(
 )
 """Fields of a job that change while it runs: they lie in columns, not in the body."""
 
-_NEVER = literal(datetime(1, 1, 1, tzinfo=UTC), jobs.c.started_at.type)
+_NEVER = literal(datetime(1970, 1, 1, tzinfo=UTC), jobs.c.started_at.type)
+"""Before all jobs. In year 1 it could not be read from a database that keeps time west of UTC."""
 _SORTED_BY: Mapping[str, ColumnElement[Any]] = {
     "name": jobs.c.name,
     "status": jobs.c.status,
