@@ -159,6 +159,29 @@ def test_a_report_is_read_as_it_grows_whatever_its_messages_hold(tmp_path: Path)
     assert (last.attempts, last.failed_attempts) == (6, 6)
 
 
+@pytest.mark.parametrize(
+    "torn", [b"7,1,node-0/process0", b'7,1,node-0/p,2023-11-14T22:13:20.000000,10,0,10,0.8,0.8,0.5,RUN_EX,E,"a']
+)
+def test_a_line_that_a_killed_run_left_torn_is_passed_over(tmp_path: Path, torn: bytes) -> None:
+    report_of(tmp_path, 5)
+    lines = (tmp_path / REPORT).read_bytes().splitlines(keepends=True)
+    (tmp_path / REPORT).write_bytes(b"".join([*lines, torn, *lines[1:]]))
+    shown = RunReports().of(Job(name="j", folder=str(tmp_path), status=JobStatus.COMPLETED))
+    assert shown is not None
+    assert shown.attempts == 9  # the first after it is of one line with it
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+def test_a_run_that_goes_on_cuts_off_the_line_that_was_left_torn(tmp_path: Path, whole: int) -> None:
+    report_of(tmp_path, whole)
+    before = (tmp_path / REPORT).read_bytes()
+    (tmp_path / REPORT).write_bytes(before + b'7,1,node-0/process0\n,"')
+    report_of(tmp_path, 3)
+    told = (tmp_path / REPORT).read_bytes()
+    assert told.startswith(before)
+    assert len(told.splitlines()) == 1 + whole + 3
+
+
 def test_what_failed_is_grouped_and_each_group_is_paged(
     reader: httpx.Client, done: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

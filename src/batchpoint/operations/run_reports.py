@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.csv
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.run_reports import RunReport
 from batchpoint.operations.run_timeline import Attempts, Timeline
+from batchpoint.scoring.job_logs import END_OF_PART
 
 REPORT = Path("logs", "sys", "job_report", "processed_mini-batches.csv")
 KEPT = 64
@@ -25,8 +27,6 @@ AGAIN_SECONDS = 5.0
 MOST_AT_ONCE = 256 << 20
 """Bytes that are read for one look; the next goes on from there."""
 PIECE = 16 << 20
-_END = b'}"\n'
-"""How a line ends, and nothing within one can: quotes within a cell are doubled."""
 _TYPES = {
     "Process": pa.dictionary(pa.int32(), pa.string()),
     "Process Start Time": pa.timestamp("us"),
@@ -87,11 +87,26 @@ def _read_on(path: Path, read: _Read) -> bool:
         rest = b""
         while left > 0 and (piece := file.read(PIECE)):
             left -= len(piece)
-            whole, found, rest = (rest + piece).rpartition(_END)
+            whole, found, rest = (rest + piece).rpartition(END_OF_PART)
             if found:
-                read.timeline.add(_parsed(read.header + whole + found))
+                for attempts in _legible(read.header, whole + found):
+                    read.timeline.add(attempts)
                 read.offset += len(whole) + len(found)
         return left > 0
+
+
+def _legible(header: bytes, lines: bytes) -> Iterator[Attempts]:
+    """What the lines tell, without those that no reader understands: a run that was killed may have left one torn."""
+    try:
+        yield _parsed(header + lines)
+    except pa.ArrowInvalid:
+        # Halved until the torn one is alone: an odd quote in it would hide the lines after it.
+        middle = lines.find(END_OF_PART, len(lines) // 2) + len(END_OF_PART)
+        if middle == len(lines):
+            middle = lines.rfind(END_OF_PART, 0, len(lines) - 1) + len(END_OF_PART)
+        if len(END_OF_PART) <= middle < len(lines):
+            yield from _legible(header, lines[:middle])
+            yield from _legible(header, lines[middle:])
 
 
 def _parsed(text: bytes) -> Attempts:

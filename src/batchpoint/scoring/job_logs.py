@@ -7,6 +7,7 @@ The files, their columns and the wording of their lines are those of Azure ML's 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ _MINI_BATCHES = (
     "Mini-batch Id,Picked Count,Process,Process Start Time,Total,Succeeded,Failed,Elapsed Seconds,Process Seconds,"
     "Run Method Seconds,Status,Error Category,Error Message,Mini-batch Detail\n"
 )
+END_OF_PART = b'}"\n'
+"""How a line of ``processed_mini-batches.csv`` ends, and nothing within one can: quotes within a cell are doubled."""
 _PROGRESS = "Datetime,Total Tasks,Scheduled Tasks,Completed Tasks,Failed Tasks,Elapsed Time,Estimated Remaining Time\n"
 _PROCESSES = "Node,Process,Tasks,Succeeded Items,Failed Tasks,Run Method Seconds\n"
 _NODES = "Node,Processes,Tasks,Succeeded Items,Failed Tasks,Run Method Seconds\n"
@@ -92,8 +95,8 @@ class JobLogs:
         (self._logs / "sys" / "master_role.txt").write_text("node-0 is the master.\n")
         self._report = self._logs / "sys" / "job_report" / "processed_mini-batches.csv"
         self._metrics = self._logs / "sys" / "metrics" / "job" / "progress.csv"
-        for path, header in ((self._report, _MINI_BATCHES), (self._metrics, _PROGRESS)):
-            if not path.exists():
+        for path, header, end in ((self._report, _MINI_BATCHES, END_OF_PART), (self._metrics, _PROGRESS, b"\n")):
+            if not path.exists() or not _cut_torn(path, header.encode(), end):
                 path.write_text(header)
 
     def overview(self, text: str) -> None:
@@ -249,6 +252,17 @@ def write_outcome(
     if quality is not None:
         outcome["quality"] = quality.model_dump(mode="json")
     _replace(folder / "outcome.json", json.dumps(outcome), durable=True)
+
+
+def _cut_torn(path: Path, header: bytes, end: bytes) -> bool:
+    """Cut off what a killed run left of a line; whether the file begins with the header at all."""
+    with path.open("r+b") as file:
+        if file.read(len(header)) != header:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            last = text.rfind(end, len(header))
+        file.truncate(last + len(end) if last >= 0 else len(header))
+    return True
 
 
 def _replace(path: Path, text: str, *, durable: bool) -> None:
