@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from batchpoint.entities.assets import Data, Environment, Model
-from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults
+from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, EndpointDefaults, RollbackRequest
 from batchpoint.entities.jobs import Input, InvokeRequest, Job, JobStatus, Output, Overrides, Reason, Receipt
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.errors import (
@@ -396,6 +396,32 @@ def test_failed_items_are_retried_into_the_same_output(workspace: Workspace, tmp
     finished(workspace, clean, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/y/")
     with pytest.raises(ConflictError, match="nothing to retry"):
         workspace.jobs.retry_failed(clean.name)
+
+
+def test_a_rollback_withdraws_a_job_together_with_the_retry_that_wrote_into_its_output(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    deployed(workspace, tmp_path)
+    data = write(tmp_path / "in.csv")
+    (tmp_path / "run").mkdir()
+    first, repaired = (workspace.endpoints.invoke("churn", request(data)) for _ in range(2))
+    finished(workspace, first, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/x/")
+    finished(workspace, repaired, tmp_path / "run", failed=1, uri="azureml://datastores/workspaceblobstore/paths/y/")
+    again = workspace.jobs.retry_failed(repaired.name)
+    finished(workspace, again, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/y/")
+    with pytest.raises(ConflictError, match=f"repaired by job {again.name}: there is nothing to retry"):
+        workspace.jobs.retry_failed(repaired.name)
+
+    assert workspace.endpoints.latest("churn").name == again.name
+    assert workspace.endpoints.rollback("churn", RollbackRequest(), by="ann").name == first.name
+    assert workspace.endpoints.latest("churn").name == first.name
+    withdrawn = [workspace.jobs.get(name).properties["withdrawn"] for name in (again.name, repaired.name)]
+    assert all(word.endswith("ann") for word in withdrawn)
+    with pytest.raises(ConflictError, match=again.name):
+        workspace.endpoints.rollback("churn", RollbackRequest(job_name=repaired.name))
+    workspace.endpoints.rollback("churn", RollbackRequest(job_name=again.name))
+    assert workspace.endpoints.latest("churn").name == again.name
+    assert not workspace.jobs.get(repaired.name).properties["withdrawn"]
 
 
 def test_a_job_that_failed_is_not_retried_again_once_a_retry_has_published(

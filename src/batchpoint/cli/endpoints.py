@@ -238,7 +238,9 @@ def latest(state: State, name: str) -> None:
 @click.option("--job", "job_name", metavar="NAME", help="Job to go back to.  [default: the one before the present]")
 @common
 def rollback(state: State, name: str, job_name: str | None) -> None:
-    """Make an earlier output the endpoint's latest again. Prints its job; no file is touched."""
+    """Make an earlier output the endpoint's latest again. Prints its job; no file is touched.
+
+    A job and its retries wrote one output: they are withdrawn together."""
     state.show(state.client().endpoints.rollback(name, job_name=job_name).entity)
 
 

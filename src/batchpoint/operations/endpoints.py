@@ -280,26 +280,39 @@ class Endpoints:
             NotFoundError: there is no such endpoint, or it has no output.
         """
         self.get(name)
-        return latest_of(name, self._completed(name))
+        return latest_of(name, self._completed(name), lambda job: self._retried(job)[-1].name)
 
     def rollback(self, name: str, request: RollbackRequest, *, by: str | None = None) -> Job:
         """Make an earlier output the latest again; answers with its job. Outputs stay where they are.
 
-        The newer ones are withdrawn: their jobs keep when and on whose word in the property ``withdrawn``.
+        The newer ones are withdrawn: their jobs keep when and on whose word in the property ``withdrawn``. A job and
+        its retries are one output, and go together.
 
         Raises:
             NotFoundError: there is no such endpoint.
             ConflictError: there is no earlier output, or the job that was named has none.
         """
         self.get(name)
-        found = rollback_of(name, self._completed(name), request.job_name)
+        found = rollback_of(name, self._completed(name), request.job_name, lambda job: self._retried(job)[-1].name)
         word = f"{datetime.now(UTC).isoformat(timespec='seconds')} {by or ''}".rstrip()
-        if found.latest.properties.get(WITHDRAWN):
-            self._jobs.update(found.latest.name, properties={WITHDRAWN: ""})
+        self._mark(found.latest, "")
         # The oldest first: until all are done the newest is still the latest, and a rollback can be asked for again.
         for job in reversed(found.withdrawn):
-            self._jobs.update(job.name, properties={WITHDRAWN: word})
+            self._mark(job, word)
         return self._jobs.get(found.latest.name)
+
+    def _mark(self, job: Job, word: str) -> None:
+        """Say of a job, and of those whose output it wrote anew, that it is withdrawn; or no more."""
+        for each in reversed(self._retried(job)):
+            if each.status is JobStatus.COMPLETED and each.properties.get(WITHDRAWN, "") != word:
+                self._jobs.update(each.name, properties={WITHDRAWN: word})
+
+    def _retried(self, job: Job) -> Sequence[Job]:
+        """The job, the one that it retried, …, and last the first."""
+        found = [job]
+        while (before := found[-1].retry_of) is not None:
+            found.append(self._registry.jobs.get(before))
+        return found
 
     def _completed(self, name: str) -> Iterator[Job]:
         """The endpoint's completed jobs, the newest first, as many as are looked at."""

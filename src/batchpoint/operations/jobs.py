@@ -154,6 +154,8 @@ class Jobs:
         if job.type == "pipeline":
             return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
+        if job.status == JobStatus.COMPLETED and (repair := self.repair(job)) is not None:
+            raise ConflictError(f"Job {name} was repaired by job {repair.name}: there is nothing to retry.")
         self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         of_then = {WITHDRAWN}
@@ -187,6 +189,13 @@ class Jobs:
     def retries(self, name: str) -> Sequence[Job]:
         """The jobs that scored again what failed in this one, the newest first."""
         return self._registry.jobs.list(retry_of=name, archived="include")
+
+    def repair(self, job: Job) -> Job | None:
+        """The retry of a finished job that completed without a failed item, where there is one."""
+        newest = latest_retry(self._registry, job) if job.status.is_finished else job
+        if newest.name == job.name or newest.status != JobStatus.COMPLETED:
+            return None
+        return newest if newest.receipt is None or newest.receipt.failed == 0 else None
 
     def archive(self, name: str) -> Job:
         """Hide a job from lists. Raises ``NotFoundError``."""
