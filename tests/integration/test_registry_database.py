@@ -69,7 +69,7 @@ _BEFORE_WORKSPACES = {
     "jobs": {
         "id": 41, "name": "nightly", "status": "queued", "cancel_requested": False, "archived": False,
         "endpoint_name": "churn", "deployment_name": "blue", "compute": "cpu-one", "idempotency_key": "once",
-        "queued_at": _AT, "body": {"name": "nightly", "display_name": "The NIGHT"},
+        "queued_at": _AT, "body": {"name": "nightly", "display_name": "The NIGHT of ÖREBRO"},
     },
     "job_events": {"job_name": "nightly", "at": _AT, "event": "queued", "details": {}},
     "schedules": {
@@ -105,7 +105,7 @@ def test_a_registry_of_an_older_program_keeps_what_it_holds_as_that_of_the_defau
         "deployments": [each.name for each in registry.deployments.list(compute="cpu-one")],
         "boards": [each.rows for each in registry.scored_models.list("churn", "blue")],
         "jobs": [each.name for each in registry.jobs.list(compute="cpu-one")],
-        "words": [each.name for each in registry.jobs.find(JobQuery(words=["the", "nightly", "churn"])).jobs],
+        "words": [each.name for each in registry.jobs.find(JobQuery(words=["the", "nightly", "churn", "Örebro"])).jobs],
         "keys": getattr(registry.jobs.made_for("once"), "name", None),
         "events": [each.event for each in registry.jobs.events("nightly")],
         "schedules": [each.name for each in registry.schedules.list()],
