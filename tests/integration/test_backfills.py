@@ -154,6 +154,11 @@ def test_the_job_that_made_up_for_missed_times_is_told_at_each_of_them(workspace
     assert states(workspace)[EAST] == ["missing", "running", "running"]
 
 
+def test_a_backfill_that_ends_before_it_begins_is_refused_in_these_words(workspace: Workspace) -> None:
+    with pytest.raises(InvalidEntityError, match=r"until 2026-03-25 02:00:00.* lies before from 2026-03-27 02:00:00"):
+        workspace.backfills.start_between("nightly", BackfillRequest(first=DAYS[2], last=DAYS[0]))
+
+
 def test_a_schedule_for_files_has_no_grid_and_one_without_keys_a_single_line(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ import batchpoint
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
-from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
+from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, LeaseLostError, NotFoundError
 from batchpoint.registry import Registry
 
 
@@ -328,6 +328,18 @@ def test_jobs_are_found_by_words_status_endpoint_and_time(registry: Registry) ->
     assert found(archived=True) == []
     with pytest.raises(NotFoundError):
         registry.jobs.find(JobQuery(after="none"))
+
+
+@pytest.mark.parametrize("asked", [{"words": ["\0"]}, {"endpoint": "\0"}, {"after": "\0"}, {"words": ["night"]}])
+def test_a_character_that_no_text_of_a_database_holds_finds_nothing(
+    registry: Registry, asked: dict[str, object]
+) -> None:
+    registry.jobs.enqueue(make_job("night-1"))
+    try:
+        found = registry.jobs.find(JobQuery(**asked)).found  # type: ignore[arg-type]  # fields of it
+    except (InvalidEntityError, NotFoundError):
+        found = 0
+    assert found == ("night" in str(asked))
 
 
 @pytest.mark.postgres

@@ -243,6 +243,8 @@ def test_a_reader_chooses_nothing_to_backfill_and_a_rectangle_without_times_is_r
     sent = {"proof": proof_on(client, grid)}
     assert "Choose 1 to" in client.post("/studio/schedules/nightly/backfill", data=sent).text
     assert client.post("/studio/schedules/nightly/backfill", data={**sent, "time": "soon"}).status_code == 422
+    for wrong in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00%2B14:00", "1399-01-01"):
+        assert client.get(f"{grid}?until={wrong}").status_code == 422
     times = client.get(f"{grid}?format=json").json()["times"][-2:]
     started = client.post("/studio/schedules/nightly/backfill", data={**sent, "time": times})
     assert started.headers["Location"] == grid

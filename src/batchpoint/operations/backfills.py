@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.grids import WHOLE, Attempt, Grid, Key, key_of, values_of
@@ -21,6 +21,8 @@ MOST_TIMES = 31
 """Columns of a grid."""
 MOST_KEYS = 10_000
 """Lines of a grid."""
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+"""Before it no grid ends: the search for the time before another goes back 800 years, and there must be that many."""
 KEPT = 64
 """Finished jobs whose reports are held, so that a grid that is looked at again is there at once."""
 
@@ -43,7 +45,10 @@ class Backfills:
         Raises:
             NotFoundError: there is no such schedule.
             ConflictError: it waits for files, and has no times.
+            InvalidEntityError: ``until`` lies before 1900.
         """
+        if until is not None and until < EARLIEST:
+            raise InvalidEntityError(f"{until} is too early for a grid. Give a time from {EARLIEST.year} on.")
         schedule = self._schedules.get(name)
         if isinstance(schedule.trigger, FileTrigger):
             raise ConflictError(f"Schedule {name} waits for files, so that it has no times to make a grid of.")
@@ -59,8 +64,13 @@ class Backfills:
         Raises:
             NotFoundError: there is no such schedule.
             ConflictError: it has no such time that is over, or too many, or nothing is to be done.
+            InvalidEntityError: the last moment lies before the first, or before 1900.
             BatchpointError: as ``start`` does.
         """
+        if request.last < request.first:
+            raise InvalidEntityError(
+                f"There is nothing to backfill: until {request.last} lies before from {request.first}. Swap them."
+            )
         times = self.grid(name, until=request.last, count=MOST_TIMES).times
         chosen = [time for time in times if time >= request.first]
         if len(chosen) == MOST_TIMES and times[0] > request.first:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, TypeDecorator, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from batchpoint.errors import ConflictError, RegistryError
+from batchpoint.errors import ConflictError, InvalidEntityError, RegistryError
 from batchpoint.registry import migrations
 
 T = TypeVar("T")
@@ -78,10 +78,16 @@ class Database:
         """A transaction that only reads.
 
         Raises:
+            InvalidEntityError: it asked for a text with NUL in it, which PostgreSQL does not take.
             RegistryError: the database does not answer.
         """
-        with self._translated(), self.engine.connect() as connection:
-            yield connection
+        try:
+            with self._translated(), self.engine.connect() as connection:
+                yield connection
+        except RegistryError as error:
+            if isinstance(error.__cause__, DataError) and "NUL" in str(error.__cause__.orig):
+                raise InvalidEntityError("The character NUL was asked for, which no name or text holds.") from error
+            raise
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, false, func, literal, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import retagged
@@ -288,7 +288,11 @@ class Jobs:
             conditions.append(jobs.c.queued_at >= query.queued_since)
         if query.queued_until is not None:
             conditions.append(jobs.c.queued_at < query.queued_until)
-        words = (jobs.c.searched.contains(word.lower(), autoescape=True) for word in query.words)
+        words = (
+            # SQLite would look for what stands before a NUL, and PostgreSQL takes none.
+            jobs.c.searched.contains(word.lower(), autoescape=True) if "\0" not in word else false()
+            for word in query.words
+        )
         return [*conditions, *words]
 
     def steps(self, parents: Collection[str]) -> Sequence[StepJob]:
