@@ -80,6 +80,13 @@ def test_one_bad_row_in_250_000_costs_one_row_and_is_named(shipped: Shipped, tmp
     assert merged[BAD + 1] == f"amounts.csv,{BAD},5"
     assert (folder / "errors.jsonl").read_text() == ""
 
+    shown = shipped.run("job", "show", "-n", "nightly")
+    assert f"Repaired by {again['name']}: 250,000 rows" in shown.stderr
+    assert json.loads(shown.stdout)["repaired_by"] == again["name"]
+    refused = shipped.run("job", "retry-failed", "-n", "nightly")
+    assert refused.returncode == 4
+    assert f"repaired by job {again['name']}: there is nothing to retry" in refused.stderr
+
 
 def test_a_job_whose_every_row_failed_is_failed_and_shows_the_first_traceback(shipped: Shipped, tmp_path: Path) -> None:
     declare(shipped, tmp_path)

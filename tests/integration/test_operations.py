@@ -412,6 +412,9 @@ def test_a_rollback_withdraws_a_job_together_with_the_retry_that_wrote_into_its_
     with pytest.raises(ConflictError, match=f"repaired by job {again.name}: there is nothing to retry"):
         workspace.jobs.retry_failed(repaired.name)
 
+    assert workspace.jobs.get(repaired.name).repaired_by == again.name
+    assert [workspace.jobs.get(name).repaired_by for name in (first.name, again.name)] == [None, None]
+
     assert workspace.endpoints.latest("churn").name == again.name
     assert workspace.endpoints.rollback("churn", RollbackRequest(), by="ann").name == first.name
     assert workspace.endpoints.latest("churn").name == first.name

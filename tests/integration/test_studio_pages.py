@@ -275,6 +275,26 @@ def test_home_tells_what_went_wrong_since_yesterday_and_nothing_older() -> None:
     assert [one.id for one in not_started([*runs, run(4, early, RunOutcome.FAILED)], since)] == [3, 1]
 
 
+def test_a_job_that_its_retry_repaired_says_so_at_the_top_and_went_wrong_no_more(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "die")))
+    client = signed_in(stranger, workspace, "operator")
+
+    def wrong() -> list[str]:
+        return [one["name"] for one in client.get("/studio?format=json").json()["went_wrong"]]
+
+    assert wrong() == [job.name]
+    make_input(tmp_path / "in", "complete")
+    again = finished(workspace, workspace.jobs.retry_failed(job.name))
+    assert again.status is JobStatus.COMPLETED
+    assert wrong() == []
+    page = f"/studio/jobs/{job.name}"
+    assert f'Repaired by <a href="/studio/jobs/{again.name}">{again.name}</a>: 1 row.' in client.get(page).text
+    assert "retry-failed" not in client.get(f"{page}?format=json").json()["offers"]
+    assert "Repaired by" not in client.get(f"/studio/jobs/{again.name}").text
+
+
 def test_an_instance_says_what_its_job_is_and_how_far() -> None:
     job = Job(name="j", status=JobStatus.RUNNING, endpoint_name="churn", deployment_name="blue")
     assert in_words(job) == "churn / blue, running"

@@ -107,6 +107,10 @@ def show(state: State, name: str, web: bool) -> None:
     found = state.client().jobs.get(name)
     if web:
         _tell_address(state, found)
+    if found.entity.repaired_by is not None:
+        receipt = state.client().jobs.get(found.entity.repaired_by).entity.receipt
+        rows = f": {receipt.output_rows:,} row{'s' if receipt.output_rows != 1 else ''}" if receipt is not None else ""
+        state.note(f"Repaired by {found.entity.repaired_by}{rows}. What follows is how it was before.")
     body = _body(state, found)
     if state.output == "table" and not state.query and "steps" in body:
         state.show(body, columns=JOB_COLUMNS)

@@ -375,6 +375,9 @@ class Job(Entity):
     overrides: Overrides = Field(default_factory=Overrides)
     retry_of: str | None = None
     """The job whose failed items this one scores again."""
+    repaired_by: str | None = None
+    """The retry that completed and left nothing failed: what is said of this job is what it was before. It is looked
+    up for each answer about one job, and not stored."""
     reuse_hash: str | None = None
     """Hash of all that determines a step's outputs; None for what is not to be reused."""
     reused_job_name: str | None = None

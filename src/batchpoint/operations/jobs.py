@@ -77,12 +77,15 @@ class Jobs:
         self._groups = RecentErrorGroups()
 
     def get(self, name: str) -> Job:
-        """One job, with the progress of this moment.
+        """One job, with the progress of this moment, and the retry that repaired it.
 
         Raises:
             NotFoundError: there is none of that name.
         """
-        return _with_progress(self._registry.jobs.get(name))
+        job = _with_progress(self._registry.jobs.get(name))
+        retry = self.completed_retry(job)
+        is_repaired = retry is not None and not _has_failures(retry)
+        return job.model_copy(update={"repaired_by": retry.name}) if retry and is_repaired else job
 
     def list(
         self,
@@ -154,8 +157,8 @@ class Jobs:
         if job.type == "pipeline":
             return self._pipelines.retry_failed(job, job_name=job_name, by=by)
         _check_retryable(job)
-        if job.status == JobStatus.COMPLETED and (repair := self.repair(job)) is not None:
-            raise ConflictError(f"Job {name} was repaired by job {repair.name}: there is nothing to retry.")
+        if job.repaired_by is not None:
+            raise ConflictError(f"Job {name} was repaired by job {job.repaired_by}: there is nothing to retry.")
         self._check_place_free(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
         of_then = {WITHDRAWN}
@@ -190,12 +193,12 @@ class Jobs:
         """The jobs that scored again what failed in this one, the newest first."""
         return self._registry.jobs.list(retry_of=name, archived="include")
 
-    def repair(self, job: Job) -> Job | None:
-        """The retry of a finished job that completed without a failed item, where there is one."""
-        newest = latest_retry(self._registry, job) if job.status.is_finished else job
-        if newest.name == job.name or newest.status != JobStatus.COMPLETED:
+    def completed_retry(self, job: Job) -> Job | None:
+        """The last retry of a finished job that failed, or in which items did, once it has completed."""
+        if not job.status.is_finished or not _has_failures(job):
             return None
-        return newest if newest.receipt is None or newest.receipt.failed == 0 else None
+        newest = latest_retry(self._registry, job)
+        return newest if newest.name != job.name and newest.status == JobStatus.COMPLETED else None
 
     def archive(self, name: str) -> Job:
         """Hide a job from lists. Raises ``NotFoundError``."""
@@ -582,6 +585,10 @@ def _with_progress(job: Job) -> Job:
         return job.model_copy(update={"progress": Progress.model_validate_json(text)})
     except (OSError, ValidationError):
         return job  # not written yet: what the registry knows is the newest
+
+
+def _has_failures(job: Job) -> bool:
+    return job.status != JobStatus.COMPLETED or (job.receipt is not None and job.receipt.failed > 0)
 
 
 def _check_retryable(job: Job) -> None:

@@ -115,6 +115,8 @@ class JobPage(Page):
     sources: Sequence[Source]
     parameters: Mapping[str, str]
     """Settings that it ran with. Of environment variables only the names: their values may be secrets."""
+    repair: Job | None
+    """The retry that left nothing failed."""
     retries: Sequence[str]
     """Jobs that scored again what failed in this one."""
     offers: Sequence[str]
@@ -280,6 +282,7 @@ def _page_of(visit: Visit, name: str) -> JobPage:
         outputs_missing=missing,
         sources=_sources(found),
         parameters=_parameters(found),
+        repair=work.jobs.get(found.repaired_by) if found.repaired_by else None,
         retries=[each.name for each in work.jobs.retries(name)],
         offers=_offers(found, is_whole=not errors.groups),
     )
@@ -297,7 +300,8 @@ def _offers(found: Job, *, is_whole: bool) -> list[str]:
     if not found.status.is_finished:
         return ["cancel"]
     offers = []
-    if found.type != "command" and found.sample is None and not (is_whole and found.status is JobStatus.COMPLETED):
+    is_whole = (is_whole and found.status is JobStatus.COMPLETED) or found.repaired_by is not None
+    if found.type != "command" and found.sample is None and not is_whole:
         offers.append("retry-failed")
     if can_run_again(found):
         offers.append("run-again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -31,7 +32,7 @@ class HomePage(Page):
     at_work: Sequence[Job]
     """Not finished, the newest first."""
     went_wrong: Sequence[Job]
-    """Ended of late, and failed, or items of them did; the newest first."""
+    """Ended of late, and failed, or items of them did, and no retry has completed; the newest first."""
     not_started: Sequence[ScheduleRun]
     """Times of schedules, of late, whose job could not be started, or was missed."""
     finished: Sequence[Job]
@@ -55,11 +56,12 @@ def home(visit: Visited) -> HomePage:
     coming = [one for one in schedules.list(enabled=True) if one.next_run_at is not None]
     ended = jobs.list(status=TERMINAL_STATUSES, limit=LOOKED_AT)
     failed = jobs.list(status=JobStatus.FAILED, limit=SHOWN)
+    wrong = went_wrong([*failed, *ended], since)
     runs = [run for one in schedules.list() for run in schedules.runs(one.name, limit=SHOWN)]
     return HomePage(
         title="Home",
         at_work=jobs.list(status=set(JobStatus) - TERMINAL_STATUSES, limit=SHOWN),
-        went_wrong=went_wrong([*failed, *ended], since)[:SHOWN],
+        went_wrong=list(islice((job for job in wrong if jobs.completed_retry(job) is None), SHOWN)),
         not_started=not_started(runs, since)[:SHOWN],
         finished=ended[:SHOWN],
         coming=sorted(coming, key=lambda one: str(one.next_run_at))[:SHOWN],
