@@ -136,7 +136,7 @@ def test_times_are_chosen_by_the_first_and_last_day_and_keys_in_any_order(worksp
     with pytest.raises(InvalidEntityError, match="none of the 31 times"):
         workspace.backfills.start("nightly", [DAYS[0].replace(year=2020), DAYS[1]], [], only_gaps=True)
     with pytest.raises(ConflictError, match="Choose 1 to 31 times"):
-        workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[2]}))
+        workspace.backfills.start_between("nightly", request.model_copy(update={"first": DAYS[1].replace(hour=3)}))
 
 
 def test_a_run_whose_server_was_lost_keeps_its_keys(workspace: Workspace) -> None:
