@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from batchpoint.local_server import LocalServer
 from fake_server import FakeServer, error
 from integration.conftest import CommandLine
 
@@ -413,3 +414,22 @@ def test_what_a_message_advises_is_said_in_words_of_the_command_line_below_it(
         "Error: Schedule nightly is enabled.",
         "On the command line: batchpoint schedule disable -n nightly",
     ]
+
+
+def test_up_and_status_say_where_the_studio_is_and_where_its_token_lies(
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    assert f"{fake.url}/studio" in batchpoint("status").out
+    assert "token_file" not in batchpoint("status").out  # that of another server lies elsewhere
+    running = LocalServer(url=fake.url, pid=7, id="one", version="1", started_at="2026-01-01T00:00:00Z")
+    monkeypatch.delenv("BATCHPOINT_URL")
+    monkeypatch.setattr("batchpoint.local_server.find", lambda _: running)
+    monkeypatch.setattr("batchpoint.local_server.ensure", lambda _: running)
+
+    for line in ("status", "up"):
+        said = batchpoint(line)
+        told = json.loads(said.out)
+        assert (told["studio"], told["token_file"]) == (f"{fake.url}/studio", str(home / "token"))
+    assert f"Studio: {fake.url}/studio (it asks for the token in {home}/token)." in said.err
+    assert "studio" in batchpoint("").out
