@@ -245,6 +245,40 @@ def test_a_download_copies_the_output_and_with_all_the_logs(
     assert (tmp_path / "got" / "logs" / "user" / "a.txt").read_text() == "log"
 
 
+@pytest.mark.parametrize("more", ["", "--all"])
+@pytest.mark.parametrize(
+    ("place", "reason"), [("afile", "afile is a file"), ("afile/below", "afile is a file"), ("/proc/x", "No such file")]
+)
+def test_a_download_to_where_nothing_can_be_written_says_so(
+    fake: FakeServer, batchpoint: CommandLine, place: str, reason: str, more: str
+) -> None:
+    Path("afile").write_text("mine")
+    fake.routes["GET /jobs/one"] = DONE
+    fake.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 4}], "next": None}
+    fake.routes["GET /jobs/one/outputs/predictions.csv"] = b"a,b\n"
+    fake.routes["GET /jobs/one/logs"] = {"value": [], "next": None}
+
+    said = batchpoint(f"job download -n one -p {place} {more}")
+
+    assert (said.code, Path("afile").read_text()) == (2, "mine")
+    assert said.err.startswith("Error: ")
+    assert reason in said.err
+    assert "Choose another place" in said.err
+
+
+def test_logs_are_not_written_below_a_file_either(fake: FakeServer, batchpoint: CommandLine) -> None:
+    Path("afile").write_text("mine")
+    fake.routes["GET /jobs/one"] = FAILED
+    fake.routes["GET /jobs/one/outputs"] = {"value": [], "next": None}
+    fake.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/one.txt", "size": 4}], "next": None}
+    fake.routes["GET /jobs/one/logs/logs/user/one.txt"] = b"said"
+
+    said = batchpoint("job download -n one -p afile --all")
+
+    assert said.code == 2
+    assert "afile is a file" in said.err
+
+
 def test_a_download_of_a_job_that_failed_says_why_there_is_nothing_and_with_all_brings_its_logs(
     fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
