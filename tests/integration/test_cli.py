@@ -467,3 +467,23 @@ def test_up_and_status_say_where_the_studio_is_and_where_its_token_lies(
         assert (told["studio"], told["token_file"]) == (f"{fake.url}/studio", str(home / "token"))
     assert f"Studio: {fake.url}/studio (it asks for the token in {home}/token)." in said.err
     assert "studio" in batchpoint("").out
+
+
+def test_deleting_an_endpoint_names_the_schedules_that_invoke_it_still(
+    fake: FakeServer, batchpoint: CommandLine
+) -> None:
+    def schedule(name: str, endpoint: str) -> dict[str, Any]:
+        trigger = {"type": "cron", "expression": "0 2 * * *"}
+        return {"name": name, "trigger": trigger, "create_job": {"type": "invoke", "endpoint_name": endpoint}}
+
+    found = [schedule("nightly", "churn"), schedule("weekly", "churn"), schedule("other", "fares")]
+    fake.routes["GET /schedules"] = {"value": found, "next": None}
+    fake.routes["DELETE /endpoints/churn"] = {}
+    fake.routes["DELETE /endpoints/quiet"] = {}
+
+    said = batchpoint("endpoint delete -n churn -y")
+
+    assert said.code == 0
+    assert "Schedules that still invoke endpoint churn, and fail from now on: nightly, weekly." in said.err
+    assert fake.asked("GET /schedules")[0].query["enabled"] == "true"
+    assert batchpoint("endpoint delete -n quiet -y").err == ""

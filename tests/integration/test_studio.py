@@ -417,3 +417,18 @@ def test_what_does_not_exist_is_told_on_a_page(stranger: httpx.Client, workspace
         assert missing.status_code == 404, address
         assert missing.headers["Content-Type"].startswith("text/html")
     assert client.get("/studio/jobs/none?format=json").json()["error"]["code"] == "not_found"
+
+
+def test_an_error_page_keeps_the_menu_of_who_is_signed_in(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    declare_schedule(workspace, make_input(tmp_path / "in", "complete"))
+    assert 'aria-label="Main"' not in stranger.get("/studio/nowhere").text
+    client = signed_in(stranger, workspace, "operator")
+    proof = proof_on(client, "/studio/schedules/nightly")
+    workspace.endpoints.delete("churn")
+
+    triggered = client.post("/studio/schedules/nightly/trigger", data={"proof": proof})
+    assert triggered.status_code == 404
+    for shown in (triggered, client.get("/studio/nowhere"), client.get("/studio/jobs/none"), client.put("/studio")):
+        assert 'aria-label="Main"' in shown.text, shown.text

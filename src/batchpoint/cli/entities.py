@@ -202,11 +202,17 @@ def resource_group(
 
 
 def add_named_readers(
-    group: click.Group, door: str, columns: tuple[str, ...], *, deletes_in_scripts: bool = False
+    group: click.Group,
+    door: str,
+    columns: tuple[str, ...],
+    *,
+    deletes_in_scripts: bool = False,
+    once_deleted: Callable[[State, str], None] = lambda _state, _name: None,
 ) -> None:
     """``show``, ``list`` and ``delete`` of things that are known by name alone.
 
     With ``deletes_in_scripts``, ``delete`` asks on a terminal only: that of Azure's command line has no ``--yes``.
+    ``once_deleted`` tells what else there is to know then.
     """
 
     @group.command()
@@ -235,6 +241,7 @@ def add_named_readers(
         """Remove one."""
         confirm(f"{group.name} {name}", yes=yes, in_scripts=not deletes_in_scripts)
         getattr(state.client(), door).delete(name)
+        once_deleted(state, name)
 
 
 def _which(command: Any) -> Any:

@@ -173,7 +173,7 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
         message=error.message,
         request_id=request.scope.get("request_id"),
     )
-    visitor = request.scope.get("token")
+    visitor = sessions.known_visitor(request)
     return html(request, "error.html", told, at=at, visitor=visitor, status=status)
 
 
