@@ -487,3 +487,14 @@ def test_deleting_an_endpoint_names_the_schedules_that_invoke_it_still(
     assert "Schedules that still invoke endpoint churn, and fail from now on: nightly, weekly." in said.err
     assert fake.asked("GET /schedules")[0].query["enabled"] == "true"
     assert batchpoint("endpoint delete -n quiet -y").err == ""
+
+
+def test_a_key_that_is_missing_is_told_with_its_option(batchpoint: CommandLine) -> None:
+    said = batchpoint("webhook create -n pager --url https://pager.example/")
+
+    assert said.code == 2
+    assert "key 'events' is missing." in said.err
+    assert "On the command line: --event" in said.err
+    assert "On the command line: --url, --event" in batchpoint("webhook create -n pager").err
+    unknown = batchpoint("webhook create -n pager --url https://pager.example/ --event job.failed --set other=1")
+    assert "On the command line" not in unknown.err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,6 +40,7 @@ def declare(
 ) -> Any:
     """The entity of a ``create``: from the file, the options (``outer__inner`` for a key within), ``--set``."""
     from batchpoint.client.files import declared
+    from batchpoint.errors import InvalidEntityError
 
     values: dict[str, Any] = {}
     for key, value in {**given, "tags": tags_of(tags)}.items():
@@ -48,7 +49,19 @@ def declare(
             values[outer] = {**values.get(outer, {}), inner: value} if inner else value
     if path is None and not values and not assignments:
         raise click.UsageError("Nothing is declared: give --file, or the options of what you create.")
-    return declared(kind, path=path, given=values, assignments=assignments)
+    try:
+        return declared(kind, path=path, given=values, assignments=assignments)
+    except InvalidEntityError as fault:
+        if options := _options_for(fault.details.get("problems", [])):
+            fault.details["on_command_line"] = ", ".join(options)
+        raise
+
+
+def _options_for(problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options of the command that is carried out which give a key that is missing."""
+    missing = {problem["key"].replace(".", "__") for problem in problems if problem["message"].endswith("is missing.")}
+    params = click.get_current_context().command.params
+    return [max(each.opts, key=len) for each in params if isinstance(each, click.Option) and each.name in missing]
 
 
 _ONE_REGISTRY = "there is one registry, whose assets every endpoint can use"
