@@ -112,6 +112,7 @@ def test_a_wrong_token_is_refused_in_words_and_signing_in_leads_to_no_other_site
     refused = stranger.post("/studio/sign-in", data={"token": "wrong", "then": "https://evil.example/"})
     assert refused.status_code == 401
     assert "The token is not known here" in refused.text
+    assert "BATCHPOINT_" not in refused.text  # nobody who signs in has set a variable
     assert "evil.example" not in refused.text
     too_long = stranger.post("/studio/sign-in", content=b"token=" + b"x" * 200_000)
     assert too_long.status_code == 413
