@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
-from batchpoint.entities.jobs import Job
+from batchpoint.entities.jobs import Input, InvokeRequest, Job
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.registry.tables import ended_sessions_table
@@ -433,3 +433,25 @@ def test_an_error_page_keeps_the_menu_of_who_is_signed_in(
     assert triggered.status_code == 404
     for shown in (triggered, client.get("/studio/nowhere"), client.get("/studio/jobs/none"), client.put("/studio")):
         assert 'aria-label="Main"' in shown.text, shown.text
+
+
+def test_who_may_not_create_a_job_is_not_asked_for_one(context: Context, workspace: Workspace) -> None:
+    page = "/studio/endpoints/churn"
+    with served(context, None) as stranger:
+        reader = signed_in(stranger, workspace, "reader")
+        assert f'href="{page}/invoke"' not in reader.get(page).text
+        shown = reader.get(f"{page}/invoke").text
+        assert "<form class=" not in shown.replace('<form class="who"', "")
+        assert "creating a job needs operator" in shown
+    with served(context, None) as stranger:
+        operator = signed_in(stranger, workspace, "operator")
+        assert f'href="{page}/invoke"' in operator.get(page).text
+        assert 'name="path"' in operator.get(f"{page}/invoke").text
+
+
+def test_an_input_that_is_called_so_is_named_once(stranger: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
+    inputs = {"input": Input(path=str(make_input(tmp_path / "in", "complete")))}
+    job = workspace.endpoints.invoke("churn", InvokeRequest(inputs=inputs))
+    shown = signed_in(stranger, workspace, "reader").get(f"/studio/jobs/{job.name}").text
+    assert "<dt>Input</dt>" in shown
+    assert "Input input" not in shown
