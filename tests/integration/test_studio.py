@@ -223,8 +223,10 @@ def test_another_deployment_becomes_the_default(stranger: httpx.Client, workspac
     workspace.endpoints.create_or_update_deployment(
         BatchDeployment(name="green", endpoint_name="churn", code_configuration=code)
     )
+    page = "/studio/endpoints/churn"
+    assert "Make default" not in signed_in(stranger, workspace, "reader").get(page).text
     client = signed_in(stranger, workspace, "operator")
-    proof = proof_on(client, "/studio/endpoints/churn")
+    proof = proof_on(client, page)
     client.post("/studio/endpoints/churn/default", data={"proof": proof, "deployment": "green"})
     assert workspace.endpoints.get("churn").defaults.deployment_name == "green"
 
