@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,20 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_the_page_prints_what_the_page_shows(page: Path, shipped: Shipped, tmp_path: Path) -> None:
     run_page(page, shipped, tmp_path, at_least=1)
+
+
+def test_no_page_names_a_job_as_the_tour_or_another_page_does() -> None:
+    """A reader goes from one to the next in one home, where a name is given once."""
+    pages_of = defaultdict(set)
+    for page in [CHECKOUT / "README.md", *PAGES]:
+        for step in steps_of(page.read_text()):
+            for name in re.findall(r"--job-name (\S+)|job create .*--name (\S+)", step.command):
+                if not step.command.startswith("batchpoint pipeline publish"):  # that names a job that there is
+                    pages_of["".join(name)].add(page.name)
+    assert "monday" in pages_of
+    assert {name: pages for name, pages in pages_of.items() if len(pages) > 1} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_page_counts_on_a_home_that_the_reader_never_named(page: Path) -> None:
+    assert [step.command for step in steps_of(page.read_text()) if "$BATCHPOINT_HOME" in step.command] == []

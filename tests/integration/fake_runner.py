@@ -1,8 +1,8 @@
 """Stands in for the runner parent and its runners: keeps the contract of a run's folder and scores nothing.
 
 What it does is said by the file ``behaviour`` beside the input: ``complete``, ``compare`` (with columns that
-drifted), ``wait`` (until the file ``go`` lies in
-the run's folder, or a cancel), ``die`` (always), ``die once``.
+drifted), ``withhold`` (a check did not pass), ``wait`` (until the file ``go`` lies in the run's folder, or a cancel),
+``die`` (always), ``die once``.
 """
 
 from __future__ import annotations
@@ -59,5 +59,8 @@ if behaviour == "compare":
     quality = {"job": spec["job"], "reference": "before", "items": 10, "columns": [told]}
     (folder / "quality.json").write_text(json.dumps(quality))
     outcome["quality"] = {"reference": "before", "drift": 0.7, "drift_column": "input <script>x</script>"}
+if behaviour == "withhold":
+    error = {"code": "quality_check_failed", "message": "Nothing was published: input column x has drifted by 0.7."}
+    outcome |= {"reason": "quality_check_failed", "error": error, "outputs": {}}
 (folder / "outcome.partial").write_text(json.dumps(outcome))
 (folder / "outcome.partial").rename(folder / "outcome.json")

@@ -372,3 +372,14 @@ def test_a_server_does_not_end_itself_while_a_schedule_is_to_fire(context: Conte
         client.post("/api/v1/schedules/nightly/disable")
     _end_if_idle(server, unused)
     assert server.should_exit
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
+def test_who_has_no_token_is_told_in_words_of_all_and_the_command_line_in_its_own(
+    client: httpx.Client, headers: dict[str, str]
+) -> None:
+    refused = httpx.get(f"{client.base_url}/api/v1/jobs", headers=headers)
+    said = refused.json()["error"]
+    assert refused.status_code == 401
+    assert "BATCHPOINT_" not in said["message"]
+    assert "BATCHPOINT_TOKEN" in said["details"]["on_command_line"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from batchpoint.local_server import LocalServer
 from fake_server import FakeServer, error
 from integration.conftest import CommandLine
 
@@ -244,6 +245,40 @@ def test_a_download_copies_the_output_and_with_all_the_logs(
     assert (tmp_path / "got" / "logs" / "user" / "a.txt").read_text() == "log"
 
 
+@pytest.mark.parametrize("more", ["", "--all"])
+@pytest.mark.parametrize(
+    ("place", "reason"), [("afile", "afile is a file"), ("afile/below", "afile is a file"), ("/proc/x", "No such file")]
+)
+def test_a_download_to_where_nothing_can_be_written_says_so(
+    fake: FakeServer, batchpoint: CommandLine, place: str, reason: str, more: str
+) -> None:
+    Path("afile").write_text("mine")
+    fake.routes["GET /jobs/one"] = DONE
+    fake.routes["GET /jobs/one/outputs"] = {"value": [{"path": "predictions.csv", "size": 4}], "next": None}
+    fake.routes["GET /jobs/one/outputs/predictions.csv"] = b"a,b\n"
+    fake.routes["GET /jobs/one/logs"] = {"value": [], "next": None}
+
+    said = batchpoint(f"job download -n one -p {place} {more}")
+
+    assert (said.code, Path("afile").read_text()) == (2, "mine")
+    assert said.err.startswith("Error: ")
+    assert reason in said.err
+    assert "Choose another place" in said.err
+
+
+def test_logs_are_not_written_below_a_file_either(fake: FakeServer, batchpoint: CommandLine) -> None:
+    Path("afile").write_text("mine")
+    fake.routes["GET /jobs/one"] = FAILED
+    fake.routes["GET /jobs/one/outputs"] = {"value": [], "next": None}
+    fake.routes["GET /jobs/one/logs"] = {"value": [{"path": "logs/user/one.txt", "size": 4}], "next": None}
+    fake.routes["GET /jobs/one/logs/logs/user/one.txt"] = b"said"
+
+    said = batchpoint("job download -n one -p afile --all")
+
+    assert said.code == 2
+    assert "afile is a file" in said.err
+
+
 def test_a_download_of_a_job_that_failed_says_why_there_is_nothing_and_with_all_brings_its_logs(
     fake: FakeServer, batchpoint: CommandLine, tmp_path: Path
 ) -> None:
@@ -413,3 +448,53 @@ def test_what_a_message_advises_is_said_in_words_of_the_command_line_below_it(
         "Error: Schedule nightly is enabled.",
         "On the command line: batchpoint schedule disable -n nightly",
     ]
+
+
+def test_up_and_status_say_where_the_studio_is_and_where_its_token_lies(
+    fake: FakeServer, batchpoint: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    assert f"{fake.url}/studio" in batchpoint("status").out
+    assert "token_file" not in batchpoint("status").out  # that of another server lies elsewhere
+    running = LocalServer(url=fake.url, pid=7, id="one", version="1", started_at="2026-01-01T00:00:00Z")
+    monkeypatch.delenv("BATCHPOINT_URL")
+    monkeypatch.setattr("batchpoint.local_server.find", lambda _: running)
+    monkeypatch.setattr("batchpoint.local_server.ensure", lambda _: running)
+
+    for line in ("status", "up"):
+        said = batchpoint(line)
+        told = json.loads(said.out)
+        assert (told["studio"], told["token_file"]) == (f"{fake.url}/studio", str(home / "token"))
+    assert f"Studio: {fake.url}/studio (it asks for the token in {home}/token)." in said.err
+    assert "studio" in batchpoint("").out
+
+
+def test_deleting_an_endpoint_names_the_schedules_that_invoke_it_still(
+    fake: FakeServer, batchpoint: CommandLine
+) -> None:
+    def schedule(name: str, endpoint: str) -> dict[str, Any]:
+        trigger = {"type": "cron", "expression": "0 2 * * *"}
+        return {"name": name, "trigger": trigger, "create_job": {"type": "invoke", "endpoint_name": endpoint}}
+
+    found = [schedule("nightly", "churn"), schedule("weekly", "churn"), schedule("other", "fares")]
+    fake.routes["GET /schedules"] = {"value": found, "next": None}
+    fake.routes["DELETE /endpoints/churn"] = {}
+    fake.routes["DELETE /endpoints/quiet"] = {}
+
+    said = batchpoint("endpoint delete -n churn -y")
+
+    assert said.code == 0
+    assert "Schedules that still invoke endpoint churn, and fail from now on: nightly, weekly." in said.err
+    assert fake.asked("GET /schedules")[0].query["enabled"] == "true"
+    assert batchpoint("endpoint delete -n quiet -y").err == ""
+
+
+def test_a_key_that_is_missing_is_told_with_its_option(batchpoint: CommandLine) -> None:
+    said = batchpoint("webhook create -n pager --url https://pager.example/")
+
+    assert said.code == 2
+    assert "key 'events' is missing." in said.err
+    assert "On the command line: --event" in said.err
+    assert "On the command line: --url, --event" in batchpoint("webhook create -n pager").err
+    unknown = batchpoint("webhook create -n pager --url https://pager.example/ --event job.failed --set other=1")
+    assert "On the command line" not in unknown.err

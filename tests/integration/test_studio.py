@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
-from batchpoint.entities.jobs import Job
+from batchpoint.entities.jobs import Input, InvokeRequest, Job
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.registry.tables import ended_sessions_table
@@ -113,6 +113,7 @@ def test_a_wrong_token_is_refused_in_words_and_signing_in_leads_to_no_other_site
     refused = stranger.post("/studio/sign-in", data={"token": "wrong", "then": "https://evil.example/"})
     assert refused.status_code == 401
     assert "The token is not known here" in refused.text
+    assert "BATCHPOINT_" not in refused.text  # nobody who signs in has set a variable
     assert "evil.example" not in refused.text
     too_long = stranger.post("/studio/sign-in", content=b"token=" + b"x" * 200_000)
     assert too_long.status_code == 413
@@ -223,8 +224,10 @@ def test_another_deployment_becomes_the_default(stranger: httpx.Client, workspac
     workspace.endpoints.create_or_update_deployment(
         BatchDeployment(name="green", endpoint_name="churn", code_configuration=code)
     )
+    page = "/studio/endpoints/churn"
+    assert "Make default" not in signed_in(stranger, workspace, "reader").get(page).text
     client = signed_in(stranger, workspace, "operator")
-    proof = proof_on(client, "/studio/endpoints/churn")
+    proof = proof_on(client, page)
     client.post("/studio/endpoints/churn/default", data={"proof": proof, "deployment": "green"})
     assert workspace.endpoints.get("churn").defaults.deployment_name == "green"
 
@@ -418,3 +421,40 @@ def test_what_does_not_exist_is_told_on_a_page(stranger: httpx.Client, workspace
         assert missing.status_code == 404, address
         assert missing.headers["Content-Type"].startswith("text/html")
     assert client.get("/studio/jobs/none?format=json").json()["error"]["code"] == "not_found"
+
+
+def test_an_error_page_keeps_the_menu_of_who_is_signed_in(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    declare_schedule(workspace, make_input(tmp_path / "in", "complete"))
+    assert 'aria-label="Main"' not in stranger.get("/studio/nowhere").text
+    client = signed_in(stranger, workspace, "operator")
+    proof = proof_on(client, "/studio/schedules/nightly")
+    workspace.endpoints.delete("churn")
+
+    triggered = client.post("/studio/schedules/nightly/trigger", data={"proof": proof})
+    assert triggered.status_code == 404
+    for shown in (triggered, client.get("/studio/nowhere"), client.get("/studio/jobs/none"), client.put("/studio")):
+        assert 'aria-label="Main"' in shown.text, shown.text
+
+
+def test_who_may_not_create_a_job_is_not_asked_for_one(context: Context, workspace: Workspace) -> None:
+    page = "/studio/endpoints/churn"
+    with served(context, None) as stranger:
+        reader = signed_in(stranger, workspace, "reader")
+        assert f'href="{page}/invoke"' not in reader.get(page).text
+        shown = reader.get(f"{page}/invoke").text
+        assert "<form class=" not in shown.replace('<form class="who"', "")
+        assert "creating a job needs operator" in shown
+    with served(context, None) as stranger:
+        operator = signed_in(stranger, workspace, "operator")
+        assert f'href="{page}/invoke"' in operator.get(page).text
+        assert 'name="path"' in operator.get(f"{page}/invoke").text
+
+
+def test_an_input_that_is_called_so_is_named_once(stranger: httpx.Client, workspace: Workspace, tmp_path: Path) -> None:
+    inputs = {"input": Input(path=str(make_input(tmp_path / "in", "complete")))}
+    job = workspace.endpoints.invoke("churn", InvokeRequest(inputs=inputs))
+    shown = signed_in(stranger, workspace, "reader").get(f"/studio/jobs/{job.name}").text
+    assert "<dt>Input</dt>" in shown
+    assert "Input input" not in shown

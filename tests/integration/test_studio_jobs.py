@@ -307,6 +307,16 @@ def test_a_job_is_run_again_with_what_it_was_asked_for(
     assert again.outputs["score"].path == str(done.outputs["score"].path).replace(done.name, again.name)
 
 
+def test_of_a_withheld_output_nothing_is_said_to_be_written_and_no_retry_is_offered(
+    reader: httpx.Client, workspace: Workspace, done: Job, tmp_path: Path
+) -> None:
+    withheld = finished(workspace, invoke(workspace, make_input(tmp_path / "shifted", "withhold")))
+    page = f"/studio/jobs/{withheld.name}"
+    assert "1 rows withheld. It adds up." in reader.get(page).text
+    assert facts(reader, page)["offers"] == ["run-again"]
+    assert "1 rows written. It adds up." in reader.get(f"/studio/jobs/{done.name}").text
+
+
 def test_a_reader_cannot_run_a_job_again(reader: httpx.Client, workspace: Workspace, done: Job) -> None:
     page = f"/studio/jobs/{done.name}"
     assert "<button>Run again" not in reader.get(page).text

@@ -210,7 +210,8 @@ def test_a_token_is_made_and_shown_once_and_revoked(stranger: httpx.Client, work
 @pytest.mark.parametrize("role", ["reader", "operator"])
 def test_tokens_and_audit_are_for_administrators(stranger: httpx.Client, workspace: Workspace, role: str) -> None:
     client = signed_in(stranger, workspace, role)
-    proof = proof_on(client, "/studio/endpoints/churn/invoke")
+    # No page has a form for a reader; nobody looks at what he sends with it.
+    proof = proof_on(client, "/studio/endpoints/churn/invoke") if role == "operator" else "0" * 64
     for page in ("/studio/tokens", "/studio/audit"):
         assert client.get(page).status_code == 403
     sent = {"proof": proof, "name": "mine", "role": "admin"}

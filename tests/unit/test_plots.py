@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from batchpoint.entities.run_reports import Histogram, TimeSpent, WorkerTime
 from batchpoint.server.studio import plots
+from batchpoint.server.studio.rendering import tick
 
 
 def test_a_busy_worker_is_one_bar_however_long_it_works() -> None:
@@ -64,3 +67,15 @@ def test_a_long_name_is_cut_on_the_page_alone() -> None:
     graph = plots.graph({"a" * 60: set()})
     assert graph is not None
     assert (len(graph.nodes[0].shown), len(graph.nodes[0].name)) == (plots.LONGEST_NAME, 60)
+
+
+@pytest.mark.parametrize(
+    ("length", "ticks"),
+    [
+        (0.1, ["0.00 s", "0.03 s", "0.05 s", "0.08 s", "0.10 s"]),
+        (2, ["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]),
+        (40, ["0.0 s", "10 s", "20 s", "30 s", "40 s"]),
+    ],
+)
+def test_the_ticks_of_an_axis_differ_however_short_it_is(length: float, ticks: list[str]) -> None:
+    assert [tick(length * part / 4, length) for part in range(5)] == ticks

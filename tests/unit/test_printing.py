@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from batchpoint.cli.printing import receipt_lines, render
+from batchpoint.cli.printing import receipt_lines, render, summary
 from batchpoint.client.connection import address, error_of
 from batchpoint.client.jobs import failure_text
 from batchpoint.client.notebook import job_html, progress_line
@@ -61,6 +61,14 @@ def test_the_receipt_names_files_that_could_not_be_read() -> None:
     assert lines[0] == "Receipt: 3 rows = 1 ok + 1 failed + 1 skipped; 1 rows written (adds up)"
     assert lines[1] == "  a.csv: not csv"
     assert "does NOT add up" in receipt_lines(receipt(balanced=False))[0]
+
+
+def test_rows_that_a_check_withheld_are_not_said_to_be_written() -> None:
+    done = Job(name="one", status=JobStatus.COMPLETED, receipt=receipt())
+    withheld = done.model_copy(update={"status": JobStatus.FAILED, "reason": Reason.QUALITY_CHECK_FAILED})
+
+    assert "1 rows written (adds up)" in summary(done)[0]
+    assert "1 rows withheld (adds up)" in summary(withheld)[0]
 
 
 def test_progress_is_one_line_with_rate_and_time_left() -> None:

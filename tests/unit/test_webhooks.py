@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from batchpoint.background.webhooks import refusal
+from batchpoint.background.webhooks import DeliveryFailedError, post, refusal
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason
 from batchpoint.entities.webhooks import (
     TRIED_FOR,
@@ -144,3 +144,14 @@ def test_a_secret_that_cannot_sign_is_refused(secret: str) -> None:
 )  # fmt: skip
 def test_the_machine_itself_and_what_gives_out_its_credentials_are_not_called(address: str, refused: bool) -> None:
     assert bool(refusal(address)) == refused
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("127.0.0.1", "127.0.0.1 is this machine itself, "), ("localhost", "localhost is 127.0.0.1, this machine itself")],
+)
+def test_a_host_that_is_not_called_is_told_once(host: str, said: str) -> None:
+    with pytest.raises(DeliveryFailedError) as refused:
+        post(f"http://{host}:9/", b"{}", {}, frozenset())
+    assert said in str(refused.value).replace("::1", "127.0.0.1")
+    assert f"BATCHPOINT_WEBHOOK_HOSTS={host}" in str(refused.value)

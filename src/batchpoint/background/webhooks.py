@@ -195,8 +195,9 @@ def _connected(host: str, port: int, allowed_hosts: frozenset[str], ends_at: flo
     last: OSError | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         if (reason := refusal(str(address[0]))) and host.lower() not in allowed_hosts:
+            named = "" if host == address[0] else f"{address[0]}, "
             raise DeliveryFailedError(
-                f"{host} is {address[0]}, {reason}, which this server does not call. Whoever runs it can allow it with "
+                f"{host} is {named}{reason}, which this server does not call. Whoever runs it can allow it with "
                 f"BATCHPOINT_WEBHOOK_HOSTS={host}."
             )
         left = _left(ends_at)

@@ -57,7 +57,22 @@ def endpoint() -> None:
     """Batch endpoints: stable addresses that jobs are asked of."""
 
 
-add_named_readers(endpoint, "endpoints", ("name", "description", "scoring_uri", "provisioning_state"))
+def _note_schedules(state: State, name: str) -> None:
+    """Name the schedules that invoke an endpoint which is gone."""
+    from batchpoint.entities.schedules import ScheduledInvoke
+
+    plans = {one.name: one.create_job for one in state.client().schedules.list(enabled=True)}
+    left = [of for of, plan in plans.items() if isinstance(plan, ScheduledInvoke) and plan.endpoint_name == name]
+    if left:
+        state.note(f"Schedules that still invoke endpoint {name}, and fail from now on: {', '.join(left)}.")
+
+
+add_named_readers(
+    endpoint,
+    "endpoints",
+    ("name", "description", "scoring_uri", "provisioning_state"),
+    once_deleted=_note_schedules,
+)
 
 
 @endpoint.command("create")

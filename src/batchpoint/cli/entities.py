@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,6 +40,7 @@ def declare(
 ) -> Any:
     """The entity of a ``create``: from the file, the options (``outer__inner`` for a key within), ``--set``."""
     from batchpoint.client.files import declared
+    from batchpoint.errors import InvalidEntityError
 
     values: dict[str, Any] = {}
     for key, value in {**given, "tags": tags_of(tags)}.items():
@@ -48,7 +49,19 @@ def declare(
             values[outer] = {**values.get(outer, {}), inner: value} if inner else value
     if path is None and not values and not assignments:
         raise click.UsageError("Nothing is declared: give --file, or the options of what you create.")
-    return declared(kind, path=path, given=values, assignments=assignments)
+    try:
+        return declared(kind, path=path, given=values, assignments=assignments)
+    except InvalidEntityError as fault:
+        if options := _options_for(fault.details.get("problems", [])):
+            fault.details["on_command_line"] = ", ".join(options)
+        raise
+
+
+def _options_for(problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The options of the command that is carried out which give a key that is missing."""
+    missing = {problem["key"].replace(".", "__") for problem in problems if problem["message"].endswith("is missing.")}
+    params = click.get_current_context().command.params
+    return [max(each.opts, key=len) for each in params if isinstance(each, click.Option) and each.name in missing]
 
 
 _ONE_REGISTRY = "there is one registry, whose assets every endpoint can use"
@@ -202,11 +215,17 @@ def resource_group(
 
 
 def add_named_readers(
-    group: click.Group, door: str, columns: tuple[str, ...], *, deletes_in_scripts: bool = False
+    group: click.Group,
+    door: str,
+    columns: tuple[str, ...],
+    *,
+    deletes_in_scripts: bool = False,
+    once_deleted: Callable[[State, str], None] = lambda _state, _name: None,
 ) -> None:
     """``show``, ``list`` and ``delete`` of things that are known by name alone.
 
     With ``deletes_in_scripts``, ``delete`` asks on a terminal only: that of Azure's command line has no ``--yes``.
+    ``once_deleted`` tells what else there is to know then.
     """
 
     @group.command()
@@ -235,6 +254,7 @@ def add_named_readers(
         """Remove one."""
         confirm(f"{group.name} {name}", yes=yes, in_scripts=not deletes_in_scripts)
         getattr(state.client(), door).delete(name)
+        once_deleted(state, name)
 
 
 def _which(command: Any) -> Any:

@@ -238,6 +238,7 @@ def download(state: State, name: str, download_path: str | None, output_name: st
     """
     from pathlib import Path
 
+    from batchpoint.client.connection import writing
     from batchpoint.errors import NotFoundError
 
     fetched = state.client().jobs.get(name)
@@ -255,8 +256,10 @@ def download(state: State, name: str, download_path: str | None, output_name: st
     if everything:
         for file in logs:
             target = Path(folder) / "logs" / file["path"].removeprefix("logs/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(fetched.log(file["path"]), encoding="utf-8")
+            text = fetched.log(file["path"])
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, encoding="utf-8")
     state.note(f"Downloaded to {folder}")
 
 

@@ -148,8 +148,9 @@ def cli(context: click.Context, workspace_name: str | None) -> None:
     """Batch endpoints on your own machines.
 
     The local server of the home folder is used, and started when none runs; set BATCHPOINT_URL and BATCHPOINT_TOKEN to
-    use another one. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, of 'batchpoint
-    configure --defaults workspace=NAME', or 'default'.
+    use another one. Every server has a studio, pages for the browser: 'batchpoint up' tells its address and its token's
+    file. Names belong to a workspace: that of --workspace-name, of BATCHPOINT_WORKSPACE, of 'batchpoint configure
+    --defaults workspace=NAME', or 'default'.
     """
     context.ensure_object(State).workspace = workspace_name
     if context.invoked_subcommand is None:

@@ -77,9 +77,11 @@ def end(job: Job) -> None:
 
 def summary(job: JobEntity) -> list[str]:
     """How a job ended: notices, receipt, failed items, where everything lies."""
+    from batchpoint.entities.jobs import Reason
+
     lines = [f"Notice: {notice}" for notice in job.notices]
     if job.receipt is not None:
-        lines += receipt_lines(job.receipt)
+        lines += receipt_lines(job.receipt, withheld=job.reason is Reason.QUALITY_CHECK_FAILED)
     for name, output in job.outputs.items():
         if output.uri:
             lines.append(f"{name}: {output.uri}")
@@ -92,12 +94,13 @@ def summary(job: JobEntity) -> list[str]:
     return lines
 
 
-def receipt_lines(receipt: Receipt) -> list[str]:
-    """The receipt in a line, and a line for each file that was not read whole."""
+def receipt_lines(receipt: Receipt, *, withheld: bool = False) -> list[str]:
+    """The receipt in a line, and a line for each file that was not read whole; of output that was withheld, so."""
     parts = f"{receipt.ok:,} ok + {receipt.failed:,} failed + {receipt.skipped:,} skipped"
     counts = f"{receipt.items:,} {receipt.unit} = {parts}"
     state = "adds up" if receipt.balanced else "does NOT add up"
-    lines = [f"Receipt: {counts}; {receipt.output_rows:,} rows written ({state})"]
+    rows = f"{receipt.output_rows:,} rows {'withheld' if withheld else 'written'}"
+    lines = [f"Receipt: {counts}; {rows} ({state})"]
     trouble = [file for file in receipt.files if file.reason]
     lines += [f"  {file.file}: {file.reason}" for file in trouble[:10]]
     if len(trouble) > 10:

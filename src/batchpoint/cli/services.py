@@ -11,7 +11,7 @@ from batchpoint.cli.options import Command, Group, State, common, diagnostics, l
 @click.command(cls=Command)
 @common
 def up(state: State) -> None:
-    """Start the local server of the home folder, unless it runs; print its address.
+    """Start the local server of the home folder, unless it runs; print its address and that of its studio.
 
     It ends itself after BATCHPOINT_IDLE_SHUTDOWN_SECONDS without a request or a job.
     """
@@ -21,7 +21,10 @@ def up(state: State) -> None:
     home = Settings.from_environment().home
     server = local_server.ensure(home)
     state.note(f"The server of {home} listens at {server.url} (process {server.pid}).")
-    state.show({"url": server.url, "pid": server.pid, "version": server.version, "home": str(home)})
+    studio, token_file = f"{server.url}/studio", str(home / "token")
+    state.note(f"Studio: {studio} (it asks for the token in {token_file}).")
+    told = {"url": server.url, "pid": server.pid, "version": server.version, "home": str(home)}
+    state.show({**told, "studio": studio, "token_file": token_file})
 
 
 @click.command(cls=Command)
@@ -38,7 +41,7 @@ def down(state: State) -> None:
 @click.command(cls=Command)
 @common
 def status(state: State) -> None:
-    """Show the server in use: address, version, the token's role. Starts nothing.
+    """Show the server in use: address, studio, version, the token's role. Starts nothing.
 
     Ends with exit code 6 when no server answers.
     """
@@ -55,7 +58,9 @@ def status(state: State) -> None:
             raise ServerUnavailableError(f"No server of {settings.home} runs. 'batchpoint up' starts it.")
         url, token = server.url, token or local_server.read_token(settings.home)
     with Client(url, token, settings) as client:
-        state.show({"url": client.url, "home": str(settings.home), **client.server()})
+        told = {"url": client.url, "home": str(settings.home), **client.server(), "studio": f"{client.url}/studio"}
+        # The token of another server lies elsewhere.
+        state.show(told if settings.url else {**told, "token_file": str(settings.home / "token")})
 
 
 @click.command(cls=Command)

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from urllib.parse import quote, urlsplit
@@ -131,8 +132,16 @@ class Connection:
         return response.text
 
     def download(self, path: str, target: Path, *, progress: ByteProgress | None = None) -> None:
-        """A file, streamed to ``target``; it appears whole or not at all."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        """A file, streamed to ``target``; it appears whole or not at all.
+
+        Raises:
+            RequestError: it cannot be written there.
+        """
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._download(path, target, progress)
+
+    def _download(self, path: str, target: Path, progress: ByteProgress | None) -> None:
         partial = target.with_name(f"{target.name}.partial")
 
         def once() -> httpx.Response:
@@ -240,6 +249,22 @@ class Connection:
             "to the address of a running one."
         )
         return ServerUnavailableError(message, url=self.url)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """A local file is written: what the system says against it is told as what somebody can mend.
+
+    Raises:
+        RequestError: the file cannot be written there.
+    """
+    try:
+        yield
+    except OSError as fault:
+        reason = f"{fault.strerror or fault}"
+        if isinstance(fault, FileExistsError | NotADirectoryError):
+            reason = next((f"{above} is a file, not a folder" for above in target.parents if above.is_file()), reason)
+        raise RequestError(f"{target} cannot be written: {reason}. Choose another place.") from fault
 
 
 def error_of(status: int, content: bytes) -> BatchpointError:

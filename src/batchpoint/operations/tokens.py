@@ -116,7 +116,8 @@ class Tokens:
     def _of(self, token: Token | None) -> Token:
         """The token, when it is valid."""
         if token is None:
-            raise AuthenticationError("The token is not known here. Check BATCHPOINT_TOKEN and the server's address.")
+            message = "The token is not known here. Check that it is complete, and one of this server's."
+            raise AuthenticationError(message, on_command_line="check BATCHPOINT_TOKEN, and BATCHPOINT_URL")
         if token.revoked_at is not None:
             raise AuthenticationError(f"Token {token.name} was revoked. Ask an administrator for a new one.")
         if token.expires_at is not None and token.expires_at <= self._registry.now():

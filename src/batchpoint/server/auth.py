@@ -27,8 +27,8 @@ def authenticated(request: Request) -> Token:
         return known
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        message = "This needs a token. Send the header 'Authorization: Bearer <token>'."
-        raise AuthenticationError(message)
+        message = "This needs a token, which requests carry in the header 'Authorization: Bearer <token>'."
+        raise AuthenticationError(message, on_command_line="set BATCHPOINT_TOKEN to a token of the server")
     with attempt(request):
         token = _context_of(request).workspace.tokens.authenticate(secret.strip())
     request.scope["token"] = token

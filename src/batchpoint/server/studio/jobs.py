@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from batchpoint.entities.base import AssetKind, parse_reference
 from batchpoint.entities.job_queries import JobQuery, JobSort
-from batchpoint.entities.jobs import Job, JobStatus
+from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.pipelines import Pipeline, dependencies
 from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
@@ -300,8 +300,10 @@ def _offers(found: Job, *, is_whole: bool) -> list[str]:
     if not found.status.is_finished:
         return ["cancel"]
     offers = []
-    is_whole = (is_whole and found.status is JobStatus.COMPLETED) or found.repaired_by is not None
-    if found.type != "command" and found.sample is None and not is_whole:
+    # Nothing failed where all is published; or withheld, as the same rows would be again.
+    has_ended_well = found.status is JobStatus.COMPLETED or found.reason is Reason.QUALITY_CHECK_FAILED
+    is_done = (is_whole and has_ended_well) or found.repaired_by is not None
+    if found.type != "command" and found.sample is None and not is_done:
         offers.append("retry-failed")
     if can_run_again(found):
         offers.append("run-again")

@@ -7,6 +7,7 @@ file's name or a prediction stays text.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -173,7 +174,7 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
         message=error.message,
         request_id=request.scope.get("request_id"),
     )
-    visitor = request.scope.get("token")
+    visitor = sessions.known_visitor(request)
     return html(request, "error.html", told, at=at, visitor=visitor, status=status)
 
 
@@ -216,6 +217,13 @@ def duration(seconds: float | None) -> str:
     return " ".join(words)
 
 
+def tick(seconds: float, length: float) -> str:
+    """A place on an axis of so many seconds, with as many digits as tell it from its neighbours a quarter away."""
+    if not 0 < length < 4:
+        return duration(seconds)
+    return f"{seconds:.{math.ceil(-math.log10(length / 4))}f} s"
+
+
 def size(count: int) -> str:
     """Bytes for people."""
     value = float(count)
@@ -245,6 +253,7 @@ def moment(at: datetime | None) -> str:
 
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "duration": duration,
+    "tick": tick,
     "size": size,
     "number": number,
     "value": value,

@@ -21,7 +21,7 @@ from fastapi import Depends, Request, Response
 from starlette.datastructures import FormData
 
 from batchpoint.entities.tokens import Token
-from batchpoint.errors import AuthenticationError, PermissionDeniedError, RequestTooLargeError
+from batchpoint.errors import AuthenticationError, BatchpointError, PermissionDeniedError, RequestTooLargeError
 from batchpoint.operations import signed_tokens
 from batchpoint.server.auth import attempt, authenticated
 from batchpoint.server.context import Context, context_of
@@ -103,6 +103,15 @@ def _visitor(request: Request) -> Token:
     token = _holder(context_of(request), cookie)
     request.scope["token"] = token
     return token
+
+
+def known_visitor(request: Request) -> Token | None:
+    """Who looks at a page that nobody has to sign in for, as that of an error; None when nobody is signed in."""
+    if isinstance(known := request.scope.get("token"), Token):
+        return known
+    with suppress(BatchpointError):  # the session is over, or the registry cannot say: the page is shown all the same
+        return _holder(context_of(request), request.cookies.get(COOKIE, ""))
+    return None
 
 
 def _holder(context: Context, cookie: str) -> Token:
