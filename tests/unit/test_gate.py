@@ -64,6 +64,15 @@ def test_a_drift_that_chance_explains_passes_and_a_column_that_cannot_be_compare
     ]
 
 
+@pytest.mark.parametrize("check", ["max_drift", "max_missing_change", "output_ranges"])
+def test_a_checked_column_that_was_not_looked_at_throughout_does_not_pass(check: str) -> None:
+    options = QualityOptions.model_validate({check: {"x": {"most": 9}} if check == "output_ranges" else 0.5})
+    column = numbers("output", unseen=5, drift=0.0, missing_change=0.0)
+    assert messages(options, column) == ["output column x could not be looked at in 5 of its 15 rows"]
+    if check != "output_ranges":
+        assert messages(options.model_copy(update={"ignored_columns": ["x"]}), column) == []
+
+
 def test_columns_that_change_all_the_time_are_left_out() -> None:
     options = QualityOptions(max_drift=0.1, max_missing_change=0.1, ignored_columns=["x"])
     assert messages(options, numbers(drift=5.0, missing_change=1.0)) == []

@@ -70,6 +70,8 @@ class ColumnProfile(Part):
     kind: Literal["numbers", "texts", "truths", "others"]
     """``others``: times, nested values, or different kinds in different mini-batches; only counted."""
     rows: int
+    unseen: int = 0
+    """Rows beside these whose values could not be looked at, or whose mini-batch has no such column."""
     missing: int
     looked_at: int = 0
     """Rows of the sample that quantiles, shares and texts are told from."""

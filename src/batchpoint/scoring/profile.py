@@ -41,6 +41,9 @@ class Column:
     kind: str = ""
     """Empty until a value was seen."""
     rows: int = 0
+    """Rows whose values were looked at."""
+    unseen: int = 0
+    """Rows beside these: their values could not be looked at, or their part has no such column."""
     missing: int = 0
     looked_at: int = 0
     infinite: int = 0
@@ -58,6 +61,8 @@ class Column:
 
     def add(self, sketch: Sketch) -> None:
         """Take in the sketch of the next part."""
+        if sketch["kind"] == "unseen":
+            return
         self.rows += sketch["rows"]
         self.missing += sketch["missing"]
         if sketch["missing"] == sketch["rows"]:
@@ -72,7 +77,7 @@ class Column:
         """What was found."""
         kind = cast("Literal['numbers', 'texts', 'truths', 'others']", self.kind or "others")
         profile = ColumnProfile(side=self.side, name=self.name, kind=kind, rows=self.rows, missing=self.missing)
-        profile.looked_at = self.looked_at
+        profile.looked_at, profile.unseen = self.looked_at, self.unseen
         if kind == "numbers":
             return profile.model_copy(update=self._numbers())
         if kind in {"texts", "truths"}:
@@ -138,7 +143,7 @@ class Column:
 
 
 def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Column]]:
-    """The columns of all parts that have a sketch, inputs first, and how many items these parts have.
+    """The columns of all parts, inputs first, and how many items the parts with a sketch have.
 
     Args:
         records: The committed mini-batches, in any order.
@@ -149,20 +154,28 @@ def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Col
     """
     columns: Columns = {}
     items = 0
+    rows: Counter[Side] = Counter()
     with OpenSegments(segments) as opened:
         for record in sorted(records, key=lambda record: record.mini_batch):
             for part in sorted(record.parts, key=lambda part: part.start):
+                told: dict[Side, dict[str, Sketch]] = {"input": {}, "output": {}}
                 if part.sketched:
                     items += part.ok
                     told = json.loads(opened.read(part.segment, part.offset + part.length, part.sketched))
-                    for side, name, sketch in _each(told):
-                        columns.setdefault((side, name), Column(side, name)).add(sketch)
+                for side, name, sketch in _each(told):
+                    columns.setdefault((side, name), Column(side, name)).add(sketch)
+                given: dict[Side, int] = {"input": part.ok, "output": part.rows or part.ok}
+                for side, number in given.items():
+                    rows[side] += max((sketch["rows"] for sketch in told[side].values()), default=number)
+    for column in columns.values():
+        column.unseen = rows[column.side] - column.rows
     inputs = [column for (side, _), column in columns.items() if side == "input"]
     return items, [*inputs, *(column for (side, _), column in columns.items() if side == "output")]
 
 
-def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
-    for side in ("input", "output"):
+def _each(told: Mapping[Side, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
+    sides: tuple[Side, Side] = ("input", "output")
+    for side in sides:
         for name, sketch in told[side].items():
             yield side, name, sketch
 

@@ -61,7 +61,7 @@ class Sketcher:
         return f'{{"input":{{{given}}},"output":{{{returned}}}}}'.encode() if given or returned else b""
 
     def _guarded(self, columns: Callable[[], dict[str, Any]]) -> str:
-        """The sketches of columns as members of a JSON object; a column that cannot be looked at is left out."""
+        """The sketches of columns as members of a JSON object; one that cannot be looked at has its rows alone."""
         try:
             import numpy as np  # noqa: PLC0415 -- the user's, if there is any
 
@@ -72,9 +72,10 @@ class Sketcher:
         with np.errstate(all="ignore"):  # infinite numbers, and sums that become so
             for name, column in table:
                 try:
-                    found.append(f"{_encode(name)}:{_encode(self._sketch(np, column))}")
-                except Exception:  # noqa: BLE001, PERF203, S112 -- values of any class, which may refuse to be compared
-                    continue
+                    told = _encode(self._sketch(np, column))
+                except Exception:  # noqa: BLE001 -- values of any class, which may refuse to be compared
+                    told = _encode({"kind": "unseen", "rows": len(column) if hasattr(column, "__len__") else 0})
+                found.append(f"{_encode(name)}:{told}")
         return ",".join(found)
 
     def _sketch(self, numpy: Any, column: Any) -> Sketch:
