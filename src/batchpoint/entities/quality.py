@@ -141,6 +141,8 @@ class Quality(Part):
     """Items whose columns were looked at: those that succeeded."""
     columns: list[ColumnQuality]
     """Of the input first, then of the predictions; at the end what the reference had, and this job has not."""
+    left_out: int = 0
+    """Columns that were not looked at: those beyond the first 256 of a table that no check names."""
     canary_percent: float | None = None
     """The share of the mini-batches that this is about, where the others were not scored any more."""
     failed_checks: list[FailedCheck] = Field(default_factory=list)

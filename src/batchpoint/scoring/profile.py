@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -142,8 +142,19 @@ class Column:
         }
 
 
-def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Column]]:
-    """The columns of all parts, inputs first, and how many items the parts with a sketch have.
+class Looked(NamedTuple):
+    """What was looked at in a run."""
+
+    items: int
+    """Those of the parts that have a sketch."""
+    columns: list[Column]
+    """Inputs first."""
+    left_out: int
+    """Columns that no sketch is of, as their table has so many."""
+
+
+def columns_of(records: Iterable[Record], segments: Path) -> Looked:
+    """What the sketches of all parts tell.
 
     Args:
         records: The committed mini-batches, in any order.
@@ -153,15 +164,16 @@ def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Col
         OutputError: a segment is shorter than the ledger says.
     """
     columns: Columns = {}
-    items = 0
+    items = left_out = 0
     rows: Counter[Side] = Counter()
     with OpenSegments(segments) as opened:
         for record in sorted(records, key=lambda record: record.mini_batch):
             for part in sorted(record.parts, key=lambda part: part.start):
-                told: dict[Side, dict[str, Sketch]] = {"input": {}, "output": {}}
+                told: dict[str, Any] = {"input": {}, "output": {}}
                 if part.sketched:
                     items += part.ok
                     told = json.loads(opened.read(part.segment, part.offset + part.length, part.sketched))
+                    left_out = max(left_out, told.get("left_out", 0))
                 for side, name, sketch in _each(told):
                     columns.setdefault((side, name), Column(side, name)).add(sketch)
                 given: dict[Side, int] = {"input": part.ok, "output": part.rows or part.ok}
@@ -170,10 +182,11 @@ def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Col
     for column in columns.values():
         column.unseen = rows[column.side] - column.rows
     inputs = [column for (side, _), column in columns.items() if side == "input"]
-    return items, [*inputs, *(column for (side, _), column in columns.items() if side == "output")]
+    outputs = [column for (side, _), column in columns.items() if side == "output"]
+    return Looked(items, [*inputs, *outputs], left_out)
 
 
-def _each(told: Mapping[Side, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
+def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
     sides: tuple[Side, Side] = ("input", "output")
     for side in sides:
         for name, sketch in told[side].items():
