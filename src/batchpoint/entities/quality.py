@@ -39,9 +39,14 @@ class QualityOptions(Part):
     """Percent of the mini-batches, spread evenly, that are scored and checked before the others are scored."""
 
     @property
+    def checks_changes(self) -> bool:
+        """Whether a check needs a reference."""
+        return self.max_drift is not None or self.max_missing_change is not None
+
+    @property
     def checks_columns(self) -> bool:
         """Whether a check needs the sketches of columns."""
-        return bool(self.output_ranges) or self.max_drift is not None or self.max_missing_change is not None
+        return bool(self.output_ranges) or self.checks_changes
 
     @property
     def has_checks(self) -> bool:

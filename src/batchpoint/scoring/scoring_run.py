@@ -361,8 +361,7 @@ class ScoringRun:
                 raise
             return [f"What the columns hold could not be told: {type(error).__name__}: {error}"]
         notices = []
-        checks_changes = options.max_drift is not None or options.max_missing_change is not None
-        if checks_changes and self._quality.reference is None:
+        if options.checks_changes and self._quality.reference is None:
             notices.append("Drift and missing values were not checked: there is no reference yet to compare with.")
         if self._quality.left_out:
             notices.append(
