@@ -15,6 +15,7 @@ from batchpoint.entities.resources import Datastore
 from batchpoint.entities.schedules import Schedule, ScheduledJob
 from batchpoint.entities.workspaces import NamedWorkspace
 from batchpoint.errors import (
+    BatchpointError,
     ConflictError,
     InvalidEntityError,
     NotFoundError,
@@ -231,6 +232,19 @@ def test_an_invoke_takes_a_path_and_overrides_in_any_spelling(
     assert body["outputs"]["score"]["path"] == f"{tmp_path}/out/"
     assert body["overrides"] == {"instance_count": 2, "retry_settings": {"max_retries": 1}}
     assert (body["deployment_name"], body["job_name"]) == ("blue", "one")
+
+
+@pytest.mark.parametrize("verb", ["invoke", "plan"])
+def test_what_an_invoke_leaves_out_of_a_nested_setting_is_not_sent(
+    server: FakeServer, client: Client, verb: str
+) -> None:
+    server.routes[f"POST /endpoints/churn/{verb}"] = (500, {})
+    asked = {"quality": {"max_drift": 1.0}, "csv": {"encoding": "utf-8"}}
+
+    with pytest.raises(BatchpointError):
+        getattr(client.endpoints, verb)("churn", input="azureml:trips:3", overrides=asked)
+
+    assert server.asked(f"POST /endpoints/churn/{verb}")[0].body["overrides"] == asked
 
 
 @pytest.mark.parametrize(

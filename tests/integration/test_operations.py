@@ -301,6 +301,23 @@ def test_an_invoke_that_could_not_work_fails_at_once(
     assert workspace.jobs.list() == []
 
 
+def test_a_reference_that_a_check_needs_has_to_be_there(workspace: Workspace, tmp_path: Path) -> None:
+    data = write(tmp_path / "in.csv")
+    checked = {"quality": {"reference": "mondya", "max_drift": 0.2}}
+    refused = r"quality\.reference is mondya, and there is no such job"
+    with pytest.raises(InvalidEntityError, match=refused):
+        deployed(workspace, tmp_path, batchpoint=checked)
+    deployed(workspace, tmp_path, batchpoint={"quality": {"reference": "mondya"}})
+    job = workspace.endpoints.invoke("churn", request(data))
+    assert workspace.jobs.reference_quality(job) is None, "nothing is checked against it"
+    with pytest.raises(InvalidEntityError, match=refused):
+        workspace.endpoints.invoke("churn", request(data, overrides=checked))
+    checked["quality"]["reference"] = job.name
+    later = workspace.endpoints.invoke("churn", request(data, overrides=checked))
+    with pytest.raises(InvalidEntityError, match=f"Nothing is known of the columns of job {job.name}"):
+        workspace.jobs.reference_quality(later)
+
+
 def test_globs_and_several_files_are_one_input(workspace: Workspace, tmp_path: Path) -> None:
     deployed(workspace, tmp_path)
     files = [str(write(tmp_path / "in" / name)) for name in ("a.csv", "b.csv")]

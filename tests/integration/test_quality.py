@@ -227,3 +227,50 @@ def test_failures_and_ranges_are_checked_without_a_reference(make: Make) -> None
     assert "0.03% of the items failed (1 of 4,000); the limit is 0.01%" in told["error"]["message"]
     assert "output column doubled goes up to" in told["error"]["message"]
     assert told["notices"] == ["Drift and missing values were not checked: there is no reference yet to compare with."]
+
+
+@pytest.mark.parametrize(
+    ("returned", "unseen"),
+    [
+        ("{'score': [0.5] * 600 + [1e9, 'oops']}", 602),
+        ("{'score': [10**400, 1]}", 2),
+        ("{'other': [1]}", 1),
+    ],
+    ids=["a text behind the sample", "a number too large", "another column"],
+)
+def test_what_could_not_be_looked_at_is_not_published(make: Make, tmp_path: Path, returned: str, unseen: int) -> None:
+    (tmp_path / "data.csv").write_text("x\n" + "1\n" * 100 + "1000\n" * 100)
+    options = {"output_ranges": {"score": {"least": 0, "most": 1}}}
+    folder = make("run", quality=QualityOptions.model_validate(options))
+    (tmp_path / "code" / "score.py").write_text(
+        "import pandas as pd\n"
+        "def run(rows):\n"
+        f"    found = {{'score': [0.5] * len(rows)}} if rows['x'].iloc[0] < 999 else {returned}\n"
+        "    return pd.DataFrame(found)\n"
+    )
+    assert runner.run(folder) is Reason.QUALITY_CHECK_FAILED
+    message = outcome(folder)["error"]["message"]
+    assert f"output column score could not be looked at in {unseen} of its {100 + unseen} rows" in message
+    assert not (tmp_path / "run-out").exists()
+
+
+def test_a_checked_column_of_a_wide_table_is_looked_at_and_a_notice_counts_those_that_are_not(
+    make: Make, tmp_path: Path
+) -> None:
+    options = {"output_ranges": {"c299": {"least": 0, "most": 1}}}
+    (tmp_path / "data.csv").write_text("x\n" + "1\n" * 200)
+    good, bad = (make(name, quality=QualityOptions.model_validate(options)) for name in ("good", "bad"))
+    for folder, value in ((good, 1), (bad, 5)):
+        (tmp_path / "code" / "score.py").write_text(
+            "import pandas as pd\n"
+            "def run(rows):\n"
+            f"    return pd.DataFrame({{f'c{{at}}': [{value}] * len(rows) for at in range(300)}})\n"
+        )
+        runner.run(folder)
+    told = outcome(good)
+    assert told["reason"] == "completed"
+    assert told["notices"] == [
+        "43 columns were not looked at, nor checked: a table's first 256 are, and those that output_ranges names."
+    ]
+    assert quality_of(good).left_out == 43
+    assert "output column c299 goes up to 5; the limit is 1" in outcome(bad)["error"]["message"]

@@ -63,6 +63,15 @@ def test_a_column_that_is_empty_all_at_once_is_told_by_its_missing_values() -> N
     assert found.drift is None
 
 
+def test_numbers_that_become_infinite_have_drifted() -> None:
+    plain, part = [1.0, 2.0] * 500, [1.0, 2.0] * 250 + [float("inf")] * 500
+    whole = [float("inf")] * 1000
+    for before, after in ((plain, part), (plain, whole), (part, whole), (whole, plain)):
+        assert drift_of({"x": before}, {"x": after})["x"].drifted > 0.5
+    assert drift_of({"x": part}, {"x": part})["x"].drifted == 0
+    assert drift_of({"x": whole}, {"x": whole})["x"].drifted == 0
+
+
 def test_columns_that_cannot_be_compared_say_why() -> None:
     found = drift_of({"a": [1, 2], "b": [1, 2]}, {"b": ["x", "y"], "c": [1, 2]})
     notes = {name: column.note for name, column in found.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from pydantic import ValidationError
 
-from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.endpoints import BatchDeployment, ScoringOptions
 from batchpoint.entities.jobs import Overrides
 from batchpoint.entities.quality import ColumnQuality, QualityOptions
 from batchpoint.entities.resources import Compute
@@ -64,6 +64,15 @@ def test_a_drift_that_chance_explains_passes_and_a_column_that_cannot_be_compare
     ]
 
 
+@pytest.mark.parametrize("check", ["max_drift", "max_missing_change", "output_ranges"])
+def test_a_checked_column_that_was_not_looked_at_throughout_does_not_pass(check: str) -> None:
+    options = QualityOptions.model_validate({check: {"x": {"most": 9}} if check == "output_ranges" else 0.5})
+    column = numbers("output", unseen=5, drift=0.0, missing_change=0.0)
+    assert messages(options, column) == ["output column x could not be looked at in 5 of its 15 rows"]
+    if check != "output_ranges":
+        assert messages(options.model_copy(update={"ignored_columns": ["x"]}), column) == []
+
+
 def test_columns_that_change_all_the_time_are_left_out() -> None:
     options = QualityOptions(max_drift=0.1, max_missing_change=0.1, ignored_columns=["x"])
     assert messages(options, numbers(drift=5.0, missing_change=1.0)) == []
@@ -83,6 +92,23 @@ def test_an_invoke_changes_single_checks_of_the_deployment() -> None:
     effective, _ = effective_deployment(deployment, overrides, Compute(name="local"))
     found = effective.batchpoint.quality
     assert (found.max_drift, found.reference, found.canary_percent) == (0.5, "then", 10)
+
+
+def test_what_an_invoke_leaves_out_stays_however_deep_it_lies() -> None:
+    ranges = {"price": {"least": 0, "most": 9}, "area": {"least": 1}}
+    options = {"quality": {"output_ranges": ranges}, "csv": {"delimiter": ";"}}
+    deployment = BatchDeployment.model_validate({"name": "blue", "endpoint_name": "prices", "batchpoint": options})
+
+    def effective(**overrides: object) -> ScoringOptions:
+        changes = Overrides.model_validate(overrides)
+        return effective_deployment(deployment, changes, Compute(name="local"))[0].batchpoint
+
+    found = effective(csv={"encoding": "latin-1"}, quality={"output_ranges": {"price": {"most": 5}}})
+    assert (found.csv.delimiter, found.csv.encoding) == (";", "latin-1")
+    assert found.quality.model_dump(exclude_none=True)["output_ranges"] == {
+        "price": {"least": 0, "most": 5}, "area": {"least": 1},
+    }  # fmt: skip
+    assert effective(quality={"output_ranges": {}}).quality.output_ranges == {}, "none was asked for"
 
 
 @dataclass

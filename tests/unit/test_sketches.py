@@ -13,7 +13,7 @@ import pytest
 
 from batchpoint.scoring.profile import Column
 from batchpoint.scoring.results import tabulate
-from batchpoint.scoring.sketches import Sketcher
+from batchpoint.scoring.sketches import SAMPLE, Sketcher
 
 
 def sketched(frame: Any, cuts: list[int]) -> dict[str, Column]:
@@ -129,3 +129,12 @@ def test_what_cannot_be_looked_at_costs_nothing() -> None:
 
     assert of_result([Odd(), Odd()])["prediction"]["kind"] == "others"
     assert of_result(3) == {}
+
+
+@pytest.mark.parametrize(
+    "values", [[1.5] * SAMPLE + [1e9, "oops"], [10**400, 2]], ids=["a text behind the sample", "a number too large"]
+)
+def test_a_column_that_cannot_be_looked_at_says_so(values: list[object]) -> None:
+    found = of_result(pd.DataFrame({"prediction": pd.Series(values, dtype=object), "other": 1}))
+    assert found["prediction"] == {"kind": "unseen", "rows": len(values)}
+    assert found["other"]["kind"] == "numbers", "the others are looked at all the same"

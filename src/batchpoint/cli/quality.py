@@ -24,7 +24,12 @@ def _cells(column: ColumnQuality) -> tuple[str, ...]:
     drift = "-" if column.drift is None else f"{column.drift:.3f}"
     if column.drift and not column.drifted:
         drift += " (chance)"
-    return column.side, column.name, _held(column), missing, drift, column.note or ""
+    return column.side, column.name, _held(column), missing, drift, _note(column)
+
+
+def _note(column: ColumnQuality) -> str:
+    unseen = f"{column.unseen:,} rows not looked at" if column.unseen else ""
+    return ", ".join(filter(None, (column.note, unseen)))
 
 
 def _held(column: ColumnQuality) -> str:

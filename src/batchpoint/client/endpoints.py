@@ -93,7 +93,7 @@ class Endpoints(Resources[BatchEndpoint]):
         body = self._connection.send(
             "POST",
             address("endpoints", endpoint_name, "invoke"),
-            body=request.model_dump(mode="json", exclude_none=True, exclude_unset=False),
+            body=request.model_dump(mode="json", exclude_none=True, exclude_unset=True),
             headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
         )
         return Job(self._connection, entity_of(JobEntity, body))
@@ -151,7 +151,7 @@ class Endpoints(Resources[BatchEndpoint]):
         body = self._connection.send(
             "POST",
             address("endpoints", endpoint_name, "plan"),
-            body=request.model_dump(mode="json", exclude_none=True),
+            body=request.model_dump(mode="json", exclude_none=True, exclude_unset=True),
         )
         job = Job(self._connection, entity_of(JobEntity, body))
         return job.wait(timeout, on_progress=on_progress).forecast()

@@ -153,6 +153,7 @@ class Overrides(Part):
     partition_keys: list[str] | None = None
     partition_format: str | None = None
     csv: CsvOptions | None = None
+    """Keys that are given here take the place of the deployment's; the others stay."""
     key_columns: list[str] | None = None
     passthrough: list[str] | None = None
     row_keys: bool | None = None
@@ -162,7 +163,8 @@ class Overrides(Part):
     if_exists: Literal["fail", "overwrite", "version"] | None = None
     table: OutputTable | None = None
     quality: QualityOptions | None = None
-    """Keys that are given here take the place of the deployment's; the others stay."""
+    """Keys that are given here take the place of the deployment's; the others stay. Ranges do so one by one;
+    ``output_ranges: {}`` checks none of them."""
     keys: list[dict[str, str | None]] | None = Field(default=None, min_length=1)
     """With a model map: the values of the partition keys to score. The rows of others are left out (skipped)."""
 

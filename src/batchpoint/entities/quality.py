@@ -39,9 +39,14 @@ class QualityOptions(Part):
     """Percent of the mini-batches, spread evenly, that are scored and checked before the others are scored."""
 
     @property
+    def checks_changes(self) -> bool:
+        """Whether a check needs a reference."""
+        return self.max_drift is not None or self.max_missing_change is not None
+
+    @property
     def checks_columns(self) -> bool:
         """Whether a check needs the sketches of columns."""
-        return bool(self.output_ranges) or self.max_drift is not None or self.max_missing_change is not None
+        return bool(self.output_ranges) or self.checks_changes
 
     @property
     def has_checks(self) -> bool:
@@ -70,6 +75,8 @@ class ColumnProfile(Part):
     kind: Literal["numbers", "texts", "truths", "others"]
     """``others``: times, nested values, or different kinds in different mini-batches; only counted."""
     rows: int
+    unseen: int = 0
+    """Rows beside these whose values could not be looked at, or whose mini-batch has no such column."""
     missing: int
     looked_at: int = 0
     """Rows of the sample that quantiles, shares and texts are told from."""
@@ -139,6 +146,8 @@ class Quality(Part):
     """Items whose columns were looked at: those that succeeded."""
     columns: list[ColumnQuality]
     """Of the input first, then of the predictions; at the end what the reference had, and this job has not."""
+    left_out: int = 0
+    """Columns that were not looked at: those beyond the first 256 of a table that no check names."""
     canary_percent: float | None = None
     """The share of the mini-batches that this is about, where the others were not scored any more."""
     failed_checks: list[FailedCheck] = Field(default_factory=list)

@@ -27,7 +27,7 @@ from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityEr
 from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
-from batchpoint.operations.jobs import SCORE, Jobs
+from batchpoint.operations.jobs import NAME_ANOTHER, SCORE, Jobs
 from batchpoint.operations.latest_outputs import WITHDRAWN, latest_of, rollback_of
 from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
@@ -407,6 +407,7 @@ class Endpoints:
         if isinstance(deployment, PipelineDeployment):
             return self._pipeline_deployments.resolve(deployment, by=by)
         self._inputs_and_outputs.check_table(deployment)
+        self._check_reference(deployment)
         return self._resolver.resolve(deployment, by=by, read_script=read_script)
 
     def _set_default(self, deployment: AnyDeployment, by: str | None) -> None:
@@ -427,6 +428,7 @@ class Endpoints:
         compute = cast("Compute", self._registry.resources.get("compute", declared.compute_name))
         deployment, notices = effective_deployment(declared, request.overrides, compute)
         self._check_at_hand(deployment)
+        self._check_reference(deployment)
         challenger = self._challenger(request, deployment)
         source, properties = self._inputs_and_outputs.check_inputs(request.inputs)
         output, deployment = self._inputs_and_outputs.check_outputs(request.outputs, job_name, deployment)
@@ -480,6 +482,13 @@ class Endpoints:
             self._assets.check_readable(self._assets.resolve("code", deployment.code_configuration.code))
         if isinstance(deployment.environment, str):
             self._assets.resolve("environment", deployment.environment)
+
+    def _check_reference(self, deployment: BatchDeployment) -> None:
+        """Look whether there is the job that predictions are checked against. What it held is read at the start."""
+        options = deployment.batchpoint.quality
+        if options.checks_changes and options.reference and not self._registry.jobs.exists(options.reference):
+            message = f"quality.reference is {options.reference}, and there is no such job."
+            raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
 
     def _check_models(self, deployment: BatchDeployment) -> tuple[dict[str, str], Sequence[str]]:
         """Look for the models of a model map as of now; properties that keep this moment, and a notice."""

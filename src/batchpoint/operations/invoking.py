@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from batchpoint.entities.assets import Data, Model
+from batchpoint.entities.base import Part
 from batchpoint.entities.endpoints import BatchDeployment, DeploymentSettings, ScoringOptions
 from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output, Overrides
-from batchpoint.entities.quality import QualityOptions
+from batchpoint.entities.quality import QualityOptions, ValueRange
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import AlreadyExistsError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE, Assets
@@ -17,6 +18,8 @@ from batchpoint.operations.model_maps import check_keys
 from batchpoint.operations.places import SUPPORTED, Place, Places, asset_reference
 from batchpoint.scoring.query_input import columns_of, database_url
 from batchpoint.storage.inputs import list_input
+
+P = TypeVar("P", bound=Part)
 
 _WILD = frozenset("*?[")
 
@@ -34,13 +37,13 @@ def effective_deployment(
     if overrides.retry_settings is not None:
         retries = deployment.settings.retry_settings.model_copy(update=given["retry_settings"])
         settings = settings.model_copy(update={"retry_settings": retries})
-    options = _of(given, ScoringOptions) | {
-        key: getattr(overrides, key) for key in ("csv", "table") if getattr(overrides, key) is not None
-    }
+    options = _of(given, ScoringOptions)
+    if overrides.table is not None:
+        options["table"] = overrides.table
+    if overrides.csv is not None:
+        options["csv"] = _changed(deployment.batchpoint.csv, overrides.csv)
     if overrides.quality is not None:
-        asked = overrides.quality
-        changed = {key: getattr(asked, key) for key in asked.model_fields_set}
-        options["quality"] = QualityOptions.model_validate({**dict(deployment.batchpoint.quality), **changed})
+        options["quality"] = _checks(deployment.batchpoint.quality, overrides.quality)
     wanted = overrides.instance_count or deployment.resources.instance_count
     instances = min(wanted, compute.max_instances)
     notices = []
@@ -252,6 +255,20 @@ class InputsAndOutputs:
                 f"{folder.uri}{file_name} exists already, and outputs are not overwritten unasked. Choose another "
                 "place, or say if_exists: overwrite (replace it) or version (write beside it)."
             )
+
+
+def _checks(before: QualityOptions, asked: QualityOptions) -> QualityOptions:
+    """The checks of one job. What is allowed of other columns stays, unless it was said that nothing is checked."""
+    if asked.output_ranges:
+        known = before.output_ranges
+        ranges = {name: _changed(known.get(name, ValueRange()), to) for name, to in asked.output_ranges.items()}
+        asked = asked.model_copy(update={"output_ranges": {**known, **ranges}})
+    return _changed(before, asked)
+
+
+def _changed(before: P, asked: P) -> P:
+    """A piece with what was said in another; what was left out there stays."""
+    return type(before).model_validate({**dict(before), **{key: getattr(asked, key) for key in asked.model_fields_set}})
 
 
 def _of(given: Mapping[str, Any], part: type[DeploymentSettings | ScoringOptions]) -> dict[str, Any]:

@@ -39,6 +39,9 @@ from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 QUALITY = "quality.json"
+NAME_ANOTHER = (
+    "Name a job that was scored with sketches, or leave quality.reference out: the first good job is taken then."
+)
 """File of a run's folder with what its columns held."""
 MOST_GROUPED = 100_000
 """Failed items that are looked at to group them, or to find those of a group."""
@@ -457,12 +460,18 @@ class Jobs:
         """What the columns of the job that this one is to be compared with held; None where nothing is known.
 
         It is the one that the deployment names, else the first that completed with the same model.
+
+        Raises:
+            InvalidEntityError: a check needs the one that is named, and nothing is known of it.
         """
         options = job.deployment.batchpoint.quality if job.deployment else None
         if options is not None and options.reference is not None:
-            if not self._registry.jobs.exists(options.reference):
-                return None
-            return _quality_of(self._registry.jobs.get(options.reference))
+            exists = self._registry.jobs.exists(options.reference)
+            named = _quality_of(self._registry.jobs.get(options.reference)) if exists else None
+            if named is None and options.checks_changes:
+                message = f"Nothing is known of the columns of job {options.reference}, the reference of the checks."
+                raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
+            return named
         if job.deployment is None or job.endpoint_name is None or job.deployment_name is None:
             return None
         model = job.deployment.model if isinstance(job.deployment.model, str) else None

@@ -6,7 +6,7 @@ ones and all others. A sample of few rows differs from another one of the same d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,9 @@ def _compared(column: Column, before: ColumnProfile | None) -> ColumnQuality:
     if shares is None:
         return _quality(now, **told)
     used = (shares[0] > 0) | (shares[1] > 0)
-    drift = stability_index(_softened(shares[0][used], before.looked_at), _softened(shares[1][used], now.looked_at))
-    return _quality(now, **told, drift=drift, chance=chance(int(used.sum()), before.looked_at, now.looked_at))
+    rows = [each.looked_at or each.infinite for each in (before, now)]
+    drift = stability_index(_softened(shares[0][used], rows[0]), _softened(shares[1][used], rows[1]))
+    return _quality(now, **told, drift=drift, chance=chance(int(used.sum()), *rows))
 
 
 def chance(bins: int, before: int, after: int) -> float:
@@ -68,14 +69,23 @@ def chance(bins: int, before: int, after: int) -> float:
 
 def _shares(column: Column, now: ColumnProfile, before: ColumnProfile) -> tuple[Floats, Floats] | None:
     """The shares of both over the same intervals or texts; None where there is nothing to compare."""
-    if now.kind == "numbers" and before.cuts and now.cuts:
-        return np.array(before.shares), column.histogram.shares(np.array(before.cuts, np.int64))
+    if now.kind == "numbers":
+        shares = (
+            column.histogram.shares(np.array(before.cuts, np.int64)) if now.cuts else np.zeros(len(before.cuts) + 1)
+        )
+        return _of_numbers(before.shares or [0.0], before), _of_numbers(shares, now)
     if now.kind in {"texts", "truths"}:
         names = [one.value for one in before.top]
         return _of_texts({one.value: one.rows for one in before.top}, names, before), _of_texts(
             column.texts, names, now
         )
     return None
+
+
+def _of_numbers(finite: Sequence[float] | Floats, profile: ColumnProfile) -> Floats:
+    """The share in each interval, and of infinite numbers."""
+    infinite = profile.infinite / max(profile.rows - profile.missing, 1)
+    return np.append(np.array(finite) * (1 - infinite), infinite)
 
 
 def _of_texts(counts: Mapping[str, int], names: list[str], profile: ColumnProfile) -> Floats:

@@ -32,6 +32,9 @@ def _of_columns(options: QualityOptions, columns: Sequence[ColumnQuality]) -> It
             continue
         name = f"{column.side} column {column.name}"
         facts: dict[str, Any] = {"column": column.name, "side": column.side}
+        if column.unseen and (drift is not None or missing is not None):
+            check = "max_drift" if drift is not None else "max_missing_change"
+            yield FailedCheck(check=check, message=_not_seen(column), **facts)
         if drift is not None and column.drifted > drift:
             message = f"{name} has drifted by {column.drifted:.4g}; the limit is {drift:g}"
             yield FailedCheck(check="max_drift", found=column.drifted, limit=drift, message=message, **facts)
@@ -45,11 +48,20 @@ def _of_columns(options: QualityOptions, columns: Sequence[ColumnQuality]) -> It
             yield FailedCheck(check="max_missing_change", found=change, limit=missing, message=message, **facts)
 
 
+def _not_seen(column: ColumnQuality) -> str:
+    of = f"{column.unseen:,} of its {column.rows + column.unseen:,} rows"
+    return f"{column.side} column {column.name} could not be looked at in {of}"
+
+
 def _of_ranges(options: QualityOptions, columns: Sequence[ColumnQuality]) -> Iterator[FailedCheck]:
     outputs = {column.name: column for column in columns if column.side == "output"}
     for name, allowed in options.output_ranges.items():
         column = outputs.get(name)
         facts: dict[str, Any] = {"check": "output_ranges", "column": name, "side": "output"}
+        if column is not None and column.unseen:
+            yield FailedCheck(**facts, message=_not_seen(column))
+            if not column.rows:
+                continue
         if column is None or column.least is None or column.most is None:
             held = "there is none" if column is None else f"it holds {column.kind}"
             message = f"output column {name} should be numbers within a range, and {held}"

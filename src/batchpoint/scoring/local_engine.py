@@ -325,6 +325,7 @@ class LocalEngine:
             },
             "csv": spec.csv.model_dump(),
             "sketches": spec.sketches,
+            "checked_columns": list(spec.quality.output_ranges),
             "schema": None,
             "logs": str(folder / "logs"),
             "output_dir": str(folder / "user_output"),

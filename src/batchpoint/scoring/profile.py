@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class Column:
     kind: str = ""
     """Empty until a value was seen."""
     rows: int = 0
+    """Rows whose values were looked at."""
+    unseen: int = 0
+    """Rows beside these: their values could not be looked at, or their part has no such column."""
     missing: int = 0
     looked_at: int = 0
     infinite: int = 0
@@ -58,6 +61,8 @@ class Column:
 
     def add(self, sketch: Sketch) -> None:
         """Take in the sketch of the next part."""
+        if sketch["kind"] == "unseen":
+            return
         self.rows += sketch["rows"]
         self.missing += sketch["missing"]
         if sketch["missing"] == sketch["rows"]:
@@ -72,7 +77,7 @@ class Column:
         """What was found."""
         kind = cast("Literal['numbers', 'texts', 'truths', 'others']", self.kind or "others")
         profile = ColumnProfile(side=self.side, name=self.name, kind=kind, rows=self.rows, missing=self.missing)
-        profile.looked_at = self.looked_at
+        profile.looked_at, profile.unseen = self.looked_at, self.unseen
         if kind == "numbers":
             return profile.model_copy(update=self._numbers())
         if kind in {"texts", "truths"}:
@@ -137,8 +142,19 @@ class Column:
         }
 
 
-def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Column]]:
-    """The columns of all parts that have a sketch, inputs first, and how many items these parts have.
+class Looked(NamedTuple):
+    """What was looked at in a run."""
+
+    items: int
+    """Those of the parts that have a sketch."""
+    columns: list[Column]
+    """Inputs first."""
+    left_out: int
+    """Columns that no sketch is of, as their table has so many."""
+
+
+def columns_of(records: Iterable[Record], segments: Path) -> Looked:
+    """What the sketches of all parts tell.
 
     Args:
         records: The committed mini-batches, in any order.
@@ -148,21 +164,31 @@ def columns_of(records: Iterable[Record], segments: Path) -> tuple[int, list[Col
         OutputError: a segment is shorter than the ledger says.
     """
     columns: Columns = {}
-    items = 0
+    items = left_out = 0
+    rows: Counter[Side] = Counter()
     with OpenSegments(segments) as opened:
         for record in sorted(records, key=lambda record: record.mini_batch):
             for part in sorted(record.parts, key=lambda part: part.start):
+                told: dict[str, Any] = {"input": {}, "output": {}}
                 if part.sketched:
                     items += part.ok
                     told = json.loads(opened.read(part.segment, part.offset + part.length, part.sketched))
-                    for side, name, sketch in _each(told):
-                        columns.setdefault((side, name), Column(side, name)).add(sketch)
+                    left_out = max(left_out, told.get("left_out", 0))
+                for side, name, sketch in _each(told):
+                    columns.setdefault((side, name), Column(side, name)).add(sketch)
+                given: dict[Side, int] = {"input": part.ok, "output": part.rows or part.ok}
+                for side, number in given.items():
+                    rows[side] += max((sketch["rows"] for sketch in told[side].values()), default=number)
+    for column in columns.values():
+        column.unseen = rows[column.side] - column.rows
     inputs = [column for (side, _), column in columns.items() if side == "input"]
-    return items, [*inputs, *(column for (side, _), column in columns.items() if side == "output")]
+    outputs = [column for (side, _), column in columns.items() if side == "output"]
+    return Looked(items, [*inputs, *outputs], left_out)
 
 
 def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
-    for side in ("input", "output"):
+    sides: tuple[Side, Side] = ("input", "output")
+    for side in sides:
         for name, sketch in told[side].items():
             yield side, name, sketch
 

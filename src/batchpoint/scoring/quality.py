@@ -31,14 +31,15 @@ def write_quality(
     """
     before = folder / REFERENCE
     reference = Quality.model_validate_json(before.read_bytes()) if before.exists() else None
-    items, sketched = columns_of(records, folder / "segments")
-    columns = compared(sketched, reference.columns if reference else None)
+    looked = columns_of(records, folder / "segments")
+    columns = compared(looked.columns, reference.columns if reference else None)
     scored, failed = (sum(getattr(record, name) for record in records) for name in ("items", "failed"))
     found = Quality(
         job=spec.job,
         reference=reference.job if reference else None,
-        items=items,
+        items=looked.items,
         columns=columns,
+        left_out=looked.left_out,
         canary_percent=canary_percent,
         failed_checks=failed_checks(spec.quality, columns, items=scored, failed=failed),
     )

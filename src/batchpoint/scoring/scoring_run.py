@@ -360,10 +360,15 @@ class ScoringRun:
             if options.has_checks:
                 raise
             return [f"What the columns hold could not be told: {type(error).__name__}: {error}"]
-        checks_changes = options.max_drift is not None or options.max_missing_change is not None
-        if checks_changes and self._quality.reference is None:
-            return ["Drift and missing values were not checked: there is no reference yet to compare with."]
-        return []
+        notices = []
+        if options.checks_changes and self._quality.reference is None:
+            notices.append("Drift and missing values were not checked: there is no reference yet to compare with.")
+        if self._quality.left_out:
+            notices.append(
+                f"{self._quality.left_out:,} columns were not looked at, nor checked: a table's first 256 are, and "
+                "those that output_ranges names."
+            )
+        return notices
 
     def _withhold(self, planner: Planner, found: Quality, notices: list[str]) -> Reason:
         """End a run whose checks did not pass: what it would have published lies in its folder."""

@@ -17,7 +17,7 @@ import math
 import sys
 import zlib
 from collections import Counter
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 SAMPLE = 512
 """Rows of a part whose values are looked at one by one."""
@@ -30,7 +30,8 @@ LONGEST_TEXT = 100
 LEAST_HASHES = 64
 """Hashes of texts that are kept, the smallest: what they are spread over tells how many different texts there are."""
 MOST_COLUMNS = 256
-"""Columns of a table that are looked at, the first: a table may have thousands, and a sketch must stay small."""
+"""Columns of a table that are looked at, the first, beside those that a check names: a table may have thousands, and a
+sketch must stay small."""
 GOLDEN_SECTION = 0.6180339887498949
 """Steps of this part of the whole spread evenly and never fall in with a period of the data."""
 
@@ -41,16 +42,17 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 class Sketcher:
     """Sketches what goes into ``run()`` and what comes out. It never raises: predictions matter more."""
 
-    def __init__(self, tabulate: Callable[[Any], Any]) -> None:
-        """Take a result apart with ``tabulate``, which makes columns by their names of it."""
+    def __init__(self, tabulate: Callable[[Any], Any], checked: Iterable[str] = ()) -> None:
+        """Take a result apart with ``tabulate``, which makes columns by their names of it; look at all ``checked``."""
         self._tabulate = tabulate
+        self._checked = frozenset(checked)
         self._places: dict[int, Any] = {}
-        self._input = ""
+        self._input, self._left_out = "", 0
         self._rooms: Any = None
 
     def take(self, items: Any) -> None:
         """Look at what ``run()`` will be given; it may change it. Lists of paths have no columns."""
-        self._input = ""
+        self._input, self._left_out = "", 0
         if hasattr(items, "columns"):
             self._input = self._guarded(lambda: {str(name): column for name, column in items.items()})
 
@@ -58,23 +60,32 @@ class Sketcher:
         """The sketch of a part: of its items, and of what ``run()`` returned for them. Empty when there is none."""
         given, self._input = self._input, ""
         returned = self._guarded(lambda: self._tabulate(result))
-        return f'{{"input":{{{given}}},"output":{{{returned}}}}}'.encode() if given or returned else b""
+        left_out, self._left_out = self._left_out, 0
+        beside = f',"left_out":{left_out}' if left_out else ""
+        return f'{{"input":{{{given}}},"output":{{{returned}}}{beside}}}'.encode() if given or returned else b""
 
     def _guarded(self, columns: Callable[[], dict[str, Any]]) -> str:
-        """The sketches of columns as members of a JSON object; a column that cannot be looked at is left out."""
+        """The sketches of columns as members of a JSON object; one that cannot be looked at has its rows alone."""
         try:
             import numpy as np  # noqa: PLC0415 -- the user's, if there is any
 
-            table = list(columns().items())[:MOST_COLUMNS]
+            whole = columns()
+            table = [
+                (name, column)
+                for at, (name, column) in enumerate(whole.items())
+                if at < MOST_COLUMNS or name in self._checked
+            ]
         except Exception:  # noqa: BLE001 -- whatever a script returns: its rows are written all the same, or refused
             return ""
+        self._left_out += len(whole) - len(table)
         found = []
         with np.errstate(all="ignore"):  # infinite numbers, and sums that become so
             for name, column in table:
                 try:
-                    found.append(f"{_encode(name)}:{_encode(self._sketch(np, column))}")
-                except Exception:  # noqa: BLE001, PERF203, S112 -- values of any class, which may refuse to be compared
-                    continue
+                    told = _encode(self._sketch(np, column))
+                except Exception:  # noqa: BLE001 -- values of any class, which may refuse to be compared
+                    told = _encode({"kind": "unseen", "rows": len(column) if hasattr(column, "__len__") else 0})
+                found.append(f"{_encode(name)}:{told}")
         return ",".join(found)
 
     def _sketch(self, numpy: Any, column: Any) -> Sketch:

@@ -197,7 +197,9 @@ class Worker:
 
     def _sketch(self, items: Any) -> None:
         if self._sketcher is None:
-            self._sketcher = load_sibling("sketches").Sketcher(load_sibling("results").tabulate)
+            self._sketcher = load_sibling("sketches").Sketcher(
+                load_sibling("results").tabulate, self._setup.get("checked_columns", ())
+            )
         self._sketcher.take(items)
 
     def _challenge(self, message: Message, copy: bytes, part: dict[str, Any], result: Any, seconds: float) -> Any:
