@@ -24,6 +24,7 @@ from batchpoint.errors import (
     InvalidEntityError,
     NotFoundError,
 )
+from batchpoint.operations.invoking import asked_again
 from batchpoint.workspace import Workspace
 
 SCRIPT = "def init():\n    pass\n\ndef run(mini_batch):\n    return mini_batch\n"
@@ -299,6 +300,18 @@ def test_an_invoke_that_could_not_work_fails_at_once(
     with pytest.raises((InvalidEntityError, InputError, NotFoundError), match=words):
         workspace.endpoints.invoke("churn", InvokeRequest.model_validate_json(text))
     assert workspace.jobs.list() == []
+
+
+def test_what_a_job_did_not_change_stays_unsaid_in_its_record(workspace: Workspace, tmp_path: Path) -> None:
+    options = {"csv": {"delimiter": ";"}, "quality": {"output_ranges": {"price": {"most": 1}}}}
+    deployed(workspace, tmp_path, batchpoint=options)
+    said = {"csv": {"encoding": "latin-1"}, "quality": {"max_drift": 1.0}}
+    job = workspace.endpoints.invoke("churn", request(write(tmp_path / "in.csv"), overrides=said))
+    again = workspace.endpoints.invoke("churn", asked_again(workspace.jobs.get(job.name)))
+    assert again.deployment is not None
+    assert again.deployment.batchpoint.csv.delimiter == ";"
+    assert set(again.deployment.batchpoint.quality.output_ranges) == {"price"}
+    assert again.body()["overrides"] == said
 
 
 def test_a_reference_that_a_check_needs_has_to_be_there(workspace: Workspace, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializationInfo, field_serializer, field_validator, model_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
@@ -177,6 +177,11 @@ class Overrides(Part):
             return value
         others = {key: item for key, item in value.items() if key != "mini_batch_size"}
         return {"split": "bytes", "mini_batch_bytes": size} | others
+
+    @field_serializer("csv", "quality")
+    def _what_was_said(self, value: Part | None, info: SerializationInfo) -> Any:
+        """Without defaults, which would take the place of the deployment's when the record is read and asked again."""
+        return None if value is None else value.model_dump(mode=info.mode, exclude_unset=True)
 
 
 class InvokeRequest(Part):
