@@ -34,7 +34,8 @@ reason = "completed"
 (folder / "progress.json").write_text('{"planned_items": 10, "ok": 5, "phase": "scoring"}')
 (folder / "logs" / "user").mkdir(parents=True, exist_ok=True)
 (folder / "logs" / "user" / "job_progress_overview.1.txt").write_text("half of it\n")
-while behaviour == "wait" and not (folder / "go").exists():
+forgotten_at = time.monotonic() + 300  # its story is over, and nobody will say go
+while behaviour == "wait" and not (folder / "go").exists() and time.monotonic() < forgotten_at:
     if (folder / "cancel").exists():
         reason = "canceled_by_user"
         break
