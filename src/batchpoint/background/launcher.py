@@ -174,8 +174,10 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
 
 
 def _sketches(job: Job, script: ScriptSpec) -> bool:
-    options = _deployment_of(job).batchpoint.quality
-    by_default = script.takes == "dataframe" or options.checks_columns
+    # A mini-batch of one key is often so small that its sketch would cost as much as its predictions.
+    given = _deployment_of(job).batchpoint
+    options = given.quality
+    by_default = (script.takes == "dataframe" and not given.partition_keys) or options.checks_columns
     return job.sample is None and (by_default if options.sketches is None else options.sketches)
 
 
