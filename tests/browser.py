@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
+
+from shipped import Shipped
 
 AXE = Path(__file__).resolve().parent.parent / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 SERIOUS = {"serious", "critical"}
@@ -63,3 +68,40 @@ def serious_faults(browser: WebDriver) -> list[str]:
         for fault in found["violations"]
         if fault["impact"] in SERIOUS
     ]
+
+
+def sign_in(browser: WebDriver, address: str, shipped: Shipped) -> None:
+    """Sign in to the studio with the token of the home."""
+    browser.get(address)
+    browser.find_element(By.ID, "token").send_keys(shipped.server()["token"])
+    press(browser, "Sign in")
+    eventually(lambda: browser.current_url == address)
+
+
+def press(browser: WebDriver, text: str) -> None:
+    """Click the button or link of that text."""
+    browser.find_element(By.XPATH, f"//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']").click()
+
+
+def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def script(browser: WebDriver, text: str) -> Any:
+    """What a line of JavaScript answers in the page."""
+    return browser.execute_script(text)  # type: ignore[no-untyped-call]  # selenium's types
+
+
+def state(browser: WebDriver) -> str:
+    """The word for the state of the job that is shown."""
+    # In one go: the page replaces the element whenever something happens.
+    return str(script(browser, "return document.querySelector('.state .status').textContent"))
+
+
+def rows_of(browser: WebDriver, selector: str) -> list[WebElement]:
+    """The elements of a CSS selector."""
+    return browser.find_elements(By.CSS_SELECTOR, selector)

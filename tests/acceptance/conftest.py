@@ -7,7 +7,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.remote.webdriver import WebDriver
 
+from browser import browsing
 from shipped import Shipped
 
 
@@ -31,3 +33,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Shippe
 def shared(served: Iterator[Shipped]) -> Shipped:
     """A workspace of its own on the server that the stories of the file share."""
     return next(served)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[WebDriver]:
+    """Chromium with a fresh profile; what it saves is in ``downloads``."""
+    (tmp_path / "downloads").mkdir()
+    with browsing(downloads=tmp_path / "downloads") as opened:
+        yield opened

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from browser import browsing, colors, serious_faults
+from browser import colors, eventually, press, rows_of, script, serious_faults, sign_in, state
 from shipped import Shipped
 
 SCRIPT = """
@@ -53,13 +49,6 @@ jobs:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    (tmp_path / "downloads").mkdir()
-    with browsing(downloads=tmp_path / "downloads") as opened:
-        yield opened
-
-
-@pytest.fixture
 def address(shipped: Shipped, tmp_path: Path) -> str:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "score.py").write_text(f"FIXED = {str(tmp_path / 'fixed')!r}\n" + SCRIPT)
@@ -70,37 +59,6 @@ def address(shipped: Shipped, tmp_path: Path) -> str:
             "deployment", "create", "-f", tmp_path / f"{name}.yml", *(["--set-default"] if name == "blue" else [])
         )
     return f"{shipped.server()['url']}/studio"
-
-
-def sign_in(browser: WebDriver, address: str, shipped: Shipped) -> None:
-    browser.get(address)
-    browser.find_element(By.ID, "token").send_keys(shipped.server()["token"])
-    press(browser, "Sign in")
-    eventually(lambda: browser.current_url == address)
-
-
-def press(browser: WebDriver, text: str) -> None:
-    browser.find_element(By.XPATH, f"//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']").click()
-
-
-def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def script(browser: WebDriver, text: str) -> Any:
-    return browser.execute_script(text)  # type: ignore[no-untyped-call]  # selenium's types
-
-
-def state(browser: WebDriver) -> str:
-    # In one go: the page replaces the element whenever something happens.
-    return str(script(browser, "return document.querySelector('.state .status').textContent"))
-
-
-def rows_of(browser: WebDriver, selector: str) -> list[WebElement]:
-    return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
 def test_a_person_creates_a_job_watches_it_reads_the_fault_retries_and_takes_the_predictions(

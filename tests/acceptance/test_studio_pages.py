@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 from sklearn.dummy import DummyRegressor
 
-from acceptance.test_studio import eventually, press, rows_of, script, sign_in, state
-from browser import browsing, colors, serious_faults
+from browser import colors, eventually, press, rows_of, script, serious_faults, sign_in, state
 from shipped import Shipped
 
 DEPLOYMENT = """
@@ -39,13 +37,6 @@ create_job:
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    (tmp_path / "downloads").mkdir()
-    with browsing(downloads=tmp_path / "downloads") as opened:
-        yield opened
 
 
 @pytest.fixture

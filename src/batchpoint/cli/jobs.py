@@ -289,13 +289,9 @@ def _link_by_output(job: Job, folder: Path, root: Path, output_name: str | None)
 @common
 def compare(state: State, name: str) -> None:
     """Show how the job's challenger compares with its champion; a table for people with -o table."""
-    comparison = state.client().jobs.get(name).comparison()
-    if state.output == "table" and state.query is None:
-        from batchpoint.cli.comparisons import comparison_lines
+    from batchpoint.cli.comparisons import comparison_lines
 
-        click.echo("\n".join(comparison_lines(comparison)))
-    else:
-        state.show(comparison.model_dump(mode="json", exclude_none=True))
+    state.show_or_tell(state.client().jobs.get(name).comparison(), comparison_lines)
 
 
 @job.command()
@@ -303,13 +299,9 @@ def compare(state: State, name: str) -> None:
 @common
 def quality(state: State, name: str) -> None:
     """Show what the job's columns hold and how far they are from the reference; a table for people with -o table."""
-    found = state.client().jobs.get(name).quality()
-    if state.output == "table" and state.query is None:
-        from batchpoint.cli.quality import quality_lines
+    from batchpoint.cli.quality import quality_lines
 
-        click.echo("\n".join(quality_lines(found)))
-    else:
-        state.show(found.model_dump(mode="json", exclude_none=True))
+    state.show_or_tell(state.client().jobs.get(name).quality(), quality_lines)
 
 
 @job.command()

@@ -13,6 +13,8 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from batchpoint.client import Client
 
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
@@ -65,6 +67,13 @@ class State:
         text = render(value, output=self.output or "json", query=self.query, columns=columns)
         if text:
             click.echo(text)
+
+    def show_or_tell(self, found: BaseModel, lines: Callable[[Any], Sequence[str]]) -> None:
+        """Print what was found: in lines for a person who asks for a table, else as ``show`` does."""
+        if self.output == "table" and self.query is None:
+            click.echo("\n".join(lines(found)))
+        else:
+            self.show(found.model_dump(mode="json", exclude_none=True))
 
     def record(self, value: Any) -> Any:
         """What is printed for an entity; anything else is printed as it is."""

@@ -38,10 +38,7 @@ def plan(state: State, name: str, file: str | None, assignments: tuple[str, ...]
         found = state.client().endpoints.plan(name, **request, **given, finish_by=until)
     except TimeoutError as late:
         raise click.ClickException(str(late)) from None
-    if state.output == "table" and state.query is None:
-        click.echo("\n".join(forecast_lines(found)))
-    else:
-        state.show(found.model_dump(mode="json", exclude_none=True))
+    state.show_or_tell(found, forecast_lines)
     if found.deadline is not None and found.deadline.is_late:
         state.note(_lateness(found))
         raise click.exceptions.Exit(TOO_LATE)
