@@ -20,9 +20,9 @@ from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.pipeline_deployments import PublishRequest
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.resources import Datastore
-from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.entities.schedules import MOST_WAITING, RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import ConflictError, DatastoreError, InvalidEntityError, NotFoundError
-from batchpoint.operations.schedules import MOST_BROKEN_TRIES, MOST_WAITING
+from batchpoint.operations.schedules import MOST_BROKEN_TRIES
 from batchpoint.registry import schedules as registry_of_schedules
 from batchpoint.settings import Settings
 from batchpoint.workspace import Workspace
@@ -226,7 +226,7 @@ def test_a_time_whose_claimer_died_after_the_job_was_made_keeps_that_job(
     claimed = workspace.registry.schedules.claim_due()
     assert claimed is not None
     (run,) = claimed.runs
-    made = workspace.schedules._submit(workspace.schedules.get("nightly"), run, by=None)  # and then it dies
+    made = workspace.schedules._job_of(workspace.schedules.get("nightly"), run, by=None)  # and then it dies
     daily(workspace, description="changed in between")
     clock.move(registry_of_schedules.SUBMIT_SECONDS)
     step(workspace)
@@ -345,7 +345,7 @@ def test_what_may_work_later_is_tried_again(
         def refuse(*_: object, **__: object) -> Job:
             raise DatastoreError("the store does not answer")
 
-        broken.setattr(workspace.schedules, "_submit", refuse)
+        broken.setattr(workspace.schedules, "_job_of", refuse)
         step(workspace)
     assert runs(workspace) == [("pending", utc(28, 1, 30))]
     assert workspace.schedules.runs("nightly")[0].message == "the store does not answer"
@@ -364,7 +364,7 @@ def test_a_missed_time_is_tried_again_as_long_as_one_in_time(
         def refuse(*_: object, **__: object) -> None:
             raise DatastoreError("the store does not answer")
 
-        broken.setattr(workspace.schedules, "_submit", refuse)
+        broken.setattr(workspace.schedules, "_job_of", refuse)
         step(workspace)
     assert [outcome for outcome, _ in runs(workspace)] == ["pending"]
     pass_time(workspace, clock, utc(31, 13))
@@ -381,7 +381,7 @@ def test_a_time_whose_job_breaks_off_unexpectedly_is_given_up_and_the_next_is_st
     daily(workspace, batchpoint={"overlap": "queue"})
     clock.time = utc(28, 1, 30)
     with monkeypatch.context() as breaking:
-        breaking.setattr(workspace.schedules, "_submit", broken)
+        breaking.setattr(workspace.schedules, "_job_of", broken)
         step(workspace)
         (run,) = workspace.schedules.runs("nightly")
         assert (run.outcome, run.broken_tries) == (RunOutcome.PENDING, 1)
@@ -403,14 +403,14 @@ def test_what_breaks_off_once_is_started_by_the_next_try_and_holds_up_no_other_s
 ) -> None:
     daily(workspace)
     daily(workspace, name="other")
-    submit = workspace.schedules._submit
+    submit = workspace.schedules._job_of
     clock.time = utc(28, 1, 30)
 
     def refuse(schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
         return broken() if schedule.name == "nightly" else submit(schedule, run, by=by)
 
     with monkeypatch.context() as breaking:
-        breaking.setattr(workspace.schedules, "_submit", refuse)
+        breaking.setattr(workspace.schedules, "_job_of", refuse)
         step(workspace)
     assert runs(workspace, "other") == [("started", utc(28, 1, 30))]
     assert runs(workspace) == [("pending", utc(28, 1, 30))]
@@ -442,7 +442,7 @@ def test_trigger_now_that_breaks_off_is_recorded_and_not_tried_again(
 ) -> None:
     daily(workspace)
     with monkeypatch.context() as breaking:
-        breaking.setattr(workspace.schedules, "_submit", broken)
+        breaking.setattr(workspace.schedules, "_job_of", broken)
         with pytest.raises(KeyError):
             workspace.schedules.trigger("nightly")
     clock.move(registry_of_schedules.SUBMIT_SECONDS)
@@ -720,7 +720,7 @@ def test_a_folder_that_cannot_be_read_is_told_once_and_looked_at_again(
         def refuse(*_: object) -> None:
             raise DatastoreError("the store does not answer")
 
-        broken.setattr(workspace.schedules, "_seen", refuse)
+        broken.setattr(workspace.schedules._files, "seen", refuse)
         look(workspace, clock, 5)
     told = [(str(run.outcome), run.message) for run in workspace.schedules.runs("nightly")]
     assert told == [("failed", "the store does not answer")]

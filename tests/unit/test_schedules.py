@@ -12,13 +12,18 @@ from batchpoint.entities.documents import read_document
 from batchpoint.entities.local_paths import local_paths
 from batchpoint.entities.schedules import (
     CATCH_UP,
+    MOST_WAITING,
+    HeldBack,
     RunOutcome,
     Schedule,
     ScheduledInvoke,
     ScheduledJob,
+    ScheduleRun,
     Tick,
     due_times,
     filled,
+    held_back,
+    outdated,
 )
 from batchpoint.entities.triggers import FileTrigger, RecurrenceTrigger
 from batchpoint.errors import InvalidEntityError
@@ -197,3 +202,26 @@ def test_a_schedule_runs_a_job_or_a_published_pipeline_and_not_both() -> None:
     for wrong in ({}, {"job": "azureml:j", "published_pipeline": "p"}, {"type": "scoring", "published_pipeline": "p"}):
         with pytest.raises(ValidationError, match=r"either 'job' or 'published_pipeline'|is of type 'pipeline'"):
             ScheduledJob.model_validate(wrong)
+
+
+def test_a_time_that_overlaps_is_skipped_or_waits_for_its_turn_as_the_policy_says() -> None:
+    assert held_back("skip", None, 0) is None
+    assert held_back("queue", None, 0) is None
+    skipped = HeldBack(False, "Skipped: job a is running. The policy for overlap is 'skip'.")
+    assert held_back("skip", "job a is running", 0) == skipped
+    assert held_back("queue", "job a is running", 3) == HeldBack(True, "Waits for its turn: job a is running.")
+    assert held_back("queue", None, 1) == HeldBack(True, "Waits for its turn: an earlier time waits for its turn.")
+    too_many = held_back("queue", None, MOST_WAITING)
+    assert too_many is not None
+    assert not too_many.waits
+
+
+def test_a_run_is_outdated_once_its_schedule_fires_no_longer_or_for_something_else() -> None:
+    given = {"id": 1, "schedule_name": "nightly", "cause": "tick", "outcome": "pending"}
+    run = ScheduleRun.model_validate({**given, "fire_at": at(2), "window_start": at(1), "window_end": at(2)})
+    assert outdated(daily(), run) is None
+    disabled = daily(is_enabled=False)
+    assert outdated(disabled, run) == "the schedule was disabled"
+    assert outdated(disabled, run.model_copy(update={"cause": "manual"})) is None
+    assert outdated(disabled, run.model_copy(update={"cause": "backfill"})) is None
+    assert outdated(daily(), run.model_copy(update={"files": 2})) == "the schedule's trigger was changed"

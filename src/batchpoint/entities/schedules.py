@@ -28,6 +28,9 @@ ScheduleName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9
 CATCH_UP = 100
 """Missed times that ``missed: run_all`` makes up for at most; the older ones are recorded as missed."""
 
+MOST_WAITING = 100
+"""So many times of a schedule wait for their turn at most, with ``overlap: queue``."""
+
 FILES = "{{files}}"
 """As the path of an input: the new files that the schedule fired for."""
 
@@ -348,3 +351,39 @@ def _in_form(at: datetime, form: str) -> str:
 def _said(at: datetime) -> str:
     """ISO 8601, UTC, in whole seconds."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A time whose job does not start now."""
+
+    waits: bool
+    """Whether it waits for its turn; else it is skipped."""
+    message: str
+
+
+def held_back(overlap: Literal["skip", "queue"], active: str | None, earlier: int) -> HeldBack | None:
+    """What becomes of a time that is due; None when its job starts.
+
+    Args:
+        overlap: the schedule's policy.
+        active: which of its jobs is not over, in words.
+        earlier: how many earlier times wait for their turn.
+    """
+    if active is None and not earlier:
+        return None
+    what = active or "an earlier time waits for its turn"
+    if overlap == "skip":
+        return HeldBack(False, f"Skipped: {what}. The policy for overlap is 'skip'.")
+    if earlier >= MOST_WAITING:
+        return HeldBack(False, f"Skipped: {MOST_WAITING} earlier times wait for their turn.")
+    return HeldBack(True, f"Waits for its turn: {what}.")
+
+
+def outdated(schedule: Schedule, run: ScheduleRun) -> str | None:
+    """Why a schedule, changed since the run was claimed, starts none like it; None when it does."""
+    if (run.files is not None) != isinstance(schedule.trigger, FileTrigger):
+        return "the schedule's trigger was changed"
+    if not schedule.is_enabled and run.cause not in ("manual", "backfill"):
+        return "the schedule was disabled"
+    return None

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import builtins
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from pydantic import ValidationError
+from datetime import datetime, timedelta
 
 from batchpoint.entities.base import Part
-from batchpoint.entities.documents import read_body
-from batchpoint.entities.jobs import Input, InvokeRequest, Job, Output
-from batchpoint.entities.pipeline_deployments import PipelineDeployment
-from batchpoint.entities.pipelines import Pipeline, PipelineSettings
+from batchpoint.entities.jobs import Job
 from batchpoint.entities.schedules import (
-    FILES,
+    MOST_WAITING,
     RunOutcome,
     Schedule,
-    ScheduledInvoke,
-    ScheduledJob,
     ScheduleRun,
-    Tick,
-    filled,
-    path_of,
+    held_back,
+    outdated,
 )
 from batchpoint.entities.triggers import CronTrigger, FileTrigger, TimeTrigger, fire_times
 from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
@@ -32,17 +22,13 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.endpoints import Endpoints
 from batchpoint.operations.pipeline_deployments import PublishedPipelines
 from batchpoint.operations.pipelines import Pipelines
-from batchpoint.operations.places import Places, asset_reference
+from batchpoint.operations.places import Places
+from batchpoint.operations.scheduled_jobs import ScheduledJobs
+from batchpoint.operations.watched_files import WatchedFiles, cannot_be_taken
 from batchpoint.registry import Registry
 from batchpoint.registry.changes import repeated
 from batchpoint.registry.jobs import ACTIVE_STATUSES
-from batchpoint.registry.schedules import SeenFile
-from batchpoint.storage.inputs import matches
 
-MOST_FILES = 10_000
-"""One job is started for so many new files at most; the others go to the next one."""
-MOST_WAITING = 100
-"""So many times of a schedule wait for their turn at most, with ``overlap: queue``."""
 WAIT_SECONDS = 2.0
 """How often a time that waits for its turn is looked at."""
 RETRY_SECONDS = 30.0
@@ -51,7 +37,6 @@ RETRY_FOR = timedelta(hours=1)
 """After so long a time whose job could not be started for such a reason has failed."""
 MOST_BROKEN_TRIES = 5
 """So often at most it is tried to start a job when that breaks off for a reason that nobody foresaw."""
-LONGEST_PATH = 1024
 
 
 class UpcomingRun(Part):
@@ -79,11 +64,8 @@ class Schedules:
         schedule_changed: threading.Event,
     ) -> None:
         self._registry = registry
-        self._endpoints = endpoints
-        self._pipelines = pipelines
-        self._published_pipelines = published_pipelines
-        self._assets = assets
-        self._places = places
+        self._jobs = ScheduledJobs(registry, endpoints, pipelines, published_pipelines, assets, places)
+        self._files = WatchedFiles(registry, places)
         self._schedule_changed = schedule_changed
 
     def create_or_update(self, schedule: Schedule, *, by: str | None = None) -> Schedule:
@@ -123,10 +105,10 @@ class Schedules:
         first = schedule.first_time() if before is None else schedule.next_time(now)
         if first is None and not same_trigger:
             raise InvalidEntityError(_never(schedule, now))
-        self._check_job(schedule, first or now)
+        self._jobs.check(schedule, first or now)
         if before is not None and same_trigger and before.is_enabled:
             first = before.next_run_at
-        known = self._files_there_before(schedule, before)
+        known = self._files.there_before(schedule, before)
         schedule = schedule.model_copy(update={"next_run_at": first if schedule.is_enabled else None})
         stored = self._registry.schedules.put(schedule, by=by, seen=before, known_files=known)
         self._schedule_changed.set()
@@ -202,7 +184,7 @@ class Schedules:
     def _started_now(self, schedule: Schedule, run: ScheduleRun, by: str | None) -> ScheduleRun:
         """The run of somebody who waits for its job, and is told what is wrong."""
         try:
-            job = self._submit(schedule, run, by=by)
+            job = self._job_of(schedule, run, by=by)
         except Exception as error:
             message = error.message if isinstance(error, BatchpointError) else _broken(error)
             self._registry.schedules.finish(run, RunOutcome.FAILED, message=message)
@@ -239,15 +221,12 @@ class Schedules:
         if at > self._registry.now() or schedule.window_start(just_after) != at:
             said = f"{at:%Y-%m-%d %H:%M:%S} UTC is no time of schedule {name} that is over."
             raise InvalidEntityError(f"{said} Its last one was {schedule.window_start(self._registry.now())}.")
-        if keys is not None and not self._takes_keys(schedule.create_job):
+        if keys is not None and not self._jobs.takes_keys(schedule.create_job):
             message = f"Schedule {name} starts a pipeline, which has no keys to choose from. Backfill all of its time."
             raise ConflictError(message)
         wanted = None if keys is None else [dict(key) for key in keys]
         run = self._registry.schedules.record_backfill(name, at, schedule.window_start(at), wanted)
         return self._started_now(schedule, run, by)
-
-    def _takes_keys(self, plan: ScheduledInvoke | ScheduledJob) -> bool:
-        return isinstance(plan, ScheduledInvoke) or self._repeats_an_invoke(plan)
 
     def upcoming(self, name: str, count: int = 10) -> Sequence[UpcomingRun]:
         """The next times at which a schedule fires, or would if it were enabled. None for files.
@@ -286,7 +265,7 @@ class Schedules:
             schedule = self.get(run.schedule_name)
             if self._is_outdated(schedule, run) or (run.cause == "tick" and self._is_held_back(schedule, run)):
                 return
-            job = self._submit(schedule, run, by=schedule.created_by)
+            job = self._job_of(schedule, run, by=schedule.created_by)
         except BatchpointError as error:
             if self._is_started(run):
                 return  # by another server, which took this one for lost
@@ -317,13 +296,13 @@ class Schedules:
         assert isinstance(trigger, FileTrigger)
         following = self._registry.now() + timedelta(seconds=trigger.poll_seconds)
         try:
-            (seen, unusable), most = self._seen(trigger), self._most_files(schedule)
+            (seen, unusable), most = self._files.seen(trigger), self._jobs.most_files(schedule)
         except BatchpointError as error:
             self._registry.schedules.record_failure(schedule.name, error.message)
             self._registry.schedules.look_again(schedule.name, until, following)
             return None
         for path in unusable:
-            self._registry.schedules.record_failure(schedule.name, _cannot_be_taken(path), only_once=True)
+            self._registry.schedules.record_failure(schedule.name, cannot_be_taken(path), only_once=True)
         if schedule.batchpoint.overlap != "allow" and self._unfinished(schedule.name):
             self._registry.schedules.look_again(schedule.name, until, following)
             return None
@@ -342,64 +321,6 @@ class Schedules:
         except NotFoundError:
             return None
 
-    def _check_job(self, schedule: Schedule, at: datetime) -> None:
-        """Look whether what the job refers to is there, as far as that does not depend on the time."""
-        tick = Tick(schedule.name, at, schedule.window_start(at), at, "job", schedule.trigger)
-        plan = schedule.create_job
-        if isinstance(plan, ScheduledInvoke):
-            endpoint = self._endpoints.get(plan.endpoint_name)
-            self._endpoints.deployment_for(endpoint.name, plan.deployment_name)
-        elif self._repeats_an_invoke(plan):
-            self._repeated(plan, {"inputs": {}})
-        else:
-            self._check_pipeline(schedule, plan, tick)
-        for path in _paths_of(plan):
-            now = filled(path, tick)
-            if path == now and asset_reference(path) is not None:
-                self._assets.resolve("data", path)
-            elif asset_reference(now) is None:
-                self._places.resolve(now)
-
-    def _check_pipeline(self, schedule: Schedule, plan: ScheduledJob, tick: Tick) -> None:
-        """Raise what is wrong with a pipeline, but for data of another time, which need not be there yet."""
-        files = Input(path=schedule.trigger.path) if isinstance(schedule.trigger, FileTrigger) else None
-        given = _with_files(_filled_in(plan, tick), files).inputs
-        of_another_time = {f"inputs.{name}" for name, port in plan.inputs.items() if given[name] != port}
-        pipeline = self._pipeline(plan.model_copy(update={"inputs": given}))
-        try:
-            self._pipelines.validate(pipeline)
-        except InvalidEntityError as refused:
-            problems = [each for each in refused.details["problems"] if each["place"] not in of_another_time]
-            if problems:
-                lines = [f"{each['place']}: {each['message']}" for each in problems]
-                message = "\n  ".join([f"The pipeline of schedule {schedule.name} is not valid:", *lines])
-                raise InvalidEntityError(message, problems=problems) from None
-
-    def _repeats_an_invoke(self, plan: ScheduledJob) -> bool:
-        """Whether ``plan`` names the job of a model deployment, and no pipeline.
-
-        Raises:
-            NotFoundError: there is no such job.
-            InvalidEntityError: the job is not of the type that the plan says, or a step of a pipeline.
-        """
-        if plan.job_name is None:
-            return False
-        job = self._registry.jobs.get(plan.job_name)
-        if plan.type not in (None, job.type):
-            message = f"create_job says that job {job.name} is of type {plan.type}, but it is of type {job.type}."
-            raise InvalidEntityError(message)
-        if job.type == "scoring" and job.endpoint_name is not None and job.parent_job_name is None:
-            if plan.settings:
-                message = (
-                    f"'settings' are those of a pipeline, and {job.name} is a job of endpoint {job.endpoint_name}."
-                )
-                raise InvalidEntityError(message)
-            return True
-        if job.type != "pipeline":
-            message = f"Job {job.name} is a step of a pipeline. Name the job of an endpoint, or of the whole pipeline."
-            raise InvalidEntityError(message)
-        return False
-
     def _is_started(self, run: ScheduleRun) -> bool:
         """Whether a job was made for a run already; if so that is written down."""
         made = self._registry.jobs.made_for(run.idempotency_key)
@@ -412,12 +333,8 @@ class Schedules:
 
         Its files count as new again.
         """
-        is_for_files = run.files is not None
-        if is_for_files != isinstance(schedule.trigger, FileTrigger):
-            why = "the schedule's trigger was changed"
-        elif not schedule.is_enabled and run.cause not in ("manual", "backfill"):
-            why = "the schedule was disabled"
-        else:
+        why = outdated(schedule, run)
+        if why is None:
             return False
         self._registry.schedules.free_files(run)
         message = f"Skipped: {why} before the job was started."
@@ -426,241 +343,48 @@ class Schedules:
 
     def _is_held_back(self, schedule: Schedule, run: ScheduleRun) -> bool:
         """Whether a run may not start now; what becomes of it is written down."""
-        finish, policy = self._registry.schedules.finish, schedule.batchpoint.overlap
-        if policy == "allow":
+        if schedule.batchpoint.overlap == "allow":
             return False
         pending = self.runs(schedule.name, outcome=RunOutcome.PENDING, limit=MOST_WAITING + 1)
         earlier = [other for other in pending if other.id < run.id and other.cause == "tick"]
         active = self._unfinished(schedule.name)
-        if not active and not earlier:
+        held = held_back(
+            schedule.batchpoint.overlap, f"job {active[0].name} is {active[0].status}" if active else None, len(earlier)
+        )
+        if held is None:
             return False
-        what = f"job {active[0].name} is {active[0].status}" if active else "an earlier time waits for its turn"
-        if policy == "skip":
-            finish(run, RunOutcome.SKIPPED, message=f"Skipped: {what}. The policy for overlap is 'skip'.")
-        elif len(earlier) >= MOST_WAITING:
-            finish(run, RunOutcome.SKIPPED, message=f"Skipped: {MOST_WAITING} earlier times wait for their turn.")
+        if held.waits:
+            self._registry.schedules.postpone(run, WAIT_SECONDS, held.message)
         else:
-            self._registry.schedules.postpone(run, WAIT_SECONDS, f"Waits for its turn: {what}.")
+            self._registry.schedules.finish(run, RunOutcome.SKIPPED, message=held.message)
         return True
+
+    def _job_of(self, schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
+        files = self._files.taken(schedule, run) if isinstance(schedule.trigger, FileTrigger) else None
+        return self._jobs.submit(schedule, run, files=files, by=by)
 
     def _unfinished(self, name: str) -> Sequence[Job]:
         return self._registry.jobs.list(schedule=name, status=ACTIVE_STATUSES, archived="include", limit=1)
-
-    def _submit(self, schedule: Schedule, run: ScheduleRun, *, by: str | None) -> Job:
-        """The job of a run. The one place where a schedule makes jobs."""
-        job_name = self._job_name(run)
-        at = run.fire_at.replace(microsecond=0) if run.cause == "backfill" else run.fire_at
-        tick = Tick(schedule.name, at, run.window_start, at, job_name, schedule.trigger)
-        files = self._taken(schedule, run) if isinstance(schedule.trigger, FileTrigger) else None
-        plan = _with_files(_filled_in(schedule.create_job, tick), files)
-        experiment_name = plan.experiment_name or schedule.name
-        tags = {"schedule": schedule.name, **plan.tags}
-        if isinstance(plan, ScheduledJob) and not self._repeats_an_invoke(plan):
-            pipeline = self._pipeline(plan)
-            if plan.published_pipeline is not None:
-                experiment_name = plan.experiment_name or pipeline.experiment_name or schedule.name
-            named = {"name": job_name, "experiment_name": experiment_name, "display_name": job_name}
-            return self._pipelines.submit(
-                pipeline.model_copy(update={**named, "tags": {**pipeline.tags, **tags}}),
-                idempotency_key=run.idempotency_key,
-                schedule_name=schedule.name,
-                published_pipeline=plan.published_pipeline,
-                trigger_time=at,
-                by=by,
-            )
-        given = {"inputs": plan.inputs, "job_name": job_name, "experiment_name": experiment_name, "tags": tags}
-        if isinstance(plan, ScheduledInvoke):
-            endpoint_name, request = plan.endpoint_name, plan.request().model_copy(update=given)
-        else:
-            endpoint_name, request = self._repeated(plan, given)
-        if run.keys is not None:
-            request = _of_keys(request, run.keys)
-        return self._endpoints.invoke(
-            endpoint_name, request, idempotency_key=run.idempotency_key, schedule_name=schedule.name, by=by
-        )
-
-    def _repeated(self, plan: ScheduledJob, given: dict[str, Any]) -> tuple[str, InvokeRequest]:
-        """An earlier job of an endpoint as an invoke; it writes to a place of its own."""
-        job = self._registry.jobs.get(plan.job_name or "")
-        request = InvokeRequest(
-            deployment_name=job.deployment_name,
-            description=plan.description or job.description,
-            overrides=job.overrides,
-            outputs=plan.outputs,
-        )
-        inputs = {**job.inputs, **{key: _as_input(value) for key, value in given["inputs"].items()}}
-        return job.endpoint_name or "", request.model_copy(update={**given, "inputs": inputs})
-
-    def _pipeline(self, plan: ScheduledJob) -> Pipeline:
-        """The pipeline that is to be run, with the inputs, outputs and settings of the schedule.
-
-        Raises:
-            NotFoundError: there is no such job, or no such published pipeline.
-            ConflictError: the published pipeline is disabled.
-            InvalidEntityError: it is no pipeline, or has no such input or output.
-        """
-        if plan.published_pipeline is not None:
-            pipeline = self._published_pipelines.as_pipeline(plan.published_pipeline)
-        elif plan.job_name is not None:
-            pipeline = self._pipelines.from_job(plan.job_name)
-        else:
-            pipeline = read_body(Pipeline, _mapping(plan.job), name="create_job.job")
-        data = {name: _as_input(given) for name, given in plan.inputs.items() if isinstance(given, dict | Input)}
-        return self._pipelines.with_inputs(
-            pipeline,
-            inputs=data,
-            literals={name: given for name, given in plan.inputs.items() if name not in data},
-            outputs={name: read_body(Output, _mapping(given), name=name) for name, given in plan.outputs.items()},
-            settings=read_body(PipelineSettings, plan.settings, name="settings") if plan.settings else None,
-        )
-
-    def _job_name(self, run: ScheduleRun) -> str:
-        """``<schedule>-YYYYMMDDThhmmssZ``, as on Azure ML; with the run's number where that is taken."""
-        name = f"{run.schedule_name}-{run.fire_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-        return f"{name}-{run.id}" if run.cause != "tick" or self._registry.jobs.exists(name) else name
-
-    def _files_there_before(self, schedule: Schedule, before: Schedule | None) -> Sequence[SeenFile] | None:
-        """The files that do not count as new for a schedule; None leaves those that it knows."""
-        trigger = schedule.trigger
-        if not isinstance(trigger, FileTrigger):
-            return []
-        seen, _ = self._seen(trigger)
-        watched = before.trigger if before is not None else None
-        if isinstance(watched, FileTrigger) and watched.path == trigger.path:
-            return None
-        return [] if trigger.existing else seen
-
-    def _seen(self, trigger: FileTrigger) -> tuple[Sequence[SeenFile], Sequence[str]]:
-        """The files in the watched folder, without those that are left alone; and those whose names cannot be told.
-
-        Raises:
-            InvalidEntityError: the path is a file, or one that cannot be listed.
-            DatastoreError: the store does not answer.
-        """
-        place, stores = self._places.resolve(trigger.path), self._places.stores()
-        if place.url.startswith(("http:", "https:")):
-            raise InvalidEntityError(f"{trigger.path} cannot be watched: nothing can be listed over http.")
-        if not stores.exists(place.url, place.datastore):
-            return [], []  # it is made when the first file comes
-        if not stores.is_folder(place.url, place.datastore):
-            raise InvalidEntityError(f"{trigger.path} is a file. Give the folder that new files come to.")
-        found, unusable = [], []
-        for file in stores.list(place.url, place.datastore, recursive=trigger.recursive):
-            wanted = not trigger.include or any(matches(file.path, pattern) for pattern in trigger.include)
-            if not wanted or any(matches(file.path, pattern) for pattern in trigger.exclude):
-                continue
-            if _has_an_address(file.path):
-                found.append(SeenFile(file.path, file.fingerprint))
-            else:
-                unusable.append(file.path)
-        return found, unusable
-
-    def _most_files(self, schedule: Schedule) -> int:
-        """How many files one job may be for: an input of a pipeline is one file."""
-        plan = schedule.create_job
-        if isinstance(plan, ScheduledInvoke):
-            asked = self._endpoints.deployment_for(plan.endpoint_name, plan.deployment_name)
-            return 1 if isinstance(asked, PipelineDeployment) else MOST_FILES
-        return MOST_FILES if self._repeats_an_invoke(plan) else 1
 
     def _take_files_now(self, schedule: Schedule, trigger: FileTrigger) -> ScheduleRun:
         self._registry.schedules.free_failed_files(schedule.name)
         run = self._registry.schedules.take_files(
             schedule.name,
-            self._seen(trigger)[0],
+            self._files.seen(trigger)[0],
             until=None,
             settle_seconds=0,
             next_look_at=None,
-            most=self._most_files(schedule),
+            most=self._jobs.most_files(schedule),
             cause="manual",
         )
         if run is None:
             raise ConflictError(f"There are no new files in {trigger.path}: each is taken once.")
         return run
 
-    def _taken(self, schedule: Schedule, run: ScheduleRun) -> Input:
-        """The files of a run, as an input of exactly these.
-
-        One that was taken away or written again since it was found would fail the others' job, or be scored twice.
-        """
-        assert isinstance(schedule.trigger, FileTrigger)
-        place = self._places.resolve(schedule.trigger.path)
-        there = set(self._seen(schedule.trigger)[0])
-        taken = self._registry.schedules.files_of(run)
-        self._registry.schedules.forget_files(run, [file.path for file in taken if file not in there])
-        paths = [self._places.below(place, file.path).uri for file in taken if file in there]
-        if not paths:
-            message = f"All {run.files} files have changed since they were found; they count as new again."
-            raise InvalidEntityError(message)
-        return Input(path=paths[0], paths=paths[1:])
-
 
 def _broken(error: Exception) -> str:
     found = f"{type(error).__name__}: {error}"[:500]
     return f"The job could not be started, by a fault of Batchpoint: {found}. The server's log has more."
-
-
-def _paths_of(plan: ScheduledInvoke | ScheduledJob) -> list[str]:
-    """The places that a plan reads and writes, new files apart."""
-    ports = [*plan.inputs.values(), *plan.outputs.values()]
-    parts = [port if isinstance(port, Input | Output) else _mapping(port) for port in ports]
-    parts = [part for part in parts if not (isinstance(part, Input) and part.query)]  # a database, asked when it is due
-    paths = [part.get("path") if isinstance(part, dict) else part.path for part in parts]
-    more = [path for part in parts if isinstance(part, Input) for path in part.paths]
-    return [path for path in [*paths, *more] if isinstance(path, str) and path != FILES]
-
-
-def _mapping(given: Any) -> dict[str, Any]:
-    return given if isinstance(given, dict) else {}
-
-
-def _filled_in(plan: ScheduledInvoke | ScheduledJob, tick: Tick) -> ScheduledInvoke | ScheduledJob:
-    try:
-        return type(plan).model_validate(filled(plan.model_dump(exclude_unset=True), tick))
-    except ValidationError as refused:
-        message = f"create_job is not valid once its placeholders are filled in: {refused.errors()[0]['msg']}."
-        raise InvalidEntityError(message) from None
-
-
-def _with_files(plan: ScheduledInvoke | ScheduledJob, files: Input | None) -> ScheduledInvoke | ScheduledJob:
-    """The plan with the new files in the inputs that ask for them."""
-    if files is None:
-        return plan
-    inputs = {name: files if path_of(given) == FILES else given for name, given in plan.inputs.items()}
-    return plan.model_copy(update={"inputs": inputs})
-
-
-def _of_keys(request: InvokeRequest, keys: builtins.list[dict[str, str | None]]) -> InvokeRequest:
-    """The request for some keys alone. What has a place of its own is written beside what lies there, which may be
-    the predictions of all keys."""
-    beside = {"if_exists": "version"} if any(output.path for output in request.outputs.values()) else {}
-    overrides = request.overrides.model_copy(update={"keys": keys, **beside})
-    return request.model_copy(update={"overrides": overrides})
-
-
-def _as_input(given: Any) -> Input:
-    if isinstance(given, Input):
-        return given
-    try:
-        return Input.model_validate({"path": given} if isinstance(given, str) else given)
-    except ValidationError:
-        raise InvalidEntityError(f"{given!r} is not an input. Give a mapping with 'path'.") from None
-
-
-def _has_an_address(path: str) -> bool:
-    """Whether a file of this name can be named in an address, and kept."""
-    try:
-        return len(path.encode()) <= LONGEST_PATH and not set(path) & {"\n", "\r", "\\"}
-    except UnicodeEncodeError:
-        return False
-
-
-def _cannot_be_taken(path: str) -> str:
-    shown = path.encode(errors="surrogateescape")[:200].decode(errors="backslashreplace")
-    return (
-        f"The file {shown!r} cannot be taken: its path is longer than {LONGEST_PATH} bytes, not UTF-8, or holds a "
-        "backslash or an end of line. Rename it. The others are taken."
-    )
 
 
 def _never(schedule: Schedule, now: datetime) -> str:
