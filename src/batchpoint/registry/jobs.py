@@ -13,10 +13,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, false, func, literal, tuple_
+from sqlalchemy import Connection, Row, Select, func
 from sqlalchemy.exc import IntegrityError
 
 from batchpoint.entities.base import retagged
@@ -38,6 +38,7 @@ from batchpoint.entities.resources import pool_of
 from batchpoint.errors import AlreadyExistsError, ConflictError, LeaseLostError, NotFoundError
 from batchpoint.registry.database import Database
 from batchpoint.registry.deliveries import put_out
+from batchpoint.registry.job_pages import page_of
 from batchpoint.registry.scope import EVERYWHERE, Scope
 from batchpoint.registry.tables import job_events_table as events
 from batchpoint.registry.tables import jobs_table as jobs
@@ -55,17 +56,6 @@ _IN_COLUMNS = frozenset(
     | {"queued_at", "started_at", "finished_at"}
 )
 """Fields of a job that change while it runs: they lie in columns, not in the body."""
-
-_NEVER = literal(datetime(1970, 1, 1, tzinfo=UTC), jobs.c.started_at.type)
-"""Before all jobs. In year 1 it could not be read from a database that keeps time west of UTC."""
-_SORTED_BY: Mapping[str, ColumnElement[Any]] = {
-    "name": jobs.c.name,
-    "status": jobs.c.status,
-    "endpoint": func.coalesce(jobs.c.endpoint_name, ""),
-    "started": func.coalesce(jobs.c.started_at, _NEVER),
-    "finished": func.coalesce(jobs.c.finished_at, _NEVER),
-}
-"""What lists are sorted by besides the order of submission, which decides between equals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,46 +244,8 @@ class Jobs:
         Raises:
             NotFoundError: there is no job of the name that the page begins or ends at.
         """
-        matching = self._matching(query)
         with self._database.read() as connection:
-            found = connection.execute(self._scope.select(jobs, func.count()).where(*matching)).scalar_one()
-            backwards, edge = query.before is not None, query.before or query.after
-            keys = [_SORTED_BY[query.sort], jobs.c.id] if query.sort in _SORTED_BY else [jobs.c.id]
-            upwards = query.descending == backwards
-            ids = self._scope.select(jobs, jobs.c.id).where(*matching)
-            if edge is not None:
-                at = self._scope.select(jobs, *keys).where(jobs.c.name == edge)
-                row = connection.execute(at).first()
-                if row is None:
-                    raise NotFoundError(f"There is no job named {edge}.", kind="job", name=edge)
-                place = tuple_(*keys), tuple_(*(literal(value, key.type) for value, key in zip(row, keys, strict=True)))
-                ids = ids.where(place[0] > place[1] if upwards else place[0] < place[1])
-            ids = ids.order_by(*(key.asc() if upwards else key.desc() for key in keys)).limit(query.limit + 1)
-            chosen = connection.execute(ids).scalars().all()
-            rows = connection.execute(self._scope.select(jobs).where(jobs.c.id.in_(chosen)))
-            there = {row.id: _job(row) for row in rows}
-        page = [there[each] for each in chosen[: query.limit] if each in there]
-        more = len(chosen) > query.limit
-        if backwards:
-            return JobListing(page[::-1], found, has_earlier=more, has_later=True)
-        return JobListing(page, found, has_earlier=edge is not None, has_later=more)
-
-    def _matching(self, query: JobQuery) -> Sequence[ColumnElement[bool]]:
-        conditions = [jobs.c.parent_job_name.is_(None), jobs.c.archived == query.archived]
-        if query.status is not None:
-            conditions.append(jobs.c.status == str(query.status))
-        if query.endpoint is not None:
-            conditions.append(jobs.c.endpoint_name == query.endpoint)
-        if query.queued_since is not None:
-            conditions.append(jobs.c.queued_at >= query.queued_since)
-        if query.queued_until is not None:
-            conditions.append(jobs.c.queued_at < query.queued_until)
-        words = (
-            # SQLite would look for what stands before a NUL, and PostgreSQL takes none.
-            jobs.c.searched.contains(word.lower(), autoescape=True) if "\0" not in word else false()
-            for word in query.words
-        )
-        return [*conditions, *words]
+            return page_of(connection, self._scope, query, _job)
 
     def steps(self, parents: Collection[str]) -> Sequence[StepJob]:
         """The steps' jobs of some pipeline jobs, in the order in which they were started."""
