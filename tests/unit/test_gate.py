@@ -13,7 +13,8 @@ from batchpoint.entities.jobs import Overrides
 from batchpoint.entities.quality import ColumnQuality, QualityOptions
 from batchpoint.entities.resources import Compute
 from batchpoint.operations.invoking import effective_deployment
-from batchpoint.scoring.gate import CanaryPlan, failed_checks
+from batchpoint.scoring.canary import CanaryPlan
+from batchpoint.scoring.gate import failed_checks
 
 
 def numbers(side: str = "input", **facts: object) -> ColumnQuality:

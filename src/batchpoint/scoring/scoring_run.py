@@ -17,6 +17,7 @@ from batchpoint.entities.jobs import JobError, Reason, Receipt
 from batchpoint.entities.quality import Quality, summary
 from batchpoint.errors import BatchpointError, DatastoreError, OutputError
 from batchpoint.scoring import job_logs, models_report
+from batchpoint.scoring.canary import CanaryPlan
 from batchpoint.scoring.events import (
     CancelRequested,
     Commit,
@@ -35,7 +36,6 @@ from batchpoint.scoring.events import (
     WorkerLost,
     WorkerReady,
 )
-from batchpoint.scoring.gate import CanaryPlan
 from batchpoint.scoring.job_logs import JobLogs, PartLog
 from batchpoint.scoring.kept_rows import without_failed_keys
 from batchpoint.scoring.ledger import Ledger, Record, as_seen_from_elsewhere
