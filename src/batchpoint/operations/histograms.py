@@ -12,12 +12,12 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
 from batchpoint.entities.run_reports import Histogram, Histograms
+from batchpoint.operations.arrow_numbers import floats
 
 BINS = 24
 MOST_BYTES = 4 << 20
@@ -92,7 +92,7 @@ def _histograms(table: pa.Table, keys: Collection[str]) -> list[Histogram]:
         is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
         if len(made) == MOST_HISTOGRAMS or not is_number or column.name in keys:
             continue
-        values = pc.fill_null(table.column(at).cast(pa.float64(), safe=False), float("nan")).to_numpy()
+        values = floats(table.column(at), missing=float("nan"))
         if (shown := histogram(column.name, values)) is not None:
             made.append(shown)
     return made

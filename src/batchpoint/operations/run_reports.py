@@ -16,6 +16,7 @@ import pyarrow.csv
 
 from batchpoint.entities.jobs import Job
 from batchpoint.entities.run_reports import RunReport
+from batchpoint.operations.arrow_numbers import floats, numbers
 from batchpoint.operations.run_timeline import Attempts, Timeline
 from batchpoint.scoring.job_logs import END_OF_PART
 
@@ -98,7 +99,7 @@ def _read_on(path: Path, read: _Read) -> bool:
 def _legible(header: bytes, lines: bytes) -> Iterator[Attempts]:
     """What the lines tell, without those that no reader understands: a run that was killed may have left one torn."""
     try:
-        yield _parsed(header + lines)
+        yield attempts_of(header + lines)
     except pa.ArrowInvalid:
         # Halved until the torn one is alone: an odd quote in it would hide the lines after it.
         middle = lines.find(END_OF_PART, len(lines) // 2) + len(END_OF_PART)
@@ -109,7 +110,12 @@ def _legible(header: bytes, lines: bytes) -> Iterator[Attempts]:
             yield from _legible(header, lines[middle:])
 
 
-def _parsed(text: bytes) -> Attempts:
+def attempts_of(text: bytes) -> Attempts:
+    """What the lines of a report tell of the tries of mini-batches, its header among them.
+
+    Raises:
+        pyarrow.ArrowInvalid: a line is torn.
+    """
     table = pyarrow.csv.read_csv(
         pa.BufferReader(text),
         read_options=pyarrow.csv.ReadOptions(block_size=len(text) + 1),
@@ -119,21 +125,21 @@ def _parsed(text: bytes) -> Attempts:
     process = table["Process"].combine_chunks()
     process = process.chunk(0) if isinstance(process, pa.ChunkedArray) else process
     spent, run, elapsed = (
-        table[name].to_numpy() for name in ("Process Seconds", "Run Method Seconds", "Elapsed Seconds")
+        numbers(table[name]) for name in ("Process Seconds", "Run Method Seconds", "Elapsed Seconds")
     )
     reading = pc.struct_field(pc.extract_regex(table["Mini-batch Detail"], r'"read":(?P<read>[0-9.]+)'), "read")
-    is_failed = pc.not_equal(table["Status"], "RUN_DONE").to_numpy()
+    is_failed = numbers(pc.match_substring_regex(table["Status"], "^RUN_DONE$")) == 0
     # What became of a worker that was killed or died was not told by itself.
     is_unknown = is_failed & (spent == 0)
-    ok = table["Succeeded"].to_numpy()
+    ok = numbers(table["Succeeded"])
     return Attempts(
         workers=process.dictionary.to_pylist(),
-        worker=process.indices.to_numpy().astype(np.int64),
-        end=table["Process Start Time"].cast(pa.int64()).to_numpy() / 1e6 + elapsed,
+        worker=numbers(process.indices).astype(np.int64),
+        end=numbers(table["Process Start Time"].cast(pa.int64())) / 1e6 + elapsed,
         spent=np.where(is_unknown, elapsed, spent),
         run=np.where(is_unknown, elapsed, run),
-        read=pc.fill_null(reading.cast(pa.float64()), 0.0).to_numpy(),
+        read=floats(reading, missing=0.0),
         ok=ok,
-        failed=np.where(is_failed, table["Total"].to_numpy() - ok, 0),
+        failed=np.where(is_failed, numbers(table["Total"]) - ok, 0),
         is_failed=is_failed,
     )
