@@ -73,7 +73,7 @@ def leave(status: int) -> NoReturn:
 
 def import_ahead() -> None:
     """Import what is imported late otherwise: a waiting runner has the time."""
-    import numpy.ma  # noqa: PLC0415 -- see above; numpy itself imports it at the first call of some functions
+    import numpy.ma  # noqa: PLC0415, F401 -- see above; numpy itself imports it at the first call of some functions
     import pyarrow.csv  # noqa: PLC0415 -- see above
     import pyarrow.parquet  # noqa: PLC0415, F401 -- see above
 
