@@ -28,6 +28,8 @@ SAME_DIGITS = 1e-6
 """Relative difference up to which numbers agree: single and double precision do."""
 BIN_BITS = 42
 """Low bits of a double that a histogram forgets: 10 of its 52 digits stay, so a bin is under 0.1 % wide."""
+MOST_WAITING = 4096
+"""Bins that a histogram lets wait before it takes them in."""
 LEAST_SHARE = 1e-4
 """What an empty bin counts as in the stability index, whose logarithm cannot take zero."""
 
@@ -37,9 +39,22 @@ class Histogram:
 
     def __init__(self) -> None:
         """Empty."""
-        self.keys = np.empty(0, np.int64)
+        self._keys = np.empty(0, np.int64)
+        self._counts = np.empty(0, np.int64)
+        self._waiting: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self._bins_waiting = 0
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
         """Bins, ascending by the size of their numbers."""
-        self.counts = np.empty(0, np.int64)
+        self._merge()
+        return self._keys
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many numbers are in each of them."""
+        self._merge()
+        return self._counts
 
     def add(self, values: Floats) -> None:
         """Count finite numbers."""
@@ -48,12 +63,22 @@ class Histogram:
 
     def count(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
         """Count so many numbers in each of these bins."""
-        found = np.concatenate([self.keys, keys])
-        order = np.argsort(found, kind="stable")  # two runs that are in order already
+        self._waiting.append((keys, counts))
+        self._bins_waiting += len(keys)
+        if self._bins_waiting > MOST_WAITING:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Take in what waits: all at once, as sorting many small arrays takes longer than sorting them together."""
+        if not self._bins_waiting:
+            return
+        found = np.concatenate([self._keys, *(keys for keys, _ in self._waiting)])
+        order = np.argsort(found, kind="stable")  # runs that are in order already
         found = found[order]
         first = np.flatnonzero(np.diff(found, prepend=found[:1] - 1))
-        self.keys = found[first]
-        self.counts = np.add.reduceat(np.concatenate([self.counts, counts])[order], first) if len(first) else counts
+        counts = np.concatenate([self._counts, *(counts for _, counts in self._waiting)])
+        self._keys, self._counts = found[first], np.add.reduceat(counts[order], first)
+        self._waiting, self._bins_waiting = [], 0
 
     def quantile(self, share: float) -> float:
         """The number below which this share of them lies, to the width of a bin. There has to be one."""

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ALWAYS_NEEDED = ("slices", "segment")
-"""Modules beside this file that read and write rows: with their neighbours they take each worker milliseconds."""
+ALWAYS_NEEDED = ("slices", "segment", "sketches")
+"""Modules beside this file that read, sketch and write rows: with their neighbours they take a worker milliseconds."""
 NEVER_PRELOADED = ("tensorflow", "jax", "jaxlib", "polars", "ray", "grpc", "pyspark", "torch_xla")
 """Packages that do not survive a fork once they are imported, because they hold threads or devices."""
 FIRST_CALL_SECONDS = 30.0

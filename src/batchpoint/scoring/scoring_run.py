@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -101,10 +102,12 @@ class ScoringRun:
         engine: Engine = LocalEngine(self._spec, self._folder)
         planner = self._planner()
         grace = 0.0
+        beside, looking = ThreadPoolExecutor(max_workers=1), None
         try:
             finish = self._score_all(engine, planner)
             if finish.reason is Reason.COMPLETED:
                 grace = max(5.0, self._spec.retry.task_overhead_timeout)
+                looking = beside.submit(self._look_at_quality, [*self._ledger.in_order()])  # while the workers end
         finally:
             if self._canary is not None:
                 self._canary.close()
@@ -113,10 +116,11 @@ class ScoringRun:
             self._ledger.close()
             self._logs.flush()
             shutil.rmtree(self._folder / "work", ignore_errors=True)
+            beside.shutdown()
         if finish.reason is Reason.COMPLETED and self._is_canceled():
             finish = Finish(Reason.CANCELED_BY_USER, "The job was canceled.")
-        if finish.reason is Reason.COMPLETED:
-            return self._publish(planner, shutdown_notices(cut_short, grace))
+        if looking is not None and finish.reason is Reason.COMPLETED:
+            return self._publish(planner, [*shutdown_notices(cut_short, grace), *looking.result()])
         if finish.reason is Reason.QUALITY_CHECK_FAILED and self._quality is not None:
             return self._withhold(planner, self._quality, [])
         self._keep_errors()
@@ -312,7 +316,6 @@ class ScoringRun:
         segments = list((self._folder / "segments").iterdir())
         size = sum(path.stat().st_size for path in segments) / 2**20
         self._logs.overview(f"There are {len(segments)} temp files to concatenate. Total size is {size:.1f} MB.")
-        notices = [*notices, *self._look_at_quality([*self._ledger.in_order()])]
         if self._quality is not None and self._quality.failed_checks:
             return self._withhold(planner, self._quality, notices)
         try:

@@ -227,7 +227,7 @@ def _missing(column: Any) -> int:
     if hasattr(column, "null_count"):
         return int(column.null_count)
     if hasattr(column, "isna"):
-        return int(column.isna().sum())
+        return int(getattr(column, "array", column).isna().sum())  # of the values alone: pandas makes no new column
     pandas = sys.modules.get("pandas")
     values = column if isinstance(column, (list, tuple)) else column.tolist()
     if pandas is not None:
