@@ -240,8 +240,12 @@ class OpenSegments:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         for descriptor in self._open.values():
             os.close(descriptor)
+        self._open.clear()
 
     def descriptor(self, segment: str) -> int:
         if segment not in self._open:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -153,37 +153,45 @@ class Looked(NamedTuple):
     """Columns that no sketch is of, as their table has so many."""
 
 
-def columns_of(records: Iterable[Record], segments: Path) -> Looked:
-    """What the sketches of all parts tell.
+class Profiles:
+    """The columns of a run, as far as its mini-batches were added."""
 
-    Args:
-        records: The committed mini-batches, in any order.
-        segments: Folder that relative segment paths start from.
+    def __init__(self, segments: Path) -> None:
+        """None yet. Relative segment paths start from the folder ``segments``."""
+        self._opened = OpenSegments(segments)
+        self._columns: Columns = {}
+        self._rows: Counter[Side] = Counter()
+        self._items = self._left_out = 0
 
-    Raises:
-        OutputError: a segment is shorter than the ledger says.
-    """
-    columns: Columns = {}
-    items = left_out = 0
-    rows: Counter[Side] = Counter()
-    with OpenSegments(segments) as opened:
-        for record in sorted(records, key=lambda record: record.mini_batch):
-            for part in sorted(record.parts, key=lambda part: part.start):
-                told: dict[str, Any] = {"input": {}, "output": {}}
-                if part.sketched:
-                    items += part.ok
-                    told = json.loads(opened.read(part.segment, part.offset + part.length, part.sketched))
-                    left_out = max(left_out, told.get("left_out", 0))
-                for side, name, sketch in _each(told):
-                    columns.setdefault((side, name), Column(side, name)).add(sketch)
-                given: dict[Side, int] = {"input": part.ok, "output": part.rows or part.ok}
-                for side, number in given.items():
-                    rows[side] += max((sketch["rows"] for sketch in told[side].values()), default=number)
-    for column in columns.values():
-        column.unseen = rows[column.side] - column.rows
-    inputs = [column for (side, _), column in columns.items() if side == "input"]
-    outputs = [column for (side, _), column in columns.items() if side == "output"]
-    return Looked(items, [*inputs, *outputs], left_out)
+    def close(self) -> None:
+        """Let go of the segments."""
+        self._opened.close()
+
+    def add(self, record: Record) -> None:
+        """Take in the sketches of the mini-batch that comes next in the order of the input.
+
+        Raises:
+            OutputError: a segment is shorter than the ledger says.
+        """
+        for part in sorted(record.parts, key=lambda part: part.start):
+            told: dict[str, Any] = {"input": {}, "output": {}}
+            if part.sketched:
+                self._items += part.ok
+                told = json.loads(self._opened.read(part.segment, part.offset + part.length, part.sketched))
+                self._left_out = max(self._left_out, told.get("left_out", 0))
+            for side, name, sketch in _each(told):
+                self._columns.setdefault((side, name), Column(side, name)).add(sketch)
+            given: dict[Side, int] = {"input": part.ok, "output": part.rows or part.ok}
+            for side, number in given.items():
+                self._rows[side] += max((sketch["rows"] for sketch in told[side].values()), default=number)
+
+    def looked(self) -> Looked:
+        """What the sketches tell, once all were added."""
+        for column in self._columns.values():
+            column.unseen = self._rows[column.side] - column.rows
+        inputs = [column for (side, _), column in self._columns.items() if side == "input"]
+        outputs = [column for (side, _), column in self._columns.items() if side == "output"]
+        return Looked(self._items, [*inputs, *outputs], self._left_out)
 
 
 def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:

@@ -84,8 +84,8 @@ class SampleRun(ScoringRun):
             self._sample.committed()
         return answer
 
-    def _look_at_quality(self, records: list[Record], *, canary_percent: float | None = None) -> list[str]:  # noqa: ARG002
-        return []  # a sample is measured: what it says of the columns is not what the whole would say
+    def _begin_to_look(self) -> None:
+        """Not at all: what a sample's columns hold is not what the whole would say."""
 
     def _publish(self, planner: Planner, notices: list[str]) -> Reason:
         """Write the forecast instead."""

@@ -7,12 +7,12 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchpoint.entities.jobs import JobError, Reason, Receipt
 from batchpoint.entities.quality import Quality, summary
@@ -52,6 +52,9 @@ from batchpoint.scoring.spec import ScoringSpec, ThresholdSpec
 from batchpoint.scoring.state_machine import TIMED_OUT, WORKER_LOST, StateMachine
 from batchpoint.scoring.step_data import check_places, fetch_inputs, make_room
 from batchpoint.storage.datastores import Stores
+
+if TYPE_CHECKING:
+    from batchpoint.scoring.quality import QualityLook
 
 TICK = 0.05
 """Seconds after which the loop looks around although nothing happened."""
@@ -94,6 +97,7 @@ class ScoringRun:
         self._scheduled = False
         self._quality: Quality | None = None
         self._canary: CanaryPlan | None = None
+        self._look: QualityLook | None = None
 
     def carry_out(self) -> Reason:
         """Score, publish, and write the outcome."""
@@ -102,12 +106,13 @@ class ScoringRun:
         engine: Engine = LocalEngine(self._spec, self._folder)
         planner = self._planner()
         grace = 0.0
-        beside, looking = ThreadPoolExecutor(max_workers=1), None
+        looking: Future[Quality] | None = None
         try:
             finish = self._score_all(engine, planner)
             if finish.reason is Reason.COMPLETED:
                 grace = max(5.0, self._spec.retry.task_overhead_timeout)
-                looking = beside.submit(self._look_at_quality, [*self._ledger.in_order()])  # while the workers end
+                if self._look is not None:
+                    looking = self._look.finish([*self._ledger.in_order()])  # while the workers end
         finally:
             if self._canary is not None:
                 self._canary.close()
@@ -116,11 +121,13 @@ class ScoringRun:
             self._ledger.close()
             self._logs.flush()
             shutil.rmtree(self._folder / "work", ignore_errors=True)
-            beside.shutdown()
+            if self._look is not None:
+                self._look.close()
         if finish.reason is Reason.COMPLETED and self._is_canceled():
             finish = Finish(Reason.CANCELED_BY_USER, "The job was canceled.")
-        if looking is not None and finish.reason is Reason.COMPLETED:
-            return self._publish(planner, [*shutdown_notices(cut_short, grace), *looking.result()])
+        if finish.reason is Reason.COMPLETED:
+            notices = self._heed(looking.result) if looking is not None else []
+            return self._publish(planner, [*shutdown_notices(cut_short, grace), *notices])
         if finish.reason is Reason.QUALITY_CHECK_FAILED and self._quality is not None:
             return self._withhold(planner, self._quality, [])
         self._keep_errors()
@@ -155,6 +162,7 @@ class ScoringRun:
     def _score_all(self, engine: Engine, planner: Planner) -> Finish:
         machine = self._machine
         self._apply(engine, RunStarted())
+        self._begin_to_look()
         has_schema = False
         while machine.finished is None:
             planned = planner.take(machine.appetite)
@@ -190,6 +198,8 @@ class ScoringRun:
                 engine.score(worker, task, mini_batch, start, stop)
             case Commit(record):
                 self._ledger.append(record)
+                if self._look is not None:
+                    self._look.note(record)
                 if record.failures:
                     self._logs.failures(record.mini_batch, record.failures)
             case StartWorker(worker, slot):
@@ -343,22 +353,30 @@ class ScoringRun:
         first = canary.first(self._ledger.records.__contains__)
         if first is None:
             return True
-        percent = self._spec.quality.canary_percent
-        self._look_at_quality([self._ledger.records[index] for index in first], canary_percent=percent)
+        from batchpoint.scoring import quality  # noqa: PLC0415 -- imports Arrow
+
+        percent = self._spec.quality.canary_percent or 100
+        records = [self._ledger.records[index] for index in first]
+        self._heed(lambda: quality.write_quality(self._spec, self._folder, records, canary_percent=percent))
         if self._quality is not None and self._quality.failed_checks:
             return False
         canary.release()
         return True
 
-    def _look_at_quality(self, records: list[Record], *, canary_percent: float | None = None) -> list[str]:
-        """Write what the columns hold; notices. That it cannot be told costs no prediction, unless it is checked."""
-        options = self._spec.quality
-        if not self._spec.sketches and not options.has_checks:
-            return []
-        from batchpoint.scoring import quality  # noqa: PLC0415 -- imports Arrow
+    def _begin_to_look(self) -> None:
+        """Look at what the columns hold, where it is told or checked, from here on. The workers start meanwhile."""
+        if self._spec.sketches or self._spec.quality.has_checks:
+            from batchpoint.scoring.quality import QualityLook  # noqa: PLC0415 -- imports Arrow
 
+            self._look = QualityLook(self._spec, self._folder)
+            for record in self._ledger.in_order():
+                self._look.note(record)
+
+    def _heed(self, look: Callable[[], Quality]) -> list[str]:
+        """Keep what the columns hold; notices. That it cannot be told costs no prediction, unless it is checked."""
+        options = self._spec.quality
         try:
-            self._quality = quality.write_quality(self._spec, self._folder, records, canary_percent=canary_percent)
+            self._quality = look()
         except (BatchpointError, OSError, ValueError, LookupError) as error:
             if options.has_checks:
                 raise
