@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -11,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from batchpoint.scoring.profile import Column
+from batchpoint.errors import OutputError
+from batchpoint.scoring.profile import Column, read
 from batchpoint.scoring.results import tabulate
 from batchpoint.scoring.sketches import SAMPLE, Sketcher
 
@@ -22,14 +22,14 @@ def sketched(frame: Any, cuts: list[int]) -> dict[str, Column]:
     sketcher = Sketcher(tabulate)
     for start, stop in zip([0, *cuts], [*cuts, len(frame)], strict=True):
         sketcher.take(frame.iloc[start:stop])
-        for name, sketch in json.loads(sketcher.told([]))["input"].items():
+        for name, sketch in read(sketcher.told([]))["input"].items():
             columns.setdefault(name, Column("input", name)).add(sketch)
     return columns
 
 
 def of_result(result: Any) -> dict[str, Any]:
     """The sketch of each column of one result."""
-    found: dict[str, Any] = json.loads(Sketcher(tabulate).told(result) or b'{"output": {}}')["output"]
+    found: dict[str, Any] = read(Sketcher(tabulate).told(result) or b'{"input": {}, "output": {}}\n')["output"]
     return found
 
 
@@ -138,3 +138,11 @@ def test_a_column_that_cannot_be_looked_at_says_so(values: list[object]) -> None
     found = of_result(pd.DataFrame({"prediction": pd.Series(values, dtype=object), "other": 1}))
     assert found["prediction"] == {"kind": "unseen", "rows": len(values)}
     assert found["other"]["kind"] == "numbers", "the others are looked at all the same"
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"{", b'{"input": {"x": {"bins": 2}}, "output": {}}\n1234', b"[]\n", b'{"input": {}}\n']
+)
+def test_what_is_no_sketch_is_refused_by_name(damaged: bytes) -> None:
+    with pytest.raises(OutputError, match="cannot be read"):
+        read(damaged)

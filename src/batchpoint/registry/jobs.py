@@ -11,7 +11,7 @@ A lease is the right to work on a job until a time. Whoever holds its token rene
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -281,8 +281,11 @@ class Jobs:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
 
-    def first_completed(self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20) -> Sequence[Job]:
-        """The oldest completed jobs of a deployment that scored with this model; any model, where it is None."""
+    def first_completed(self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20) -> Iterator[Job]:
+        """The oldest completed jobs of a deployment that scored with this model; any model, where it is None.
+
+        Only those that are asked for are made of their rows: the first will do, as a rule.
+        """
         query = self._scope.select(jobs).where(
             jobs.c.endpoint_name == endpoint,
             jobs.c.deployment_name == deployment,
@@ -292,7 +295,8 @@ class Jobs:
         if model is not None:
             query = query.where(jobs.c.body["deployment"]["model"].as_string() == model)
         with self._database.read() as connection:
-            return [_job(row) for row in connection.execute(query.order_by(jobs.c.id).limit(limit))]
+            rows = connection.execute(query.order_by(jobs.c.id).limit(limit)).all()
+        return map(_job, rows)
 
     def claim(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 
 from batchpoint.entities.quality import ColumnProfile, Side, TextCount
+from batchpoint.errors import OutputError
 from batchpoint.scoring.comparison import Histogram
 from batchpoint.scoring.ledger import Record
 from batchpoint.scoring.predictions_file import OpenSegments
@@ -100,9 +100,9 @@ class Column:
             self.mean += apart * number / total
         self.finite += number
         self.least, self.most = min(self.least, sketch["least"]), max(self.most, sketch["most"])
-        counts = _array(sketch["counts"])
+        bins, counts = sketch["bins"]
         self.looked_at += int(counts.sum())
-        self.histogram.count(_array(sketch["bins"]), counts * sketch["weight"])
+        self.histogram.count(bins, counts * sketch["weight"])
 
     def _add_texts(self, sketch: Sketch) -> None:
         self.looked_at += sum(count for _, count in sketch["top"]) + sketch.get("others", 0)
@@ -174,10 +174,10 @@ class Profiles:
             OutputError: a segment is shorter than the ledger says.
         """
         for part in sorted(record.parts, key=lambda part: part.start):
-            told: dict[str, Any] = {"input": {}, "output": {}}
+            told: Mapping[str, Any] = {"input": {}, "output": {}}
             if part.sketched:
                 self._items += part.ok
-                told = json.loads(self._opened.read(part.segment, part.offset + part.length, part.sketched))
+                told = read(self._opened.read(part.segment, part.offset + part.length, part.sketched))
                 self._left_out = max(self._left_out, told.get("left_out", 0))
             for side, name, sketch in _each(told):
                 self._columns.setdefault((side, name), Column(side, name)).add(sketch)
@@ -194,15 +194,30 @@ class Profiles:
         return Looked(self._items, [*inputs, *outputs], self._left_out)
 
 
-def _each(told: Mapping[str, Mapping[str, Sketch]]) -> Iterator[tuple[Side, str, Sketch]]:
+def read(data: bytes) -> Mapping[str, Any]:
+    """The sketch of a part, as ``sketches.py`` made it: by ``input`` and ``output``, then by the columns' names.
+
+    Raises:
+        OutputError: it is none.
+    """
+    line, _, behind = data.partition(b"\n")
+    try:
+        told: dict[str, Any] = json.loads(line)
+        packed, at = np.frombuffer(behind, "<i4").astype(np.int64), 0
+        for _, _, sketch in _each(told):
+            if "bins" in sketch:
+                sketch["bins"] = packed[at : at + 2 * sketch["bins"]].reshape(2, sketch["bins"])
+                at += sketch["bins"].size
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise OutputError(f"What a part's columns hold cannot be read: {error}") from error
+    return told
+
+
+def _each(told: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Side, str, Any]]:
     sides: tuple[Side, Side] = ("input", "output")
     for side in sides:
         for name, sketch in told[side].items():
             yield side, name, sketch
-
-
-def _array(packed: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.frombuffer(base64.b64decode(packed), "<i4").astype(np.int64)
 
 
 def _rounded(number: float) -> float | None:

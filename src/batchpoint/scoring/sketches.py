@@ -11,7 +11,6 @@ to Python 3.7: environments of older models have it.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import sys
@@ -48,21 +47,28 @@ class Sketcher:
         self._checked = frozenset(checked)
         self._places: dict[int, Any] = {}
         self._input, self._left_out = "", 0
+        self._bins: list[bytes] = []
         self._rooms: Any = None
 
     def take(self, items: Any) -> None:
         """Look at what ``run()`` will be given; it may change it. Lists of paths have no columns."""
-        self._input, self._left_out = "", 0
+        self._input, self._left_out, self._bins = "", 0, []
         if hasattr(items, "columns"):
             self._input = self._guarded(lambda: {str(name): column for name, column in items.items()})
 
     def told(self, result: Any) -> bytes:
-        """The sketch of a part: of its items, and of what ``run()`` returned for them. Empty when there is none."""
-        given, self._input = self._input, ""
+        """The sketch of a part: of its items, and of what ``run()`` returned for them. Empty when there is none.
+
+        A line of JSON, then the ``bins`` of each column of numbers and how many numbers each has, four bytes each.
+        """
+        given = self._input
         returned = self._guarded(lambda: self._tabulate(result))
-        left_out, self._left_out = self._left_out, 0
+        left_out, bins = self._left_out, self._bins
+        self._input, self._left_out, self._bins = "", 0, []
+        if not given and not returned:
+            return b""
         beside = f',"left_out":{left_out}' if left_out else ""
-        return f'{{"input":{{{given}}},"output":{{{returned}}}{beside}}}'.encode() if given or returned else b""
+        return b"".join([f'{{"input":{{{given}}},"output":{{{returned}}}{beside}}}\n'.encode(), *bins])
 
     def _guarded(self, columns: Callable[[], dict[str, Any]]) -> str:
         """The sketches of columns as members of a JSON object; one that cannot be looked at has its rows alone."""
@@ -82,13 +88,15 @@ class Sketcher:
         with np.errstate(all="ignore"):  # infinite numbers, and sums that become so
             for name, column in table:
                 try:
-                    told = _encode(self._sketch(np, column))
+                    sketch, bins = self._sketch(np, column)
+                    told = _encode(sketch)
+                    self._bins += bins
                 except Exception:  # noqa: BLE001 -- values of any class, which may refuse to be compared
                     told = _encode({"kind": "unseen", "rows": len(column) if hasattr(column, "__len__") else 0})
                 found.append(f"{_encode(name)}:{told}")
         return ",".join(found)
 
-    def _sketch(self, numpy: Any, column: Any) -> Sketch:
+    def _sketch(self, numpy: Any, column: Any) -> tuple[Sketch, list[bytes]]:
         rows = len(column)
         kind, values = _kind_of(numpy, column)
         if kind == "numbers":
@@ -97,13 +105,13 @@ class Sketcher:
             counts: dict[Any, int] = Counter(values)
             top = [[str(value), counts[value]] for value in (False, True) if counts[value]]
             missing = rows - counts[True] - counts[False]
-            return {"kind": "truths", "rows": rows, "missing": missing, "weight": 1, "top": top}
+            return {"kind": "truths", "rows": rows, "missing": missing, "weight": 1, "top": top}, []
         missing = _missing(column)
         if kind != "texts":
-            return {"kind": "others", "rows": rows, "missing": missing}
-        return self._texts(numpy, column, rows, missing)
+            return {"kind": "others", "rows": rows, "missing": missing}, []
+        return self._texts(numpy, column, rows, missing), []
 
-    def _numbers(self, numpy: Any, array: Any, rows: int) -> Sketch:
+    def _numbers(self, numpy: Any, array: Any, rows: int) -> tuple[Sketch, list[bytes]]:
         work, whole = self._room(numpy, rows)
         if array.dtype != "f8":
             numpy.copyto(whole, array, casting="unsafe")
@@ -118,7 +126,7 @@ class Sketcher:
             values = values[finite]
             total = values.sum()
         if not len(values):
-            return told
+            return told, []
         mean = total / len(values)
         # Never a product of vectors: its last digits go by the number of threads.
         apart = numpy.subtract(values, mean, out=work[: len(values)])
@@ -131,8 +139,8 @@ class Sketcher:
         if told["least"] < 0:
             bits = numpy.where(sample < 0, -bits, bits)
         bins, counts = numpy.unique(bits, return_counts=True)
-        told["bins"], told["counts"] = _packed(bins.astype("<i4")), _packed(counts.astype("<i4"))
-        return told
+        told["bins"] = len(bins)
+        return told, [bins.astype("<i4").tobytes(), counts.astype("<i4").tobytes()]
 
     def _room(self, numpy: Any, rows: int) -> tuple[Any, Any]:
         """Two arrays of so many numbers: new ones would be asked of the system for each column anew."""
@@ -263,7 +271,3 @@ def _is_missing(value: Any) -> bool:
 def _finite(value: Any) -> float | None:
     """A number as JSON knows it."""
     return float(value) if math.isfinite(value) else None
-
-
-def _packed(array: Any) -> str:
-    return base64.b64encode(array.tobytes()).decode("ascii")
