@@ -34,7 +34,6 @@ class QualityLook:
         self._next = 0
         self._error: Exception | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quality")
-        self._promised: Future[Quality] | None = None
 
     def note(self, record: Record) -> None:
         """Take in a committed mini-batch when its turn comes."""
@@ -42,12 +41,13 @@ class QualityLook:
 
     def finish(self, records: Sequence[Record]) -> Future[Quality]:
         """Take in what is left of all committed mini-batches, in order; what ``write_quality`` answers, in a moment."""
-        self._promised = self._thread.submit(self._finish, records)
-        return self._promised
+        promised = self._thread.submit(self._finish, records)
+        self._thread.shutdown(wait=False)
+        return promised
 
     def close(self) -> None:
-        """Wait for what ``finish`` promised, and forget the rest."""
-        self._thread.shutdown(cancel_futures=self._promised is None)
+        """End it early: what was not looked at by now is not."""
+        self._thread.shutdown(cancel_futures=True)
         self._profiles.close()
 
     def _take(self, record: Record) -> None:
@@ -62,9 +62,10 @@ class QualityLook:
     def _finish(self, records: Sequence[Record]) -> Quality:
         if self._error is not None:
             raise self._error
-        for record in records:
-            if record.mini_batch >= self._next:
-                self._profiles.add(record)
+        with closing(self._profiles):
+            for record in records:
+                if record.mini_batch >= self._next:
+                    self._profiles.add(record)
         return _write(self._spec, self._folder, records, self._profiles.looked(), canary_percent=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,7 @@ import pyarrow.parquet
 
 from batchpoint.entities.forecasts import Deadline, Forecast, OutputColumn, SampledError
 from batchpoint.entities.jobs import Reason
+from batchpoint.entities.quality import Quality
 from batchpoint.scoring.estimate import Work, deadline_of, fitted, threshold_words, warm_up, wilson
 from batchpoint.scoring.events import Commit, Event, Finish, Instruction, PartSucceeded, WorkerReady
 from batchpoint.scoring.ledger import FailedItem, Record
@@ -87,7 +89,7 @@ class SampleRun(ScoringRun):
     def _begin_to_look(self) -> None:
         """Not at all: what a sample's columns hold is not what the whole would say."""
 
-    def _publish(self, planner: Planner, notices: list[str]) -> Reason:
+    def _publish(self, planner: Planner, notices: list[str], _: Future[Quality] | None) -> Reason:
         """Write the forecast instead."""
         assert self._sample is not None, "the plan was made, or the run had failed"
         startup = (self._ready_at or monotonic()) - self._started_at

@@ -121,13 +121,14 @@ class ScoringRun:
             self._ledger.close()
             self._logs.flush()
             shutil.rmtree(self._folder / "work", ignore_errors=True)
-            if self._look is not None:
+            if self._look is not None and looking is None:
                 self._look.close()
         if finish.reason is Reason.COMPLETED and self._is_canceled():
             finish = Finish(Reason.CANCELED_BY_USER, "The job was canceled.")
         if finish.reason is Reason.COMPLETED:
-            notices = self._heed(looking.result) if looking is not None else []
-            return self._publish(planner, [*shutdown_notices(cut_short, grace), *notices])
+            return self._publish(planner, shutdown_notices(cut_short, grace), looking)
+        if self._look is not None:
+            self._look.close()
         if finish.reason is Reason.QUALITY_CHECK_FAILED and self._quality is not None:
             return self._withhold(planner, self._quality, [])
         self._keep_errors()
@@ -316,7 +317,7 @@ class ScoringRun:
 
     # ── the end ──
 
-    def _publish(self, planner: Planner, notices: list[str]) -> Reason:
+    def _publish(self, planner: Planner, notices: list[str], looking: Future[Quality] | None) -> Reason:
         from batchpoint.scoring import output  # noqa: PLC0415 -- imports Arrow, which scoring itself does without
 
         counts, began = self._machine.counts, monotonic()
@@ -326,6 +327,9 @@ class ScoringRun:
         segments = list((self._folder / "segments").iterdir())
         size = sum(path.stat().st_size for path in segments) / 2**20
         self._logs.overview(f"There are {len(segments)} temp files to concatenate. Total size is {size:.1f} MB.")
+        if looking is not None and self._spec.quality.has_checks:
+            notices += self._heed(looking.result)
+            looking = None
         if self._quality is not None and self._quality.failed_checks:
             return self._withhold(planner, self._quality, notices)
         try:
@@ -345,6 +349,8 @@ class ScoringRun:
         reason, error = Reason.COMPLETED, None
         if not receipt.balanced:
             reason, error = Reason.RECEIPT_UNBALANCED, error_of_receipt(receipt)
+        if looking is not None:  # nothing depends on it: it was looked at meanwhile
+            notices += self._heed(looking.result)
         notices = [*planner.plan.notices, *published.notices, *notices]
         return self._end(reason, error, receipt, published.outputs, notices, planner)
 

@@ -135,12 +135,12 @@ class Sketcher:
         told["least"], told["most"] = float(values.min()), float(values.max())
         places, told["weight"] = self._sample(numpy, len(values))
         sample = values if places is None else values[places]
-        bits = numpy.ascontiguousarray(numpy.abs(sample)).view("i8") >> BIN_BITS
+        bits = (numpy.ascontiguousarray(numpy.abs(sample)).view("i8") >> BIN_BITS).astype("<i4")
         if told["least"] < 0:
             bits = numpy.where(sample < 0, -bits, bits)
         bins, counts = numpy.unique(bits, return_counts=True)
         told["bins"] = len(bins)
-        return told, [bins.astype("<i4").tobytes(), counts.astype("<i4").tobytes()]
+        return told, [bins.tobytes(), counts.astype("<i4").tobytes()]
 
     def _room(self, numpy: Any, rows: int) -> tuple[Any, Any]:
         """Two arrays of so many numbers: new ones would be asked of the system for each column anew."""
