@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -370,7 +371,7 @@ class ScoringPreparation:
         named = _deployment_of(job).batchpoint.quality.reference
         found = self._workspace.jobs.reference_quality(job)
         if found is not None:
-            (folder / REFERENCE).write_text(found.model_dump_json())
+            shutil.copyfile(found, folder / REFERENCE)
         elif named is not None:
             return [f"Nothing is known of the columns of job {named}, the reference: nothing is compared with it."]
         return []

@@ -450,14 +450,14 @@ class Jobs:
             NotFoundError: there is no such job, its columns were not looked at, or its run's folder is gone.
         """
         job = self._registry.jobs.get(name)
-        found = _quality_of(job)
-        if found is None:
+        file = _quality_file(job.folder)
+        if file is None:
             why = "its columns were not looked at" if job.status.is_finished else f"it is {job.status}"
             raise NotFoundError(f"Job {name} tells nothing of its columns: {why}.", kind="quality", name=name)
-        return found
+        return Quality.model_validate_json(file.read_bytes())
 
-    def reference_quality(self, job: Job) -> Quality | None:
-        """What the columns of the job that this one is to be compared with held; None where nothing is known.
+    def reference_quality(self, job: Job) -> Path | None:
+        """The file that tells what the columns held of the job to compare this one with; None where nothing is known.
 
         It is the one that the deployment names, else the first that completed with the same model.
 
@@ -467,7 +467,7 @@ class Jobs:
         options = job.deployment.batchpoint.quality if job.deployment else None
         if options is not None and options.reference is not None:
             exists = self._registry.jobs.exists(options.reference)
-            named = _quality_of(self._registry.jobs.get(options.reference)) if exists else None
+            named = _quality_file(self._registry.jobs.get(options.reference).folder) if exists else None
             if named is None and options.checks_changes:
                 message = f"Nothing is known of the columns of job {options.reference}, the reference of the checks."
                 raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
@@ -475,8 +475,8 @@ class Jobs:
         if job.deployment is None or job.endpoint_name is None or job.deployment_name is None:
             return None
         model = job.deployment.model if isinstance(job.deployment.model, str) else None
-        candidates = self._registry.jobs.first_completed(job.endpoint_name, job.deployment_name, model)
-        return next((found for one in candidates if (found := _quality_of(one)) is not None), None)
+        folders = self._registry.jobs.folders_of_completed(job.endpoint_name, job.deployment_name, model)
+        return next((file for folder in folders if (file := _quality_file(folder)) is not None), None)
 
     def forecast(self, name: str) -> Forecast:
         """What the sample of a job says about the whole.
@@ -567,9 +567,9 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
 
 
-def _quality_of(job: Job) -> Quality | None:
-    path = Path(job.folder) / QUALITY if job.folder else None
-    return Quality.model_validate_json(path.read_bytes()) if path is not None and path.is_file() else None
+def _quality_file(folder: str | None) -> Path | None:
+    path = Path(folder) / QUALITY if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 def _output_of(job: Job, wanted: str | None) -> Output | None:

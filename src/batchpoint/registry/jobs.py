@@ -11,7 +11,7 @@ A lease is the right to work on a job until a time. Whoever holds its token rene
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -281,12 +281,14 @@ class Jobs:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
 
-    def first_completed(self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20) -> Iterator[Job]:
-        """The oldest completed jobs of a deployment that scored with this model; any model, where it is None.
+    def folders_of_completed(
+        self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20
+    ) -> Sequence[str]:
+        """Where the oldest completed jobs of a deployment ran that scored with this model; any model, where it is None.
 
-        Only those that are asked for are made of their rows: the first will do, as a rule.
+        Nothing else of these jobs is read.
         """
-        query = self._scope.select(jobs).where(
+        query = self._scope.select(jobs, jobs.c.body["folder"].as_string()).where(
             jobs.c.endpoint_name == endpoint,
             jobs.c.deployment_name == deployment,
             jobs.c.status == str(JobStatus.COMPLETED),
@@ -295,8 +297,8 @@ class Jobs:
         if model is not None:
             query = query.where(jobs.c.body["deployment"]["model"].as_string() == model)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(jobs.c.id).limit(limit)).all()
-        return map(_job, rows)
+            found = connection.execute(query.order_by(jobs.c.id).limit(limit)).scalars()
+            return [folder for folder in found if folder is not None]
 
     def claim(
         self,

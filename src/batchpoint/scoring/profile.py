@@ -100,7 +100,8 @@ class Column:
             self.mean += apart * number / total
         self.finite += number
         self.least, self.most = min(self.least, sketch["least"]), max(self.most, sketch["most"])
-        bins, counts = sketch["bins"]
+        bins, ends = sketch["bins"]
+        counts = np.diff(ends, prepend=-1)
         self.looked_at += int(counts.sum())
         self.histogram.count(bins, counts * sketch["weight"])
 
