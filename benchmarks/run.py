@@ -59,7 +59,7 @@ def main() -> None:
             results[workload.name] = measure(systems, given.rounds)
             checks += report(workload, results[workload.name], given.workers)
             if server is not None and workload.name == "w1-250k":
-                checks += cost_of_sketches(server, workload, data, pairs=10 * given.rounds)
+                checks += cost_of_sketches(server, workload, data, pairs=20 * given.rounds)
         if not given.only or "w2" in given.only.split(","):
             results["w2"], found = many_models(data, given, server)
             checks += found
