@@ -18,6 +18,7 @@ from batchpoint.entities.jobs import Reason
 from batchpoint.entities.quality import Quality, QualityOptions
 from batchpoint.scoring import runner
 from batchpoint.scoring.ledger import Ledger
+from batchpoint.scoring.quality import QualityLook
 from batchpoint.scoring.spec import (
     InputSpec,
     Location,
@@ -113,6 +114,50 @@ def test_a_run_that_was_killed_and_resumed_counts_each_mini_batch_once(make: Mak
         assert not (stormy / "outcome.json").exists(), "it was killed before its end"
     assert start(stormy).wait(120) == 0
     assert (calm / "quality.json").read_bytes() == (stormy / "quality.json").read_bytes()
+
+
+def test_mini_batches_are_added_up_in_their_order_whichever_was_done_first(make: Make) -> None:
+    folder = make("run")
+    assert runner.run(folder) is Reason.COMPLETED
+    told, records = (folder / "quality.json").read_bytes(), [*Ledger.read(folder).values()]
+    spec = ScoringSpec.read(folder)
+    for mixed in (records[::-1], records[1::2] + records[::2], records[5:]):
+        (folder / "quality.json").unlink()
+        look = QualityLook(spec, folder)
+        for record in mixed:
+            look.note(record)
+        look.finish(sorted(records, key=lambda record: record.mini_batch)).result()
+        assert (folder / "quality.json").read_bytes() == told
+
+
+def damage_a_sketch(folder: Path) -> None:
+    """Leave a run as if it had been killed before it published, and one of its sketches unreadable."""
+    part = Ledger.read(folder)[7].parts[0]
+    with (folder / "segments" / part.segment).open("r+b") as segment:
+        segment.seek(part.offset + part.length)
+        segment.write(b"?" * part.sketched)
+    for name in ("outcome.json", "quality.json"):
+        (folder / name).unlink()
+
+
+def test_a_sketch_that_cannot_be_read_costs_no_prediction_and_a_notice_tells_of_it(make: Make) -> None:
+    folder = make("run")
+    runner.run(folder)
+    damage_a_sketch(folder)
+    assert runner.run(folder) is Reason.COMPLETED
+    outcome = json.loads((folder / "outcome.json").read_bytes())
+    assert any("could not be told" in notice for notice in outcome["notices"]), outcome
+    assert outcome["receipt"]["ok"] == ROWS - 1
+    assert not (folder / "quality.json").exists()
+
+
+def test_a_sketch_that_cannot_be_read_is_no_check_that_passes(make: Make) -> None:
+    folder = make("run", quality=QualityOptions.model_validate({"output_ranges": {"doubled": {"most": 1e6}}}))
+    assert runner.run(folder) is Reason.COMPLETED
+    damage_a_sketch(folder)
+    reason = runner.run(folder)
+    assert reason is not Reason.COMPLETED
+    assert "cannot be read" in json.loads((folder / "outcome.json").read_bytes())["error"]["message"]
 
 
 def test_without_sketches_nothing_is_told_and_the_predictions_are_the_same(make: Make) -> None:
