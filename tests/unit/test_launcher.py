@@ -72,6 +72,27 @@ def test_a_script_that_asks_for_rows_gets_as_many_as_the_mini_batch_size_says() 
     assert (spec.script.takes, spec.split.by, spec.split.rows) == ("dataframe", "rows", 500)
 
 
+@pytest.mark.parametrize(
+    ("rows", "quality", "sketched"),
+    [
+        (4_999, {}, False),
+        (5_000, {}, True),
+        (10, {"sketches": True}, True),
+        (10, {"max_drift": 0.25}, True),
+        (10, {"max_failure_rate": 0.1}, False),
+        (5_000, {"sketches": False}, False),
+    ],
+)
+def test_columns_of_small_mini_batches_are_looked_at_where_somebody_wants_it(
+    rows: int, quality: dict[str, Any], *, sketched: bool
+) -> None:
+    options = {"mini_batch_type": "dataframe", "split": "rows", "quality": quality}
+    assert build_spec(make_job(mini_batch_size=rows, batchpoint=options, **SCRIPT), resolved()).sketches is sketched
+    assert build_spec(make_job(batchpoint={"quality": quality}), resolved()).sketches is not (
+        quality.get("sketches") is False
+    ), "parts cut by bytes are large"
+
+
 def test_the_model_lies_under_its_own_name_in_the_models_folder() -> None:
     model = build_spec(make_job(), resolved()).model
     assert model is not None

@@ -65,6 +65,10 @@ RUNNER_PARENT = (sys.executable, "-m", "batchpoint.scoring.runner_parent")
 STAYS_WARM_SECONDS = 30 * 86400.0
 """Idle time of a fork server on a compute that keeps instances (``min_instances``)."""
 
+LEAST_SKETCHED_ROWS = 5_000
+"""Rows of a mini-batch below which its columns are not looked at, unless somebody wants it: that would take much of the
+time. The same goes for mini-batches of one key, which are small as a rule."""
+
 _PACKAGES_FOR_ROWS = ("pandas", "pyarrow")
 """What reading rows needs in the deployment's environment."""
 
@@ -130,7 +134,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
     instances = min(deployment.resources.instance_count, compute.max_instances)
     workers = instances * settings.max_concurrency_per_instance
     variables = {**deployment.environment_variables, **settings.environment_variables}
-    model = resolved.model
+    model, split = resolved.model, _split(deployment, script)
     return ScoringSpec(
         job=job.name,
         endpoint=job.endpoint_name,
@@ -141,7 +145,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         model_map=_model_map(options.model_map, resolved) if options.model_map else None,
         environment_variables=variables,
         input=_input(job, resolved),
-        split=_split(deployment, script),
+        split=split,
         csv=options.csv,
         output=_output(job, deployment, resolved),
         retry=RetrySpec(
@@ -165,7 +169,7 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
         fork_server_idle_seconds=STAYS_WARM_SECONDS if compute.min_instances else compute.idle_time_before_scale_down,
         sample=SampleSpec(rows=job.sample.rows, finish_by=job.sample.finish_by) if job.sample else None,
         challenger=_challenger(job, resolved, script),
-        sketches=_sketches(job, script),
+        sketches=_sketches(job, script, split),
         quality=_deployment_of(job).batchpoint.quality,
         retry_of=str(resolved.retried) if resolved.retried else None,
         mltable=resolved.mltable,
@@ -174,11 +178,11 @@ def build_spec(job: Job, resolved: Resolved) -> ScoringSpec:
     )
 
 
-def _sketches(job: Job, script: ScriptSpec) -> bool:
-    # A mini-batch of one key is often so small that its sketch would cost as much as its predictions.
+def _sketches(job: Job, script: ScriptSpec, split: SplitSpec) -> bool:
     given = _deployment_of(job).batchpoint
     options = given.quality
-    by_default = (script.takes == "dataframe" and not given.partition_keys) or options.checks_columns
+    are_small = bool(given.partition_keys) or (split.rows is not None and split.rows < LEAST_SKETCHED_ROWS)
+    by_default = (script.takes == "dataframe" and not are_small) or options.checks_columns
     return job.sample is None and (by_default if options.sketches is None else options.sketches)
 
 

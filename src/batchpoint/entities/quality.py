@@ -22,8 +22,9 @@ class QualityOptions(Part):
     """Whether a deployment's jobs look at what their columns hold, and what has to be true before output appears."""
 
     sketches: bool | None = None
-    """Whether each mini-batch is sketched while it is scored. None: where ``run()`` is given rows,
-    not paths, that are not split by ``partition_keys``; and where a check needs it."""
+    """Whether each mini-batch is sketched while it is scored. None: where ``run()`` is given rows, not paths, in
+    mini-batches that are not small (split by ``partition_keys``, or into fewer than 5,000 rows each); and where a check
+    needs it."""
     reference: str | None = None
     """The job that others are compared with. None: the first that completed with the same model."""
     max_drift: float | None = Field(default=None, ge=0)
