@@ -85,8 +85,10 @@ def test_a_failed_job_says_file_row_and_traceback_in_text_and_html() -> None:
     job = Job(name="one", status=JobStatus.FAILED, reason=Reason.ALL_ITEMS_FAILED, error=error, progress=Progress())
 
     assert "First failing item: a<b>.csv, row 7\nTr <x>" in failure_text(job)
-    assert "Tr &lt;x&gt;" in job_html(job)
-    assert "<script" not in job_html(job)
+    html = job_html(job, "http://127.0.0.1:1/studio/jobs/one")
+    assert "Tr &lt;x&gt;" in html
+    assert "<script" not in html
+    assert "href='http://127.0.0.1:1/studio/jobs/one'" in html
 
 
 def test_an_error_is_rebuilt_as_the_class_of_its_code() -> None:

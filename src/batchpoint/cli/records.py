@@ -4,37 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from batchpoint.client.azureml import workspace_path
 from batchpoint.entities.base import Asset, Entity
 from batchpoint.entities.endpoints import LEGACY_KEYS, BatchEndpoint
 from batchpoint.entities.jobs import AZURE_STATUS, Job
-from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
+from batchpoint.entities.studio_addresses import Addresses
 
 
 def record(entity: Entity, url: str, workspace: str) -> dict[str, Any]:
-    """The keys of an entity, with an ``id`` that other commands and files take as a reference to it.
+    """The keys of an entity, with an ``id`` that other commands and files take as a reference to it, and ``studio``,
+    the address of its page.
 
     The status of a job is told in Azure's words, for scripts that wait for ``Completed``, and the ``scoring_uri`` of an
     endpoint is the address that they post Azure's bodies to.
     """
-    body = entity.body()
+    body, page = entity.body(), Addresses(workspace).page_of(entity)
     if isinstance(entity, Job):
         body["status"] = AZURE_STATUS[entity.status]
         body.setdefault("display_name", entity.name)
-        body["services"] = services(entity, url, workspace)
+        body["services"] = {"Studio": {"type": "Studio", "endpoint": f"{url}{page}", "status": body["status"]}}
     if isinstance(entity, BatchEndpoint):
         body["scoring_uri"] = f"{url}{workspace_path(workspace)}/batchEndpoints/{entity.name}/jobs"
-    return {**body, "id": f"azureml:{_reference(entity)}"}
-
-
-def services(job: Job, url: str, workspace: str) -> dict[str, Any]:
-    """Where a job is looked at, in the form of ``--query services.Studio.endpoint``."""
-    page = f"{url}/studio/jobs/{job.name}"
-    if workspace != DEFAULT_WORKSPACE:
-        page += f"?{urlencode({'workspace': workspace})}"
-    return {"Studio": {"type": "Studio", "endpoint": page, "status": AZURE_STATUS[job.status]}}
+    return {**body, "id": f"azureml:{_reference(entity)}", **({"studio": f"{url}{page}"} if page else {})}
 
 
 def with_other_words(value: Any) -> Any:

@@ -28,6 +28,7 @@ from batchpoint.entities.endpoints import BatchEndpoint
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Compute, Datastore
 from batchpoint.entities.schedules import Schedule
+from batchpoint.entities.studio_addresses import Addresses
 from batchpoint.entities.webhooks import Webhook
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE, workspace_key
 from batchpoint.settings import Settings
@@ -110,6 +111,12 @@ class Client:
     def url(self) -> str:
         """Address of the server."""
         return self._connection.url
+
+    def studio_url(self, entity: Entity | None = None) -> str | None:
+        """Address of an entity's page in the studio, or of the studio itself. None where it has no page."""
+        addresses = Addresses(self.workspace)
+        page = addresses.home() if entity is None else addresses.page_of(entity)
+        return None if page is None else f"{self.url}{page}"
 
     def server(self) -> dict[str, Any]:
         """``version``, ``id``, ``python``, ``shares_files``, ``role``, asked for once. Warns when versions differ."""

@@ -69,7 +69,7 @@ class Connection:
         find_again: Callable[[], tuple[str, str | None]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self._find_again = find_again
         self._sleep = sleep
         self._open(url, token)
@@ -192,8 +192,8 @@ class Connection:
         headers = {"User-Agent": f"batchpoint/{__version__}", "Accept": "application/json, */*;q=0.5"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        if self._workspace:
-            headers["X-Batchpoint-Workspace"] = self._workspace
+        if self.workspace:
+            headers["X-Batchpoint-Workspace"] = self.workspace
         # A proxy of the environment never leads to this machine itself.
         local = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         try:

@@ -34,6 +34,8 @@ from batchpoint.entities.pipeline_deployments import CommandJob
 from batchpoint.entities.pipelines import Pipeline
 from batchpoint.entities.quality import Quality
 from batchpoint.entities.scored_models import ModelReport
+from batchpoint.entities.studio_addresses import Addresses
+from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import (
     BY_CODE,
     ConflictError,
@@ -71,12 +73,17 @@ class Job:
         return f"Job({self.name!r}, {self.entity.status.value})"
 
     def _repr_html_(self) -> str:
-        return job_html(self.entity)
+        return job_html(self.entity, self.studio_url)
 
     @property
     def name(self) -> str:
         """The job's name."""
         return self.entity.name
+
+    @property
+    def studio_url(self) -> str:
+        """Address of the job's page in the studio."""
+        return f"{self._connection.url}{Addresses(self._connection.workspace or DEFAULT_WORKSPACE).job(self.name)}"
 
     @property
     def status(self) -> JobStatus:
@@ -137,7 +144,7 @@ class Job:
                 the first failing item's file, row and traceback.
             ConflictError: the job was canceled.
         """
-        show = on_progress or _notebook_display()
+        show = on_progress or _notebook_display(self.studio_url)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.entity.status.is_finished:
             left = WAIT_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
@@ -568,7 +575,7 @@ def inside(folder: Path, name: str) -> Path:
     return target
 
 
-def _notebook_display() -> Callable[[JobEntity], None] | None:
+def _notebook_display(page: str) -> Callable[[JobEntity], None] | None:
     """In a notebook, a function that redraws one display; elsewhere None. Never imports IPython by itself."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
@@ -579,6 +586,6 @@ def _notebook_display() -> Callable[[JobEntity], None] | None:
     handle = display(HTML(""), display_id=True)  # type: ignore[no-untyped-call]  # IPython has no types
 
     def show(job: JobEntity) -> None:
-        handle.update(HTML(job_html(job)))  # type: ignore[no-untyped-call]  # IPython has no types
+        handle.update(HTML(job_html(job, page)))  # type: ignore[no-untyped-call]  # IPython has no types
 
     return show

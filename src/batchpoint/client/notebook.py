@@ -10,10 +10,11 @@ from batchpoint.entities.jobs import JobStatus, Progress
 _COLORS = {JobStatus.COMPLETED: "#2e7d32", JobStatus.FAILED: "#c62828", JobStatus.CANCELED: "#757575"}
 
 
-def job_html(job: JobEntity) -> str:
-    """The job's state, a bar while it runs, its receipt, its error and where its predictions lie."""
+def job_html(job: JobEntity, page: str) -> str:
+    """The job's state, a bar while it runs, its receipt, its error, where its predictions lie; a link to its page."""
     color = _COLORS.get(job.status, "#1565c0")
-    title = f"<b>{escape(job.name)}</b> <span style='color:{color}'>{job.status.value}</span>"
+    name = f"<a href='{escape(page)}' target='_blank' rel='noopener'>{escape(job.name)}</a>"
+    title = f"<b>{name}</b> <span style='color:{color}'>{job.status.value}</span>"
     rows = [f"<div>{title}</div>"]
     if job.progress is not None:
         done = 1.0 if job.status is JobStatus.COMPLETED else fraction_of(job.progress)

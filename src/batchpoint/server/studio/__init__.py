@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from batchpoint.entities.studio_addresses import ROOT
 from batchpoint.server.studio import (
     admin,
     assets,
@@ -23,7 +24,6 @@ from batchpoint.server.studio import (
     quality,
     schedules,
 )
-from batchpoint.server.studio.addresses import ROOT
 from batchpoint.server.studio.live import LiveParts
 
 

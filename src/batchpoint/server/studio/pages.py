@@ -11,9 +11,9 @@ from fastapi.responses import Response
 
 from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.entities.studio_addresses import ROOT, Addresses
 from batchpoint.errors import AuthenticationError, PermissionDeniedError, TooManyRequestsError
 from batchpoint.server.studio import sessions
-from batchpoint.server.studio.addresses import ROOT, Addresses
 from batchpoint.server.studio.rendering import Page, Visited, html, page, see_other
 
 router = APIRouter()

@@ -19,12 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from batchpoint import __version__
+from batchpoint.entities.studio_addresses import ROOT, Addresses
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import AuthenticationError, BatchpointError
 from batchpoint.server.context import Context, context_of
 from batchpoint.server.studio import plots, sessions
-from batchpoint.server.studio.addresses import ROOT, Addresses
 from batchpoint.workspace import Workspace
 
 HEADERS = {

@@ -20,12 +20,12 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request, Response
 from starlette.datastructures import FormData
 
+from batchpoint.entities.studio_addresses import ROOT
 from batchpoint.entities.tokens import Token
 from batchpoint.errors import AuthenticationError, BatchpointError, PermissionDeniedError, RequestTooLargeError
 from batchpoint.operations import signed_tokens
 from batchpoint.server.auth import attempt, authenticated
 from batchpoint.server.context import Context, context_of
-from batchpoint.server.studio.addresses import ROOT
 
 COOKIE = "batchpoint_session"
 SESSION = timedelta(hours=12)

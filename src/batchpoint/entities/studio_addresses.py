@@ -1,4 +1,4 @@
-"""Where the pages of the studio are. No address is spelled anywhere else."""
+"""Where the pages of the studio are, for its own links and for who prints them. No address is spelled anywhere else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from batchpoint.entities.base import Asset, Entity
+from batchpoint.entities.endpoints import BatchEndpoint
+from batchpoint.entities.jobs import Job
+from batchpoint.entities.kinds import ASSET_KINDS
+from batchpoint.entities.resources import Compute, Datastore
+from batchpoint.entities.schedules import Schedule
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 
 ROOT = "/studio"
@@ -21,6 +27,25 @@ class Addresses:
     def is_named(self) -> bool:
         """Whether addresses have to name the workspace."""
         return self.workspace != DEFAULT_WORKSPACE
+
+    def page_of(self, entity: Entity) -> str | None:
+        """The page that shows an entity; a deployment is shown on its endpoint's. None: there is none."""
+        match entity:
+            case Job():
+                return self.job(entity.name)
+            case BatchEndpoint():
+                return self.endpoint(entity.name)
+            case Schedule():
+                return self.schedule(entity.name)
+            case Asset():
+                kind = next((kind for kind, known in ASSET_KINDS.items() if isinstance(entity, known)), None)
+                return self.asset(kind, entity.name, version=entity.version) if kind else None
+            case Datastore():
+                return self.files(("datastores", entity.name))
+            case Compute():
+                return self.computes()
+        endpoint = getattr(entity, "endpoint_name", None)
+        return self.endpoint(endpoint) if endpoint else None
 
     def home(self) -> str:
         """What runs, what failed, what comes next."""
