@@ -6,6 +6,7 @@ than there are statuses, reasons, computes or loops: never a name of a job, an e
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
@@ -25,6 +26,7 @@ class Meters:
     """The counters of one server, over all of its workspaces."""
 
     def __init__(self) -> None:
+        self._telling = threading.Lock()
         self._registry = registry = CollectorRegistry()
         self._ended = Counter(
             "batchpoint_jobs_ended", "Jobs that this server saw end.", ["type", "status", "reason"], registry=registry
@@ -116,16 +118,17 @@ class Meters:
             now: the server's time.
             loops: how the loops fare.
         """
-        for status, count in jobs.items():
-            self._jobs.labels(str(status)).set(count)
-        self._instances.clear()
-        for labels, count in instances.items():
-            self._instances.labels(*labels).set(count)
-        self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
-        self._pending.set(pending_deliveries)
-        for loop in loops:
-            self._loops.labels(loop.name).set(1 if loop.is_well else 0)
-        return generate_latest(self._registry)
+        with self._telling:  # another monitor that asks at the same time would be told of the half of it
+            for status, count in jobs.items():
+                self._jobs.labels(str(status)).set(count)
+            self._instances.clear()
+            for labels, count in instances.items():
+                self._instances.labels(*labels).set(count)
+            self._lag.set(max(0.0, (now - next_due_at).total_seconds()) if next_due_at else 0.0)
+            self._pending.set(pending_deliveries)
+            for loop in loops:
+                self._loops.labels(loop.name).set(1 if loop.is_well else 0)
+            return generate_latest(self._registry)
 
     def _count_items(self, job: Job) -> None:
         told = job.receipt or job.progress
