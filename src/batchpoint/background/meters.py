@@ -9,16 +9,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from batchpoint.background.loop import LoopHealth
-from batchpoint.entities.jobs import Job, JobStatus
+from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus, JobType, Progress, Reason
 
 _SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _DRIFTS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+Delivery = Literal["delivered", "failed"]
+"""How an attempt at a delivery went."""
+_TYPES = get_args(JobType)
+_UNITS = get_args(Progress.model_fields["unit"].annotation)
+_OUTCOMES = ("ok", "failed", "skipped")
 _SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1)
 
 
@@ -79,6 +85,8 @@ class Meters:
             registry=registry,
         )  # fmt: skip
 
+        self._begin_at_nothing()
+
     def job_ended(self, job: Job) -> None:
         """Count a job that has just ended, with what is known of it."""
         self._ended.labels(job.type, str(job.status), str(job.reason)).inc()
@@ -94,7 +102,7 @@ class Meters:
         if job.quality is not None and job.quality.missing_change is not None:
             self._missing.observe(job.quality.missing_change)
 
-    def delivery_attempted(self, outcome: Literal["delivered", "failed"]) -> None:
+    def delivery_attempted(self, outcome: Delivery) -> None:
         """Count an attempt at a delivery."""
         self._attempts.labels(outcome).inc()
 
@@ -129,6 +137,19 @@ class Meters:
             for loop in loops:
                 self._loops.labels(loop.name).set(1 if loop.is_well else 0)
             return generate_latest(self._registry)
+
+    def _begin_at_nothing(self) -> None:
+        """Tell 0 of everything that may be counted: to a monitor a count that appears as 1 has not grown."""
+        for kind, reason in product(_TYPES, Reason):
+            self._ended.labels(kind, str(reason.status), str(reason))
+        for kind in _TYPES:
+            self._waited.labels(kind)
+        for kind, status in product(_TYPES, TERMINAL_STATUSES):
+            self._took.labels(kind, str(status))
+        for unit, outcome in product(_UNITS, _OUTCOMES):
+            self._items.labels(unit, outcome)
+        for outcome in get_args(Delivery):
+            self._attempts.labels(outcome)
 
     def _count_items(self, job: Job) -> None:
         told = job.receipt or job.progress
