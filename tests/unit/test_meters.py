@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchpoint.background.meters import Meters
-from batchpoint.entities.jobs import Reason
+from batchpoint.entities.jobs import Job, Progress, Reason, Receipt, Sampling
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -48,3 +48,24 @@ def test_two_monitors_that_ask_at_once_are_both_told_of_every_instance() -> None
 
     with ThreadPoolExecutor(4) as monitors:
         assert set(monitors.map(told, range(400))) == {50}
+
+
+def completed(**told: Any) -> Job:
+    return Job(name="night", status=Reason.COMPLETED.status, reason=Reason.COMPLETED, **told)
+
+
+def receipt(*, ok: int, failed: int = 0, skipped: int = 0) -> Receipt:
+    counts = {"ok": ok, "failed": failed, "skipped": skipped, "items": ok + failed + skipped}
+    return Receipt(job="night", unit="rows", output_rows=ok, balanced=True, **counts)
+
+
+def test_a_plan_scores_a_sample_and_is_told_apart_from_jobs_that_publish() -> None:
+    meters = Meters()
+    progress = Progress(unit="rows", ok=900, failed=3, mini_batches_done=9, mini_batches_failed=1, worker_losses=1)
+    meters.job_ended(completed(sample=Sampling(), progress=progress))
+    assert set(samples(meters, "items_total").values()) == {0}
+    assert samples(meters, "mini_batches_total") == samples(meters, "mini_batches_failed_total") == {(): 0}
+    assert samples(meters, "workers_lost_total") == {(): 1}, "it did score"
+    ended = samples(meters, "jobs_ended_total")
+    assert ended[("completed", "completed", "plan")] == 1
+    assert ended[("completed", "completed", "scoring")] == 0

@@ -22,7 +22,9 @@ _SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _DRIFTS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 Delivery = Literal["delivered", "failed"]
 """How an attempt at a delivery went."""
-_TYPES = get_args(JobType)
+_PLAN = "plan"
+"""The type that a scoring job is counted as which only scores a sample."""
+_TYPES = (*get_args(JobType), _PLAN)
 _UNITS = get_args(Progress.model_fields["unit"].annotation)
 _OUTCOMES = ("ok", "failed", "skipped")
 _SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1)
@@ -46,10 +48,10 @@ class Meters:
             registry=registry,
         )  # fmt: skip
         self._items = Counter(
-            "batchpoint_items", "Rows and files of jobs that ended, by what became of them.", ["unit", "outcome"],
-            registry=registry,
+            "batchpoint_items", "Rows and files of scoring jobs that ended, by what became of them; not of plans.",
+            ["unit", "outcome"], registry=registry,
         )  # fmt: skip
-        self._mini_batches = Counter("batchpoint_mini_batches", "Mini-batches of jobs that ended.", registry=registry)
+        self._mini_batches = Counter("batchpoint_mini_batches", "Mini-batches of the same jobs.", registry=registry)
         self._failed_mini_batches = Counter(
             "batchpoint_mini_batches_failed", "Those among them that failed.", registry=registry
         )
@@ -89,14 +91,18 @@ class Meters:
 
     def job_ended(self, job: Job) -> None:
         """Count a job that has just ended, with what is known of it."""
-        self._ended.labels(job.type, str(job.status), str(job.reason)).inc()
+        kind = _PLAN if job.sample is not None else job.type
+        self._ended.labels(kind, str(job.status), str(job.reason)).inc()
         if job.queued_at and job.started_at:
-            self._waited.labels(job.type).observe((job.started_at - job.queued_at).total_seconds())
+            self._waited.labels(kind).observe((job.started_at - job.queued_at).total_seconds())
         if job.started_at and job.finished_at:
             took = (job.finished_at - job.started_at).total_seconds()
-            self._took.labels(job.type, str(job.status)).observe(took)
-        if job.type == "scoring":  # of a pipeline the steps were counted
+            self._took.labels(kind, str(job.status)).observe(took)
+        if kind == "scoring":  # of a pipeline the steps were counted, and a plan publishes nothing
             self._count_items(job)
+        if job.type == "scoring" and job.progress is not None:
+            self._losses.inc(job.progress.worker_losses)
+            self._timeouts.inc(job.progress.timeouts)
         if job.quality is not None and job.quality.drift is not None:
             self._drift.observe(job.quality.drift)
         if job.quality is not None and job.quality.missing_change is not None:
@@ -159,5 +165,3 @@ class Meters:
         if job.progress is not None:
             self._mini_batches.inc(job.progress.mini_batches_done)
             self._failed_mini_batches.inc(job.progress.mini_batches_failed)
-            self._losses.inc(job.progress.worker_losses)
-            self._timeouts.inc(job.progress.timeouts)
