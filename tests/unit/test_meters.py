@@ -69,3 +69,19 @@ def test_a_plan_scores_a_sample_and_is_told_apart_from_jobs_that_publish() -> No
     ended = samples(meters, "jobs_ended_total")
     assert ended[("completed", "completed", "plan")] == 1
     assert ended[("completed", "completed", "scoring")] == 0
+
+
+def test_of_a_retry_only_what_it_scored_again_is_counted() -> None:
+    meters = Meters()
+    first = Progress(unit="rows", ok=2, failed=1, skipped=4, mini_batches_done=2, mini_batches_failed=1)
+    meters.job_ended(completed(receipt=receipt(ok=2, failed=1, skipped=4), progress=first))
+    fruitless = first.model_copy(update={"kept": 2, "mini_batches_kept": 1})
+    meters.job_ended(completed(retry_of="night", receipt=receipt(ok=2, failed=1, skipped=4), progress=fruitless))
+    last = Progress(unit="rows", ok=3, skipped=4, mini_batches_done=2, kept=2, mini_batches_kept=1)
+    meters.job_ended(completed(retry_of="night", receipt=receipt(ok=3, skipped=4), progress=last))
+    items = samples(meters, "items_total")
+    assert items[("ok", "rows")] == 3, "each row that has a result, once"
+    assert items[("failed", "rows")] == 2, "the row that failed, each time it did"
+    assert items[("skipped", "rows")] == 4
+    assert samples(meters, "mini_batches_total") == {(): 4}
+    assert samples(meters, "mini_batches_failed_total") == {(): 2}

@@ -48,9 +48,12 @@ class Meters:
             registry=registry,
         )  # fmt: skip
         self._items = Counter(
-            "batchpoint_items", "Rows and files of scoring jobs that ended, by what became of them; not of plans.",
-            ["unit", "outcome"], registry=registry,
-        )  # fmt: skip
+            "batchpoint_items",
+            "Rows and files of scoring jobs that ended, by what became of them; of a retry those that it scored again, "
+            "of a plan none.",
+            ["unit", "outcome"],
+            registry=registry,
+        )
         self._mini_batches = Counter("batchpoint_mini_batches", "Mini-batches of the same jobs.", registry=registry)
         self._failed_mini_batches = Counter(
             "batchpoint_mini_batches_failed", "Those among them that failed.", registry=registry
@@ -158,10 +161,11 @@ class Meters:
             self._attempts.labels(outcome)
 
     def _count_items(self, job: Job) -> None:
-        told = job.receipt or job.progress
-        if told is not None:
-            for outcome, count in (("ok", told.ok), ("failed", told.failed), ("skipped", told.skipped)):
-                self._items.labels(told.unit, outcome).inc(count)
-        if job.progress is not None:
-            self._mini_batches.inc(job.progress.mini_batches_done)
-            self._failed_mini_batches.inc(job.progress.mini_batches_failed)
+        """Count what the job scored itself: a retry takes over what the job that it retries was counted with."""
+        progress = job.progress or Progress()
+        told = job.receipt or progress
+        skipped = 0 if job.retry_of else told.skipped
+        for outcome, count in (("ok", told.ok - progress.kept), ("failed", told.failed), ("skipped", skipped)):
+            self._items.labels(told.unit, outcome).inc(count)
+        self._mini_batches.inc(progress.mini_batches_done - progress.mini_batches_kept)
+        self._failed_mini_batches.inc(progress.mini_batches_failed)
