@@ -133,6 +133,17 @@ def test_the_dashboard_asks_for_what_is_there(client: httpx.Client, tmp_path: Pa
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_the_dashboard_shows_all_that_is_told(client: httpx.Client) -> None:
+    told_of = set(re.findall(r"^# TYPE (\S+)", client.get("/metrics").text, re.MULTILINE))
+    shown = {
+        name.removesuffix("_bucket")
+        for panel in _dashboard()["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"batchpoint_\w+", target["expr"])
+    }
+    assert {name for name in told_of if not name.endswith("_created")} == shown
+
+
 def _dashboard() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return found

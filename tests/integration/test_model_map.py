@@ -395,6 +395,7 @@ def test_a_retry_scores_the_rows_that_failed_alone_and_leaves_the_others_as_they
     assert (merged.loc[~was_there, "prediction_x"] == 77).all()
     assert after["row"].tolist() == [row for key in KEYS for row in range(300) if KEYS[row % len(KEYS)] == key]
     assert {line["rows"] for line in report(again).values()} == {20}
+    assert json.loads((again / "progress.json").read_bytes())["kept"] == len(before)
 
 
 def test_a_run_whose_folder_is_named_relative_to_the_runners_own_finds_its_gathered_rows(

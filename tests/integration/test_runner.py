@@ -507,6 +507,34 @@ def test_a_worker_that_dies_while_its_own_child_lives_is_lost_at_once_and_so_is_
     assert (progress["worker_losses"], progress["timeouts"]) == (1, 0)
 
 
+def test_lost_workers_are_still_told_of_when_the_runner_was_killed_and_the_run_resumed(make: Make) -> None:
+    script = """
+        import os, time
+        from pathlib import Path
+        def run(mini_batch):
+            lost = Path(mini_batch[0]).parent.parent / "lost"
+            lost.mkdir(exist_ok=True)
+            before = len(list(lost.iterdir()))
+            if before < 2:
+                (lost / str(before)).touch()
+                os._exit(3)
+            if before == 2:
+                (lost / "hangs").touch()
+                time.sleep(60)
+            time.sleep(0.05)
+            return [os.path.basename(path) for path in mini_batch]
+    """
+    folder = make(script, files=40, per_mini_batch=1, retry=RetrySpec(timeout=1, task_overhead_timeout=0))
+    process = start(folder)
+    wait_for(lambda: len(Ledger.read(folder)) >= 1)
+    process.kill()
+    process.wait()
+    assert start(folder).wait(30) == 0
+    assert outcome(folder)["reason"] == "completed"
+    told = json.loads((folder / "progress.json").read_bytes())
+    assert (told["worker_losses"], told["timeouts"], told["ok"]) == (2, 1, 40)
+
+
 def test_a_runner_told_to_stop_leaves_the_run_resumable(make: Make) -> None:
     script = """
         import os, time

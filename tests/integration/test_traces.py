@@ -10,6 +10,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from batchpoint import local_server
 from batchpoint.background import traces
@@ -82,6 +84,19 @@ def test_a_job_that_failed_before_it_ran_has_a_span_and_no_waiting_time(workspac
     told.stop()
     (span,) = sent.spans
     assert (span.name, span.status.is_ok, span.status.description) == ("job", False, "environment_failed")
+
+
+def test_an_invoke_is_sent_unless_its_caller_records_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = InMemorySpanExporter()
+    monkeypatch.setattr(traces, "_processor", lambda _environ: SimpleSpanProcessor(memory))
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    told, recorded = Traces(workspace), f"00-{1:032x}-{2:016x}-01"
+    for given in (None, recorded, recorded[:-2] + "00"):
+        with told.invoked("churn", given):
+            pass
+    assert [span.parent is not None for span in memory.get_finished_spans()] == [False, True]
 
 
 HEADER = b"Process Start Time,Elapsed Seconds,Status,Succeeded,Failed\n"

@@ -590,6 +590,23 @@ def test_a_part_with_missing_results_is_scored_again_whole() -> None:
     assert [(score.start, score.stop) for score in again.given] == [(0, 4)]
 
 
+def test_what_is_not_scored_again_is_counted_as_kept_also_after_an_interruption() -> None:
+    first = Play(machine(), bad_row(2))
+    first.run([rows(0, 8), rows(1, 2), rows(2, 8)])
+    old = {record.mini_batch: as_seen_from_elsewhere(record, "/old") for record in first.records}
+    again = Play(machine(previous=old), bad_row(2))
+    again.run([rows(0, 8), rows(1, 2), rows(2, 8)])
+    counts = again.machine.counts
+    assert (counts.ok, counts.kept) == (16, 16)
+    assert (counts.mini_batches_done, counts.mini_batches_kept) == (3, 1)
+    half = {record.mini_batch: record for record in again.records if record.mini_batch < 2}
+    resumed = Play(machine(previous=old, committed=half))
+    resumed.run([rows(0, 8), rows(1, 2), rows(2, 8)])
+    counts = resumed.machine.counts
+    assert (counts.ok, counts.kept) == (17, 16)
+    assert (counts.mini_batches_done, counts.mini_batches_kept) == (3, 1)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_to_the_workers_the_verdicts_are_the_same(seed: int) -> None:
     def bad(score: Score) -> bool:

@@ -26,7 +26,7 @@ from batchpoint.background.job_changes import JobChanges
 from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
-from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress, Reason, Receipt
+from batchpoint.entities.jobs import Job, JobError, JobStatus, Reason, Receipt
 from batchpoint.entities.quality import QualitySummary
 from batchpoint.errors import (
     BatchpointError,
@@ -42,6 +42,7 @@ from batchpoint.errors import (
 from batchpoint.operations.model_maps import of_keys, read_report, without_earlier
 from batchpoint.registry.jobs import ClaimedJob
 from batchpoint.scoring.command_runner import end_what_is_left
+from batchpoint.scoring.job_logs import read_progress
 from batchpoint.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -281,7 +282,7 @@ class Dispatcher:
         stamp = _stamp(run.folder / "progress.json") if run.launched else 0
         if since < RENEW_SECONDS and (stamp == run.progress_stamp or since < PROGRESS_SECONDS):
             return
-        progress = _read_progress(run.folder) if stamp != run.progress_stamp else None
+        progress = read_progress(run.folder) if stamp != run.progress_stamp else None
         run.renewed_at, run.progress_stamp = now, stamp
         cancel = run.renew(progress)
         if progress is not None:
@@ -333,7 +334,7 @@ class Dispatcher:
             receipt=Receipt.model_validate(_in_brief(receipt)) if receipt else None,
             outputs=_kept_outputs(run, outcome.get("outputs") or {}),
             notices=outcome.get("notices") or (),
-            progress=_read_progress(run.folder),
+            progress=read_progress(run.folder),
             quality=QualitySummary.model_validate(quality) if (quality := outcome.get("quality")) else None,
         )
         self._told_of_end(run.work.name, ended)
@@ -440,11 +441,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _read_progress(folder: Path) -> Progress | None:
-    found = _read_json(folder / "progress.json")
-    return Progress.model_validate(found) if found is not None else None
 
 
 def _stamp(path: Path) -> int:

@@ -9,8 +9,8 @@ from batchpoint.entities.jobs import Job, JobError, JobStatus, Progress
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.registry.jobs import StepJob
 
-_SUMMED = ("planned_items", "ok", "failed", "skipped", "mini_batches_planned", "mini_batches_done",
-           "mini_batches_failed", "workers", "worker_losses", "timeouts")  # fmt: skip
+_SUMMED = ("planned_items", "ok", "kept", "failed", "skipped", "mini_batches_planned", "mini_batches_done",
+           "mini_batches_kept", "mini_batches_failed", "workers", "worker_losses", "timeouts")  # fmt: skip
 
 
 def history(planned: Sequence[str], steps: Iterable[StepJob]) -> str:

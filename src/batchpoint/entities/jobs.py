@@ -244,10 +244,14 @@ class Progress(Part):
     """Items found so far; the total once ``planned_all`` is true."""
     planned_all: bool = False
     ok: int = 0
+    kept: int = 0
+    """Those of ``ok`` that a retry took over from the job that it retries."""
     failed: int = 0
     skipped: int = 0
     mini_batches_planned: int = 0
     mini_batches_done: int = 0
+    mini_batches_kept: int = 0
+    """Those of ``mini_batches_done`` that a retry took over whole."""
     mini_batches_failed: int = 0
     workers: int = 0
     worker_losses: int = 0

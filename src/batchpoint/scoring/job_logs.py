@@ -228,6 +228,14 @@ def write_progress(folder: Path, progress: Progress) -> None:
     _replace(folder / "progress.json", progress.model_dump_json(), durable=False)
 
 
+def read_progress(folder: Path) -> Progress | None:
+    """What ``progress.json`` tells; None when there is none, or a crash of the machine left the half of it."""
+    try:
+        return Progress.model_validate_json((folder / "progress.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def write_outcome(
     folder: Path,
     *,

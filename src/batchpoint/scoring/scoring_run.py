@@ -89,6 +89,9 @@ class ScoringRun:
             committed=self._ledger.records,
             previous=_previous(folder, spec),
         )
+        if (before := job_logs.read_progress(folder)) is not None:  # of a runner that was interrupted
+            self._machine.counts.worker_losses = before.worker_losses
+            self._machine.counts.timeouts = before.timeouts
         self._given: dict[int, tuple[Score, float]] = {}
         self._running: dict[int, deque[int]] = {}
         self._began = monotonic()
@@ -261,6 +264,7 @@ class ScoringRun:
         self._logs.node(engine.describe(event.worker), error.message)
         status = "RUN_TIMEOUT" if error.type == TIMED_OUT else "WORKER_LOST"
         self._logs.system_error(engine.describe(event.worker), status, error.message)
+        self._wrote_progress_at = 0.0  # soon, for whoever goes on after an interruption has it from there alone
         tasks = self._running.pop(event.worker, None)
         if tasks:
             self._running[event.worker] = deque(tasks)

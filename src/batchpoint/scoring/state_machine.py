@@ -88,6 +88,8 @@ class Counts:
     planned_items: int = 0
     planned_all: bool = False
     ok: int = 0
+    kept: int = 0
+    """Those of ``ok`` that an earlier run scored, whose failed items are scored again."""
     failed: int = 0
     skipped: int = 0
     """Items that the model map leaves out."""
@@ -95,6 +97,8 @@ class Counts:
     """Those of ``failed`` that only lack a result."""
     mini_batches_planned: int = 0
     mini_batches_done: int = 0
+    mini_batches_kept: int = 0
+    """Those of ``mini_batches_done`` of which nothing is scored again."""
     mini_batches_failed: int = 0
     worker_losses: int = 0
     timeouts: int = 0
@@ -255,6 +259,9 @@ class StateMachine:
             self._count_verdicts(record.mini_batch, record.ok, record.failures)
             self._count_done(record)
             self.counts.skipped += record.skipped
+            old = (previous or {}).get(record.mini_batch)
+            if old is not None and record.ok:  # else it could no longer be read, and nothing was kept
+                self._count_kept(record.items, _whole_parts(old))
 
     # ── what the runner asks ──
 
@@ -367,10 +374,11 @@ class StateMachine:
 
     def _score_again(self, entry: _Open, old: Record) -> Iterator[_Task]:
         """Keep the whole parts of an earlier run; yield what has to be scored again: the gaps between them."""
-        keep = [part for part in old.parts if part.missing == () and part.ok == part.stop - part.start]
+        keep = _whole_parts(old)
         entry.parts.extend(keep)
         entry.left -= sum(part.ok for part in keep)
         self._count_verdicts(entry.mini_batch.index, sum(part.ok for part in keep), ())
+        self._count_kept(entry.mini_batch.items, keep)
         at = 0
         for start, stop in [*((part.start, part.stop) for part in keep), (entry.mini_batch.items,) * 2]:
             if start > at:
@@ -682,6 +690,11 @@ class StateMachine:
             if first is None or (index, failure.item) < (first[0], first[1].item):
                 self._first_failure = (index, failure)
 
+    def _count_kept(self, items: int, parts: list[Part]) -> None:
+        kept = sum(part.ok for part in parts)
+        self.counts.kept += kept
+        self.counts.mini_batches_kept += 0 < items == kept
+
     def _count_done(self, record: Record) -> None:
         self.counts.mini_batches_done += 1
         self.counts.mini_batches_failed += record.failed > 0 and (self._counts_missing or _has_errors(record))
@@ -847,6 +860,11 @@ def _places(mini_batch: MiniBatch, start: int, stop: int) -> Iterator[tuple[str,
         if first < last:
             yield from ((piece.file.name, row) for row in piece.row_numbers(first, last))
         begin += piece.rows
+
+
+def _whole_parts(record: Record) -> list[Part]:
+    """The parts of an earlier run of which every item has its result: they are not scored again."""
+    return [part for part in record.parts if part.missing == () and part.ok == part.stop - part.start]
 
 
 def _has_errors(record: Record) -> bool:
