@@ -95,8 +95,13 @@ class ColumnProfile(Part):
     """Of texts: the most frequent."""
     cuts: list[int] = Field(default_factory=list)
     """Of numbers: the bins at which tenths of them end, by the leading bits of a double."""
+    bucket_count: int = 0
+    """Of texts: how many buckets their hashes sort them into."""
+    buckets: list[int] = Field(default_factory=list)
+    """Of texts: the buckets that any of them fell into."""
     shares: list[float] = Field(default_factory=list)
-    """Of numbers: the share in each of the intervals that end at ``cuts``, and in the one behind."""
+    """Of numbers: the share in each of the intervals that end at ``cuts``, and in the one behind; of texts: the share
+    in each of ``buckets``."""
 
     @property
     def missing_share(self) -> float:
@@ -116,7 +121,7 @@ class ColumnQuality(ColumnProfile):
     missing_change: float | None = None
     """By how much the share of missing values differs from it, whichever way."""
     note: str | None = None
-    """What keeps the column from being compared: it is new, gone, or of another kind."""
+    """What keeps the column from being compared: it is new, gone, of another kind, or its reference is an old one."""
 
     @property
     def drifted(self) -> float:
