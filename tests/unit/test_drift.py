@@ -114,6 +114,19 @@ def test_a_column_that_is_empty_all_at_once_is_told_by_its_missing_values() -> N
     assert found.drift is None
 
 
+@pytest.mark.parametrize(("before", "after"), [(30, 30), (1000, 30), (30, 1000), (1000, 1000)])
+def test_an_unchanged_share_of_missing_values_differs_by_chance_alone(before: int, after: int) -> None:
+    random = np.random.default_rng(before + after)
+
+    def gaps(rows: int, share: float) -> dict[str, Any]:
+        return {"x": np.where(random.random(rows) < share, np.nan, 1.0)}
+
+    found = [drift_of(gaps(before, 0.1), gaps(after, 0.1))["x"] for _ in range(100)]
+    assert sum((one.missing_change or 0) > 0 for one in found) > 50, "it differs all the same"
+    assert sum(one.missing_changed > 0 for one in found) <= 1
+    assert drift_of(gaps(before, 0.1), gaps(after, 0.8))["x"].missing_changed > 0.4
+
+
 def test_numbers_that_become_infinite_have_drifted() -> None:
     plain, part = [1.0, 2.0] * 500, [1.0, 2.0] * 250 + [float("inf")] * 500
     whole = [float("inf")] * 1000

@@ -45,8 +45,11 @@ def _compared(column: Column, before: ColumnProfile | None) -> ColumnQuality:
     now = column.result()
     if before is None:
         return _quality(now, note="is new")
-    changed = abs(now.missing_share - before.missing_share)
-    told: dict[str, Any] = {"missing_before": before.missing_share, "missing_change": changed}
+    told: dict[str, Any] = {
+        "missing_before": before.missing_share,
+        "missing_change": abs(now.missing_share - before.missing_share),
+        "missing_chance": chance_of_missing(before, now),
+    }
     if now.missing == now.rows and before.missing < before.rows:
         return _quality(now, **told, note="has no values")
     if now.kind != before.kind:
@@ -73,6 +76,19 @@ def chance(bins: int, before: int, after: int) -> float:
         return 0.0
     quantile = degrees * (1 - 2 / (9 * degrees) + RARE * (2 / (9 * degrees)) ** 0.5) ** 3
     return float(quantile * (1 / before + 1 / after))
+
+
+def chance_of_missing(before: ColumnProfile, now: ColumnProfile) -> float:
+    """What the shares of missing values of two samples of the same data differ by at most twice in 1,000 times.
+
+    Standard deviations of the difference of two shares that are one, and half a row more of each: values are missing
+    by whole rows.
+    """
+    if not before.rows or not now.rows:
+        return 0.0
+    share = (before.missing + now.missing) / (before.rows + now.rows)
+    each = 1 / before.rows + 1 / now.rows
+    return float(RARE * (share * (1 - share) * each) ** 0.5 + each / 2)
 
 
 def _shares(column: Column, now: ColumnProfile, before: ColumnProfile) -> tuple[Floats, Floats] | None:
