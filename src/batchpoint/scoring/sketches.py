@@ -47,7 +47,7 @@ class Sketcher:
     """Sketches what goes into ``run()`` and what comes out. It never raises: predictions matter more."""
 
     def __init__(self, tabulate: Callable[[Any], Any], checked: Iterable[str] = ()) -> None:
-        """Take a result apart with ``tabulate``, which makes columns by their names of it; look at all ``checked``."""
+        """Take a result apart with ``tabulate``, into columns by their names in the output; look at all ``checked``."""
         self._tabulate = tabulate
         self._checked = frozenset(checked)
         self._places: dict[int, Any] = {}
