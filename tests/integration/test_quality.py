@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pytest
 from batchpoint.entities.jobs import Reason
 from batchpoint.entities.quality import Quality, QualityOptions
 from batchpoint.scoring import runner
-from batchpoint.scoring.ledger import Ledger
+from batchpoint.scoring.ledger import Ledger, Record
+from batchpoint.scoring.profile import Profiles
 from batchpoint.scoring.quality import QualityLook
 from batchpoint.scoring.spec import (
     InputSpec,
@@ -158,6 +161,45 @@ def test_a_sketch_that_cannot_be_read_is_no_check_that_passes(make: Make) -> Non
     reason = runner.run(folder)
     assert reason is not Reason.COMPLETED
     assert "cannot be read" in json.loads((folder / "outcome.json").read_bytes())["error"]["message"]
+
+
+def test_columns_of_the_output_are_known_by_the_names_that_they_are_published_under(make: Make) -> None:
+    folder = make("run", quality=QualityOptions.model_validate({"output_ranges": {"price": {"least": 0}}}))
+    spec = ScoringSpec.read(folder)
+    output = spec.output.model_copy(update={"rename": {"doubled": "price", "colour": "tint"}})
+    spec.model_copy(update={"output": output}).write(folder)
+    assert runner.run(folder) is Reason.COMPLETED
+    found = [(column.side, column.name) for column in quality_of(folder).columns]
+    assert found == [("input", "x"), ("input", "colour"), ("input", "gaps"), ("output", "price")]
+    assert (folder.parent / "run-out" / "predictions.csv").read_text().splitlines()[0] == "file,row,price"
+
+
+@pytest.mark.parametrize("is_finishing", [False, True])
+def test_a_look_that_is_closed_stops_after_the_mini_batch_at_hand(
+    make: Make, monkeypatch: pytest.MonkeyPatch, is_finishing: bool
+) -> None:
+    folder = make("run")
+    assert runner.run(folder) is Reason.COMPLETED
+    (folder / "quality.json").unlink()
+    first, *others = sorted(Ledger.read(folder).values(), key=lambda record: record.mini_batch)
+    started, taken = threading.Event(), []
+
+    def add(_: Profiles, record: Record) -> None:
+        taken.append(record.mini_batch)
+        started.set()
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Profiles, "add", add)
+    look = QualityLook(ScoringSpec.read(folder), folder)
+    for record in () if is_finishing else (*others, first):
+        look.note(record)
+    promised = look.finish([first, *others]) if is_finishing else None
+    assert started.wait(10)
+    look.close()
+    assert len(taken) < 10, "the others waited for the first"
+    assert not (folder / "quality.json").exists()
+    if promised is not None:
+        assert promised.cancelled() or isinstance(promised.exception(), CancelledError)
 
 
 def test_without_sketches_nothing_is_told_and_the_predictions_are_the_same(make: Make) -> None:

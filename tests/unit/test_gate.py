@@ -46,7 +46,11 @@ def test_a_check_that_fails_names_column_figure_and_limit() -> None:
         "output column x goes down to 0; the limit is 1",
         "output column x goes up to 9; the limit is 5",
     ]
-    assert messages(within) == ["output column x should be numbers within a range, and there is none"]
+    nothing = "output column x should be numbers within a range, and there is none"
+    assert messages(within) == [nothing]
+    assert messages(within, numbers("output", rows=0, least=None, most=None, note="is gone")) == [nothing]
+    texts = numbers("output", kind="texts", least=None, most=None)
+    assert messages(within, texts) == ["output column x should be numbers within a range, and it holds texts"]
 
 
 def test_what_is_within_its_limits_passes() -> None:
@@ -63,6 +67,37 @@ def test_a_drift_that_chance_explains_passes_and_a_column_that_cannot_be_compare
     assert messages(options, numbers(note="is gone")) == [
         "input column x is gone, and cannot be compared; the limit of drift is 0.25"
     ]
+
+
+def test_a_column_that_is_gone_passes_neither_check_of_changes() -> None:
+    gone = numbers(rows=0, note="is gone")
+    assert messages(QualityOptions(max_missing_change=0.05), gone) == [
+        "input column x is gone: nothing of it is there; the limit of a change of missing values is 0.05"
+    ]
+    options = QualityOptions(max_drift=0.25, max_missing_change=0.05)
+    assert [check.check for check in failed_checks(options, [gone], items=10, failed=0)] == [
+        "max_drift",
+        "max_missing_change",
+    ]
+    ignored = options.model_copy(update={"ignored_columns": ["x"]})
+    assert messages(ignored, gone) == []
+
+
+def test_a_change_of_missing_values_that_chance_explains_passes() -> None:
+    options = QualityOptions(max_missing_change=0.05)
+    assert messages(options, numbers(missing_change=0.2, missing_chance=0.21)) == []
+    assert messages(options, numbers(missing_change=0.2, missing_chance=0.19)) != []
+
+
+def test_predictions_of_a_range_that_are_missing_or_infinite_do_not_pass() -> None:
+    options = QualityOptions.model_validate({"output_ranges": {"x": {"least": 0, "most": 1e6}}})
+    assert messages(options, numbers("output", rows=2000, missing=1999)) == [
+        "output column x: 1,999 of its 2,000 values are missing"
+    ]
+    whole = numbers("output", kind="others", rows=2000, missing=2000, least=None, most=None)
+    assert messages(options, whole) == ["output column x: 2,000 of its 2,000 values are missing"]
+    infinite = numbers("output", infinite=10, least=None, most=None)
+    assert messages(options, infinite) == ["output column x holds 10 infinite numbers"]
 
 
 @pytest.mark.parametrize("check", ["max_drift", "max_missing_change", "output_ranges"])

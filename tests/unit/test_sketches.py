@@ -74,6 +74,23 @@ def test_frequent_texts_and_truth_values_are_counted_and_what_is_missing_too() -
     assert (found["truth"].kind, found["truth"].missing) == ("truths", 150)
 
 
+def test_the_buckets_of_texts_add_up_however_they_are_cut() -> None:
+    texts = pd.DataFrame({"t": [f"text-{number % 37 % 11}" for number in range(400)]})
+    found = [sketched(texts, cuts)["t"].result() for cuts in ([], [100, 300])]
+    assert found[0] == found[1]
+    assert (found[0].bucket_count, len(found[0].buckets)) == (4096, 11)
+    counts = sorted(texts["t"].value_counts().tolist())
+    assert sorted(round(share * 400) for share in found[0].shares) == counts
+    assert found[0].looked_at == 400
+
+
+def test_a_profile_of_many_different_texts_has_fewer_and_larger_buckets() -> None:
+    found = sketched(pd.DataFrame({"id": [f"id-{number}" for number in range(20_000)]}), list(range(400, 20_000, 400)))
+    profile = found["id"].result()
+    assert profile.bucket_count == len(profile.buckets) == 256
+    assert sum(profile.shares) == pytest.approx(1)
+
+
 def test_many_different_texts_are_estimated() -> None:
     frame = pd.DataFrame({"id": [f"id-{number}" for number in range(20_000)]})
     found = sketched(frame, list(range(400, 20_000, 400)))["id"].result()
@@ -108,6 +125,13 @@ def test_a_column_of_different_kinds_is_only_counted() -> None:
         (pa.table({"prediction": pa.array(["a", None])}), "texts"),
         (pa.table({"prediction": pa.array([True, None])}), "truths"),
         ([[1, 2], [3, 4, 5]], "others"),
+        (list(np.array(["a", "b"])), "texts"),
+        (list(np.array([True, False])), "truths"),
+        (list(np.array([1, 2])), "numbers"),
+        ([np.float32(1), 2, None], "numbers"),
+        (list(np.array(["2020-01-01"], "M8[D]")), "others"),
+        (list(np.array([5], "m8[D]")), "others"),
+        (pd.DataFrame({"prediction": pd.Series([np.str_("a"), None], dtype=object)}), "texts"),
     ],
 )
 def test_results_of_every_form_are_sketched(result: Any, kind: str) -> None:

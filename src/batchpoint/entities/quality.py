@@ -30,7 +30,7 @@ class QualityOptions(Part):
     max_drift: float | None = Field(default=None, ge=0)
     """The drift of a column, more than chance, above which nothing is published. 0.25 is much."""
     max_missing_change: float | None = Field(default=None, ge=0, le=1)
-    """By how much the share of missing values of a column may differ from the reference's."""
+    """By how much, more than chance, the share of missing values of a column may differ from the reference's."""
     ignored_columns: list[str] = Field(default_factory=list)
     """Columns that change all the time, as numbers of orders and times do: neither check looks at them."""
     max_failure_rate: float | None = Field(default=None, ge=0, le=1)
@@ -96,8 +96,13 @@ class ColumnProfile(Part):
     """Of texts: the most frequent."""
     cuts: list[int] = Field(default_factory=list)
     """Of numbers: the bins at which tenths of them end, by the leading bits of a double."""
+    bucket_count: int = 0
+    """Of texts: how many buckets their hashes sort them into."""
+    buckets: list[int] = Field(default_factory=list)
+    """Of texts: the buckets that any of them fell into."""
     shares: list[float] = Field(default_factory=list)
-    """Of numbers: the share in each of the intervals that end at ``cuts``, and in the one behind."""
+    """Of numbers: the share in each of the intervals that end at ``cuts``, and in the one behind; of texts: the share
+    in each of ``buckets``."""
 
     @property
     def missing_share(self) -> float:
@@ -116,13 +121,21 @@ class ColumnQuality(ColumnProfile):
     """Share of missing values in the reference."""
     missing_change: float | None = None
     """By how much the share of missing values differs from it, whichever way."""
+    missing_chance: float | None = None
+    """What that difference of so few rows stays below by chance alone, in 998 of 1,000 columns that did not change."""
     note: str | None = None
-    """What keeps the column from being compared: it is new, gone, or of another kind."""
+    """What keeps the column from being compared: it is new, gone, of another kind, or its reference is an old one."""
 
     @property
     def drifted(self) -> float:
         """The drift that is more than chance."""
         return self.drift if self.drift is not None and self.drift > (self.chance or 0.0) else 0.0
+
+    @property
+    def missing_changed(self) -> float:
+        """The change of the share of missing values that is more than chance."""
+        change = self.missing_change or 0.0
+        return change if change > (self.missing_chance or 0.0) else 0.0
 
 
 class FailedCheck(Part):
@@ -164,6 +177,7 @@ class QualitySummary(Part):
     """The greatest drift that is more than chance; None when nothing was compared."""
     drift_column: str | None = None
     missing_change: float | None = None
+    """The greatest change of a share of missing values that is more than chance."""
     missing_column: str | None = None
 
 
@@ -174,11 +188,11 @@ def summary(quality: Quality) -> QualitySummary:
     drifts = [column for column in quality.columns if column.drift is not None]
     gaps = [column for column in quality.columns if column.missing_change is not None]
     most = max(drifts, key=lambda column: column.drifted, default=None)
-    gap = max(gaps, key=lambda column: column.missing_change or 0.0, default=None)
+    gap = max(gaps, key=lambda column: column.missing_changed, default=None)
     return QualitySummary(
         reference=quality.reference,
         drift=most.drifted if most else None,
         drift_column=f"{most.side} {most.name}" if most else None,
-        missing_change=gap.missing_change if gap else None,
+        missing_change=gap.missing_changed if gap else None,
         missing_column=f"{gap.side} {gap.name}" if gap else None,
     )

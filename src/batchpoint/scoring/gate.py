@@ -38,8 +38,11 @@ def _of_columns(options: QualityOptions, columns: Sequence[ColumnQuality]) -> It
         elif drift is not None and column.note is not None and column.note != "is new":
             message = f"{name} {column.note}, and cannot be compared; the limit of drift is {drift:g}"
             yield FailedCheck(check="max_drift", limit=drift, message=message, **facts)
-        change = column.missing_change
-        if missing is not None and change is not None and change > missing:
+        if missing is not None and column.note == "is gone":
+            message = f"{name} is gone: nothing of it is there; the limit of a change of missing values is {missing:g}"
+            yield FailedCheck(check="max_missing_change", limit=missing, message=message, **facts)
+        change = column.missing_changed
+        if missing is not None and change > missing:
             shares = f"{column.missing_share:.2%} of it is missing, before {column.missing_before or 0:.2%}"
             message = f"{name}: {shares}, a change of {change:.4g}; the limit is {missing:g}"
             yield FailedCheck(check="max_missing_change", found=change, limit=missing, message=message, **facts)
@@ -55,18 +58,23 @@ def _of_ranges(options: QualityOptions, columns: Sequence[ColumnQuality]) -> Ite
     for name, allowed in options.output_ranges.items():
         column = outputs.get(name)
         facts: dict[str, Any] = {"check": "output_ranges", "column": name, "side": "output"}
-        if column is not None and column.unseen:
-            yield FailedCheck(**facts, message=_not_seen(column))
-            if not column.rows:
-                continue
-        if column is None or column.least is None or column.most is None:
-            held = "there is none" if column is None else f"it holds {column.kind}"
-            message = f"output column {name} should be numbers within a range, and {held}"
+        if column is None or not column.rows + column.unseen:
+            message = f"output column {name} should be numbers within a range, and there is none"
             yield FailedCheck(**facts, message=message)
             continue
+        if column.unseen:
+            yield FailedCheck(**facts, message=_not_seen(column))
+        if column.missing:
+            message = f"output column {name}: {column.missing:,} of its {column.rows:,} values are missing"
+            yield FailedCheck(**facts, message=message)
         if column.infinite:
             message = f"output column {name} holds {column.infinite:,} infinite numbers"
             yield FailedCheck(**facts, message=message)
+        if column.least is None or column.most is None:
+            if column.missing + column.infinite < column.rows:
+                message = f"output column {name} should be numbers within a range, and it holds {column.kind}"
+                yield FailedCheck(**facts, message=message)
+            continue
         if allowed.least is not None and column.least < allowed.least:
             message = f"output column {name} goes down to {column.least:g}; the limit is {allowed.least:g}"
             yield FailedCheck(**facts, found=column.least, limit=allowed.least, message=message)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchpoint.entities.quality import ColumnProfile, Side, TextCount
 from batchpoint.errors import OutputError
@@ -26,8 +27,13 @@ LEAST_HASHES = 256
 HASHES = 2**32
 PART_HASHES = 64
 """Hashes that the sketch of a part has at most."""
+BUCKETS = 4096
+"""Buckets into which the sketch of a part sorts texts."""
+MOST_BUCKETS = 256
+"""Buckets of texts that a profile has at most."""
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 
+Floats = NDArray[np.float64]
 Sketch = Mapping[str, Any]
 Columns = dict[tuple[Side, str], "Column"]
 
@@ -54,6 +60,7 @@ class Column:
     squares: float = 0.0
     """Sum of squared deviations from the mean."""
     histogram: Histogram = field(default_factory=Histogram)
+    """Of numbers; or of texts, by their buckets."""
     texts: Counter[str] = field(default_factory=Counter)
     hashes: set[int] = field(default_factory=set)
     known_up_to: int = HASHES - 1
@@ -70,7 +77,10 @@ class Column:
         self.kind = sketch["kind"] if self.kind in {"", sketch["kind"]} else "others"
         if self.kind == "numbers":
             self._add_numbers(sketch)
-        elif self.kind in {"texts", "truths"}:
+        elif self.kind == "truths":
+            self._add_top(sketch)
+            self.looked_at += sum(count for _, count in sketch["top"])
+        elif self.kind == "texts":
             self._add_texts(sketch)
 
     def result(self) -> ColumnProfile:
@@ -83,8 +93,9 @@ class Column:
         if kind in {"texts", "truths"}:
             ordered = sorted(self.texts.items(), key=lambda item: (-item[1], item[0]))[:MOST_TEXTS]
             top = [TextCount(value=value, rows=rows) for value, rows in ordered]
-            distinct = self._distinct() if kind == "texts" else len(self.texts)
-            return profile.model_copy(update={"top": top, "distinct": distinct})
+            if kind == "truths":
+                return profile.model_copy(update={"top": top, "distinct": len(self.texts)})
+            return profile.model_copy(update={"top": top, "distinct": self._distinct(), **self._buckets()})
         return profile
 
     def _add_numbers(self, sketch: Sketch) -> None:
@@ -100,19 +111,25 @@ class Column:
             self.mean += apart * number / total
         self.finite += number
         self.least, self.most = min(self.least, sketch["least"]), max(self.most, sketch["most"])
+        self._add_bins(sketch)
+
+    def _add_bins(self, sketch: Sketch) -> None:
         bins, ends = sketch["bins"]
         counts = np.diff(ends, prepend=-1)
         self.looked_at += int(counts.sum())
         self.histogram.count(bins, counts * sketch["weight"])
 
-    def _add_texts(self, sketch: Sketch) -> None:
-        self.looked_at += sum(count for _, count in sketch["top"]) + sketch.get("others", 0)
+    def _add_top(self, sketch: Sketch) -> None:
         for text, count in sketch["top"]:
             self.texts[text] += count * sketch["weight"]
+
+    def _add_texts(self, sketch: Sketch) -> None:
+        self._add_bins(sketch)
+        self._add_top(sketch)
         if len(self.texts) > 2 * COUNTED_TEXTS:
             kept = sorted(self.texts.items(), key=lambda item: (-item[1], item[0]))[:COUNTED_TEXTS]
             self.texts = Counter(dict(kept))
-        hashes = sketch.get("hashes", [])
+        hashes = sketch["hashes"]
         self.hashes.update(hashes)
         if len(hashes) >= PART_HASHES:  # above the largest of them nothing is known of this part
             self.known_up_to = min(self.known_up_to, hashes[-1])
@@ -122,6 +139,15 @@ class Column:
 
     def _distinct(self) -> int:
         return round(len(self.hashes) * HASHES / (self.known_up_to + 1))
+
+    def _buckets(self) -> dict[str, Any]:
+        """The shares of as many buckets as a profile may have."""
+        counts: Floats = np.bincount(self.histogram.keys, self.histogram.counts, BUCKETS).astype(np.float64)
+        while np.count_nonzero(counts) > MOST_BUCKETS:
+            counts = folded(counts)
+        used = np.flatnonzero(counts)
+        shares = [round(float(share), 9) for share in counts[used] / max(1.0, float(counts.sum()))]
+        return {"bucket_count": len(counts), "buckets": used.tolist(), "shares": shares}
 
     def _numbers(self) -> dict[str, Any]:
         found: dict[str, Any] = {"infinite": self.infinite}
@@ -193,6 +219,12 @@ class Profiles:
         inputs = [column for (side, _), column in self._columns.items() if side == "input"]
         outputs = [column for (side, _), column in self._columns.items() if side == "output"]
         return Looked(self._items, [*inputs, *outputs], self._left_out)
+
+
+def folded(buckets: Floats) -> Floats:
+    """Half as many buckets: what was in the upper half is counted with the lower."""
+    halves: Floats = buckets.reshape(2, -1).sum(axis=0)
+    return halves
 
 
 def read(data: bytes) -> Mapping[str, Any]:

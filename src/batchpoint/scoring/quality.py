@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class QualityLook:
         self._waiting: dict[int, Record] = {}
         self._next = 0
         self._error: Exception | None = None
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quality")
 
     def note(self, record: Record) -> None:
@@ -46,14 +47,15 @@ class QualityLook:
         return promised
 
     def close(self) -> None:
-        """End it early: what was not looked at by now is not."""
+        """End it early: what was not looked at by now is not, and nothing is written."""
+        self._is_closed = True
         self._thread.shutdown(cancel_futures=True)
         self._profiles.close()
 
     def _take(self, record: Record) -> None:
         self._waiting[record.mini_batch] = record
         try:
-            while self._error is None and self._next in self._waiting:
+            while self._error is None and not self._is_closed and self._next in self._waiting:
                 self._profiles.add(self._waiting.pop(self._next))
                 self._next += 1
         except Exception as error:  # noqa: BLE001 -- whatever it is, the end of the run has to hear it
@@ -64,6 +66,8 @@ class QualityLook:
             raise self._error
         with closing(self._profiles):
             for record in records:
+                if self._is_closed:
+                    raise CancelledError(f"What the columns of job {self._spec.job} hold is not wanted any more.")
                 if record.mini_batch >= self._next:
                     self._profiles.add(record)
         return _write(self._spec, self._folder, records, self._profiles.looked(), canary_percent=None)

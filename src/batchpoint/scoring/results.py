@@ -75,7 +75,7 @@ def output_columns(result: Any, rows: int, part: dict[str, Any], beside: Beside)
     table = tabulate(result)
     if not table and rows == 0:
         return {}
-    table = _renamed({**_leading_columns(result, rows, part, beside, set(table)), **table}, beside.rename)
+    table = renamed({**_leading_columns(result, rows, part, beside, set(table)), **table}, beside.rename)
     if not table:
         message = "The table that the run() method returned has rows, but no columns."
         raise ValueError(message)
@@ -242,10 +242,15 @@ def _is_sequence(value: Any) -> bool:
     return kind_of(value) == ("numpy", "ndarray") and value.ndim == 1
 
 
-def _renamed(table: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    renamed = {names.get(name, name): column for name, column in table.items()}
-    if len(renamed) < len(table):
+def renamed(table: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Columns by the names that they have in the output.
+
+    Raises:
+        ValueError: two columns would have one name.
+    """
+    found = {names.get(name, name): column for name, column in table.items()}
+    if len(found) < len(table):
         taken = sorted(new for old, new in names.items() if old in table and new in table and new not in names)
         message = f"rename gives a column the name {taken[0]!r}, which another column of the output has already."
         raise ValueError(message)
-    return renamed
+    return found

@@ -3,7 +3,8 @@
 A sketch has a fixed size at most, however many rows it stands for, and sketches of parts add up to that of the whole
 (``profile.py``). Rows, missing values, smallest and largest number, mean and variance are those of all rows. What a
 histogram, the most frequent texts and the number of different ones need a closer look for is taken from ``SAMPLE``
-rows of the part, spread evenly. A histogram's bins are cut by the leading bits of the numbers, as in a comparison.
+rows of the part, spread evenly. A histogram's bins are cut by the leading bits of the numbers, as in a comparison;
+texts fall into buckets by their hashes: any number of them adds up, and none has to be chosen.
 
 Only the standard library is imported; numpy, pandas and pyarrow are touched when the columns are theirs. The code keeps
 to Python 3.7: environments of older models have it.
@@ -24,6 +25,8 @@ BIN_BITS = 42
 """Low bits of a double that a histogram forgets, as in ``comparison.py``: a bin is under 0.1 % wide."""
 BEHIND = 2**31 - 1
 """No bin: 22 bits are left of a double."""
+BUCKET_BITS = 12
+"""Bits of a hash that tell a text's bucket: two texts seldom share one of 4,096."""
 MOST_TEXTS = 64
 """Different texts of a part that are counted by name."""
 LONGEST_TEXT = 100
@@ -44,7 +47,7 @@ class Sketcher:
     """Sketches what goes into ``run()`` and what comes out. It never raises: predictions matter more."""
 
     def __init__(self, tabulate: Callable[[Any], Any], checked: Iterable[str] = ()) -> None:
-        """Take a result apart with ``tabulate``, which makes columns by their names of it; look at all ``checked``."""
+        """Take a result apart with ``tabulate``, into columns by their names in the output; look at all ``checked``."""
         self._tabulate = tabulate
         self._checked = frozenset(checked)
         self._places: dict[int, Any] = {}
@@ -61,8 +64,8 @@ class Sketcher:
     def told(self, result: Any) -> bytes:
         """The sketch of a part: of its items, and of what ``run()`` returned for them. Empty when there is none.
 
-        A line of JSON, then the ``bins`` of each column of numbers, ascending, and where the numbers of each end when
-        they are sorted too: four bytes each.
+        A line of JSON, then the ``bins`` of each column of numbers or texts, ascending, and where the values of each
+        end when they are sorted too: four bytes each.
         """
         given = self._input
         returned = self._guarded(lambda: self._tabulate(result))
@@ -112,7 +115,7 @@ class Sketcher:
         missing = _missing(column)
         if kind != "texts":
             return {"kind": "others", "rows": rows, "missing": missing}, []
-        return self._texts(numpy, column, rows, missing), []
+        return self._texts(numpy, column, rows, missing)
 
     def _numbers(self, numpy: Any, array: Any, rows: int) -> tuple[Sketch, list[bytes]]:
         work, whole = self._room(numpy, rows)
@@ -147,7 +150,7 @@ class Sketcher:
             self._rooms = numpy.empty((2, rows))
         return self._rooms[0][:rows], self._rooms[1][:rows]
 
-    def _texts(self, numpy: Any, column: Any, rows: int, missing: int) -> Sketch:
+    def _texts(self, numpy: Any, column: Any, rows: int, missing: int) -> tuple[Sketch, list[bytes]]:
         places, weight = self._sample(numpy, rows)
         counts: dict[str, int] = {}
         for value, count in Counter(_taken(column, places)).items():
@@ -155,16 +158,18 @@ class Sketcher:
                 text = str(value)[:LONGEST_TEXT]
                 counts[text] = counts.get(text, 0) + count
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        hashes = sorted({zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in counts})
-        return {
+        hashes = [zlib.crc32(text.encode("utf-8", "surrogatepass")) for text in counts]
+        used, bins = _buckets(numpy, hashes, list(counts.values()))
+        told = {
             "kind": "texts",
             "rows": rows,
             "missing": missing,
             "weight": weight,
             "top": [list(item) for item in ordered[:MOST_TEXTS]],
-            "others": sum(count for _, count in ordered[MOST_TEXTS:]),
-            "hashes": hashes[:LEAST_HASHES],
+            "hashes": sorted(set(hashes))[:LEAST_HASHES],
+            "bins": used,
         }
+        return told, bins
 
     def _sample(self, numpy: Any, rows: int) -> tuple[Any, int]:
         """The rows to look at, None for all; and how many rows each of them stands for."""
@@ -185,9 +190,27 @@ def _bins(numpy: Any, numbers: Any) -> tuple[int, list[bytes]]:
     bits[-1] = BEHIND
     numpy.right_shift(numpy.abs(numbers).view("i8"), BIN_BITS, out=bits[:-1], casting="unsafe")
     numpy.negative(bits[:-1], out=bits[:-1], where=numbers < 0)
-    bits.sort()
-    ends = numpy.flatnonzero(bits[1:] != bits[:-1])
-    return len(ends), [bits[ends].tobytes(), ends.astype("<i4").tobytes()]
+    return _packed(numpy, bits)
+
+
+def _buckets(numpy: Any, hashes: list[int], counts: list[int]) -> tuple[int, list[bytes]]:
+    """The same of so many texts of each hash.
+
+    The check sums of texts in a row, as numbers of orders are, lie in a pattern, which would differ from job to job:
+    they are mixed, as MurmurHash3 does at its end.
+    """
+    mixed = numpy.array(hashes, "u4")
+    mixed = (mixed ^ (mixed >> 16)) * numpy.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * numpy.uint32(0xC2B2AE35)
+    places = numpy.repeat((mixed >> (32 - BUCKET_BITS)).astype("<i4"), counts)
+    return _packed(numpy, numpy.append(places, numpy.array(BEHIND, "<i4")))
+
+
+def _packed(numpy: Any, bins: Any) -> tuple[int, list[bytes]]:
+    """How many different ones there are before ``BEHIND``; which, ascending, and the place of the last of each."""
+    bins.sort()
+    ends = numpy.flatnonzero(bins[1:] != bins[:-1])
+    return len(ends), [bins[ends].tobytes(), ends.astype("<i4").tobytes()]
 
 
 def _kind_of(numpy: Any, column: Any) -> tuple[str, Any]:
@@ -233,11 +256,13 @@ def _kind_of_list(numpy: Any, column: Any, front: Any) -> tuple[str, Any]:
     kinds = {type(value) for value in front if not _is_missing(value)}
     if not kinds:
         return "texts", None  # none is counted, so that this column may turn out to be anything
-    if kinds <= {bool}:
-        return "truths", [value for value in column if isinstance(value, bool)]
-    if all(issubclass(kind, (int, float)) or kind.__module__ == "numpy" for kind in kinds):
+    truths, numbers = (bool, numpy.bool_), (int, float, numpy.bool_, numpy.integer, numpy.floating)
+    if kinds <= set(truths):
+        return "truths", [value for value in column if isinstance(value, truths)]
+    rest = {kind for kind in kinds if not issubclass(kind, numbers) or issubclass(kind, numpy.timedelta64)}
+    if not rest:
         return "numbers", numpy.asarray(column, "f8")
-    return ("texts" if kinds <= {str, bool, int, float} else "others"), None
+    return ("texts" if rest <= {str, numpy.str_} else "others"), None
 
 
 def _missing(column: Any) -> int:

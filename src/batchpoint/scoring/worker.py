@@ -197,8 +197,9 @@ class Worker:
 
     def _sketch(self, items: Any) -> None:
         if self._sketcher is None:
+            results, names = load_sibling("results"), self._setup["output"].get("rename") or {}
             self._sketcher = load_sibling("sketches").Sketcher(
-                load_sibling("results").tabulate, self._setup.get("checked_columns", ())
+                lambda result: results.renamed(results.tabulate(result), names), self._setup.get("checked_columns", ())
             )
         self._sketcher.take(items)
 
