@@ -19,7 +19,7 @@ from batchpoint.entities.endpoints import (
     RollbackRequest,
 )
 from batchpoint.entities.forecasts import PlanRequest
-from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
+from batchpoint.entities.jobs import WITHDRAWN, InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.entities.scored_models import ScoredModel
@@ -28,7 +28,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import NAME_ANOTHER, SCORE, Jobs
-from batchpoint.operations.latest_outputs import WITHDRAWN, latest_of, rollback_of
+from batchpoint.operations.latest_outputs import latest_of, rollback_of
 from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
 from batchpoint.operations.pipelines import Pipelines

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +21,7 @@ from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.job_queries import JobListing, JobQuery
-from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
+from batchpoint.entities.jobs import WITHDRAWN, Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.quality import Quality
@@ -29,7 +30,6 @@ from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.error_groups import Grouping, RecentErrorGroups, is_of
 from batchpoint.operations.invoking import only_of_keys
-from batchpoint.operations.latest_outputs import WITHDRAWN
 from batchpoint.operations.log_lines import piece_from, piece_until, search
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
@@ -39,10 +39,10 @@ from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 QUALITY = "quality.json"
+"""File of a run's folder with what its columns held."""
 NAME_ANOTHER = (
     "Name a job that was scored with sketches, or leave quality.reference out: the first good job is taken then."
 )
-"""File of a run's folder with what its columns held."""
 MOST_GROUPED = 100_000
 """Failed items that are looked at to group them, or to find those of a group."""
 MODELS_REPORT = "models_report.jsonl"
@@ -459,7 +459,8 @@ class Jobs:
     def reference_quality(self, job: Job) -> Path | None:
         """The file that tells what the columns held of the job to compare this one with; None where nothing is known.
 
-        It is the one that the deployment names, else the first that completed with the same model.
+        It is the one that the deployment names, else the first job of this endpoint that saw columns, completed with
+        the same model, and was not withdrawn.
 
         Raises:
             InvalidEntityError: a check needs the one that is named, and nothing is known of it.
@@ -467,7 +468,9 @@ class Jobs:
         options = job.deployment.batchpoint.quality if job.deployment else None
         if options is not None and options.reference is not None:
             exists = self._registry.jobs.exists(options.reference)
-            named = _quality_file(self._registry.jobs.get(options.reference).folder) if exists else None
+            other = self._registry.jobs.get(options.reference) if exists else None
+            saw_columns = other is not None and other.quality is not None and other.quality.columns > 0
+            named = _quality_file(other.folder) if other is not None and saw_columns else None
             if named is None and options.checks_changes:
                 message = f"Nothing is known of the columns of job {options.reference}, the reference of the checks."
                 raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
@@ -475,7 +478,9 @@ class Jobs:
         if job.deployment is None or job.endpoint_name is None or job.deployment_name is None:
             return None
         model = job.deployment.model if isinstance(job.deployment.model, str) else None
-        folders = self._registry.jobs.folders_of_completed(job.endpoint_name, job.deployment_name, model)
+        folders = self._registry.jobs.folders_of_completed(
+            job.endpoint_name, job.deployment_name, model, since=self._created(job.endpoint_name)
+        )
         return next((file for folder in folders if (file := _quality_file(folder)) is not None), None)
 
     def forecast(self, name: str) -> Forecast:
@@ -505,6 +510,13 @@ class Jobs:
         if outcome is None or not outcome.is_file():
             return job.receipt
         return Receipt.model_validate(json.loads(outcome.read_bytes())["receipt"])
+
+    def _created(self, endpoint: str) -> datetime | None:
+        """Since when there is the endpoint of this name; None where there is none any more."""
+        try:
+            return self._registry.endpoints.get(endpoint).created_at
+        except NotFoundError:
+            return None
 
     def _failed_steps(self, job: Job, inside: str = "") -> Iterator[dict[str, Any]]:
         """A line for each; of an inner pipeline its failed steps, as far as it came to any."""

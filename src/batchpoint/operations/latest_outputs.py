@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from batchpoint.entities.jobs import Job
+from batchpoint.entities.jobs import WITHDRAWN, Job
 from batchpoint.errors import ConflictError, NotFoundError
-
-WITHDRAWN = "withdrawn"
-"""Property of a job whose output is not the latest any more: when, and on whose word. Empty when it counts again."""
 
 
 @dataclass(frozen=True)
