@@ -214,12 +214,16 @@ class Jobs:
         published_pipeline: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
+        retries: bool = True,
+        since: datetime | None = None,
+        finished_after: datetime | None = None,
         schedule: str | None = None,
         archived: Archived = "exclude",
-        limit: int = 50,
+        limit: int | None = 50,
         offset: int = 0,
     ) -> list[Job]:
-        """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines."""
+        """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines; without ``retries`` those are left
+        out that retry another; ``since`` is when they were put in at the earliest."""
         query = self._scope.select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
         if status is not None:
             wanted = [status] if isinstance(status, JobStatus) else status
@@ -237,6 +241,12 @@ class Jobs:
                 query = query.where(column == value)
         if top_level:
             query = query.where(jobs.c.parent_job_name.is_(None))
+        if not retries:
+            query = query.where(jobs.c.retry_of.is_(None))
+        if since is not None:
+            query = query.where(jobs.c.queued_at >= since)
+        if finished_after is not None:
+            query = query.where(jobs.c.finished_at > finished_after)
         if archived != "include":
             query = query.where(jobs.c.archived == (archived == "only"))
         with self._database.read() as connection:
