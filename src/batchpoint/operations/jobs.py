@@ -24,7 +24,7 @@ from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
-from batchpoint.entities.quality import Quality
+from batchpoint.entities.quality import Quality, summary
 from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, LogPiece, LogSearch, RunReport
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
@@ -494,9 +494,9 @@ class Jobs:
         options = job.deployment.batchpoint.quality if job.deployment else None
         if options is not None and options.reference is not None:
             exists = self._registry.jobs.exists(options.reference)
-            other = self._registry.jobs.get(options.reference) if exists else None
-            saw_columns = other is not None and other.quality is not None and other.quality.columns > 0
-            named = _quality_file(other.folder) if other is not None and saw_columns else None
+            named = _quality_file(self._registry.jobs.get(options.reference).folder) if exists else None
+            if named is not None and summary(Quality.model_validate_json(named.read_bytes())).columns == 0:
+                named = None
             if named is None and options.checks_changes:
                 message = f"Nothing is known of the columns of job {options.reference}, the reference of the checks."
                 raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
