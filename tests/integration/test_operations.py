@@ -434,6 +434,10 @@ def test_a_rollback_withdraws_a_job_together_with_the_retry_that_wrote_into_its_
     deployed(workspace, tmp_path)
     data = write(tmp_path / "in.csv")
     (tmp_path / "run").mkdir()
+    store = workspace.settings.home / "datastores" / "workspaceblobstore"
+    for name in ("errors.jsonl", "predictions.csv"):
+        write(store / "x" / name)
+        write(store / "y" / name)
     first, repaired = (workspace.endpoints.invoke("churn", request(data)) for _ in range(2))
     finished(workspace, first, tmp_path / "run", failed=0, uri="azureml://datastores/workspaceblobstore/paths/x/")
     finished(workspace, repaired, tmp_path / "run", failed=1, uri="azureml://datastores/workspaceblobstore/paths/y/")

@@ -906,6 +906,36 @@ def test_what_a_component_takes_when_nothing_is_given_is_settled_when_the_pipeli
 
 
 @on_sqlite
+def test_a_step_whose_check_has_nothing_to_compare_with_is_refused_before_anything_runs(
+    workspace: Workspace, raw: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s.py").write_text("def run(rows):\n    return rows\n")
+
+    def checked(**quality: object) -> Pipeline:
+        step = {
+            "type": "parallel",
+            "input_data": "${{inputs.x}}",
+            "inputs": {"x": "${{parent.inputs.raw}}"},
+            "outputs": {"out": "${{parent.outputs.result}}"},
+            "task": {"code": str(tmp_path), "entry_script": "s.py"},
+            "batchpoint": {"quality": quality},
+        }
+        inner = {"type": "pipeline", "inputs": {"raw": "${{parent.inputs.raw}}"}, "jobs": {"s": step}}
+        inner["outputs"] = {"result": "${{parent.outputs.result}}"}
+        return diamond(raw, jobs={"inside": inner})
+
+    for check in ("max_drift", "max_missing_change"):
+        with pytest.raises(InvalidEntityError, match=r"jobs\.inside\.jobs\.s: .* compares with a reference"):
+            workspace.pipelines.submit(checked(**{check: 0.25}))
+    with pytest.raises(InvalidEntityError, match=r"s\.batchpoint\.quality\.reference: There is no job named mondya"):
+        workspace.pipelines.submit(checked(max_drift=0.25, reference="mondya"))
+    assert workspace.registry.jobs.list() == []
+    workspace.registry.jobs.enqueue(Job(name="monday"))
+    workspace.pipelines.validate(checked(max_drift=0.25, reference="monday"))
+    workspace.pipelines.validate(checked(max_failure_rate=0.1))
+
+
+@on_sqlite
 def test_a_component_that_does_not_exist_is_told_with_the_nearest_name(workspace: Workspace, raw: Path) -> None:
     workspace.assets.create_or_update("component", Component.model_validate(PREPARE))
     jobs = {

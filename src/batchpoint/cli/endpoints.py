@@ -255,7 +255,8 @@ def latest(state: State, name: str) -> None:
 def rollback(state: State, name: str, job_name: str | None) -> None:
     """Make an earlier output the endpoint's latest again. Prints its job; no file is touched.
 
-    A job and its retries wrote one output: they are withdrawn together."""
+    A job and its retries wrote one output: they are withdrawn together. It is refused when the earlier output
+    was written over by a later job of the endpoint, or its files are gone."""
     state.show(state.client().endpoints.rollback(name, job_name=job_name).entity)
 
 

@@ -198,7 +198,8 @@ class Endpoints(Resources[BatchEndpoint]):
             job_name: the job to go back to; None takes the one before the present.
 
         Raises:
-            ConflictError: there is no earlier output, or the job has none.
+            ConflictError: there is no earlier output, the job has none, or its files are not there any more as it wrote
+                them.
         """
         asked = RollbackRequest(job_name=job_name).model_dump(mode="json", exclude_none=True)
         body = self._connection.send("POST", address("endpoints", endpoint_name, "rollback"), body=asked)

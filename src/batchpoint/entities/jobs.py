@@ -342,6 +342,10 @@ class Command(Part):
 JobType = Literal["scoring", "command", "pipeline"]
 
 
+WITHDRAWN = "withdrawn"
+"""Property of a job whose output does not count any more: when, and on whose word. Empty when it counts again."""
+
+
 class Job(Entity):
     """One piece of work: a scoring run of a deployment over an input, a command, or a pipeline of such jobs."""
 

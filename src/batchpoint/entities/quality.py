@@ -26,7 +26,8 @@ class QualityOptions(Part):
     mini-batches that are not small (split by ``partition_keys``, or into fewer than 5,000 rows each); and where a check
     needs it."""
     reference: str | None = None
-    """The job that others are compared with. None: the first that completed with the same model."""
+    """The job that others are compared with. None: the first that saw columns, completed with the same model, and was
+    not withdrawn."""
     max_drift: float | None = Field(default=None, ge=0)
     """The drift of a column, more than chance, above which nothing is published. 0.25 is much."""
     max_missing_change: float | None = Field(default=None, ge=0, le=1)
@@ -172,6 +173,8 @@ class Quality(Part):
 class QualitySummary(Part):
     """The greatest changes among a job's columns."""
 
+    columns: int = 0
+    """How many columns had rows that were looked at: without any the job is no reference."""
     reference: str | None = None
     drift: float | None = None
     """The greatest drift that is more than chance; None when nothing was compared."""
@@ -183,13 +186,15 @@ class QualitySummary(Part):
 
 def summary(quality: Quality) -> QualitySummary:
     """What a job's record keeps of its quality."""
+    seen = sum(column.rows > 0 for column in quality.columns)
     if quality.reference is None:
-        return QualitySummary()
+        return QualitySummary(columns=seen)
     drifts = [column for column in quality.columns if column.drift is not None]
     gaps = [column for column in quality.columns if column.missing_change is not None]
     most = max(drifts, key=lambda column: column.drifted, default=None)
     gap = max(gaps, key=lambda column: column.missing_changed, default=None)
     return QualitySummary(
+        columns=seen,
         reference=quality.reference,
         drift=most.drifted if most else None,
         drift_column=f"{most.side} {most.name}" if most else None,

@@ -19,7 +19,7 @@ from batchpoint.entities.endpoints import (
     RollbackRequest,
 )
 from batchpoint.entities.forecasts import PlanRequest
-from batchpoint.entities.jobs import InvokeRequest, Job, JobStatus, Sampling
+from batchpoint.entities.jobs import WITHDRAWN, InvokeRequest, Job, JobStatus, Sampling
 from batchpoint.entities.pipeline_deployments import AnyDeployment, PipelineDeployment
 from batchpoint.entities.resources import Compute
 from batchpoint.entities.scored_models import ScoredModel
@@ -28,7 +28,7 @@ from batchpoint.operations.assets import Assets
 from batchpoint.operations.deployments import DeploymentResolver, missing_deployment
 from batchpoint.operations.invoking import InputsAndOutputs, effective_deployment
 from batchpoint.operations.jobs import NAME_ANOTHER, SCORE, Jobs
-from batchpoint.operations.latest_outputs import WITHDRAWN, latest_of, rollback_of
+from batchpoint.operations.latest_outputs import WrittenOutput, latest_of, rollback_of
 from batchpoint.operations.model_maps import AS_OF, FOUND, ModelMaps
 from batchpoint.operations.pipeline_deployments import PipelineDeployments
 from batchpoint.operations.pipelines import Pipelines
@@ -40,7 +40,7 @@ from batchpoint.registry.jobs import ACTIVE_STATUSES
 from batchpoint.registry.scored_models import Order
 
 LOOKED_AT = 20
-"""Completed jobs that are read at a time, to find the latest output among them."""
+"""Jobs that are read at a time, to find the latest output among them."""
 MOST_DEPLOYMENTS = 20
 """Of one endpoint. Source: Azure ML's limits for batch endpoints."""
 
@@ -279,8 +279,7 @@ class Endpoints:
         Raises:
             NotFoundError: there is no such endpoint, or it has no output.
         """
-        self.get(name)
-        return latest_of(name, self._completed(name), lambda job: self._retried(job)[-1].name)
+        return latest_of(name, self._outputs(self.get(name)), self._jobs.written_over)
 
     def rollback(self, name: str, request: RollbackRequest, *, by: str | None = None) -> Job:
         """Make an earlier output the latest again; answers with its job. Outputs stay where they are.
@@ -290,42 +289,55 @@ class Endpoints:
 
         Raises:
             NotFoundError: there is no such endpoint.
-            ConflictError: there is no earlier output, or the job that was named has none.
+            ConflictError: there is no earlier output, the job that was named has none, or its files are not there any
+                more as it wrote them.
+            DatastoreError: the store does not answer.
         """
-        self.get(name)
-        found = rollback_of(name, self._completed(name), request.job_name, lambda job: self._retried(job)[-1].name)
+        found = rollback_of(name, self._outputs(self.get(name)), request.job_name)
+        latest = found.latest.completed[-1]
+        self._check_there(found.latest)
         word = f"{datetime.now(UTC).isoformat(timespec='seconds')} {by or ''}".rstrip()
         self._mark(found.latest, "")
         # The oldest first: until all are done the newest is still the latest, and a rollback can be asked for again.
-        for job in reversed(found.withdrawn):
-            self._mark(job, word)
-        return self._jobs.get(found.latest.name)
+        for output in reversed(found.withdrawn):
+            self._mark(output, word)
+        return self._jobs.get(latest.name)
 
-    def _mark(self, job: Job, word: str) -> None:
-        """Say of a job, and of those whose output it wrote anew, that it is withdrawn; or no more."""
-        for each in reversed(self._retried(job)):
-            if each.status is JobStatus.COMPLETED and each.properties.get(WITHDRAWN, "") != word:
-                self._jobs.update(each.name, properties={WITHDRAWN: word})
+    def _check_there(self, output: WrittenOutput) -> None:
+        """Look whether an output still is what its job wrote."""
+        job, over = output.completed[-1], self._jobs.written_over(output)
+        gone = self._jobs.missing_file(job) if over is None else None
+        if over is None and gone is None:
+            return
+        what = f"was written over by job {over.name}" if over is not None else f"is gone: {gone} is not there any more"
+        raise ConflictError(
+            f"The output of job {job.name} {what}. Nothing was rolled back. Score its input again to have it back, or "
+            "name another job."
+        )
 
-    def _retried(self, job: Job) -> Sequence[Job]:
-        """The job, the one that it retried, …, and last the first."""
-        found = [job]
-        while (before := found[-1].retry_of) is not None:
-            found.append(self._registry.jobs.get(before))
-        return found
+    def _mark(self, output: WrittenOutput, word: str) -> None:
+        """Say of an output that it is withdrawn, or no more. Each of its jobs keeps it, those that still run, too: what
+        is scored again afterwards takes it over."""
+        for job in output.jobs:
+            if job.properties.get(WITHDRAWN, "") != word:
+                self._jobs.update(job.name, properties={WITHDRAWN: word})
 
-    def _completed(self, name: str) -> Iterator[Job]:
-        """The endpoint's completed jobs, the newest first, as many as are looked at."""
+    def _outputs(self, endpoint: BatchEndpoint) -> Iterator[WrittenOutput]:
+        """What the endpoint's jobs wrote, the newest first, as many as are looked at.
+
+        Those of an endpoint of the same name that was deleted are not its own.
+        """
         for offset in itertools.count(step=LOOKED_AT):
             found = self._registry.jobs.list(
-                endpoint=name,
-                status=JobStatus.COMPLETED,
+                endpoint=endpoint.name,
+                since=endpoint.created_at,
                 top_level=True,
+                retries=False,
                 archived="include",
                 limit=LOOKED_AT,
                 offset=offset,
             )
-            yield from found
+            yield from map(self._jobs.written_by, found)
             if len(found) < LOOKED_AT:
                 return
 

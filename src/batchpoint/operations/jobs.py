@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -23,13 +24,13 @@ from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
-from batchpoint.entities.quality import Quality
+from batchpoint.entities.quality import Quality, summary
 from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, LogPiece, LogSearch, RunReport
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.error_groups import Grouping, RecentErrorGroups, is_of
 from batchpoint.operations.invoking import only_of_keys
-from batchpoint.operations.latest_outputs import WITHDRAWN
+from batchpoint.operations.latest_outputs import WrittenOutput, address, written_files
 from batchpoint.operations.log_lines import piece_from, piece_until, search
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
@@ -39,12 +40,14 @@ from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
 
 QUALITY = "quality.json"
+"""File of a run's folder with what its columns held."""
 NAME_ANOTHER = (
     "Name a job that was scored with sketches, or leave quality.reference out: the first good job is taken then."
 )
-"""File of a run's folder with what its columns held."""
 MOST_GROUPED = 100_000
 """Failed items that are looked at to group them, or to find those of a group."""
+MOST_LOOKED_FOR = 100
+"""Files of an output that are looked for: of one with a file for each of thousands of keys not all."""
 MODELS_REPORT = "models_report.jsonl"
 """File of a run's folder with what each key's model did."""
 SCORE = "score"
@@ -153,7 +156,7 @@ class Jobs:
         Raises:
             NotFoundError: there is no job, or no longer a deployment, of that name.
             ConflictError: the job is a command, is not finished, is being retried, has nothing left to score, lost its
-                folder, or failed and was retried by one that completed.
+                folder, failed and was retried by one that completed, or a later job wrote to the same place.
             AlreadyExistsError: ``job_name`` is taken.
         """
         job = self.get(name)
@@ -163,10 +166,9 @@ class Jobs:
         if job.repaired_by is not None:
             raise ConflictError(f"Job {name} was repaired by job {job.repaired_by}: there is nothing to retry.")
         self._check_place_free(job)
+        self._check_nothing_newer(job)
         deployment, notices = self._deployment_of_retry(job, current=current_deployment)
-        of_then = {WITHDRAWN}
-        if current_deployment:
-            of_then |= {AS_OF, FOUND}  # today's deployment scores with today's models
+        of_then = {AS_OF, FOUND} if current_deployment else ()  # today's deployment scores with today's models
         properties = {key: value for key, value in job.properties.items() if key not in of_then}
         again = Job(
             name=job_name or f"batchjob-{uuid.uuid4()}",
@@ -195,6 +197,30 @@ class Jobs:
     def retries(self, name: str) -> Sequence[Job]:
         """The jobs that scored again what failed in this one, the newest first."""
         return self._registry.jobs.list(retry_of=name, archived="include")
+
+    def written_by(self, first: Job) -> WrittenOutput:
+        """The output of a job that retried none, with all that were to write it anew."""
+        found = [first]
+        for job in found:  # grows by those that retried a retry
+            found += self._registry.jobs.list(retry_of=job.name, archived="include", limit=None)
+        return WrittenOutput(tuple(found))
+
+    def written_over(self, output: WrittenOutput) -> Job | None:
+        """The job of the same endpoint that wrote to the files of a published output after it, if one did."""
+        return self._newest_writer(output, output.completed[-1], written_files(output.completed[-1]))
+
+    def missing_file(self, job: Job) -> str | None:
+        """A file of those that a job published that is not there any more, of very many looked for among the first.
+
+        Raises:
+            DatastoreError: the store does not answer.
+        """
+        stores = self._places.stores()
+        for file in islice(sorted(written_files(job)), MOST_LOOKED_FOR):
+            place = self._places.resolve(file)
+            if not stores.exists(place.url, place.datastore):
+                return file
+        return None
 
     def completed_retry(self, job: Job) -> Job | None:
         """The last retry of a finished job that failed, or in which items did, once it has completed."""
@@ -459,7 +485,8 @@ class Jobs:
     def reference_quality(self, job: Job) -> Path | None:
         """The file that tells what the columns held of the job to compare this one with; None where nothing is known.
 
-        It is the one that the deployment names, else the first that completed with the same model.
+        It is the one that the deployment names, else the first job of this endpoint that saw columns, completed with
+        the same model, and was not withdrawn.
 
         Raises:
             InvalidEntityError: a check needs the one that is named, and nothing is known of it.
@@ -468,6 +495,8 @@ class Jobs:
         if options is not None and options.reference is not None:
             exists = self._registry.jobs.exists(options.reference)
             named = _quality_file(self._registry.jobs.get(options.reference).folder) if exists else None
+            if named is not None and summary(Quality.model_validate_json(named.read_bytes())).columns == 0:
+                named = None
             if named is None and options.checks_changes:
                 message = f"Nothing is known of the columns of job {options.reference}, the reference of the checks."
                 raise InvalidEntityError(f"{message} {NAME_ANOTHER}")
@@ -475,7 +504,9 @@ class Jobs:
         if job.deployment is None or job.endpoint_name is None or job.deployment_name is None:
             return None
         model = job.deployment.model if isinstance(job.deployment.model, str) else None
-        folders = self._registry.jobs.folders_of_completed(job.endpoint_name, job.deployment_name, model)
+        folders = self._registry.jobs.folders_of_completed(
+            job.endpoint_name, job.deployment_name, model, since=self._created(job.endpoint_name)
+        )
         return next((file for folder in folders if (file := _quality_file(folder)) is not None), None)
 
     def forecast(self, name: str) -> Forecast:
@@ -506,6 +537,13 @@ class Jobs:
             return job.receipt
         return Receipt.model_validate(json.loads(outcome.read_bytes())["receipt"])
 
+    def _created(self, endpoint: str) -> datetime | None:
+        """Since when there is the endpoint of this name; None where there is none any more."""
+        try:
+            return self._registry.endpoints.get(endpoint).created_at
+        except NotFoundError:
+            return None
+
     def _failed_steps(self, job: Job, inside: str = "") -> Iterator[dict[str, Any]]:
         """A line for each; of an inner pipeline its failed steps, as far as it came to any."""
         for found in self._registry.jobs.steps([job.name]):
@@ -514,6 +552,43 @@ class Jobs:
             step, name = self._registry.jobs.get(found.name), f"{inside}{found.step_name}"
             inner = [*self._failed_steps(step, f"{name}.")] if step.type == "pipeline" else []
             yield from inner or [_failed_step(name, step)]
+
+    def _check_nothing_newer(self, job: Job) -> None:
+        """A retry writes in the place of the job; what another has put there since would be replaced by older data."""
+        first = job
+        while first.retry_of is not None:
+            first = self._registry.jobs.get(first.retry_of)
+        newer = self._newest_writer(self.written_by(first), job, self._files_replaced(job))
+        if newer is not None:
+            raise ConflictError(
+                f"Job {newer.name} has written to the place of job {job.name} since: a retry would replace its output "
+                f"by an older one. Score the input of job {job.name} again, to another place."
+            )
+
+    def _newest_writer(self, output: WrittenOutput, job: Job, files: set[str]) -> Job | None:
+        """The last job of the endpoint that wrote to one of these files after ``job`` had ended, which is one of those
+        of ``output``; None when no other did."""
+        if job.endpoint_name is None or not files:
+            return None
+        later = self._registry.jobs.list(
+            endpoint=job.endpoint_name,
+            status=JobStatus.COMPLETED,
+            finished_after=job.finished_at,
+            archived="include",
+            limit=None,
+        )
+        own = {each.name for each in output.jobs}
+        return next((each for each in later if each.name not in own and files & written_files(each)), None)
+
+    def _files_replaced(self, job: Job) -> set[str]:
+        """What a retry of a job would write over: what it has published, or else would have."""
+        output, deployment = job.outputs.get(SCORE), job.deployment
+        if (found := written_files(job)) or output is None or output.path is None or deployment is None:
+            return found
+        if deployment.batchpoint.if_exists != "overwrite":
+            return set()  # what lies there is left alone
+        place = self._places.resolve(output.path)
+        return {address(self._places.kept(place.url, place.datastore), deployment.settings.output_file_name)}
 
     def _check_place_free(self, job: Job) -> None:
         """A job that failed has published nothing that a retry could replace, but another retry of it may have."""

@@ -1,79 +1,107 @@
 """Which job's output is an endpoint's latest, and what a rollback changes: pure.
 
-A retry writes into the output of the first job, in place: they are one output, which the newest that completed speaks
-for. ``first_of`` names the first job of a job's retries: the job itself, where it retried none.
+A retry writes into the output of the job that it retries, in place: they are one output. It stands where the first of
+them stands among the endpoint's jobs, and is withdrawn with any of them; so a retry neither takes readers back to older
+data nor undoes a rollback.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from batchpoint.entities.jobs import Job
+from batchpoint.entities.jobs import WITHDRAWN, Job, JobStatus
 from batchpoint.errors import ConflictError, NotFoundError
 
-WITHDRAWN = "withdrawn"
-"""Property of a job whose output is not the latest any more: when, and on whose word. Empty when it counts again."""
+
+@dataclass(frozen=True)
+class WrittenOutput:
+    """What a job and its retries wrote."""
+
+    jobs: tuple[Job, ...]
+    """The job that retried none, and all that retried it, or one of these."""
+
+    @property
+    def completed(self) -> list[Job]:
+        """Those that published something, the one that did so last at the end: its bytes are there."""
+        found = [job for job in self.jobs if job.status == JobStatus.COMPLETED and job.sample is None]
+        return sorted(found, key=lambda job: job.finished_at.timestamp() if job.finished_at else 0.0)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it does not count."""
+        return any(job.properties.get(WITHDRAWN) for job in self.jobs)
 
 
 @dataclass(frozen=True)
 class Rollback:
     """What is to be changed."""
 
-    latest: Job
-    """The job whose output is the latest afterwards."""
-    withdrawn: tuple[Job, ...]
-    """The newer ones that count no more, each with the jobs that it retried."""
+    latest: WrittenOutput
+    """The output that is the latest afterwards."""
+    withdrawn: tuple[WrittenOutput, ...]
+    """The newer ones, which count no more."""
 
 
-def latest_of(endpoint: str, completed: Iterable[Job], first_of: Callable[[Job], str]) -> Job:
-    """The newest of an endpoint's completed jobs whose output counts.
+def latest_of(
+    endpoint: str, outputs: Iterable[WrittenOutput], written_over: Callable[[WrittenOutput], Job | None]
+) -> Job:
+    """The job that speaks for the newest output that counts, and that no other job has written over.
 
     Raises:
         NotFoundError: there is none.
     """
-    for job, newest in _with_output(completed, first_of):
-        if job is newest and not job.properties.get(WITHDRAWN):
-            return job
-    message = f"Endpoint {endpoint} has no output: no job of it has completed, or all of them were withdrawn."
-    raise NotFoundError(message, kind="output", name=endpoint)
+    for output in outputs:
+        if output.completed and not output.is_withdrawn and written_over(output) is None:
+            return output.completed[-1]
+    raise NotFoundError(
+        f"Endpoint {endpoint} has no output: no job of it has completed, or all were withdrawn or written over.",
+        kind="output",
+        name=endpoint,
+    )
 
 
-def rollback_of(
-    endpoint: str, completed: Iterable[Job], wanted: str | None, first_of: Callable[[Job], str]
-) -> Rollback:
+def rollback_of(endpoint: str, outputs: Iterable[WrittenOutput], wanted: str | None) -> Rollback:
     """What makes an earlier output the latest: the named job's, or that of the one before the present.
+
+    Args:
+        endpoint: its name.
+        outputs: of the endpoint, the newest first.
+        wanted: the job.
 
     Raises:
         ConflictError: there is none.
     """
-    newer: list[Job] = []
-    for job, newest in _with_output(completed, first_of):
-        if job is not newest:
-            if job.name == wanted:
-                raise ConflictError(
-                    f"The output of job {wanted} was written anew by job {newest.name}, which retried it: they are one "
-                    f"output, and what it was before is no more. Name job {newest.name}, or an earlier one."
-                )
-            continue
-        counts = not job.properties.get(WITHDRAWN)
-        if job.name == wanted or (wanted is None and counts and newer):
-            return Rollback(job, tuple(newer))
+    newer: list[WrittenOutput] = []
+    for output in outputs:
+        names = [job.name for job in output.completed]
+        if wanted in names[:-1]:
+            raise ConflictError(
+                f"The output of job {wanted} was written anew by job {names[-1]}, which retried it: they are one "
+                f"output, and what it was before is no more. Name job {names[-1]}, or an earlier one."
+            )
+        counts = bool(names) and not output.is_withdrawn
+        if (names and names[-1] == wanted) or (wanted is None and counts and newer):
+            return Rollback(output, tuple(newer))
         if counts:
-            newer.append(job)
+            newer.append(output)
     if wanted is not None:
         raise ConflictError(
             f"Job {wanted} is no completed job of endpoint {endpoint}: there is no output to go back to."
         )
-    now = f"its latest is that of job {newer[0].name}, the first" if newer else "it has none at all"
-    if newer and newer[0].retry_of is not None:
-        now += f" together with job {newer[0].retry_of}, which it retried"
+    latest = newer[0].completed[-1] if newer else None
+    now = f"its latest is that of job {latest.name}, the first" if latest else "it has none at all"
+    if latest is not None and latest.retry_of is not None:
+        now += f" together with job {latest.retry_of}, which it retried"
     raise ConflictError(f"Endpoint {endpoint} has no earlier output to go back to: {now}.")
 
 
-def _with_output(completed: Iterable[Job], first_of: Callable[[Job], str]) -> Iterator[tuple[Job, Job]]:
-    """The jobs that scored all, the newest first, each with the one that speaks for its output."""
-    speaking: dict[str, Job] = {}
-    for job in completed:
-        if job.sample is None:
-            yield job, speaking.setdefault(first_of(job), job)
+def written_files(job: Job) -> set[str]:
+    """Addresses of the files that a job has published; of the place, where their names are not known."""
+    published = [output for output in job.outputs.values() if output.folder]
+    return {address(output.folder or "", file) for output in published for file in output.files or [""]}
+
+
+def address(folder: str, file: str) -> str:
+    """Of a file in a folder, however the folder's is written."""
+    return f"{folder.rstrip('/')}/{file}"

@@ -125,6 +125,9 @@ class PipelineResolver:
         changes["inputs"] = {name: self._input(whole, name, f"{at}.inputs.{name}") for name in whole.inputs}
         for name, output in step.outputs.items():
             self._look(f"{at}.outputs.{name}", self._output, output_path(output))
+        quality = whole.batchpoint.quality if isinstance(whole, ParallelStep) else None
+        if quality is not None and quality.checks_changes and quality.reference is not None:
+            self._look(f"{at}.batchpoint.quality.reference", self._registry.jobs.get, quality.reference)
         step = step.model_copy(update=changes)
         return step.model_copy(update=self._content(step, at))
 

@@ -63,11 +63,18 @@ def deployment_of(step: ParallelStep, *, name: str, cores: int, input_type: Inpu
         input_type: Of the input that is cut. A bare number is bytes for an ``mltable``, files else.
 
     Raises:
-        InvalidEntityError: the step has no task, or one of its values cannot be read.
+        InvalidEntityError: the step has no task, one of its values cannot be read, or a check has nothing to compare
+            with.
     """
-    task = step.task
+    task, quality = step.task, step.batchpoint.quality
     if task is None:
         raise InvalidEntityError(f"Step {name} of type parallel has no task. Give it one, or a component.")
+    if quality.checks_changes and quality.reference is None:
+        raise InvalidEntityError(
+            f"Step {name} compares with a reference (quality.max_drift, max_missing_change), and a step has none by "
+            "itself: only the jobs of an endpoint do. Name a job in quality.reference: one of this step, run once "
+            "without these checks; or leave them out."
+        )
     arguments = _read_arguments(task, step.inputs)
     settings, options = _settings_and_options(
         step, task, _mini_batch_size(step, name, is_table=input_type == "mltable")

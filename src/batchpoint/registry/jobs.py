@@ -11,7 +11,7 @@ A lease is the right to work on a job until a time. Whoever holds its token rene
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import (
     TERMINAL_STATUSES,
     TRANSITIONS,
+    WITHDRAWN,
     Job,
     JobError,
     JobStatus,
@@ -48,6 +49,9 @@ ACTIVE_STATUSES = frozenset(JobStatus) - TERMINAL_STATUSES
 
 LEASED_STATUSES = ACTIVE_STATUSES - {JobStatus.QUEUED}
 """Jobs that somebody works on, or did until he was lost."""
+
+LOOKED_AT = 100
+"""Jobs that are read at a time, where nobody knows how many have to be looked at."""
 
 Archived = Literal["exclude", "only", "include"]
 
@@ -210,12 +214,16 @@ class Jobs:
         published_pipeline: str | None = None,
         parent: str | None = None,
         top_level: bool = False,
+        retries: bool = True,
+        since: datetime | None = None,
+        finished_after: datetime | None = None,
         schedule: str | None = None,
         archived: Archived = "exclude",
-        limit: int = 50,
+        limit: int | None = 50,
         offset: int = 0,
     ) -> list[Job]:
-        """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines."""
+        """Jobs, the newest first. ``top_level`` leaves out the steps of pipelines; without ``retries`` those are left
+        out that retry another; ``since`` is when they were put in at the earliest."""
         query = self._scope.select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
         if status is not None:
             wanted = [status] if isinstance(status, JobStatus) else status
@@ -233,6 +241,12 @@ class Jobs:
                 query = query.where(column == value)
         if top_level:
             query = query.where(jobs.c.parent_job_name.is_(None))
+        if not retries:
+            query = query.where(jobs.c.retry_of.is_(None))
+        if since is not None:
+            query = query.where(jobs.c.queued_at >= since)
+        if finished_after is not None:
+            query = query.where(jobs.c.finished_at > finished_after)
         if archived != "include":
             query = query.where(jobs.c.archived == (archived == "only"))
         with self._database.read() as connection:
@@ -282,23 +296,34 @@ class Jobs:
             return [_job(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
 
     def folders_of_completed(
-        self, endpoint: str, deployment: str, model: str | None, *, limit: int = 20
-    ) -> Sequence[str]:
-        """Where the oldest completed jobs of a deployment ran that scored with this model; any model, where it is None.
+        self, endpoint: str, deployment: str, model: str | None, *, since: datetime | None = None
+    ) -> Iterator[str]:
+        """Where the completed jobs of a deployment ran that saw columns and were not withdrawn, the oldest first: those
+        that scored with this model (any, where it is None), and were put in at this moment or later.
 
-        Nothing else of these jobs is read.
+        Nothing else of these jobs is read, and no more of them than whoever asks looks at.
         """
-        query = self._scope.select(jobs, jobs.c.body["folder"].as_string()).where(
+        body, id_ = jobs.c.body, jobs.c.id
+        query = self._scope.select(jobs, id_, body["folder"].as_string().label("folder")).where(
             jobs.c.endpoint_name == endpoint,
             jobs.c.deployment_name == deployment,
             jobs.c.status == str(JobStatus.COMPLETED),
-            jobs.c.body["sample"].as_string().is_(None),
+            body["sample"].as_string().is_(None),
+            body["quality"]["columns"].as_integer() > 0,
+            func.coalesce(body["properties"][WITHDRAWN].as_string(), "") == "",
         )
         if model is not None:
-            query = query.where(jobs.c.body["deployment"]["model"].as_string() == model)
-        with self._database.read() as connection:
-            found = connection.execute(query.order_by(jobs.c.id).limit(limit)).scalars()
-            return [folder for folder in found if folder is not None]
+            query = query.where(body["deployment"]["model"].as_string() == model)
+        if since is not None:
+            query = query.where(jobs.c.queued_at >= since)
+        last = 0
+        while True:
+            with self._database.read() as connection:
+                rows = connection.execute(query.where(id_ > last).order_by(id_).limit(LOOKED_AT)).all()
+            yield from (row.folder for row in rows if row.folder is not None)
+            if len(rows) < LOOKED_AT:
+                return
+            last = rows[-1].id
 
     def claim(
         self,
