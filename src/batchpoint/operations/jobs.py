@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.file_names import as_named
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
@@ -310,7 +311,7 @@ class Jobs:
         if found is None or found.folder is None:
             return []
         folder, stores = self._places.resolve(found.folder), self._places.stores()
-        places = ((file, self._places.below(folder, file)) for file in found.files)
+        places = ((file, self._places.below(folder, as_named(file))) for file in found.files)
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
@@ -324,7 +325,7 @@ class Jobs:
         found = _output_of(self._registry.jobs.get(name), output)
         if found is None or found.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        place, stores = self._places.below(self._places.resolve(found.folder), path), self._places.stores()
+        place, stores = self._places.below(self._places.resolve(found.folder), as_named(path)), self._places.stores()
         if path not in found.files or not stores.exists(place.url, place.datastore):
             raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
         with stores.open_read(place.url, place.datastore) as file:
