@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Input, InvokeRequest, Job
 from batchpoint.entities.schedules import Schedule
@@ -458,3 +459,34 @@ def test_an_input_that_is_called_so_is_named_once(stranger: httpx.Client, worksp
     shown = signed_in(stranger, workspace, "reader").get(f"/studio/jobs/{job.name}").text
     assert "<dt>Input</dt>" in shown
     assert "Input input" not in shown
+
+
+def test_values_of_variables_and_what_opens_an_address_stand_on_no_page(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    before = workspace.endpoints.get_deployment("churn", "blue")
+    assert isinstance(before, BatchDeployment)
+    changes = {"environment_variables": {"API_KEY": "hush-variable"}}
+    workspace.endpoints.create_or_update_deployment(before.model_copy(update=changes))
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    signed = "https://account.blob.core.windows.net/c/rows.csv?sv=2024&sig=hush-signature"
+    with workspace.registry.database.write() as connection:
+        body = job.body()
+        body["inputs"]["data"]["path"] = signed
+        body["error"] = {"code": "input_unavailable", "message": f"{signed} does not answer."}
+        connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), job.name))
+    far = Data(name="far", version="1", path="https://me:hush-password@127.0.0.1:1/rows.csv", type="uri_file")
+    workspace.registry.assets.register("data", far, "0" * 64, by=None)
+    client = signed_in(stranger, workspace, "operator")
+    for address in (
+        f"/studio/jobs/{job.name}", "/studio/jobs", "/studio", "/studio/endpoints/churn",
+        "/studio/endpoints/churn/invoke", "/studio/assets/data/far", "/studio/assets/data",
+    ):  # fmt: skip
+        for query in ("", "?format=json"):
+            shown = client.get(address + query)
+            assert shown.status_code == 200, address + query
+            assert "hush" not in shown.text, address + query
+    twin = client.get(f"/studio/jobs/{job.name}?format=json").json()["job"]
+    assert twin["deployment"]["environment_variables"] == {"API_KEY": "***"}
+    assert twin["inputs"]["data"]["path"].endswith("/c/rows.csv?sv=***&sig=***")
+    assert "sig=***" in client.get(f"/studio/jobs/{job.name}").text

@@ -16,6 +16,7 @@ from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.pipelines import Pipeline, dependencies
 from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
+from batchpoint.entities.secrets import without_secrets
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.file_previews import Preview, preview_of
 from batchpoint.operations.histograms import histograms_of
@@ -365,6 +366,7 @@ def _parameters(found: Job) -> dict[str, str]:
     told |= deployment.batchpoint.model_dump(mode="json", exclude_defaults=True, exclude={"model_map"})
     names = {*deployment.environment_variables, *deployment.settings.environment_variables}
     told["environment_variables"] = ", ".join(sorted(names)) or None
+    told = without_secrets(told)
     return {
         name.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
         for name, value in told.items()

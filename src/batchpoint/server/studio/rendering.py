@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from batchpoint import __version__
+from batchpoint.entities.secrets import masked, masked_in, without_secrets
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
 from batchpoint.errors import AuthenticationError, BatchpointError
@@ -78,9 +79,10 @@ class Visit:
         return Addresses(self.work.name)
 
     def rendered(self, template: str, page: Page) -> Response:
-        """The page: HTML, or JSON for whoever asks for ``?format=json``."""
+        """The page: HTML, or JSON for whoever asks for ``?format=json``, which holds no secret either."""
         if wants_json(self.request):
-            return JSONResponse(page.model_dump(mode="json", exclude_none=True), headers=HEADERS)
+            told = without_secrets(page.model_dump(mode="json", exclude_none=True))
+            return JSONResponse(told, headers=HEADERS)
         return html(self.request, template, page, at=self.at, visitor=self.visitor)
 
     def fragment(self, template: str, page: Page) -> str:
@@ -171,7 +173,7 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
     told = ErrorPage(
         title=f"Error {status}",
         status=status,
-        message=error.message,
+        message=masked_in(error.message),
         request_id=request.scope.get("request_id"),
     )
     visitor = sessions.known_visitor(request)
@@ -258,4 +260,6 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number,
     "value": value,
     "moment": moment,
+    "masked": masked,
+    "masked_in": masked_in,
 }
