@@ -168,7 +168,7 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
     at = Addresses(request.scope.get("workspace", DEFAULT_WORKSPACE))
     if isinstance(error, AuthenticationError) and request.method == "GET":
         answer = see_other(at.sign_in(then=_here(request)))
-        sessions.forget(answer)
+        sessions.forget(request, answer)
         return answer
     told = ErrorPage(
         title=f"Error {status}",
