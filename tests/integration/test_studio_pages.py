@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchpoint.background.service import Background
-from batchpoint.entities.assets import Data, Model
+from batchpoint.entities.assets import Data, Environment, Model
 from batchpoint.entities.jobs import Job, JobStatus, Progress
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import InvalidEntityError
@@ -136,6 +137,15 @@ def test_a_file_whose_name_is_no_text_hides_no_other_of_its_folder(
         found = [file["path"].rpartition("/")[2] for file in stranger.get(address).json()["value"]]
         assert {r"caf\xe9.csv", "rows.csv"} <= set(found), address
     assert stranger.get("/api/v1/data/some/files/caf%5Cxe9.csv").content == b"a\n1\n"
+
+
+def test_what_an_environment_needs_is_shown_as_it_was_written(stranger: httpx.Client, workspace: Workspace) -> None:
+    needs = {"dependencies": ["python=3.11", {"pip": ["numpy>=1.26,<2", f"é{HOSTILE}"]}]}
+    workspace.assets.create_or_update("environment", Environment(name="pinned", version="1", conda_file=needs))
+    page = signed_in(stranger, workspace, "reader").get("/studio/assets/environment/pinned").text
+    assert HOSTILE not in page
+    assert '"numpy>=1.26,<2"' in html.unescape(page)
+    assert json.dumps(f"é{HOSTILE}", ensure_ascii=False) in html.unescape(page)
 
 
 def test_only_what_is_an_image_by_its_bytes_is_shown_as_one(

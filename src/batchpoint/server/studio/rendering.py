@@ -7,6 +7,7 @@ file's name or a prediction stays text.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -253,6 +254,11 @@ def moment(at: datetime | None) -> str:
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def declared(value: object) -> str:
+    """Nested values as JSON for people. Jinja's own filter writes ``\\u003e`` for ``>``, as scripts need it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "duration": duration,
     "tick": tick,
@@ -260,6 +266,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number,
     "value": value,
     "moment": moment,
+    "declared": declared,
     "masked": masked,
     "masked_in": masked_in,
 }
