@@ -17,6 +17,8 @@ import pytest
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.pipelines import Pipeline
+from batchpoint.operations import jobs
+from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.run_reports import REPORT, RunReports
 from batchpoint.scoring.errors_file import write_errors
 from batchpoint.scoring.job_logs import JobLogs, PartLog
@@ -295,6 +297,27 @@ def test_outputs_are_previewed_with_a_histogram_and_pictures_only_when_they_are_
     assert seen.headers["X-Content-Type-Options"] == "nosniff"
     for name in ("b.png", "c.svg", "predictions.csv", "none.png"):
         assert reader.get(f"/studio/jobs/{done.name}/pictures/score/{name}").status_code == 404, name
+
+
+def test_the_histograms_of_a_file_are_made_once_until_it_is_written_anew(
+    reader: httpx.Client, workspace: Workspace, done: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(file: Any, name: str, *how: Any) -> Any:
+        made.append(name)
+        return histograms_of(file, name, *how)
+
+    monkeypatch.setattr(jobs, "histograms_of", counted)
+    file = Path(str(done.outputs["score"].folder)) / "predictions.csv"
+    file.write_text("file,row,prediction\na,0,1\n")
+    record_outputs(workspace, done, ["predictions.csv"])
+    for _ in range(3):
+        shown = facts(reader, f"/studio/jobs/{done.name}")["outputs"][0]["histograms"]["columns"][0]
+        assert shown["low"] == 1
+    assert made == ["predictions.csv"]
+    file.write_text("file,row,prediction\na,0,23\n")  # as a retry does
+    assert facts(reader, f"/studio/jobs/{done.name}")["outputs"][0]["histograms"]["columns"][0]["low"] == 23
 
 
 def test_a_job_is_run_again_with_what_it_was_asked_for(

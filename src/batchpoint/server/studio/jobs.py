@@ -19,7 +19,6 @@ from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
 from batchpoint.entities.secrets import without_secrets
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.file_previews import Preview, preview_of
-from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.invoking import asked_again, can_run_again
 from batchpoint.server.given_paths import check_invoke_paths
 from batchpoint.server.streams import HoldingResponse
@@ -400,6 +399,4 @@ def _preview(visit: Visit, found: Job, output: str, path: str, size: int) -> tup
         seen = preview_of(path, file, size)
     if seen.kind not in ("table", "image"):
         return None, None
-    keys = {"file", "row", *(found.deployment.batchpoint.key_columns if found.deployment else ())}
-    with visit.work.jobs.open_output(found.name, path, output) as file:
-        return seen, histograms_of(file, path, keys) if seen.kind == "table" else None
+    return seen, visit.work.jobs.histograms(found, path, output) if seen.kind == "table" else None
