@@ -31,7 +31,8 @@ def hash_content(root: Path, skip: frozenset[str] = frozenset()) -> str:
     digest = hashlib.sha256(root.resolve().name.encode())
     for name, path in walk(root, skip):
         with path.open("rb") as file:
-            digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+            told = f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            digest.update(told.encode(errors="surrogateescape"))  # systems allow any bytes in names
     return digest.hexdigest()
 
 

@@ -269,6 +269,18 @@ def test_health_needs_no_token_and_readiness_names_the_loops(context: Context) -
         context.background.start()
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/healthz", "/api/v1/jobs", "/studio/sign-in"])
+def test_no_answer_runs_scripts_from_elsewhere_beside_the_sessions_of_the_studio(
+    client: httpx.Client, path: str
+) -> None:
+    answer = client.get(path)
+    policy = answer.headers.get("content-security-policy", "")
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (answer.status_code == 404) is (path in ("/docs", "/redoc"))
+
+
 def test_the_interface_describes_itself(client: httpx.Client) -> None:
     described = client.get("/openapi.json").json()
     invoke_body = described["paths"]["/api/v1/endpoints/{name}/invoke"]["post"]["requestBody"]

@@ -14,15 +14,17 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from batchpoint.background.service import Background
+from batchpoint.entities.assets import Data
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint, CodeConfiguration
 from batchpoint.entities.jobs import Input, InvokeRequest, Job
 from batchpoint.entities.schedules import Schedule
 from batchpoint.errors import TooManyRequestsError
 from batchpoint.registry.tables import ended_sessions_table
 from batchpoint.server.context import WAITERS_ALLOWED, Context
-from batchpoint.server.studio.sessions import COOKIE
+from batchpoint.server.studio.sessions import cookie_name
 from batchpoint.workspace import Workspace
-from integration.served import eventually, invoke, make_input, served
+from integration.served import eventually, invoke, make_input, open_workspace, served
 
 pytestmark = pytest.mark.usefixtures("churn")
 
@@ -63,12 +65,14 @@ def declare_schedule(workspace: Workspace, path: Path) -> None:
     workspace.schedules.create_or_update(Schedule.model_validate(declared))
 
 
-def test_a_token_becomes_a_session_that_scripts_cannot_read(stranger: httpx.Client, workspace: Workspace) -> None:
+def test_a_token_becomes_a_session_that_scripts_cannot_read(
+    stranger: httpx.Client, context: Context, workspace: Workspace
+) -> None:
     asked = stranger.get("/studio/jobs?status=failed")
     assert asked.status_code == 303
     assert asked.headers["Location"] == "/studio/sign-in?then=%2Fstudio%2Fjobs%3Fstatus%3Dfailed"
     signed_in(stranger, workspace, "reader", then="/studio/jobs?status=failed")
-    given = next(cookie for cookie in stranger.cookies.jar if cookie.name == COOKIE)
+    given = next(cookie for cookie in stranger.cookies.jar if cookie.name == cookie_name(context))
     assert given.path == "/studio"
     assert given.has_nonstandard_attr("HttpOnly")
     assert given.get_nonstandard_attr("SameSite") == "lax"
@@ -80,24 +84,43 @@ def test_a_session_that_was_ended_is_of_no_use_to_who_kept_its_cookie(
     stranger: httpx.Client, context: Context, workspace: Workspace
 ) -> None:
     secret, _ = workspace.tokens.create("shared", "reader")
-    sign_in = {"token": secret}
+    sign_in, name = {"token": secret}, cookie_name(context)
     stranger.post("/studio/sign-in", data=sign_in)
-    kept = stranger.cookies[COOKIE]
+    kept = stranger.cookies[name]
     with served(context, None) as other:
         other.post("/studio/sign-in", data=sign_in)
         stranger.post("/studio/sign-out")
-        assert COOKIE not in stranger.cookies
+        assert name not in stranger.cookies
         assert other.get("/studio").status_code == 200  # the other session of the same token goes on
         for written in (kept, f"{kept}="):
             other.cookies.clear()
-            other.cookies[COOKIE] = written
+            other.cookies[name] = written
             assert other.get("/studio").status_code == 303
     stranger.post("/studio/sign-in", data=sign_in)
     assert stranger.get("/studio").status_code == 200
 
 
-def test_nobody_ends_what_is_no_session(stranger: httpx.Client, workspace: Workspace) -> None:
-    stranger.cookies[COOKIE] = "made.up.cookie"
+def test_two_servers_of_one_machine_do_not_sign_each_other_out(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    signed_in(stranger, workspace, "reader")
+    (tmp_path / "other").mkdir()
+    with open_workspace(tmp_path / "other" / "home") as second:
+        there = Context(second, Background(second), server_id="s2", shares_files=True)
+        with served(there, None) as other:
+            # One browser, which keeps cookies by machine and not by port.
+            first, other_home = stranger.get("/studio").url, other.base_url.join("/studio")
+            assert stranger.get(other_home).status_code == 303
+            assert stranger.get(first).status_code == 200
+            secret, _ = second.tokens.create("reader-there", "reader")
+            stranger.post(other.base_url.join("/studio/sign-in"), data={"token": secret})
+            assert (stranger.get(first).status_code, stranger.get(other_home).status_code) == (200, 200)
+            stranger.post(other.base_url.join("/studio/sign-out"))
+            assert (stranger.get(first).status_code, stranger.get(other_home).status_code) == (200, 303)
+
+
+def test_nobody_ends_what_is_no_session(stranger: httpx.Client, context: Context, workspace: Workspace) -> None:
+    stranger.cookies[cookie_name(context)] = "made.up.cookie"
     assert stranger.post("/studio/sign-out").status_code == 303
     with workspace.registry.database.read() as connection:
         assert connection.execute(select(ended_sessions_table)).all() == []
@@ -313,13 +336,15 @@ def test_a_jobs_columns_are_shown_with_their_drift(
     assert client.get(f"/studio/jobs/{plain.name}/quality").status_code == 404
 
 
-def test_neither_a_session_nor_a_token_passes_for_the_other(stranger: httpx.Client, workspace: Workspace) -> None:
+def test_neither_a_session_nor_a_token_passes_for_the_other(
+    stranger: httpx.Client, context: Context, workspace: Workspace
+) -> None:
     signed_in(stranger, workspace, "reader")
-    session = stranger.cookies[COOKIE]
+    session = stranger.cookies[cookie_name(context)]
     assert stranger.get("/api/v1/jobs", headers={"Authorization": f"Bearer {session}"}).status_code == 401
     secret, _ = workspace.tokens.create("notebook", "reader")
     signed, _ = workspace.tokens.exchange(secret, "https://ml.azure.com")
-    with httpx.Client(base_url=stranger.base_url, cookies={COOKIE: signed}) as other:
+    with httpx.Client(base_url=stranger.base_url, cookies={cookie_name(context): signed}) as other:
         for _ in range(40):  # an old or odd cookie never shuts its owner out
             assert other.get("/studio").status_code == 303
         assert other.post("/studio/sign-in", data={"token": signed}).status_code == 401
@@ -331,7 +356,7 @@ def test_another_site_cannot_sign_somebody_in(stranger: httpx.Client, workspace:
     form = {"token": secret}
     refused = stranger.post("/studio/sign-in", data=form, headers={"Sec-Fetch-Site": "cross-site"})
     assert refused.status_code == 401
-    assert COOKIE not in stranger.cookies
+    assert not stranger.cookies
 
 
 def test_readers_who_are_gone_early_keep_no_place_and_no_file(
@@ -458,3 +483,34 @@ def test_an_input_that_is_called_so_is_named_once(stranger: httpx.Client, worksp
     shown = signed_in(stranger, workspace, "reader").get(f"/studio/jobs/{job.name}").text
     assert "<dt>Input</dt>" in shown
     assert "Input input" not in shown
+
+
+def test_values_of_variables_and_what_opens_an_address_stand_on_no_page(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path
+) -> None:
+    before = workspace.endpoints.get_deployment("churn", "blue")
+    assert isinstance(before, BatchDeployment)
+    changes = {"environment_variables": {"API_KEY": "hush-variable"}}
+    workspace.endpoints.create_or_update_deployment(before.model_copy(update=changes))
+    job = finished(workspace, invoke(workspace, make_input(tmp_path / "in", "complete")))
+    signed = "https://account.blob.core.windows.net/c/rows.csv?sv=2024&sig=hush-signature"
+    with workspace.registry.database.write() as connection:
+        body = job.body()
+        body["inputs"]["data"]["path"] = signed
+        body["error"] = {"code": "input_unavailable", "message": f"{signed} does not answer."}
+        connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), job.name))
+    far = Data(name="far", version="1", path="https://me:hush-password@127.0.0.1:1/rows.csv", type="uri_file")
+    workspace.registry.assets.register("data", far, "0" * 64, by=None)
+    client = signed_in(stranger, workspace, "operator")
+    for address in (
+        f"/studio/jobs/{job.name}", "/studio/jobs", "/studio", "/studio/endpoints/churn",
+        "/studio/endpoints/churn/invoke", "/studio/assets/data/far", "/studio/assets/data",
+    ):  # fmt: skip
+        for query in ("", "?format=json"):
+            shown = client.get(address + query)
+            assert shown.status_code == 200, address + query
+            assert "hush" not in shown.text, address + query
+    twin = client.get(f"/studio/jobs/{job.name}?format=json").json()["job"]
+    assert twin["deployment"]["environment_variables"] == {"API_KEY": "***"}
+    assert twin["inputs"]["data"]["path"].endswith("/c/rows.csv?sv=***&sig=***")
+    assert "sig=***" in client.get(f"/studio/jobs/{job.name}").text

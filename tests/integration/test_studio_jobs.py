@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from batchpoint.background.service import Background
 from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.entities.pipelines import Pipeline
+from batchpoint.operations import jobs
+from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.run_reports import REPORT, RunReports
 from batchpoint.scoring.errors_file import write_errors
 from batchpoint.scoring.job_logs import JobLogs, PartLog
@@ -85,6 +88,14 @@ def facts(client: httpx.Client, address: str, **query: str | int) -> Any:
     answered = client.get(httpx.URL(address).copy_merge_params({"format": "json", **query}))
     assert answered.status_code == 200, answered.text
     return answered.json()
+
+
+def record_outputs(workspace: Workspace, job: Job, files: Sequence[str]) -> None:
+    """Let the job have published these files."""
+    with workspace.registry.database.write() as connection:
+        body = job.body()
+        body["outputs"]["score"]["files"] = files
+        connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), job.name))
 
 
 def follow(client: httpx.Client, address: str, rel: str) -> str | None:
@@ -273,10 +284,7 @@ def test_outputs_are_previewed_with_a_histogram_and_pictures_only_when_they_are_
     picture = b"\x89PNG\r\n\x1a\n" + bytes(20)
     for name, content in (("a.png", picture), ("b.png", b"<html><script>"), ("c.svg", b"<svg/>")):
         (folder / name).write_bytes(content)
-    with workspace.registry.database.write() as connection:
-        body = done.body()
-        body["outputs"]["score"]["files"] = ["predictions.csv", "a.png", "b.png", "c.svg"]
-        connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), done.name))
+    record_outputs(workspace, done, ["predictions.csv", "a.png", "b.png", "c.svg"])
     outputs = facts(reader, f"/studio/jobs/{done.name}")["outputs"]
     counted = outputs[0]["histograms"]["columns"]
     assert [(one["column"], sum(one["counts"])) for one in counted] == [("prediction", 60)]
@@ -289,6 +297,27 @@ def test_outputs_are_previewed_with_a_histogram_and_pictures_only_when_they_are_
     assert seen.headers["X-Content-Type-Options"] == "nosniff"
     for name in ("b.png", "c.svg", "predictions.csv", "none.png"):
         assert reader.get(f"/studio/jobs/{done.name}/pictures/score/{name}").status_code == 404, name
+
+
+def test_the_histograms_of_a_file_are_made_once_until_it_is_written_anew(
+    reader: httpx.Client, workspace: Workspace, done: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(file: Any, name: str, *how: Any) -> Any:
+        made.append(name)
+        return histograms_of(file, name, *how)
+
+    monkeypatch.setattr(jobs, "histograms_of", counted)
+    file = Path(str(done.outputs["score"].folder)) / "predictions.csv"
+    file.write_text("file,row,prediction\na,0,1\n")
+    record_outputs(workspace, done, ["predictions.csv"])
+    for _ in range(3):
+        shown = facts(reader, f"/studio/jobs/{done.name}")["outputs"][0]["histograms"]["columns"][0]
+        assert shown["low"] == 1
+    assert made == ["predictions.csv"]
+    file.write_text("file,row,prediction\na,0,23\n")  # as a retry does
+    assert facts(reader, f"/studio/jobs/{done.name}")["outputs"][0]["histograms"]["columns"][0]["low"] == 23
 
 
 def test_a_job_is_run_again_with_what_it_was_asked_for(
@@ -390,10 +419,29 @@ def test_scripts_in_errors_workers_logs_and_columns_stay_text(
 def test_a_job_whose_errors_file_is_gone_is_shown_all_the_same(
     reader: httpx.Client, workspace: Workspace, done: Job
 ) -> None:
-    with workspace.registry.database.write() as connection:
-        body = done.body()
-        body["outputs"]["score"]["files"] = ["predictions.csv", "errors.jsonl"]
-        connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), done.name))
+    record_outputs(workspace, done, ["predictions.csv", "errors.jsonl"])
     page = reader.get(f"/studio/jobs/{done.name}")
     assert page.status_code == 200, page.text
     assert "errors.jsonl" in page.text  # it says what is missing
+
+
+def test_an_output_whose_name_is_no_text_breaks_no_list_and_is_downloaded(
+    reader: httpx.Client, workspace: Workspace, done: Job
+) -> None:
+    odd = os.fsdecode(b"caf\xe9.csv")
+    (Path(str(done.outputs["score"].folder)) / odd).write_text("a\n1\n")
+    record_outputs(workspace, done, [odd])
+    secret, _ = workspace.tokens.create("program", "reader")
+    reader.headers["Authorization"] = f"Bearer {secret}"
+    for address in ("/api/v1/jobs", f"/api/v1/jobs/{done.name}", "/studio/jobs", "/studio/jobs?format=json"):
+        assert reader.get(address).status_code == 200, address
+    assert r"caf\xe9.csv" in reader.get(f"/studio/jobs/{done.name}").text
+    assert facts(reader, f"/studio/jobs/{done.name}")["outputs"][0]["path"] == r"caf\xe9.csv"
+    listed = reader.get(f"/api/v1/jobs/{done.name}/outputs").json()["value"]
+    assert listed == [{"path": r"caf\xe9.csv", "size": 4}]
+    address = reader.get(f"/studio/jobs/{done.name}").text.partition(f'href="/studio/jobs/{done.name}/outputs/')[2]
+    for kept in (
+        reader.get(f"/api/v1/jobs/{done.name}/outputs/caf%5Cxe9.csv"),
+        reader.get(f"/studio/jobs/{done.name}/outputs/{address.partition(chr(34))[0]}"),
+    ):
+        assert (kept.status_code, kept.content) == (200, b"a\n1\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
+import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchpoint.background.service import Background
-from batchpoint.entities.assets import Model
+from batchpoint.entities.assets import Data, Environment, Model
 from batchpoint.entities.jobs import Job, JobStatus, Progress
 from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
 from batchpoint.errors import InvalidEntityError
@@ -116,6 +118,34 @@ def test_a_folder_leads_to_each_of_its_files_and_what_they_hold_stays_text(
     table = client.get(f"{STORE}/files/some/rows.csv?format=json").json()["shown"]
     assert (table["columns"], table["rows"]) == (["id", HOSTILE], [["1", HOSTILE]])
     assert client.get(f"{STORE}/files/some/rows.parquet?format=json").json()["shown"]["rows"] == [["1"], ["2"]]
+
+
+def test_a_file_whose_name_is_no_text_hides_no_other_of_its_folder(
+    stranger: httpx.Client, workspace: Workspace, store: Path
+) -> None:
+    (store / os.fsdecode(b"caf\xe9.csv")).write_text("a\n1\n")
+    workspace.assets.create_or_update("data", Data(name="some", version="1", path=str(store), type="uri_folder"))
+    secret, _ = workspace.tokens.create("program", "reader")
+    stranger.headers["Authorization"] = f"Bearer {secret}"
+    for address in ("/studio/assets/data/some", "/studio/assets/data/some/files", f"{STORE}/files/some"):
+        shown = stranger.get(address)
+        assert shown.status_code == 200, address
+        assert r"caf\xe9.csv" in shown.text, address
+        assert "rows.csv" in shown.text, address
+        assert stranger.get(f"{address}?format=json").status_code == 200, address
+    for address in ("/api/v1/data/some/files", "/api/v1/datastores/workspaceblobstore/files"):
+        found = [file["path"].rpartition("/")[2] for file in stranger.get(address).json()["value"]]
+        assert {r"caf\xe9.csv", "rows.csv"} <= set(found), address
+    assert stranger.get("/api/v1/data/some/files/caf%5Cxe9.csv").content == b"a\n1\n"
+
+
+def test_what_an_environment_needs_is_shown_as_it_was_written(stranger: httpx.Client, workspace: Workspace) -> None:
+    needs = {"dependencies": ["python=3.11", {"pip": ["numpy>=1.26,<2", f"é{HOSTILE}"]}]}
+    workspace.assets.create_or_update("environment", Environment(name="pinned", version="1", conda_file=needs))
+    page = signed_in(stranger, workspace, "reader").get("/studio/assets/environment/pinned").text
+    assert HOSTILE not in page
+    assert '"numpy>=1.26,<2"' in html.unescape(page)
+    assert json.dumps(f"é{HOSTILE}", ensure_ascii=False) in html.unescape(page)
 
 
 def test_only_what_is_an_image_by_its_bytes_is_shown_as_one(

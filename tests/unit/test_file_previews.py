@@ -47,6 +47,28 @@ def test_parquet_is_read_by_what_it_is_and_told_with_its_types() -> None:
     assert found.note == "1,000 rows, 2 columns."
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.array([10**18], pa.timestamp("us")),
+        pa.array([2**62], pa.duration("s")),
+        pa.array([0], pa.timestamp("us", tz="Mars/Olympus")),
+        pa.array([b"\xff"], pa.binary()).view(pa.string()),
+    ],
+)
+def test_a_column_of_values_that_python_does_not_know_hides_no_other(odd: pa.Array) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"odd": odd, "x": [1.5]}), buffer)
+    found = previewed("a.parquet", buffer.getvalue())
+    assert (found.kind, [row[1] for row in found.rows]) == ("table", ["1.5"])
+
+
+def test_half_of_a_pair_and_what_is_too_deep_can_be_sent_all_the_same() -> None:
+    assert previewed("a.jsonl", b'{"a\\ud800": "\\udfff"}\n').rows == [["\\udfff"]]
+    deep = b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}\n"
+    assert previewed("a.jsonl", deep).kind in ("table", "text")
+
+
 def test_what_only_begins_like_parquet_is_not_read() -> None:
     found = previewed("a.parquet", b"PAR1" + b"x" * 100)
     assert found.kind == "binary"

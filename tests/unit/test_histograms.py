@@ -45,6 +45,52 @@ def test_of_a_large_file_the_beginning_is_counted(monkeypatch: pytest.MonkeyPatc
     assert 10 < found.rows < 40
 
 
+@pytest.mark.parametrize(
+    ("beside", "shown"),
+    [((), ["a", "b", "c"]), (("a", "b"), ["c", "d", "a"]), (("*",), ["b", "c", "d"])],
+)
+def test_predictions_go_before_what_is_repeated_beside_them(beside: tuple[str, ...], shown: list[str]) -> None:
+    table = pa.table({"word": ["x"], "row": [0], "a": [1], "b": [2.5], "c": [3], "d": [4]})
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(table, sink)
+    csv = b"word,row,a,b,c,d\nx,0,1,2.5,3,4\n"
+    for name, content in (("p.parquet", sink.getvalue()), ("p.csv", csv)):
+        found = histograms_of(io.BytesIO(content), name, {"row"}, beside)
+        assert found is not None
+        assert [each.column for each in found.columns] == shown, name
+
+
+def test_of_a_wide_parquet_file_the_columns_that_are_shown_are_read_and_no_other() -> None:
+    wide = pa.FixedSizeListArray.from_arrays(pa.array(np.random.default_rng(1).random(64 * 2000)), 64)
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"embedding": wide, "amount": list(range(2000))}), sink)
+    file, read = io.BytesIO(sink.getvalue()), 0
+
+    class Counting(io.RawIOBase):
+        def seekable(self) -> bool:
+            return True
+
+        def readable(self) -> bool:
+            return True
+
+        def seek(self, *where: int) -> int:
+            return file.seek(*where)
+
+        def tell(self) -> int:
+            return file.tell()
+
+        def read(self, size: int = -1) -> bytes:
+            nonlocal read
+            piece = file.read(size)
+            read += len(piece)
+            return piece
+
+    found = histograms_of(Counting(), "p.parquet", ())  # type: ignore[arg-type]  # a file as far as it is read
+    assert found is not None
+    assert [each.column for each in found.columns] == ["amount"]
+    assert read < len(sink.getvalue()) / 5
+
+
 def test_names_that_come_twice_and_rows_that_do_not_fit_hide_nothing() -> None:
     found = histograms_of(io.BytesIO(b"a,a\n1,2\n3\n5,6,7\n8,9\n"), "p.csv", ())
     assert found is not None

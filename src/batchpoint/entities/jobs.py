@@ -11,6 +11,7 @@ from pydantic import Field, SerializationInfo, field_serializer, field_validator
 
 from batchpoint.entities.base import Entity, JobName, Part
 from batchpoint.entities.endpoints import BatchDeployment, CsvOptions, LoggingLevel, OutputTable, size_in_bytes
+from batchpoint.entities.file_names import as_text
 from batchpoint.entities.quality import QualityOptions, QualitySummary
 
 
@@ -122,12 +123,18 @@ class Output(Part):
     folder: str | None = None
     """The folder that all published files lie in. Set by the job."""
     files: list[str] = Field(default_factory=list)
-    """The published files, relative to ``folder``. Set by the job."""
+    """The published files, relative to ``folder``, named as ``file_names.as_text`` writes them. Set by the job."""
     table: str | None = None
     """The database table that the predictions went to. Set by the job."""
     asset_name: str | None = None
     """When given, what was written is registered as a data asset of this name once the job has completed."""
     asset_version: str | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _names_are_text(cls, value: list[str]) -> list[str]:
+        """A name that cannot be written down would break every list that has the job in it."""
+        return [as_text(name) for name in value]
 
 
 class RetryOverrides(Part):

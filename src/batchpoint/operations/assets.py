@@ -22,6 +22,7 @@ from batchpoint.content import NEVER_CODE, hash_content, upload_path, walk
 from batchpoint.entities.assets import CURATED_ENVIRONMENT, Code, Data, Environment, Model
 from batchpoint.entities.base import Asset, AssetKind, Reference, parse_reference
 from batchpoint.entities.components import definition
+from batchpoint.entities.file_names import as_text
 from batchpoint.entities.pipeline_faults import faults_of_component, refuse
 from batchpoint.entities.pipelines import Component
 from batchpoint.entities.resources import Datastore
@@ -43,7 +44,7 @@ class AssetFile(NamedTuple):
     """One file of an asset."""
 
     path: str
-    """Relative to the asset, with forward slashes."""
+    """Relative to the asset, with forward slashes, named as ``file_names.as_text`` writes it."""
     size: int
     """Bytes."""
     url: str
@@ -398,9 +399,9 @@ class Assets:
         stores = self._places.stores()
         if not stores.is_folder(place.url, place.datastore):
             name = PurePosixPath(place.url).name
-            return [AssetFile(name, stores.size(place.url, place.datastore), place.url, place.datastore)]
+            return [AssetFile(as_text(name), stores.size(place.url, place.datastore), place.url, place.datastore)]
         found = stores.list(place.url, place.datastore, recursive=True)
-        return [AssetFile(file.path, file.size, file.url, place.datastore) for file in found]
+        return [AssetFile(as_text(file.path), file.size, file.url, place.datastore) for file in found]
 
 
 def _is_path(text: str) -> bool:

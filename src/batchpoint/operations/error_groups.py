@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,25 +72,3 @@ class Grouping:
             for key, count in ordered
         ]
         return ErrorGroups(groups=groups, items=sum(self._counts.values()), is_whole=is_whole)
-
-
-class RecentErrorGroups:
-    """The groups of finished jobs that were looked at last: nothing changes in them any more."""
-
-    KEPT = 64
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, ...], ErrorGroups] = OrderedDict()
-
-    def get(self, key: tuple[str, ...]) -> ErrorGroups | None:
-        """Those of a job, if they are known."""
-        with self._lock:
-            return self._known.get(key)
-
-    def keep(self, key: tuple[str, ...], groups: ErrorGroups) -> None:
-        """Remember those of a job."""
-        with self._lock:
-            self._known[key] = groups
-            if len(self._known) > self.KEPT:
-                self._known.popitem(last=False)

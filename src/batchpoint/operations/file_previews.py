@@ -27,6 +27,10 @@ LARGEST_GROUP = 128 << 20
 
 Kind = Literal["table", "image", "text", "binary"]
 
+_UNSHOWABLE = (ArithmeticError, LookupError, RecursionError, ValueError)
+"""Raised for values that are none in Python, or too deep to be written."""
+_NO_VALUE = "cannot be shown"
+
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 """Pictures alone: an SVG is a document that may hold scripts, so that it is text here."""
 
@@ -107,12 +111,12 @@ def _jsonl(text: str) -> _Table | None:
     lines = [line for line in text.splitlines() if line.strip()]
     try:
         found: list[Any] = [json.loads(line) for line in lines[:ROWS]]
-    except (ValueError, RecursionError):
+        if not found or not all(isinstance(one, dict) for one in found):
+            return None
+        columns = list(dict.fromkeys(name for one in found for name in one))[:COLUMNS]
+        rows = [[_cell(one[name]) if name in one else "" for name in columns] for one in found]
+    except _UNSHOWABLE:
         return None
-    if not found or not all(isinstance(one, dict) for one in found):
-        return None
-    columns = list(dict.fromkeys(name for one in found for name in one))[:COLUMNS]
-    rows = [[_cell(one[name]) if name in one else "" for name in columns] for one in found]
     return [_cell(name) for name in columns], rows, len(lines) > ROWS
 
 
@@ -128,12 +132,26 @@ def _parquet(file: IO[bytes]) -> Preview:
         if about.row_group(0).total_byte_size > LARGEST_GROUP:
             return Preview("table", columns, note=f"{told} They lie in groups too large to be shown here.")
         batch = next(opened.iter_batches(ROWS, row_groups=[0], columns=names), None)
-        values = [column.to_pylist() for column in batch.columns] if batch is not None else []
+        cells = [_cells(column) for column in batch.columns] if batch is not None else []
     except (pa.ArrowException, OSError, ValueError) as fault:
-        return Preview("binary", note=f"It begins like parquet, and cannot be read: {fault}"[:CELL])
-    return Preview("table", columns, [[_cell(value) for value in row] for row in zip(*values, strict=True)], note=told)
+        return Preview("binary", note=_written(f"It begins like parquet, and cannot be read: {fault}"[:CELL]))
+    return Preview("table", columns, [list(row) for row in zip(*cells, strict=True)], note=told)
+
+
+def _cells(column: pa.Array) -> list[str]:
+    """A column may hold what Python has no value for, as a year after 9999 or a zone that does not exist: it hides no
+    other."""
+    try:
+        return [_cell(value) for value in column.to_pylist()]
+    except (pa.ArrowException, *_UNSHOWABLE):
+        return [_NO_VALUE] * len(column)
 
 
 def _cell(value: Any) -> str:
     text = "" if value is None else value if isinstance(value, str) else str(value)
-    return text if len(text) <= CELL else f"{text[:CELL]}…"
+    return _written(text if len(text) <= CELL else f"{text[:CELL]}…")
+
+
+def _written(text: str) -> str:
+    """The text as it can be sent: JSON may hold halves of pairs, which no encoding has."""
+    return text.encode(errors="backslashreplace").decode()

@@ -24,30 +24,45 @@ MOST_BYTES = 4 << 20
 """Read of the beginning of a text file."""
 MOST_ROWS = 100_000
 """Read of the beginning of a parquet file."""
-MOST_COLUMNS = 100
+PIECE = 1 << 16
+"""Bytes of a column of parquet that are read at once."""
 MOST_HISTOGRAMS = 3
 
 
-def histograms_of(file: IO[bytes], name: str, keys: Collection[str]) -> Histograms | None:
-    """Histograms of the first columns of numbers; None for what is no table, or holds no numbers.
+def histograms_of(file: IO[bytes], name: str, keys: Collection[str], beside: Collection[str] = ()) -> Histograms | None:
+    """Histograms of a few columns of numbers; None for what is no table, or holds no numbers.
 
     Args:
         file: open at its beginning; a parquet file must be seekable.
         name: its name, whose ending says what it is.
         keys: columns whose numbers are names.
+        beside: columns that other ones go before, as those of the input that are repeated beside the predictions; with
+            ``*`` any may be such a one, and the last go before.
     """
     suffix = PurePosixPath(name).suffix.lower()
     try:
         if suffix == ".parquet":
-            table, is_whole = _of_parquet(file)
+            table, is_whole = _of_parquet(file, keys, beside)
         elif suffix in (".csv", ".tsv", ".jsonl"):
             table, is_whole = _of_text(file, suffix)
         else:
             return None
     except (pa.ArrowException, OSError, ValueError):  # it is not what its name says
         return None
-    found = _histograms(table, keys)
+    found = _histograms(table, chosen(table.schema, keys, beside))
     return Histograms(columns=found, rows=table.num_rows, is_whole=is_whole) if found else None
+
+
+def chosen(schema: pa.Schema, keys: Collection[str], beside: Collection[str]) -> list[int]:
+    """Which columns are shown, those that go before first. Pure."""
+    numbers = [
+        at
+        for at, column in enumerate(schema)
+        if (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and column.name not in keys
+    ]
+    if "*" in beside:  # predictions stand behind what is repeated beside them
+        return numbers[-MOST_HISTOGRAMS:]
+    return sorted(numbers, key=lambda at: schema.field(at).name in beside)[:MOST_HISTOGRAMS]
 
 
 def histogram(column: str, values: npt.NDArray[np.float64]) -> Histogram | None:
@@ -74,25 +89,20 @@ def _of_text(file: IO[bytes], suffix: str) -> tuple[pa.Table, bool]:
     return pyarrow.csv.read_csv(data, parse_options=parsing), is_whole
 
 
-def _of_parquet(file: IO[bytes]) -> tuple[pa.Table, bool]:
-    opened = pyarrow.parquet.ParquetFile(file)
+def _of_parquet(file: IO[bytes], keys: Collection[str], beside: Collection[str]) -> tuple[pa.Table, bool]:
+    """Of the columns that are shown, and of no other."""
+    opened = pyarrow.parquet.ParquetFile(file, buffer_size=PIECE, pre_buffer=False)
+    names = [opened.schema_arrow.field(at).name for at in chosen(opened.schema_arrow, keys, beside)]
     batches, rows = [], 0
-    for batch in opened.iter_batches(batch_size=16_384, columns=opened.schema_arrow.names[:MOST_COLUMNS]):
+    for batch in opened.iter_batches(batch_size=16_384, columns=names) if names else ():
         batches.append(batch)
         rows += batch.num_rows
         if rows >= MOST_ROWS:
             break
-    table = pa.Table.from_batches(batches, batches[0].schema if batches else opened.schema_arrow)
+    table = pa.Table.from_batches(batches, batches[0].schema if batches else pa.schema([]))
     return table, rows == opened.metadata.num_rows
 
 
-def _histograms(table: pa.Table, keys: Collection[str]) -> list[Histogram]:
-    made: list[Histogram] = []
-    for at, column in enumerate(table.schema):
-        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        if len(made) == MOST_HISTOGRAMS or not is_number or column.name in keys:
-            continue
-        values = floats(table.column(at), missing=float("nan"))
-        if (shown := histogram(column.name, values)) is not None:
-            made.append(shown)
-    return made
+def _histograms(table: pa.Table, columns: Collection[int]) -> list[Histogram]:
+    made = (histogram(table.schema.field(at).name, floats(table.column(at), missing=float("nan"))) for at in columns)
+    return [shown for shown in made if shown is not None]

@@ -19,22 +19,25 @@ from pydantic import ValidationError
 
 from batchpoint.entities.comparisons import Comparison
 from batchpoint.entities.endpoints import BatchDeployment
+from batchpoint.entities.file_names import as_named
 from batchpoint.entities.forecasts import Forecast
 from batchpoint.entities.job_queries import JobListing, JobQuery
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Output, Progress, Receipt
 from batchpoint.entities.pipeline_deployments import is_command
 from batchpoint.entities.pipelines import has_failed
 from batchpoint.entities.quality import Quality, summary
-from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, LogPiece, LogSearch, RunReport
+from batchpoint.entities.run_reports import ErrorGroups, ErrorPage, Histograms, LogPiece, LogSearch, RunReport
 from batchpoint.entities.scored_models import ModelReport
 from batchpoint.errors import ConflictError, InvalidEntityError, NotFoundError
-from batchpoint.operations.error_groups import Grouping, RecentErrorGroups, is_of
+from batchpoint.operations.error_groups import Grouping, is_of
+from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.invoking import only_of_keys
 from batchpoint.operations.latest_outputs import WrittenOutput, address, written_files
 from batchpoint.operations.log_lines import piece_from, piece_until, search
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
 from batchpoint.operations.places import Places
+from batchpoint.operations.recent import Recent
 from batchpoint.operations.run_reports import RunReports
 from batchpoint.registry import JobEvent, Registry
 from batchpoint.registry.jobs import Archived
@@ -80,7 +83,8 @@ class Jobs:
         self._pipelines = pipelines
         self._pipeline_changed = pipeline_changed
         self._reports = RunReports()
-        self._groups = RecentErrorGroups()
+        self._groups: Recent[ErrorGroups] = Recent()
+        self._histograms: Recent[Histograms | None] = Recent()
 
     def get(self, name: str) -> Job:
         """One job, with the progress of this moment, and the retry that repaired it.
@@ -336,7 +340,7 @@ class Jobs:
         if found is None or found.folder is None:
             return []
         folder, stores = self._places.resolve(found.folder), self._places.stores()
-        places = ((file, self._places.below(folder, file)) for file in found.files)
+        places = ((file, self._places.below(folder, as_named(file))) for file in found.files)
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
@@ -350,7 +354,7 @@ class Jobs:
         found = _output_of(self._registry.jobs.get(name), output)
         if found is None or found.folder is None:
             raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        place, stores = self._places.below(self._places.resolve(found.folder), path), self._places.stores()
+        place, stores = self._places.below(self._places.resolve(found.folder), as_named(path)), self._places.stores()
         if path not in found.files or not stores.exists(place.url, place.datastore):
             raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
         with stores.open_read(place.url, place.datastore) as file:
@@ -390,6 +394,25 @@ class Jobs:
         with kept.open("rb") as file:
             yield _error_lines(file, kept.name, start)
 
+    def histograms(self, job: Job, path: str, output: str) -> Histograms | None:
+        """How the numbers of a published file are distributed, its predictions first; None where it holds none.
+
+        Raises:
+            NotFoundError: the job has no such output or file.
+            DatastoreError: the store does not answer.
+        """
+
+        def made() -> Histograms | None:
+            with self.open_output(job.name, path, output) as file:
+                return histograms_of(file, path, keys, beside)
+
+        keys, beside = _columns_that_lead(job)
+        found = job.outputs[output]
+        place = self._places.below(self._places.resolve(str(found.folder)), as_named(path))
+        written = self._places.stores().fingerprint(place.url, place.datastore)
+        # A retry may write the file anew, which belongs to a job that ended long ago.
+        return self._histograms.of((job.name, job.queued_at, output, path, written), made) if written else made()
+
     def run_report(self, job: Job) -> RunReport | None:
         """The timeline of a job's mini-batches, as far as its run has reported; None when it has none."""
         return self._reports.of(job)
@@ -402,9 +425,11 @@ class Jobs:
             DatastoreError: the store does not answer.
         """
         job = self._registry.jobs.get(name)
-        key = (name, str(job.queued_at))
-        if (known := self._groups.get(key)) is not None:
-            return known
+        if not job.status.is_finished:
+            return self._grouped(job)
+        return self._groups.of((name, job.queued_at), lambda: self._grouped(job))
+
+    def _grouped(self, job: Job) -> ErrorGroups:
         grouping, is_whole = Grouping(), True
         with self._errors_from(job, 0) as lines:
             for count, (_, item) in enumerate(lines):
@@ -412,10 +437,7 @@ class Jobs:
                     is_whole = False
                     break
                 grouping.add(item)
-        groups = grouping.groups(is_whole=is_whole)
-        if job.status.is_finished:
-            self._groups.keep(key, groups)
-        return groups
+        return grouping.groups(is_whole=is_whole)
 
     def error_page(
         self, name: str, *, exception: str = "", pattern: str = "", start: int = 0, limit: int = 100
@@ -640,6 +662,17 @@ def as_of_today(then: BatchDeployment, now: BatchDeployment) -> BatchDeployment:
     }
     changes["batchpoint"] = then.batchpoint.model_copy(update={"model_map": now.batchpoint.model_map})
     return then.model_copy(update={**changes, "settings": then.settings.model_copy(update=settings)})
+
+
+def _columns_that_lead(job: Job) -> tuple[Collection[str], Collection[str]]:
+    """Columns of the job's output that are no predictions: those that name an item, and those of the input that stand
+    beside it; ``*`` means all."""
+    if job.deployment is None:
+        return (), ()
+    told = job.deployment.batchpoint
+    names = {"file", "row", *told.key_columns}
+    renamed = {told.rename.get(name, name) for name in (*names, *(f"input_{name}" for name in names))}
+    return renamed, {told.rename.get(name, name) for name in told.passthrough}
 
 
 def _quality_file(folder: str | None) -> Path | None:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchpoint.entities.secrets import masked
 from batchpoint.errors import DatastoreError, InputError
 from batchpoint.scoring.spec import InputSpec, Location, ScoringSpec
 
@@ -275,7 +276,7 @@ def _translated(url: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "psycopg":
             raise
-        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+        shown = masked(url)
         if "OperationalError" in (kind.__name__ for kind in type(error).__mro__):
             raise DatastoreError(f"The database {shown} does not answer: {str(error).strip()}.", url=shown) from error
         raise InputError(f"The query cannot be asked of {shown}: {str(error).strip()}.") from error

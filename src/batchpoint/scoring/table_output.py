@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchpoint.entities.endpoints import OutputTable
+from batchpoint.entities.secrets import masked
 from batchpoint.errors import OutputError
 
 JOB_COLUMN = "job"
@@ -50,7 +51,7 @@ def write_table(table: OutputTable, jobs: Sequence[str], schema: pa.Schema, tabl
         return _write_sqlite(table, jobs, names, types, rows)
     if re.match(r"postgres(ql)?(\+psycopg)?://", table.url):
         return _write_postgresql(table, jobs, names, types, rows)
-    message = f"The output table's url {_shown(table.url)} is neither sqlite:///<path> nor postgresql://…."
+    message = f"The output table's url {masked(table.url)} is neither sqlite:///<path> nor postgresql://…."
     raise OutputError(message)
 
 
@@ -131,7 +132,7 @@ def _write_postgresql(
             return count
     except psycopg.Error as error:
         message = (
-            f"The rows could not be written to table {table.name} of {_shown(table.url)}: {error}. "
+            f"The rows could not be written to table {table.name} of {masked(table.url)}: {error}. "
             "Nothing of them was kept."
         )
         raise OutputError(message) from error
@@ -239,8 +240,3 @@ def _postgresql_type(kind: pa.DataType) -> str:
     if types.is_timestamp(kind):
         return "timestamp with time zone" if kind.tz else "timestamp without time zone"
     return next((name for check, name in checks if check(kind)), "text")
-
-
-def _shown(url: str) -> str:
-    """The url without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

@@ -77,7 +77,15 @@ def create_app(context: Context, *, on_start: Callable[[], None] = lambda: None)
         context.closing.set()
         context.background.changes.notify()
 
-    app = FastAPI(title="Batchpoint", version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Batchpoint",
+        version=__version__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # These pages would run scripts from elsewhere beside the studio's sessions. /openapi.json tells the same.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.context = context
     problems.install(app)
     app.add_middleware(Door, context=context, max_request_bytes=context.workspace.settings.max_request_bytes)

@@ -1,4 +1,5 @@
-"""What every request passes, whatever it asks for: a request id, a limit on its size, the audit log, a last resort."""
+"""What every request passes, whatever it asks for: a request id, a limit on its size, the audit log, a last resort;
+and that no answer is run in a browser."""
 
 from __future__ import annotations
 
@@ -30,6 +31,8 @@ _UPLOAD = re.compile(r"^/api/v1/datastores/[^/]+/files/|" + blob_wire.ADDRESS.pa
 """Uploads go to disk as they come, so their size is the disk's matter."""
 _BLOCK = re.compile(rb"(?:^|&)comp=block(?:&|$)")
 """One of the hundreds of blocks that a file is sent in; what the audit log tells is that they became the file."""
+_INERT = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+"""Of each answer that says nothing else itself: whatever a browser takes it for, nothing in it is run."""
 
 
 class Door:
@@ -136,5 +139,8 @@ class _Passage:
     async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = self._scope["request_id"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._scope["request_id"]
+            for name, value in _INERT.items():
+                headers.setdefault(name, value)
         await self._send(message)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from batchpoint.entities.file_names import as_text
 from batchpoint.errors import InputError
 from batchpoint.storage.datastores import Stores
 
@@ -79,7 +80,7 @@ def list_input(
     skipped: list[Skipped] = []
     for number, group in enumerate(found, 1):
         for file in group:
-            name = _readable(f"{number}/{file.name}" if clash else file.name)
+            name = as_text(f"{number}/{file.name}" if clash else file.name)
             reason = _reason_to_skip(file.name, include, exclude)
             if reason:
                 skipped.append(Skipped(name, reason))
@@ -127,11 +128,6 @@ def _globbed(path: Path, datastore: str | None, *, recursive: bool) -> Iterator[
         raise InputError(f"No file matches {path}. Check the pattern; quote it so that the shell leaves it alone.")
     for item in sorted(found, key=os.fsencode):
         yield StoredFile(item.relative_to(root).as_posix(), str(item), datastore, item.stat().st_size)
-
-
-def _readable(name: str) -> str:
-    """The name as text that can be written: bytes of a file's name that are not UTF-8 as ``\\xff``."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _reason_to_skip(name: str, include: Sequence[str], exclude: Sequence[str]) -> str | None:

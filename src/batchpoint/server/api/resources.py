@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from batchpoint.entities.base import Entity
 from batchpoint.entities.documents import read_body
+from batchpoint.entities.file_names import as_text
 from batchpoint.entities.resources import RESOURCE_KINDS, Compute, DatastoreCredentials, ResourceKind
 from batchpoint.entities.webhooks import Delivery, DeliveryState, WebhookCredentials
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
@@ -38,7 +39,7 @@ def list_files(name: str, _: Reader, work: Work, page: Paged, prefix: str = "") 
     whole = _place(work, name, "")
     files = stores.list(place.url, place.datastore, recursive=True, within=whole.url)
     found = list(files)[page.offset : page.offset + page.reach]
-    return page.answer(files_json((f"{inner}/{file.path}".lstrip("/"), file.size) for file in found))
+    return page.answer(files_json((as_text(f"{inner}/{file.path}".lstrip("/")), file.size) for file in found))
 
 
 @router.get("/datastores/{name}/files/{path:path}", name="datastores.download")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from batchpoint.entities.file_names import as_named
 from batchpoint.entities.jobs import Job
 from batchpoint.errors import NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
@@ -63,7 +64,7 @@ def place_of(work: Workspace, container: str, name: str) -> Place | None:
         return _log(work, job, match["path"])
     if match["path"] not in job.outputs[match["output"]].files:
         return None
-    return work.places.below(work.places.resolve(folder), match["path"])
+    return work.places.below(work.places.resolve(folder), as_named(match["path"]))
 
 
 def _log(work: Workspace, job: Job, path: str) -> Place:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import SerializeAsAny
 
 from batchpoint.entities.base import Asset
+from batchpoint.entities.secrets import without_secrets
 from batchpoint.errors import DatastoreError, InputError, NotFoundError
 from batchpoint.server.studio.rendering import Page, Visited, page
 
@@ -80,7 +81,7 @@ def asset(visit: Visited, kind: Kind, name: str, version: str | None = None) -> 
         title=f"{name}:{found.version}",
         kind=kind,
         asset=found,
-        declared={key: value for key, value in found.body().items() if key not in ("name", "version")},
+        declared=without_secrets({key: value for key, value in found.body().items() if key not in ("name", "version")}),
         versions=visit.work.assets.list(kind, name=name, limit=ON_A_PAGE),
         files=files,
         files_missing=missing,

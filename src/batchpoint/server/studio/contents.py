@@ -14,6 +14,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from batchpoint.entities.assets import Code, Data, Model
+from batchpoint.entities.file_names import as_text
 from batchpoint.errors import InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.file_previews import HEAD, LARGEST_IMAGE, Kind, image_type, preview_of
 from batchpoint.operations.places import Place
@@ -217,6 +218,6 @@ def _below(visit: Visit, root: Place, path: str) -> Place:
 
 
 def _entry(name: str, folder: str, size: int | None) -> Entry:
-    shown = name.encode(errors="replace").decode()
+    shown = as_text(name)
     path = f"{folder}/{name}".lstrip("/") if shown == name and "\\" not in name else None
     return Entry(name=shown, path=path, size=size)

@@ -18,6 +18,7 @@ from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.forecasts import Forecast, PlanRequest
 from batchpoint.entities.jobs import InvokeRequest, Job
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.secrets import masked
 from batchpoint.errors import BatchpointError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.server.bodies import spooled
@@ -68,7 +69,8 @@ class InvokePage(Page):
     endpoint: BatchEndpoint
     deployments: Sequence[str]
     known: Sequence[str]
-    """Data to pick from: what jobs of the endpoint read last, and registered data."""
+    """Data to pick from: what jobs of the endpoint read last, and registered data. An address that holds a secret
+    is not among it."""
     given: Mapping[str, str]
     """What was filled in before, for whoever has to change it."""
     planned: Job | None = None
@@ -244,7 +246,7 @@ def _form(visit: Visit, name: str, given: Mapping[str, str], refusal: str | None
         title=f"Create a job of {found.name}",
         endpoint=found,
         deployments=names,
-        known=list(dict.fromkeys([*registered, *read])),
+        known=list(dict.fromkeys([*registered, *(path for path in read if masked(path) == path)])),
         given=given,
         refusal=refusal,
     )

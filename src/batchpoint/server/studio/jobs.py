@@ -16,9 +16,9 @@ from batchpoint.entities.job_queries import JobQuery, JobSort
 from batchpoint.entities.jobs import Job, JobStatus, Reason
 from batchpoint.entities.pipelines import Pipeline, dependencies
 from batchpoint.entities.run_reports import ErrorGroups, Histograms, RunReport
+from batchpoint.entities.secrets import without_secrets
 from batchpoint.errors import DatastoreError, InputError, InvalidEntityError, NotFoundError
 from batchpoint.operations.file_previews import Preview, preview_of
-from batchpoint.operations.histograms import histograms_of
 from batchpoint.operations.invoking import asked_again, can_run_again
 from batchpoint.server.given_paths import check_invoke_paths
 from batchpoint.server.streams import HoldingResponse
@@ -365,6 +365,7 @@ def _parameters(found: Job) -> dict[str, str]:
     told |= deployment.batchpoint.model_dump(mode="json", exclude_defaults=True, exclude={"model_map"})
     names = {*deployment.environment_variables, *deployment.settings.environment_variables}
     told["environment_variables"] = ", ".join(sorted(names)) or None
+    told = without_secrets(told)
     return {
         name.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
         for name, value in told.items()
@@ -398,6 +399,4 @@ def _preview(visit: Visit, found: Job, output: str, path: str, size: int) -> tup
         seen = preview_of(path, file, size)
     if seen.kind not in ("table", "image"):
         return None, None
-    keys = {"file", "row", *(found.deployment.batchpoint.key_columns if found.deployment else ())}
-    with visit.work.jobs.open_output(found.name, path, output) as file:
-        return seen, histograms_of(file, path, keys) if seen.kind == "table" else None
+    return seen, visit.work.jobs.histograms(found, path, output) if seen.kind == "table" else None

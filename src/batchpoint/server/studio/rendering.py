@@ -7,6 +7,7 @@ file's name or a prediction stays text.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from batchpoint import __version__
+from batchpoint.entities.secrets import masked, masked_in, without_secrets
 from batchpoint.entities.studio_addresses import ROOT, Addresses
 from batchpoint.entities.tokens import Token
 from batchpoint.entities.workspaces import DEFAULT_WORKSPACE
@@ -78,9 +80,10 @@ class Visit:
         return Addresses(self.work.name)
 
     def rendered(self, template: str, page: Page) -> Response:
-        """The page: HTML, or JSON for whoever asks for ``?format=json``."""
+        """The page: HTML, or JSON for whoever asks for ``?format=json``, which holds no secret either."""
         if wants_json(self.request):
-            return JSONResponse(page.model_dump(mode="json", exclude_none=True), headers=HEADERS)
+            told = without_secrets(page.model_dump(mode="json", exclude_none=True))
+            return JSONResponse(told, headers=HEADERS)
         return html(self.request, template, page, at=self.at, visitor=self.visitor)
 
     def fragment(self, template: str, page: Page) -> str:
@@ -166,12 +169,12 @@ def error_page(request: Request, error: BatchpointError, status: int) -> Respons
     at = Addresses(request.scope.get("workspace", DEFAULT_WORKSPACE))
     if isinstance(error, AuthenticationError) and request.method == "GET":
         answer = see_other(at.sign_in(then=_here(request)))
-        sessions.forget(answer)
+        sessions.forget(request, answer)
         return answer
     told = ErrorPage(
         title=f"Error {status}",
         status=status,
-        message=error.message,
+        message=masked_in(error.message),
         request_id=request.scope.get("request_id"),
     )
     visitor = sessions.known_visitor(request)
@@ -251,6 +254,11 @@ def moment(at: datetime | None) -> str:
     return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def declared(value: object) -> str:
+    """Nested values as JSON for people. Jinja's own filter writes ``\\u003e`` for ``>``, as scripts need it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "duration": duration,
     "tick": tick,
@@ -258,4 +266,7 @@ _FILTERS: Mapping[str, Callable[..., str]] = {
     "number": number,
     "value": value,
     "moment": moment,
+    "declared": declared,
+    "masked": masked,
+    "masked_in": masked_in,
 }

@@ -27,7 +27,6 @@ from batchpoint.operations import signed_tokens
 from batchpoint.server.auth import attempt, authenticated
 from batchpoint.server.context import Context, context_of
 
-COOKIE = "batchpoint_session"
 SESSION = timedelta(hours=12)
 AUDIENCE = "studio"
 LONGEST_SIGN_IN = 1 << 14
@@ -56,7 +55,7 @@ def begin(request: Request, response: Response, secret: str) -> None:
         told_apart_by=secrets.token_hex(8),
     )  # fmt: skip
     response.set_cookie(
-        COOKIE,
+        cookie_name(context),
         signed,
         expires=expires_at,
         path=ROOT,
@@ -66,15 +65,20 @@ def begin(request: Request, response: Response, secret: str) -> None:
     )
 
 
-def forget(response: Response) -> None:
+def cookie_name(context: Context) -> str:
+    """What the cookie is called: browsers keep those of all servers of a machine together, whatever their ports."""
+    return f"batchpoint_session_{context.workspace.registry.signing_key('cookie name').hex()[:8]}"
+
+
+def forget(request: Request, response: Response) -> None:
     """Take the session's cookie out of the browser."""
-    response.delete_cookie(COOKIE, path=ROOT)
+    response.delete_cookie(cookie_name(context_of(request)), path=ROOT)
 
 
 def end(request: Request, response: Response) -> None:
     """End the session, for whoever else has its cookie too."""
-    forget(response)
-    context, cookie = context_of(request), request.cookies.get(COOKIE, "")
+    forget(request, response)
+    context, cookie = context_of(request), _cookie(request)
     with suppress(AuthenticationError):  # it is none, or is over already
         _holder(context, cookie)
         context.workspace.tokens.end_session(cookie, context.workspace.registry.now() + SESSION)
@@ -83,7 +87,7 @@ def end(request: Request, response: Response) -> None:
 def proof(request: Request) -> str:
     """What the forms of this session carry."""
     key = context_of(request).workspace.registry.signing_key("forms")
-    return hmac.new(key, request.cookies.get(COOKIE, "").encode(), hashlib.sha256).hexdigest()
+    return hmac.new(key, _cookie(request).encode(), hashlib.sha256).hexdigest()
 
 
 def _visitor(request: Request) -> Token:
@@ -96,7 +100,7 @@ def _visitor(request: Request) -> Token:
         return known
     if "Authorization" in request.headers:
         return authenticated(request)
-    cookie = request.cookies.get(COOKIE)
+    cookie = _cookie(request)
     if not cookie:
         raise AuthenticationError("Sign in to see this.")
     # What nobody can guess is not counted as an attempt: an old cookie must not shut its owner out.
@@ -110,8 +114,13 @@ def known_visitor(request: Request) -> Token | None:
     if isinstance(known := request.scope.get("token"), Token):
         return known
     with suppress(BatchpointError):  # the session is over, or the registry cannot say: the page is shown all the same
-        return _holder(context_of(request), request.cookies.get(COOKIE, ""))
+        return _holder(context_of(request), _cookie(request))
     return None
+
+
+def _cookie(request: Request) -> str:
+    """The session's cookie; empty where there is none."""
+    return request.cookies.get(cookie_name(context_of(request)), "")
 
 
 def _holder(context: Context, cookie: str) -> Token:
@@ -134,7 +143,7 @@ def is_still_allowed(request: Request, visitor: Token) -> bool:
         if "Authorization" in request.headers:
             context.workspace.tokens.named(visitor.name)
         else:
-            _holder(context, request.cookies.get(COOKIE, ""))
+            _holder(context, _cookie(request))
     except AuthenticationError:
         return False
     return True
