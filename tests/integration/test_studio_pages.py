@@ -16,6 +16,8 @@ import pytest
 from batchpoint.background.service import Background
 from batchpoint.entities.assets import Model
 from batchpoint.entities.jobs import Command, Job, JobStatus, Progress, Reason
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import CommandStep, Component, InputPort
 from batchpoint.entities.resources import Compute
 from batchpoint.entities.schedules import RunOutcome, Schedule
 from batchpoint.errors import InvalidEntityError
@@ -173,6 +175,46 @@ def test_a_form_chooses_what_a_job_does_otherwise_than_its_deployment() -> None:
         request_of({"path": ""})
     with pytest.raises(InvalidEntityError, match="instance_count"):
         request_of({"path": "/a.csv", "instance_count": "many"})
+
+
+def test_a_pipeline_is_started_by_a_form_with_a_field_for_each_of_its_inputs(
+    stranger: httpx.Client, workspace: Workspace
+) -> None:
+    ports = {
+        "raw": InputPort(type="uri_file"),
+        "rate": InputPort(type="number", default=0.5),
+        "mode": InputPort(type="string", optional=True),
+        "count": InputPort(type="integer"),
+    }
+    bound = {name: f"${{{{parent.inputs.{name}}}}}" for name in ports if name != "mode"}
+    step = CommandStep(command="cat ${{inputs.raw}}; echo ${{inputs.rate}} ${{inputs.count}}", inputs=bound)
+    workspace.assets.create_or_update(
+        "component", Component(name="prices", type="pipeline", inputs=ports, jobs={"say": step})
+    )
+    workspace.endpoints.create_or_update_deployment(
+        PipelineDeployment(name="prices", endpoint_name="churn", component="azureml:prices:1")
+    )
+    client = signed_in(stranger, workspace, "operator")
+    assert "/studio/endpoints/churn/invoke?deployment=prices" in links(client.get("/studio/endpoints/churn/invoke"))
+    form = client.get("/studio/endpoints/churn/invoke?deployment=prices").text
+    assert re.findall(r'name="(input\.\w+)"[^>]*value="([^"]*)"', form) == [
+        ("input.raw", ""), ("input.rate", "0.5"), ("input.mode", ""), ("input.count", ""),
+    ]  # fmt: skip
+    assert "Plan it first" not in form
+    assert "Mini-batch size" not in form
+
+    given = {"proof": proof_on(client, "/studio/endpoints/churn/invoke"), "deployment": "prices", "input.rate": "0.25"}
+    path, file = "/studio/endpoints/churn/invoke", {"upload": ("rows.csv", b"a\n1\n")}
+    refused = client.post(path, data={**given, "input.count": "many"}, files=file)
+    assert refused.status_code == 422
+    assert "count" in html.unescape(refused.text)
+    assert 'name="input.rate" value="0.25"' in refused.text
+    sent = client.post(path, data={**given, "input.count": "3"}, files=file)
+    assert sent.status_code == 303, sent.text
+    job = workspace.jobs.get(sent.headers["Location"].rpartition("/")[2])
+    assert (job.type, job.deployment_name) == ("pipeline", "prices")
+    assert job.literals == {"rate": 0.25, "count": 3}
+    assert job.inputs["raw"].path.endswith("/rows.csv")
 
 
 def test_a_plan_leads_back_to_the_form_with_what_was_filled_in(
