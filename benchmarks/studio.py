@@ -98,6 +98,7 @@ def measure_studio(home: Path, data: Path, server: Any) -> list[Measure]:
         opened(f"{many}of an endpoint, of a month", "jobs", 0.3, endpoint="endpoint-3", since=month_ago()),
         opened(f"{many}found by words", "jobs", 0.3, search="night 777"),
         opened(f"{many}by the time of their end", "jobs", 0.3, sort="-finished"),
+        opened(f"{many}home", "", 0.3),
         opened(f"{many}by name, far on", "jobs", 0.3, sort="name", after="batchjob-090000"),
         opened(f"{many}for programs", "jobs", 0.3, format="json"),
         followed(address, token, data, server, home),

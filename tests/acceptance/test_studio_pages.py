@@ -106,6 +106,8 @@ def test_a_person_backfills_a_night_and_then_only_the_store_that_failed_in_it(
     press(browser, "All jobs of sales / by-store")
     east = browser.find_element(By.XPATH, "//tr[td[normalize-space()='store east']]").text
     assert "2 0" in east  # rows and failures of the first job alone
+    cells_shown = "[...document.querySelectorAll('main td')].map((cell) => getComputedStyle(cell).display)"
+    assert set(script(browser, f"return {cells_shown}")) == {"table-cell"}  # nothing is printed over the next cell
 
 
 def test_a_person_plans_a_job_before_creating_it(

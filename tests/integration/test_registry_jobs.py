@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,32 @@ def test_pages_of_jobs_follow_each_other_there_and_back_and_leave_nobody_out(
     ]  # fmt: skip
     back = registry.jobs.find(JobQuery(sort=sort, descending=descending, limit=3, before=names[6]))
     assert ([job.name for job in back.jobs], back.has_earlier, back.has_later) == (names[3:6], True, True)
+
+
+def test_jobs_that_went_wrong_are_found_until_a_retry_or_one_of_its_retries_has_completed(registry: Registry) -> None:
+    def ended(name: str, reason: Reason = Reason.COMPLETED, *, failed: int = 0, retry_of: str | None = None) -> None:
+        registry.jobs.enqueue(make_job(name).model_copy(update={"retry_of": retry_of}))
+        claimed = registry.jobs.claim("a", 30)
+        assert claimed is not None
+        registry.jobs.transition(name, claimed.lease_token, JobStatus.RUNNING)
+        registry.jobs.finish(name, claimed.lease_token, reason, progress=Progress(failed=failed))
+
+    def wrong(**asked: object) -> list[str]:
+        return [job.name for job in registry.jobs.find(JobQuery(went_wrong=True, **asked)).jobs]  # type: ignore[arg-type]  # fields of it
+
+    ended("well")
+    ended("broken", Reason.SCORING_SCRIPT_FAILED)
+    ended("some-rows", failed=3)
+    ended("again", Reason.SCORING_SCRIPT_FAILED, retry_of="broken")
+    registry.jobs.enqueue(make_job("waits"))
+    assert wrong() == ["again", "some-rows", "broken"]
+    last = registry.jobs.get("again").finished_at
+    assert last is not None
+    assert "again" in wrong(ended_since=last)
+    assert wrong(ended_since=last + timedelta(seconds=1)) == []
+    registry.jobs.request_cancel("waits")
+    ended("once-more", retry_of="again")
+    assert wrong() == ["some-rows"]
 
 
 def test_jobs_are_found_by_words_status_endpoint_and_time(registry: Registry) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -17,14 +17,17 @@ import pytest
 
 from batchpoint.background.service import Background
 from batchpoint.entities.assets import Data, Environment, Model
-from batchpoint.entities.jobs import Job, JobStatus, Progress
-from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.entities.jobs import Command, Job, JobStatus, Progress, Reason
+from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import CommandStep, Component, InputPort
+from batchpoint.entities.resources import Compute
+from batchpoint.entities.schedules import RunOutcome, Schedule
 from batchpoint.errors import InvalidEntityError
+from batchpoint.registry.tables import jobs_table, schedule_runs_table
 from batchpoint.server.context import Context
 from batchpoint.server.studio.admin import lifetime
 from batchpoint.server.studio.computes import in_words
 from batchpoint.server.studio.endpoints import form_of, request_of
-from batchpoint.server.studio.pages import not_started, went_wrong
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, invoke, make_input, open_workspace, served
 from integration.test_studio import HOSTILE, finished, proof_on, signed_in
@@ -50,6 +53,14 @@ def context(workspace: Workspace) -> Iterator[Context]:
 @pytest.fixture
 def stranger(context: Context) -> Iterator[httpx.Client]:
     with served(context, None) as client:
+        yield client
+
+
+@pytest.fixture
+def idle(workspace: Workspace) -> Iterator[httpx.Client]:
+    """A reader of a server that starts no job."""
+    secret, _ = workspace.tokens.create("reader", "reader")
+    with served(Context(workspace, Background(workspace), server_id="s1", shares_files=True), secret) as client:
         yield client
 
 
@@ -196,6 +207,46 @@ def test_a_form_chooses_what_a_job_does_otherwise_than_its_deployment() -> None:
         request_of({"path": "/a.csv", "instance_count": "many"})
 
 
+def test_a_pipeline_is_started_by_a_form_with_a_field_for_each_of_its_inputs(
+    stranger: httpx.Client, workspace: Workspace
+) -> None:
+    ports = {
+        "raw": InputPort(type="uri_file"),
+        "rate": InputPort(type="number", default=0.5),
+        "mode": InputPort(type="string", optional=True),
+        "count": InputPort(type="integer"),
+    }
+    bound = {name: f"${{{{parent.inputs.{name}}}}}" for name in ports if name != "mode"}
+    step = CommandStep(command="cat ${{inputs.raw}}; echo ${{inputs.rate}} ${{inputs.count}}", inputs=bound)
+    workspace.assets.create_or_update(
+        "component", Component(name="prices", type="pipeline", inputs=ports, jobs={"say": step})
+    )
+    workspace.endpoints.create_or_update_deployment(
+        PipelineDeployment(name="prices", endpoint_name="churn", component="azureml:prices:1")
+    )
+    client = signed_in(stranger, workspace, "operator")
+    assert "/studio/endpoints/churn/invoke?deployment=prices" in links(client.get("/studio/endpoints/churn/invoke"))
+    form = client.get("/studio/endpoints/churn/invoke?deployment=prices").text
+    assert re.findall(r'name="(input\.\w+)"[^>]*value="([^"]*)"', form) == [
+        ("input.raw", ""), ("input.rate", "0.5"), ("input.mode", ""), ("input.count", ""),
+    ]  # fmt: skip
+    assert "Plan it first" not in form
+    assert "Mini-batch size" not in form
+
+    given = {"proof": proof_on(client, "/studio/endpoints/churn/invoke"), "deployment": "prices", "input.rate": "0.25"}
+    path, file = "/studio/endpoints/churn/invoke", {"upload": ("rows.csv", b"a\n1\n")}
+    refused = client.post(path, data={**given, "input.count": "many"}, files=file)
+    assert refused.status_code == 422
+    assert "count" in html.unescape(refused.text)
+    assert 'name="input.rate" value="0.25"' in refused.text
+    sent = client.post(path, data={**given, "input.count": "3"}, files=file)
+    assert sent.status_code == 303, sent.text
+    job = workspace.jobs.get(sent.headers["Location"].rpartition("/")[2])
+    assert (job.type, job.deployment_name) == ("pipeline", "prices")
+    assert job.literals == {"rate": 0.25, "count": 3}
+    assert job.inputs["raw"].path.endswith("/rows.csv")
+
+
 def test_a_plan_leads_back_to_the_form_with_what_was_filled_in(
     stranger: httpx.Client, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -282,28 +333,71 @@ def test_a_reader_chooses_nothing_to_backfill_and_a_rectangle_without_times_is_r
     assert [run.cause for run in workspace.schedules.runs("nightly")] == ["backfill"] * 2
 
 
-def test_home_tells_what_went_wrong_since_yesterday_and_nothing_older() -> None:
-    now = datetime(2026, 3, 27, 8, tzinfo=UTC)
-    since, late, early = now - timedelta(days=1), now - timedelta(hours=5), now - timedelta(days=2)
+def ended(workspace: Workspace, name: str, reason: Reason = Reason.COMPLETED, *, failed: int = 0) -> None:
+    """A job that ended a moment ago."""
+    jobs = workspace.registry.jobs
+    jobs.enqueue(Job(name=name))
+    claim = jobs.claim("somebody", 60)
+    assert claim is not None
+    jobs.transition(name, claim.lease_token, JobStatus.RUNNING)
+    jobs.finish(name, claim.lease_token, reason, progress=Progress(failed=failed))
 
-    def job(name: str, at: datetime, status: JobStatus = JobStatus.COMPLETED, failed: int = 0) -> Job:
-        return Job(name=name, status=status, finished_at=at, progress=Progress(failed=failed))
 
-    jobs = [
-        job("well", late),
-        job("some", late, failed=3),
-        job("whole", now, JobStatus.FAILED),
-        job("whole", now, JobStatus.FAILED),
-        job("old", early, JobStatus.FAILED),
-    ]
-    assert [one.name for one in went_wrong(jobs, since)] == ["whole", "some"]
+def put_back(workspace: Workspace, name: str, by: timedelta) -> None:
+    """As though the job had ended earlier."""
+    table = jobs_table
+    with workspace.registry.database.write() as connection:
+        then = workspace.registry.now() - by
+        connection.execute(table.update().where(table.c.name == name).values(finished_at=then))
 
-    def run(number: int, at: datetime, outcome: RunOutcome) -> ScheduleRun:
-        window = {"fire_at": at, "window_start": at, "window_end": at}
-        return ScheduleRun(id=number, schedule_name="nightly", cause="tick", outcome=outcome, **window)
 
-    runs = [run(1, late, RunOutcome.FAILED), run(2, late, RunOutcome.STARTED), run(3, now, RunOutcome.MISSED)]
-    assert [one.id for one in not_started([*runs, run(4, early, RunOutcome.FAILED)], since)] == [3, 1]
+def test_home_tells_all_that_went_wrong_since_yesterday_however_much_ended_after_it(
+    idle: httpx.Client, workspace: Workspace
+) -> None:
+    ended(workspace, "long-ago", Reason.SCORING_SCRIPT_FAILED)
+    put_back(workspace, "long-ago", timedelta(hours=25))
+    ended(workspace, "in-the-night", failed=40)
+    put_back(workspace, "in-the-night", timedelta(hours=23))
+    for number in range(12):
+        ended(workspace, f"broken-{number}", Reason.SCORING_SCRIPT_FAILED)
+    for number in range(210):
+        ended(workspace, f"well-{number}")
+    home = idle.get("/studio?format=json").json()
+    assert [job["name"] for job in home["went_wrong"]] == [f"broken-{number}" for number in range(11, 1, -1)]
+    assert home["went_wrong_found"] == 13
+    assert home["finished"][0]["name"] == "well-209"
+    page = idle.get("/studio")
+    assert "3 more" in page.text
+    more = next(link for link in links(page) if "wrong=true" in link)
+    listed = idle.get(more, params={"format": "json", **dict(httpx.URL(more).params)}).json()
+    assert listed["found"] == 13
+    assert listed["jobs"][-1]["name"] == "in-the-night"
+
+
+def test_home_tells_which_times_of_schedules_had_no_job_however_many_had_one_afterwards(
+    idle: httpx.Client, workspace: Workspace, store: Path
+) -> None:
+    often = {"name": "often", "trigger": {"type": "cron", "expression": "0 2 * * *"}, "is_enabled": False}
+    often["create_job"] = {"type": "invoke", "endpoint_name": "churn", "inputs": {"data": {"path": str(store)}}}
+    workspace.schedules.create_or_update(Schedule.model_validate(often))
+    now = workspace.registry.now()
+
+    def fired(hours: int, minute: int, outcome: RunOutcome) -> None:
+        at = now - timedelta(hours=hours, minutes=minute)
+        values = {"schedule_name": "often", "cause": "tick", "fire_at": at, "outcome": str(outcome)}
+        details = {"window_start": at.isoformat(), "window_end": at.isoformat()}
+        with workspace.registry.database.write() as connection:
+            connection.execute(schedule_runs_table.insert().values(workspace="default", details=details, **values))
+
+    fired(25, 0, RunOutcome.FAILED)
+    for minute in range(12):
+        fired(20, minute, RunOutcome.FAILED if minute else RunOutcome.MISSED)
+    for minute in range(12):
+        fired(10, minute, RunOutcome.STARTED)
+    home = idle.get("/studio?format=json").json()
+    assert len(home["not_started"]) == 10
+    assert (home["not_started"][0]["outcome"], home["not_started_found"]) == ("missed", 12)
+    assert "2 more" in idle.get("/studio").text
 
 
 def test_a_job_that_its_retry_repaired_says_so_at_the_top_and_went_wrong_no_more(
@@ -324,6 +418,26 @@ def test_a_job_that_its_retry_repaired_says_so_at_the_top_and_went_wrong_no_more
     assert f'Repaired by <a href="/studio/jobs/{again.name}">{again.name}</a>: 1 row.' in client.get(page).text
     assert "retry-failed" not in client.get(f"{page}?format=json").json()["offers"]
     assert "Repaired by" not in client.get(f"/studio/jobs/{again.name}").text
+
+
+def test_a_compute_shows_what_comes_next_on_it_and_how_much_more_waits(
+    idle: httpx.Client, workspace: Workspace
+) -> None:
+    workspace.resources.create_or_update("compute", Compute(name="gpu", max_instances=1))
+    jobs, train = workspace.registry.jobs, Command(command="train", compute="azureml:gpu")
+    jobs.enqueue(Job(name="whole", type="pipeline"))
+    for number, pipeline in enumerate((None, "whole", None)):
+        jobs.enqueue(Job(name=f"gpu-{number}", type="command", command=train, parent_job_name=pipeline))
+    for number in range(60):
+        jobs.enqueue(Job(name=f"later-{number}"))
+    found = {one["compute"]["name"]: one for one in idle.get("/studio/computes?format=json").json()["computes"]}
+    waits = [(job["name"], job.get("waiting_for", "")[:10]) for job in found["gpu"]["waiting"]]
+    assert waits == [("gpu-0", ""), ("gpu-1", "Position 2"), ("gpu-2", "Position 3")]
+    assert [job["name"] for job in found["local"]["waiting"]] == [f"later-{number}" for number in range(50)]
+    page = idle.get("/studio/computes").text
+    assert "3 jobs wait" in page
+    assert "60 jobs wait" in page
+    assert 'a step of <a href="/studio/jobs/whole">' in page
 
 
 def test_an_instance_says_what_its_job_is_and_how_far() -> None:

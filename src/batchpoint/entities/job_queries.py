@@ -22,6 +22,9 @@ class JobQuery:
     """Each stands in the job's name, its display name or the endpoint's name, in capitals or not."""
     queued_since: datetime | None = None
     queued_until: datetime | None = None
+    ended_since: datetime | None = None
+    went_wrong: bool = False
+    """Only those that ended and failed, or in which items did, and that no retry has put right."""
     archived: bool = False
     sort: JobSort = "queued"
     descending: bool = True

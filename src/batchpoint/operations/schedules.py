@@ -253,6 +253,11 @@ class Schedules:
         """The times that a schedule fired, or should have, the newest first. Raises ``NotFoundError``."""
         return self._registry.schedules.runs(name, outcome=outcome, limit=limit, offset=offset)
 
+    def not_started(self, since: datetime, *, limit: int) -> tuple[Sequence[ScheduleRun], int]:
+        """The times since then, of all schedules, whose job could not be started or was missed, the newest first; and
+        how many there are."""
+        return self._registry.schedules.not_started(since, limit=limit)
+
     def start(self, run: ScheduleRun) -> None:
         """Start the job of a run that the caller has claimed, and write down what became of it.
 

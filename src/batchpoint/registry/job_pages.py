@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, false, func, literal, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, false, func, literal, select, tuple_
 
 from batchpoint.entities.job_queries import JobListing, JobQuery
-from batchpoint.entities.jobs import Job
+from batchpoint.entities.jobs import Job, JobStatus
 from batchpoint.errors import NotFoundError
 from batchpoint.registry.scope import Scope
 from batchpoint.registry.tables import jobs_table as jobs
@@ -32,7 +32,7 @@ def page_of(connection: Connection, scope: Scope, query: JobQuery, job_of: Calla
     Raises:
         NotFoundError: there is no job of the name that the page begins or ends at.
     """
-    matching = _matching(query)
+    matching = _matching(scope, query)
     found = connection.execute(scope.select(jobs, func.count()).where(*matching)).scalar_one()
     backwards, edge = query.before is not None, query.before or query.after
     keys = [_SORTED_BY[query.sort], jobs.c.id] if query.sort in _SORTED_BY else [jobs.c.id]
@@ -55,7 +55,7 @@ def page_of(connection: Connection, scope: Scope, query: JobQuery, job_of: Calla
     return JobListing(page, found, has_earlier=edge is not None, has_later=more)
 
 
-def _matching(query: JobQuery) -> Sequence[ColumnElement[bool]]:
+def _matching(scope: Scope, query: JobQuery) -> Sequence[ColumnElement[bool]]:
     conditions = [jobs.c.parent_job_name.is_(None), jobs.c.archived == query.archived]
     if query.status is not None:
         conditions.append(jobs.c.status == str(query.status))
@@ -65,9 +65,25 @@ def _matching(query: JobQuery) -> Sequence[ColumnElement[bool]]:
         conditions.append(jobs.c.queued_at >= query.queued_since)
     if query.queued_until is not None:
         conditions.append(jobs.c.queued_at < query.queued_until)
+    if query.ended_since is not None:
+        conditions.append(jobs.c.finished_at >= query.ended_since)
+    if query.went_wrong:
+        items_failed = jobs.c.progress["failed"].as_integer() > 0
+        conditions.append(jobs.c.finished_at.is_not(None))
+        conditions.append((jobs.c.status == str(JobStatus.FAILED)) | items_failed)
+        conditions.append(jobs.c.name.not_in(_put_right(scope)))
     words = (
         # SQLite would look for what stands before a NUL, and PostgreSQL takes none.
         jobs.c.searched.contains(word.lower(), autoescape=True) if "\0" not in word else false()
         for word in query.words
     )
     return [*conditions, *words]
+
+
+def _put_right(scope: Scope) -> Select[Any]:
+    """Names of the jobs that a retry has completed, or a retry of one."""
+    retried = jobs.c.retry_of.is_not(None)
+    completed = jobs.c.status == str(JobStatus.COMPLETED)
+    found = scope.select(jobs, jobs.c.retry_of).where(retried, completed).cte("put_right", recursive=True)
+    before = scope.select(jobs, jobs.c.retry_of).join(found, jobs.c.name == found.c.retry_of).where(retried)
+    return select(found.union(before).c.retry_of)

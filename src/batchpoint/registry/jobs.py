@@ -252,6 +252,12 @@ class Jobs:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def named(self, names: Collection[str]) -> Mapping[str, Job]:
+        """Those of these jobs that exist, by their names."""
+        query = self._scope.select(jobs).where(jobs.c.name.in_(names))
+        with self._database.read() as connection:
+            return {row.name: _job(row) for row in connection.execute(query)}
+
     def find(self, query: JobQuery) -> JobListing:
         """A page of jobs. However many there are, only those of the page are read.
 
@@ -283,6 +289,7 @@ class Jobs:
         """The queued jobs that wait for instances of a compute, those of other workspaces too; in their order."""
         query = EVERYWHERE.select(jobs, jobs.c.workspace, jobs.c.name, jobs.c.waiting_for)
         query = query.where(jobs.c.status == str(JobStatus.QUEUED), jobs.c.pool == self._pool(compute))
+        query = query.where(jobs.c.type != "pipeline")  # its steps take instances, not itself
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(jobs.c.id)).all()
         own = self._scope.workspace

@@ -11,7 +11,7 @@ import builtins
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, Connection, Row, func
 
@@ -372,6 +372,20 @@ class Schedules:
         with self._database.read() as connection:
             self._row(connection, name)
             return [_run(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def not_started(self, since: datetime, *, limit: int) -> tuple[builtins.list[ScheduleRun], int]:
+        """Runs whose time was since then and that have no job though they should, the newest first; and how many."""
+        wanted = (
+            # Each is named, so that they are found by their time and not among all that ever failed.
+            runs.c.schedule_name.in_(self._scope.select(schedules, schedules.c.name)),
+            runs.c.cause.in_(get_args(Cause)),
+            runs.c.fire_at >= since,
+            runs.c.outcome.in_([str(RunOutcome.FAILED), str(RunOutcome.MISSED)]),
+        )
+        newest = self._scope.select(runs).where(*wanted).order_by(runs.c.fire_at.desc(), runs.c.id.desc()).limit(limit)
+        with self._database.read() as connection:
+            found = connection.execute(self._scope.select(runs, func.count()).where(*wanted)).scalar_one()
+            return [_run(row) for row in connection.execute(newest)], found
 
     def _due(self, connection: Connection, *, files_too: bool) -> Row[Any] | None:
         """The schedule of one sort, of all workspaces, that has been due for longest; locked."""

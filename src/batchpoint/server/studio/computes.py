@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
-from batchpoint.entities.jobs import Job, JobStatus
+from batchpoint.entities.jobs import Job
 from batchpoint.entities.resources import Compute
 from batchpoint.errors import NotFoundError
 from batchpoint.server.studio.rendering import Facts, Page, Visit, Visited, page
-from batchpoint.server.waiting import with_place
+from batchpoint.server.waiting import next_of
 
 router = APIRouter(prefix="/computes")
 
@@ -37,6 +37,9 @@ class ComputeFacts(Facts):
     states: Mapping[str, int]
     """How many instances are in which state."""
     waiting: Sequence[Job]
+    """Jobs and steps of pipelines that come next."""
+    waiting_found: int
+    """How many wait, also those that are not shown."""
 
 
 class ComputesPage(Page):
@@ -48,13 +51,13 @@ class ComputesPage(Page):
 @page(router, "", "computes.html")
 def computes(visit: Visited) -> ComputesPage:
     """All computes."""
-    queued = visit.work.jobs.list(status=JobStatus.QUEUED, limit=WAITING_SHOWN)
     found = [one for one in visit.work.resources.list("compute") if isinstance(one, Compute)]
-    return ComputesPage(title="Computes", computes=[_facts(visit, one, queued) for one in found])
+    return ComputesPage(title="Computes", computes=[_facts(visit, one) for one in found])
 
 
-def _facts(visit: Visit, compute: Compute, queued: Sequence[Job]) -> ComputeFacts:
+def _facts(visit: Visit, compute: Compute) -> ComputeFacts:
     nodes = visit.shared.background.nodes(compute, visit.work.name)
+    waiting, waiting_found = next_of(visit.work, compute.name, WAITING_SHOWN)
     doing = {name: _doing(visit, name) for name in {node.current_job_name for node in nodes} if name is not None}
     return ComputeFacts(
         compute=compute,
@@ -68,9 +71,8 @@ def _facts(visit: Visit, compute: Compute, queued: Sequence[Job]) -> ComputeFact
             for one in nodes
         ],
         states=Counter(one.node_state for one in nodes),
-        waiting=[
-            with_place(visit.work, job) for job in queued if job.compute_name == compute.name and job.type != "pipeline"
-        ],
+        waiting=waiting,
+        waiting_found=waiting_found,
     )
 
 

@@ -7,23 +7,25 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 from starlette.datastructures import FormData, UploadFile
 
+from batchpoint.entities.components import DATA_TYPES
 from batchpoint.entities.documents import read_body
 from batchpoint.entities.endpoints import BatchDeployment, BatchEndpoint
 from batchpoint.entities.forecasts import Forecast, PlanRequest
-from batchpoint.entities.jobs import InvokeRequest, Job
+from batchpoint.entities.jobs import InvokeRequest, Job, LiteralValue
 from batchpoint.entities.pipeline_deployments import PipelineDeployment
+from batchpoint.entities.pipelines import Component, InputPort
 from batchpoint.entities.secrets import masked
 from batchpoint.errors import BatchpointError, InvalidEntityError, NotFoundError
 from batchpoint.operations.assets import DEFAULT_DATASTORE
 from batchpoint.server.bodies import spooled
 from batchpoint.server.given_paths import check_invoke_paths
-from batchpoint.server.studio.rendering import Page, Visit, Visited, html, page, see_other
+from batchpoint.server.studio.rendering import Facts, Page, Visit, Visited, html, page, see_other
 from batchpoint.server.studio.sessions import SentForm
 
 router = APIRouter(prefix="/endpoints")
@@ -40,6 +42,8 @@ OVERRIDES = (
     "output_file_name",
 )
 """What the form may change of the deployment, for one job."""
+INPUT = "input."
+"""Begins the names of the fields for the inputs of a pipeline."""
 PLAN_SECONDS = 30.0
 """So long a page waits for a sample, which takes a few seconds once it runs."""
 LOOK_SECONDS = 1.0
@@ -63,11 +67,32 @@ class EndpointPage(Page):
     jobs: Sequence[Job]
 
 
+class PipelineInput(Facts):
+    """An input of a pipeline, to be filled in."""
+
+    name: str
+    field: str
+    """Of the form."""
+    port: InputPort
+    is_data: bool
+    filled: str
+    """What was filled in before, or its default."""
+
+
 class InvokePage(Page):
     """The form that starts a job."""
 
     endpoint: BatchEndpoint
     deployments: Sequence[str]
+    """Those that score with a model."""
+    pipelines: Sequence[str]
+    """Deployments that run a pipeline; each has a form of its own."""
+    pipeline: str | None = None
+    """The one that this form is for, if any."""
+    inputs: Sequence[PipelineInput] = ()
+    """What that pipeline takes."""
+    uploaded_as: str | None = None
+    """The input that a file of one's own becomes; None where several are data, or none."""
     known: Sequence[str]
     """Data to pick from: what jobs of the endpoint read last, and registered data. An address that holds a secret
     is not among it."""
@@ -116,10 +141,10 @@ def set_default(visit: Visited, name: str, form: SentForm) -> Response:
 
 
 @page(router, "/{name}/invoke", "invoke.html")
-def invoke_form(visit: Visited, name: str, path: str = "", plan: str = "") -> InvokePage:
+def invoke_form(visit: Visited, name: str, path: str = "", plan: str = "", deployment: str = "") -> InvokePage:
     """The form that starts a job, with the forecast of a plan when there is one."""
     if not plan:
-        return _form(visit, name, {"path": path})
+        return _form(visit, name, {"path": path, "deployment": deployment})
     planned = _awaited(visit, plan)
     if planned.sample is None or planned.endpoint_name != name:
         raise NotFoundError(f"{plan} is no plan of endpoint {name}.", kind="forecast", name=plan)
@@ -135,7 +160,7 @@ def invoke(visit: Visited, name: str, form: SentForm) -> Response:
     """Start the job, and show it."""
     given = _given(form)
     try:
-        request = InvokeRequest.model_validate(_asked(visit, form, given).model_dump(exclude_unset=True))
+        request = InvokeRequest.model_validate(_asked(visit, name, form, given).model_dump(exclude_unset=True))
         job = visit.work.endpoints.invoke(name, request, by=visit.visitor.name)
     except BatchpointError as refusal:
         return _refused(visit, name, given, refusal)
@@ -147,7 +172,7 @@ def plan(visit: Visited, name: str, form: SentForm) -> Response:
     """Score a sample, and show the form again with what it says of the whole."""
     given = _given(form)
     try:
-        request = _asked(visit, form, given)
+        request = _asked(visit, name, form, given)
         planned = visit.work.endpoints.plan(name, request, by=visit.visitor.name)
     except BatchpointError as refusal:
         return _refused(visit, name, given, refusal)
@@ -184,18 +209,67 @@ def request_of(given: Mapping[str, str]) -> PlanRequest:
     return read_body(PlanRequest, {key: value for key, value in body.items() if value})
 
 
+def pipeline_request_of(given: Mapping[str, str], ports: Mapping[str, InputPort]) -> PlanRequest:
+    """What the form of a pipeline with these inputs asks for. Pure.
+
+    What is left empty is not given: it has a default, may be left out, or is told to be missing by the pipeline.
+    """
+    filled = {name: text for name in ports if (text := given.get(INPUT + name))}
+    body = {
+        "inputs": {name: {"path": text} for name, text in filled.items() if ports[name].type in DATA_TYPES},
+        "literals": {name: text for name, text in filled.items() if ports[name].type not in DATA_TYPES},
+        "deployment_name": given.get("deployment") or None,
+        "description": given.get("description") or None,
+    }
+    return read_body(PlanRequest, {key: value for key, value in body.items() if value})
+
+
 def _given(form: FormData) -> dict[str, str]:
-    return {field: str(form.get(field, "")).strip() for field in ("path", "deployment", "description", *OVERRIDES)}
+    fields = ("path", "deployment", "description", *OVERRIDES, *(name for name in form if name.startswith(INPUT)))
+    return {field: str(form.get(field, "")).strip() for field in fields}
 
 
-def _asked(visit: Visit, form: FormData, given: dict[str, str]) -> PlanRequest:
+def _asked(visit: Visit, name: str, form: FormData, given: dict[str, str]) -> PlanRequest:
     """What the form asks for. An uploaded file is kept, and its place is noted in ``given``."""
+    ports = _inputs(visit, visit.work.endpoints.deployment_for(name, given["deployment"] or None))
+    wanted = "path" if ports is None else INPUT + (_uploaded_as(ports) or "")
     upload = form.get("upload")
-    if isinstance(upload, UploadFile) and upload.filename:
-        given["path"] = _stored(visit, upload.filename, upload.file)
-    request = request_of(given)
+    if isinstance(upload, UploadFile) and upload.filename and wanted != INPUT:
+        given[wanted] = _stored(visit, upload.filename, upload.file)
+    request = request_of(given) if ports is None else pipeline_request_of(given, ports)
     check_invoke_paths(visit.shared, request)
     return request
+
+
+def _inputs(visit: Visit, deployment: BatchDeployment | PipelineDeployment) -> Mapping[str, InputPort] | None:
+    """What the pipeline of a deployment takes; None for a model. Raises ``NotFoundError``: its component is gone."""
+    if not isinstance(deployment, PipelineDeployment):
+        return None
+    return cast("Component", visit.work.assets.resolve("component", cast("str", deployment.component))).inputs
+
+
+def _uploaded_as(ports: Mapping[str, InputPort]) -> str | None:
+    data = [name for name, port in ports.items() if port.type in DATA_TYPES]
+    return data[0] if len(data) == 1 else None
+
+
+def filled_in(ports: Mapping[str, InputPort], given: Mapping[str, str]) -> list[PipelineInput]:
+    """The inputs of a pipeline with what was filled in before. Pure."""
+    return [
+        PipelineInput(
+            name=name,
+            field=INPUT + name,
+            port=port,
+            is_data=port.type in DATA_TYPES,
+            filled=given.get(INPUT + name, as_text(port.default)),
+        )
+        for name, port in ports.items()
+    ]
+
+
+def as_text(value: LiteralValue | None) -> str:
+    """A literal as somebody types it. Pure."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _refused(visit: Visit, name: str, given: Mapping[str, str], refusal: BatchpointError) -> Response:
@@ -239,13 +313,23 @@ def _stored(visit: Visit, filename: str, content: IO[bytes]) -> str:
 
 def _form(visit: Visit, name: str, given: Mapping[str, str], refusal: str | None = None) -> InvokePage:
     found = visit.work.endpoints.get(name)
-    names = [one.name for one in visit.work.endpoints.list_deployments(name)]
+    there = visit.work.endpoints.list_deployments(name)
+    pipelines = {one.name: one for one in there if isinstance(one, PipelineDeployment)}
+    chosen = pipelines.get(given.get("deployment") or found.defaults.deployment_name or "")
+    ports = (_inputs(visit, chosen) if chosen else None) or {}
+    uploaded_as = _uploaded_as(ports)
+    if uploaded_as and given.get("path"):
+        given = {INPUT + uploaded_as: given["path"], **given}
     read = [one.path for job in visit.work.jobs.list(endpoint=name, limit=RECENT) for one in job.inputs.values()]
     registered = [f"azureml:{one.latest.name}@latest" for one in visit.work.assets.by_name("data", limit=DATA_SHOWN)]
     return InvokePage(
         title=f"Create a job of {found.name}",
         endpoint=found,
-        deployments=names,
+        deployments=[one.name for one in there if one.name not in pipelines],
+        pipelines=list(pipelines),
+        pipeline=chosen.name if chosen else None,
+        inputs=filled_in(ports, given),
+        uploaded_as=uploaded_as,
         known=list(dict.fromkeys([*registered, *(path for path in read if masked(path) == path)])),
         given=given,
         refusal=refusal,

@@ -61,6 +61,10 @@ class JobsPage(Page):
     since: date | None
     until: date | None
     """Days, in UTC; jobs queued on the last are among them."""
+    ended: datetime | None
+    """Only those that ended since then, in UTC."""
+    wrong: bool
+    """Only those that failed, or in which items did, and that no retry has put right."""
     archived: bool
     sort: str
     sorts: Mapping[str, str] = SORTS
@@ -136,16 +140,18 @@ def jobs(
     search: str = "",
     since: str = "",
     until: str = "",
+    ended: str = "",
     sort: str = "-queued",
     after: str = "",
     before: str = "",
     *,
+    wrong: bool = False,
     archived: bool = False,
 ) -> JobsPage:
     """Jobs, filtered, searched and sorted."""
     wanted = JobStatus(status) if status in set(JobStatus) else None
     sort = sort if sort in SORTS else "-queued"
-    first_day, last_day = _day(since), _day(until)
+    first_day, last_day, ended_since = _day(since), _day(until), _minute(ended)
     listing = visit.work.jobs.find(
         JobQuery(
             status=wanted,
@@ -153,6 +159,8 @@ def jobs(
             words=search.split()[:WORDS_SEARCHED],
             queued_since=_midnight(first_day) if first_day else None,
             queued_until=_midnight(last_day) + timedelta(days=1) if last_day else None,
+            ended_since=ended_since,
+            went_wrong=wrong,
             archived=archived,
             sort=cast("JobSort", sort.removeprefix("-")),
             descending=sort.startswith("-"),
@@ -165,6 +173,8 @@ def jobs(
     filters |= {
         "since": str(first_day or ""),
         "until": str(last_day or ""),
+        "ended": f"{ended_since:%Y-%m-%dT%H:%M}" if ended_since else None,
+        "wrong": "true" if wrong else None,
         "sort": sort if sort != "-queued" else None,
     }
     shown = listing.jobs
@@ -177,6 +187,8 @@ def jobs(
         search=search,
         since=first_day,
         until=last_day,
+        ended=ended_since,
+        wrong=wrong,
         archived=archived,
         sort=sort,
         earlier=visit.at.jobs(**filters, before=shown[0].name) if shown and listing.has_earlier else None,
@@ -191,6 +203,14 @@ def _day(text: str) -> date | None:
     except ValueError:
         return None
     return day if day < date.max else None
+
+
+def _minute(text: str) -> datetime | None:
+    """The time, in UTC, that a form was given; None for what is none."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _midnight(day: date) -> datetime:

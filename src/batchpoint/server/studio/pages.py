@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from batchpoint.entities.job_queries import JobQuery
 from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
-from batchpoint.entities.schedules import RunOutcome, Schedule, ScheduleRun
+from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.studio_addresses import ROOT, Addresses
 from batchpoint.errors import AuthenticationError, PermissionDeniedError, TooManyRequestsError
 from batchpoint.server.studio import sessions
@@ -20,8 +20,6 @@ router = APIRouter()
 
 SHOWN = 10
 """Jobs of each kind on the home page."""
-LOOKED_AT = 200
-"""Jobs that have ended, among which is looked for those that went wrong."""
 LATE = timedelta(hours=24)
 """What happened last night is told of for so long."""
 
@@ -32,9 +30,14 @@ class HomePage(Page):
     at_work: Sequence[Job]
     """Not finished, the newest first."""
     went_wrong: Sequence[Job]
-    """Ended of late, and failed, or items of them did, and no retry has completed; the newest first."""
+    """Ended of late, and failed, or items of them did, and no retry has completed; the last ended first."""
+    went_wrong_found: int
+    """How many did, also those that are not shown."""
+    since: datetime
+    """What is of late ended after it."""
     not_started: Sequence[ScheduleRun]
     """Times of schedules, of late, whose job could not be started, or was missed."""
+    not_started_found: int
     finished: Sequence[Job]
     """The last that ended in any way."""
     coming: Sequence[Schedule]
@@ -54,36 +57,20 @@ def home(visit: Visited) -> HomePage:
     """The first page."""
     jobs, schedules, since = visit.work.jobs, visit.work.schedules, visit.work.registry.now() - LATE
     coming = [one for one in schedules.list(enabled=True) if one.next_run_at is not None]
-    ended = jobs.list(status=TERMINAL_STATUSES, limit=LOOKED_AT)
-    failed = jobs.list(status=JobStatus.FAILED, limit=SHOWN)
-    wrong = went_wrong([*failed, *ended], since)
-    runs = [run for one in schedules.list() for run in schedules.runs(one.name, limit=SHOWN)]
+    wrong = jobs.find(JobQuery(went_wrong=True, ended_since=since, sort="finished", limit=SHOWN))
+    runs, runs_found = schedules.not_started(since, limit=SHOWN)
+    last = jobs.find(JobQuery(sort="finished", limit=SHOWN)).jobs  # those that go on come after all that ended
     return HomePage(
         title="Home",
         at_work=jobs.list(status=set(JobStatus) - TERMINAL_STATUSES, limit=SHOWN),
-        went_wrong=list(islice((job for job in wrong if jobs.completed_retry(job) is None), SHOWN)),
-        not_started=not_started(runs, since)[:SHOWN],
-        finished=ended[:SHOWN],
+        went_wrong=wrong.jobs,
+        went_wrong_found=wrong.found,
+        since=since,
+        not_started=runs,
+        not_started_found=runs_found,
+        finished=[job for job in last if job.status.is_finished],
         coming=sorted(coming, key=lambda one: str(one.next_run_at))[:SHOWN],
     )
-
-
-def went_wrong(jobs: Iterable[Job], since: datetime) -> list[Job]:
-    """Those that ended since then and failed, or in which items failed; each once, the newest first. Pure."""
-    found = {
-        job.name: job
-        for job in jobs
-        if job.finished_at is not None
-        and job.finished_at >= since
-        and (job.status is JobStatus.FAILED or (job.progress is not None and job.progress.failed))
-    }
-    return sorted(found.values(), key=lambda job: str(job.finished_at), reverse=True)
-
-
-def not_started(runs: Iterable[ScheduleRun], since: datetime) -> list[ScheduleRun]:
-    """The times since then that have no job though they should, the newest first. Pure."""
-    found = [run for run in runs if run.outcome in (RunOutcome.FAILED, RunOutcome.MISSED) and run.fire_at >= since]
-    return sorted(found, key=lambda run: run.fire_at, reverse=True)
 
 
 @router.get("/sign-in", name="studio.sign_in", include_in_schema=False)
