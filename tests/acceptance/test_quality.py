@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from pathlib import Path
+
+from sklearn.dummy import DummyRegressor
 
 from shipped import Shipped
 
@@ -90,3 +93,48 @@ def test_a_shifted_input_is_stopped_a_clean_one_passes_and_a_bad_output_is_rolle
     assert "no earlier output" in nothing.stderr
     shipped.ok("endpoint", "rollback", "-n", "houses", "--job", "tuesday")
     assert json.loads(shipped.ok("endpoint", "latest", "-n", "houses", "-o", "json"))["name"] == "tuesday"
+
+
+BY_STORE = """
+name: bystore
+endpoint_name: sales
+batchpoint:
+  partition_keys: [store]
+  model_map: {folder: models, file_pattern: "sales_{store}.pkl", prediction_column: sales}
+  quality: {max_drift: 0.25, max_missing_change: 0.1, output_ranges: {sales: {most: 100}}}
+"""
+
+
+def make_model(folder: Path, store: str, sales: float) -> None:
+    folder.mkdir(exist_ok=True)
+    model = DummyRegressor(strategy="constant", constant=sales).fit([[0]], [0])
+    (folder / f"sales_{store}.pkl").write_bytes(pickle.dumps(model))
+
+
+def test_a_store_whose_model_was_missing_is_scored_later_and_what_it_predicts_is_checked(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    for store, sales in {"east": 10.0, "west": 20.0}.items():
+        make_model(models, store, sales)
+    (tmp_path / "bystore.yml").write_text(BY_STORE)
+    rows = [f"{store},{day}" for day in range(50) for store in ("east", "west", "north")]
+    (tmp_path / "days.csv").write_text("\n".join(["store,day", *rows]) + "\n")
+    shipped.ok("endpoint", "create", "-n", "sales")
+    shipped.ok("deployment", "create", "-f", tmp_path / "bystore.yml", "--set-default")
+    invoke = ("endpoint", "invoke", "-n", "sales", "--stream", "--input", tmp_path / "days.csv", "--job-name")
+    shipped.ok(*invoke, "monday")
+    shipped.ok(*invoke, "tuesday")
+
+    make_model(models, "north", 1_000.0)
+    shipped.ok("deployment", "create", "-f", tmp_path / "bystore.yml")
+    retry = ("job", "retry-failed", "--current-deployment", "--stream", "-n")
+    stopped = shipped.run(*retry, "monday")
+    assert stopped.returncode == 1
+    assert "output column sales goes up to 1000; the limit is 100" in stopped.stderr
+
+    make_model(models, "north", 15.0)
+    shipped.ok("deployment", "create", "-f", tmp_path / "bystore.yml")
+    mended = shipped.json(*retry, "tuesday")
+    assert mended["receipt"]["ok"] == 150
+    assert any("most rows are kept of job tuesday, which had passed" in notice for notice in mended["notices"])

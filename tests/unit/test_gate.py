@@ -189,3 +189,10 @@ def test_a_plan_that_is_given_up_yields_nothing_more() -> None:
     plan.close()
     thread.join(5)
     assert drawn == [0, 10, 20]
+
+
+def test_rows_that_were_checked_before_need_not_be_seen_again() -> None:
+    options = QualityOptions.model_validate({"output_ranges": {"x": {"most": 5}}})
+    (unseen, high) = failed_checks(options, [numbers("output", unseen=5)], items=15, failed=0)
+    assert "could not be looked at" in unseen.message
+    assert failed_checks(options, [numbers("output", unseen=5)], items=15, failed=0, bears_unseen=True) == [high]

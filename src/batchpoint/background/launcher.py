@@ -32,7 +32,7 @@ from batchpoint.background.step_places import (
 )
 from batchpoint.entities.assets import Code, Data, Environment, Model
 from batchpoint.entities.endpoints import BatchDeployment, ModelMap, output_format_of
-from batchpoint.entities.jobs import Input, Job
+from batchpoint.entities.jobs import Input, Job, JobStatus
 from batchpoint.entities.resources import MACHINE, Compute, pool_of
 from batchpoint.errors import InputError, InvalidEntityError, PlatformError
 from batchpoint.operations.command_line import filled_words
@@ -360,7 +360,8 @@ class ScoringPreparation:
             write_models(folder / spec.model_map.models_file, job, self._workspace)
         if spec.fork_server:
             _describe_fork_server(Path(spec.fork_server), resolved.pool, spec.instances)
-        quality_notices = self._write_reference(job, folder) if spec.sketches else []
+        spec, quality_notices = self._checked_once(job, spec)
+        quality_notices += self._write_reference(job, folder) if spec.sketches else []
         spec.write(folder)
         notices = list(dict.fromkeys(interpreter.notices))
         wanted = _deployment_of(job).resources.instance_count
@@ -369,6 +370,21 @@ class ScoringPreparation:
                 f"The job asked for {wanted} instances; compute {resolved.compute.name} has at most {spec.instances}."
             )
         return tuple(notices + quality_notices)
+
+    def _checked_once(self, job: Job, spec: ScoringSpec) -> tuple[ScoringSpec, list[str]]:
+        """A retry of some keys keeps the rows of all others, cut out of parts that were looked at whole.
+
+        Of what it scores anew alone, drift would tell nothing. So what the job before has published stays as it is.
+        """
+        if job.retry_of is None or spec.model_map is None or not spec.quality.checks_columns:
+            return spec, []
+        if self._workspace.jobs.get(job.retry_of).status is not JobStatus.COMPLETED:
+            return spec, []
+        kept = spec.quality.model_copy(update={"max_drift": None, "max_missing_change": None})
+        told = f"Drift and missing values were not checked: most rows are kept of job {job.retry_of}, which had passed."
+        return spec.model_copy(update={"quality": kept, "keeps_checked": True}), (
+            [told] if spec.quality.checks_changes else []
+        )
 
     def _write_reference(self, job: Job, folder: Path) -> list[str]:
         """Lay what the columns of the reference held beside the specification; answers with notices."""

@@ -9,10 +9,24 @@ from batchpoint.entities.quality import ColumnQuality, FailedCheck, QualityOptio
 
 
 def failed_checks(
-    options: QualityOptions, columns: Sequence[ColumnQuality], *, items: int, failed: int
+    options: QualityOptions,
+    columns: Sequence[ColumnQuality],
+    *,
+    items: int,
+    failed: int,
+    bears_unseen: bool = False,
 ) -> list[FailedCheck]:
-    """The checks that do not pass, each with its column, figure and limit."""
-    return [*_of_failures(options, items, failed), *_of_columns(options, columns), *_of_ranges(options, columns)]
+    """The checks that do not pass, each with its column, figure and limit.
+
+    Args:
+        options: What has to be true.
+        columns: What the columns hold.
+        items: Of the run.
+        failed: Those of them that failed.
+        bears_unseen: Whether rows may be there that nobody looked at.
+    """
+    seen = [column.model_copy(update={"unseen": 0}) for column in columns] if bears_unseen else columns
+    return [*_of_failures(options, items, failed), *_of_columns(options, seen), *_of_ranges(options, seen)]
 
 
 def _of_failures(options: QualityOptions, items: int, failed: int) -> Iterator[FailedCheck]:

@@ -102,7 +102,9 @@ def _write(
         columns=columns,
         left_out=looked.left_out,
         canary_percent=canary_percent,
-        failed_checks=failed_checks(spec.quality, columns, items=scored, failed=failed),
+        failed_checks=failed_checks(
+            spec.quality, columns, items=scored, failed=failed, bears_unseen=spec.keeps_checked
+        ),
     )
     write_synced(folder / NAME, f"{found.model_dump_json(indent=1)}\n".encode())
     return found

@@ -248,6 +248,9 @@ class ScoringSpec(SpecPart):
     """Whether workers sketch the columns of what they read and predict."""
     quality: QualityOptions = Field(default_factory=QualityOptions)
     """What has to be true before the output appears."""
+    keeps_checked: bool = False
+    """Whether the rows kept of the run whose failed items are scored again have passed its checks, so that nobody has
+    to look at them again."""
     retry_of: str | None = None
     """Folder of the run whose failed items are scored again and merged into the same output."""
     mltable: dict[str, Any] | None = None
