@@ -182,6 +182,22 @@ def test_lists_are_filtered_paged_and_hide_what_is_archived(registry: Registry) 
         registry.jobs.get("nobody")
 
 
+def test_lists_are_told_by_when_jobs_came_and_ended_and_whether_they_retry_another(
+    registry: Registry, clock: object
+) -> None:
+    registry.jobs.enqueue(make_job("first"))
+    clock.move(10)  # type: ignore[attr-defined]  # the Clock of conftest, which tests cannot import
+    second, _ = registry.jobs.enqueue(make_job("second"))
+    registry.jobs.enqueue(make_job("again").model_copy(update={"retry_of": "first"}))
+    assert [job.name for job in registry.jobs.list(since=second.queued_at, limit=None)] == ["again", "second"]
+    assert [job.name for job in registry.jobs.list(retries=False, offset=1)] == ["first"]
+    ended, _ = registry.jobs.request_cancel("first")
+    assert registry.jobs.list(finished_after=ended.finished_at) == []
+    clock.move(1)  # type: ignore[attr-defined]
+    registry.jobs.request_cancel("second")
+    assert [job.name for job in registry.jobs.list(finished_after=ended.finished_at)] == ["second"]
+
+
 def test_tags_description_folder_and_notices_can_be_changed(registry: Registry) -> None:
     registry.jobs.enqueue(make_job("one"))
     registry.jobs.update("one", tags={"a": "b"}, folder="/jobs/one", notices=["n"])

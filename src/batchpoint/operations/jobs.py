@@ -580,11 +580,13 @@ class Jobs:
         first = job
         while first.retry_of is not None:
             first = self._registry.jobs.get(first.retry_of)
-        newer = self._newest_writer(self.written_by(first), job, self._files_replaced(job))
+        output = self.written_by(first)
+        before = output.completed[-1] if output.completed else first
+        newer = self._newest_writer(output, before, self._files_replaced(before))
         if newer is not None:
             raise ConflictError(
-                f"Job {newer.name} has written to the place of job {job.name} since: a retry would replace its output "
-                f"by an older one. Score the input of job {job.name} again, to another place."
+                f"Job {newer.name} has written to the place of job {before.name} since: a retry would put older data "
+                f"there. Score the input of job {job.name} again, to another place."
             )
 
     def _newest_writer(self, output: WrittenOutput, job: Job, files: set[str]) -> Job | None:
