@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,14 @@ def facts(client: httpx.Client, address: str, **query: str | int) -> Any:
     return answered.json()
 
 
-def record_outputs(workspace: Workspace, job: Job, files: Sequence[str]) -> None:
-    """Let the job have published these files."""
+def record_outputs(
+    workspace: Workspace, job: Job, files: Sequence[str], error: Mapping[str, str] | None = None
+) -> None:
+    """Let the job have published these files, and have failed with an error."""
     with workspace.registry.database.write() as connection:
         body = job.body()
         body["outputs"]["score"]["files"] = files
+        body["error"] = error
         connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), job.name))
 
 
@@ -431,7 +434,7 @@ def test_an_output_whose_name_is_no_text_breaks_no_list_and_is_downloaded(
 ) -> None:
     odd = os.fsdecode(b"caf\xe9.csv")
     (Path(str(done.outputs["score"].folder)) / odd).write_text("a\n1\n")
-    record_outputs(workspace, done, [odd])
+    record_outputs(workspace, done, [odd], {"code": "output_failed", "message": f"{odd} is odd", "file": odd})
     secret, _ = workspace.tokens.create("program", "reader")
     reader.headers["Authorization"] = f"Bearer {secret}"
     for address in ("/api/v1/jobs", f"/api/v1/jobs/{done.name}", "/studio/jobs", "/studio/jobs?format=json"):
