@@ -81,6 +81,10 @@ def test_what_is_put_is_listed_fetched_and_removed(datastore: Datastore, stores:
         stores.put(source, f"{folder}/{path}", name)
     assert [item.path for item in stores.list(folder, name)] == ["B.csv", "a.csv", "b.csv"]
     assert [(item.path, item.size) for item in stores.list(folder, name, recursive=True)][-1] == ("sub/c.csv", 4)
+    assert sorted(stores.some(folder, name, limit=100), key=lambda item: item.path) == [
+        *stores.list(folder, name, recursive=True)
+    ]
+    assert len(stores.some(folder, name, limit=2)) == 2
     assert stores.is_folder(folder, name)
     assert stores.size(f"{folder}/a.csv", name) == 4
     fetched = stores.fetch(f"{folder}/a.csv", tmp_path / "got" / "a.csv", name)

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from batchpoint.scoring.ledger import FailedItem, Record
 from batchpoint.scoring.mini_batches import ErrorInfo
 from batchpoint.scoring.spec import ScoringSpec
 from batchpoint.server.context import Context
+from batchpoint.storage.datastores import Stores
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, eventually, invoke, make_input, open_workspace, served
 from integration.test_studio import HOSTILE, finished, proof_on, signed_in
@@ -90,11 +91,14 @@ def facts(client: httpx.Client, address: str, **query: str | int) -> Any:
     return answered.json()
 
 
-def record_outputs(workspace: Workspace, job: Job, files: Sequence[str]) -> None:
-    """Let the job have published these files."""
+def record_outputs(
+    workspace: Workspace, job: Job, files: Sequence[str], error: Mapping[str, str] | None = None
+) -> None:
+    """Let the job have published these files, and have failed with an error."""
     with workspace.registry.database.write() as connection:
         body = job.body()
         body["outputs"]["score"]["files"] = files
+        body["error"] = error
         connection.exec_driver_sql("UPDATE jobs SET body = ? WHERE name = ?", (json.dumps(body), job.name))
 
 
@@ -430,7 +434,7 @@ def test_an_output_whose_name_is_no_text_breaks_no_list_and_is_downloaded(
 ) -> None:
     odd = os.fsdecode(b"caf\xe9.csv")
     (Path(str(done.outputs["score"].folder)) / odd).write_text("a\n1\n")
-    record_outputs(workspace, done, [odd])
+    record_outputs(workspace, done, [odd], {"code": "output_failed", "message": f"{odd} is odd", "file": odd})
     secret, _ = workspace.tokens.create("program", "reader")
     reader.headers["Authorization"] = f"Bearer {secret}"
     for address in ("/api/v1/jobs", f"/api/v1/jobs/{done.name}", "/studio/jobs", "/studio/jobs?format=json"):
@@ -445,3 +449,28 @@ def test_an_output_whose_name_is_no_text_breaks_no_list_and_is_downloaded(
         reader.get(f"/studio/jobs/{done.name}/outputs/{address.partition(chr(34))[0]}"),
     ):
         assert (kept.status_code, kept.content) == (200, b"a\n1\n")
+
+
+def test_of_many_outputs_only_those_that_are_listed_are_looked_at(
+    reader: httpx.Client, workspace: Workspace, done: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, names = Path(str(done.outputs["score"].folder)), [f"k{at:04}.txt" for at in range(1000)]
+    for name in names:
+        (folder / name).write_text("x")
+    record_outputs(workspace, done, names)
+    asked: list[str] = []
+    size = Stores.size
+
+    def counted(self: Stores, url: str, datastore: str | None = None) -> int:
+        asked.append(url)
+        return size(self, url, datastore)
+
+    monkeypatch.setattr(Stores, "size", counted)
+    shown = facts(reader, f"/studio/jobs/{done.name}")
+    assert ([file["path"] for file in shown["outputs"]], shown["outputs_left_out"]) == (names[:200], 800)
+    assert len(asked) <= 200
+    asked.clear()
+    secret, _ = workspace.tokens.create("program", "reader")
+    sent = {"Authorization": f"Bearer {secret}"}
+    assert reader.get(f"/api/v1/jobs/{done.name}/outputs/k0999.txt", headers=sent).text == "x"
+    assert len(asked) == 1

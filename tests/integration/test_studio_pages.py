@@ -28,6 +28,7 @@ from batchpoint.server.context import Context
 from batchpoint.server.studio.admin import lifetime
 from batchpoint.server.studio.computes import in_words
 from batchpoint.server.studio.endpoints import form_of, request_of
+from batchpoint.storage.datastores import Stores
 from batchpoint.workspace import Workspace
 from integration.served import FAKE_RUNNER, invoke, make_input, open_workspace, served
 from integration.test_studio import HOSTILE, finished, proof_on, signed_in
@@ -157,6 +158,20 @@ def test_what_an_environment_needs_is_shown_as_it_was_written(stranger: httpx.Cl
     assert HOSTILE not in page
     assert '"numpy>=1.26,<2"' in html.unescape(page)
     assert json.dumps(f"é{HOSTILE}", ensure_ascii=False) in html.unescape(page)
+
+
+def test_of_an_asset_of_many_files_some_are_listed_and_no_others_looked_at(
+    stranger: httpx.Client, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "many").mkdir()
+    for at in range(300):
+        (tmp_path / "many" / f"{at:03}.txt").write_text("x")
+    workspace.assets.create_or_update("data", Data(name="many", version="1", path=str(tmp_path / "many")))
+    client = signed_in(stranger, workspace, "reader")
+    monkeypatch.setattr(Stores, "list", None)  # which looks at all of them
+    told = client.get("/studio/assets/data/many?format=json").json()
+    assert (len(told["files"]), told["has_more_files"]) == (200, True)
+    assert "There are more files." in client.get("/studio/assets/data/many").text
 
 
 def test_only_what_is_an_image_by_its_bytes_is_shown_as_one(

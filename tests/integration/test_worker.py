@@ -303,6 +303,14 @@ def test_an_error_without_words_and_one_with_too_many_are_told_all_the_same(star
     assert message.endswith("end")
 
 
+def test_an_error_that_quotes_a_name_which_is_no_text_can_be_written_down(start: Start) -> None:
+    driver = start("import os\ndef run(mini_batch):\n    raise ValueError(os.fsdecode(b'caf\\xe9.csv'))\n")
+    driver.hear()
+    error = driver.score("a")["error"]
+    assert error["message"].encode() == rb"caf\udce9.csv"
+    assert rb"caf\udce9.csv" in error["traceback"].encode()
+
+
 def test_a_log_that_cannot_be_written_costs_no_worker(start: Start) -> None:
     driver = start("def run(mini_batch):\n    raise ValueError('bad')\n")
     driver.hear()

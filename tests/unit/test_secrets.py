@@ -12,6 +12,8 @@ from batchpoint.entities.secrets import masked, masked_in, without_secrets
     [
         ("https://a.blob/c/x y.csv?sv=1&sig=a%2Fb=", "https://a.blob/c/x y.csv?sv=***&sig=***"),
         ("postgresql://me:pass@word@host:5432/db", "postgresql://me:***@word@host:5432/db"),
+        ("git+https://token@host/x.git", "git+https://***@host/x.git"),
+        ("abfss://container@account/x", "abfss://container@account/x"),
         ("https://host:8080/rows.csv", "https://host:8080/rows.csv"),
         ("azureml://datastores/d/paths/part-?/year=2024/", "azureml://datastores/d/paths/part-?/year=2024/"),
         ("/data/rows-?.csv", "/data/rows-?.csv"),
@@ -34,9 +36,10 @@ def test_variables_keep_their_names_and_what_files_hold_is_shown_as_it_is() -> N
         "pipeline": {"jobs": {"one": {"environment_variables": {"KEY": "S"}, "inputs": {"raw": address}}}},
         "inputs": {"data": {"path": address, "paths": [address]}},
         "error": {"message": f"{address} is gone"},
+        "conda_file": {"dependencies": [{"pip": ["--extra-index-url https://me:S@host/simple", "numpy>=1.26"]}]},
         "shown": {"text": address, "rows": [[address]]},
     }
     hidden = without_secrets(told)
     assert hidden["deployment"] == {"environment_variables": {"KEY": "***"}}
-    assert "S" not in str([hidden[key] for key in ("pipeline", "inputs", "error")])
+    assert "S" not in str([hidden[key] for key in ("pipeline", "inputs", "error", "conda_file")])
     assert hidden["shown"] == told["shown"]

@@ -321,6 +321,12 @@ class JobError(Part):
     log: str | None = None
     """Where more is to be read, relative to the job's folder."""
 
+    @field_validator("message", "file", "traceback")
+    @classmethod
+    def _is_text(cls, value: str | None) -> str | None:
+        """It may quote the name of a file, which cannot always be written down."""
+        return None if value is None else as_text(value)
+
 
 class Command(Part):
     """What a job of type ``command`` runs, resolved: bindings to inputs and outputs are all that is left open."""

@@ -7,18 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
-_ADDRESSES = frozenset({"path", "paths", "url", "uri", "folder", "known"})
+_ADDRESSES = frozenset({"path", "paths", "url", "uri", "folder", "known", "reference"})
 _PORTS = frozenset({"inputs", "outputs", "literals"})
 """Texts below these are addresses, or may be."""
-_TEXTS = frozenset({"message", "traceback", "files_missing", "outputs_missing"})
+_PACKAGES = frozenset({"dependencies", "pip", "pip_requirements", "conda_file"})
+_TEXTS = frozenset({"message", "traceback", "files_missing", "outputs_missing"}) | _PACKAGES
+"""Texts that may quote addresses; indexes of packages are among them."""
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*://[^\s'\"<>]+")
 
 
 def masked(address: str) -> str:
-    """The address without its password, and without the values of its query: a signature is one of them."""
+    """The address without its password, and without the values of its query: a signature is one of them.
+
+    Whoever is named in an address of the web is named by a token as often as not.
+    """
     if "://" not in address:
         return address
     place, mark, query = address.partition("?")
+    place = re.sub(r"(https?://)[^/@]+@", rf"\1{HIDDEN}@", place)
     place = re.sub(r"(://[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", place)
     return place + mark + re.sub(r"(^|[&;])([^=&;/]+)=[^&;]*", rf"\1\2={HIDDEN}", query)
 

@@ -230,9 +230,17 @@ class Assets:
         self._registry.assets.set_archived(kind, name, version, archived=False)
 
     def files(
-        self, kind: AssetKind, name: str, version: str | None = None, label: str | None = None
+        self,
+        kind: AssetKind,
+        name: str,
+        version: str | None = None,
+        label: str | None = None,
+        *,
+        limit: int | None = None,
     ) -> Sequence[AssetFile]:
         """The asset's files; those of a component are those of its code, an environment has none.
+
+        With a ``limit`` so many of them, whichever are found first.
 
         Raises:
             NotFoundError: there is no such asset.
@@ -246,7 +254,7 @@ class Assets:
             asset = self.resolve("code", code)
         if not isinstance(asset, (Model, Data, Code)):
             return []
-        return self._files(self._places.resolve(asset.path))
+        return self._files(self._places.resolve(asset.path), limit)
 
     def check_readable(self, asset: Asset) -> None:
         """Look whether the asset's files are there; an environment has none.
@@ -395,12 +403,15 @@ class Assets:
         loaded: dict[str, Any] = json.loads(json.dumps(flavors, default=str))
         return loaded
 
-    def _files(self, place: Place) -> Sequence[AssetFile]:
+    def _files(self, place: Place, limit: int | None = None) -> Sequence[AssetFile]:
         stores = self._places.stores()
         if not stores.is_folder(place.url, place.datastore):
             name = PurePosixPath(place.url).name
             return [AssetFile(as_text(name), stores.size(place.url, place.datastore), place.url, place.datastore)]
-        found = stores.list(place.url, place.datastore, recursive=True)
+        if limit is None:
+            found = [*stores.list(place.url, place.datastore, recursive=True)]
+        else:
+            found = sorted(stores.some(place.url, place.datastore, limit=limit), key=lambda file: file.path)
         return [AssetFile(as_text(file.path), file.size, file.url, place.datastore) for file in found]
 
 

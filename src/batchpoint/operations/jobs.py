@@ -36,7 +36,7 @@ from batchpoint.operations.latest_outputs import WrittenOutput, address, written
 from batchpoint.operations.log_lines import piece_from, piece_until, search
 from batchpoint.operations.model_maps import AS_OF, FOUND, of_keys, read_report
 from batchpoint.operations.pipelines import Pipelines, latest_retry
-from batchpoint.operations.places import Places
+from batchpoint.operations.places import Place, Places
 from batchpoint.operations.recent import Recent
 from batchpoint.operations.run_reports import RunReports
 from batchpoint.registry import JobEvent, Registry
@@ -327,8 +327,8 @@ class Jobs:
             return [job]
         return [job, *self._registry.jobs.list(parent=name, archived="include", limit=1)]
 
-    def outputs(self, name: str, output: str | None = None) -> Sequence[tuple[str, int]]:
-        """The files of one of the job's outputs: path relative to it, and size in bytes.
+    def outputs(self, name: str, output: str | None = None, *, limit: int | None = None) -> Sequence[tuple[str, int]]:
+        """The files of one of the job's outputs, or the first of them: path relative to it, and size in bytes.
 
         ``output`` names it; without, it is the only one, or the one with the predictions.
 
@@ -340,7 +340,7 @@ class Jobs:
         if found is None or found.folder is None:
             return []
         folder, stores = self._places.resolve(found.folder), self._places.stores()
-        places = ((file, self._places.below(folder, as_named(file))) for file in found.files)
+        places = ((file, self._places.below(folder, as_named(file))) for file in found.files[:limit])
         return [(file, stores.size(place.url, place.datastore)) for file, place in places]
 
     @contextmanager
@@ -351,14 +351,28 @@ class Jobs:
             NotFoundError: there is no such job, output or file.
             DatastoreError: the store does not answer.
         """
-        found = _output_of(self._registry.jobs.get(name), output)
-        if found is None or found.folder is None:
-            raise NotFoundError(f"Job {name} has published nothing.", kind="output", name=path, job=name)
-        place, stores = self._places.below(self._places.resolve(found.folder), as_named(path)), self._places.stores()
-        if path not in found.files or not stores.exists(place.url, place.datastore):
-            raise NotFoundError(f"Job {name} has published no file {path}.", kind="output", name=path, job=name)
-        with stores.open_read(place.url, place.datastore) as file:
+        place = self._published(self._registry.jobs.get(name), path, output)
+        with self._places.stores().open_read(place.url, place.datastore) as file:
             yield file
+
+    def output_size(self, name: str, path: str, output: str | None = None) -> int:
+        """Bytes of such a file; 0 where the store does not tell.
+
+        Raises:
+            NotFoundError: there is no such job, output or file.
+            DatastoreError: the store does not answer.
+        """
+        place = self._published(self._registry.jobs.get(name), path, output)
+        return self._places.stores().size(place.url, place.datastore)
+
+    def _published(self, job: Job, path: str, output: str | None) -> Place:
+        found = _output_of(job, output)
+        if found is None or found.folder is None:
+            raise NotFoundError(f"Job {job.name} has published nothing.", kind="output", name=path, job=job.name)
+        place = self._places.below(self._places.resolve(found.folder), as_named(path))
+        if path not in found.files or not self._places.stores().exists(place.url, place.datastore):
+            raise NotFoundError(f"Job {job.name} has published no file {path}.", kind="output", name=path, job=job.name)
+        return place
 
     def errors(self, name: str, limit: int = 1000) -> Sequence[dict[str, Any]]:
         """The items that failed, in input order: the lines of the errors file. None while the job runs.
@@ -407,8 +421,7 @@ class Jobs:
                 return histograms_of(file, path, keys, beside)
 
         keys, beside = _columns_that_lead(job)
-        found = job.outputs[output]
-        place = self._places.below(self._places.resolve(str(found.folder)), as_named(path))
+        place = self._published(job, path, output)
         written = self._places.stores().fingerprint(place.url, place.datastore)
         # A retry may write the file anew, which belongs to a job that ended long ago.
         return self._histograms.of((job.name, job.queued_at, output, path, written), made) if written else made()

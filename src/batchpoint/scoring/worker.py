@@ -317,7 +317,8 @@ class Worker:
         self._traces += 1
         if self._traces <= MAX_TRACES:
             self._log.write_error(f"{where}\n{text}")
-        return {"type": type(error).__name__, "message": _words(error), "traceback": text[-MAX_TRACEBACK:]}
+        message, trace = _writable(_words(error)), _writable(text[-MAX_TRACEBACK:])
+        return {"type": type(error).__name__, "message": message, "traceback": trace}
 
     def _send(self, message: Message) -> None:
         self._connection.sendall(_encode(message).encode() + b"\n")
@@ -609,6 +610,11 @@ def _words(error: BaseException) -> str:
     if len(text) <= MAX_MESSAGE:
         return text
     return f"{text[: MAX_MESSAGE // 2]} … {text[-(MAX_MESSAGE // 2) :]}"
+
+
+def _writable(text: str) -> str:
+    """The text as any file takes it: it may quote a file's name that is no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _durations(marks: Sequence[float]) -> dict[str, float]:

@@ -12,9 +12,10 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -131,13 +132,25 @@ class Stores:
                 found = system.find(root, detail=True)
             else:
                 found = {entry["name"]: entry for entry in system.ls(root, detail=True)}
-        objects = []
-        for name, entry in found.items():
-            below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
-            if entry.get("type") != "directory" and below:
-                size = int(entry.get("size") or 0)
-                objects.append(StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size)))
-        yield from sorted(objects, key=lambda found: found.path.encode())
+        files = ((name, entry) for name, entry in found.items() if entry.get("type") != "directory")
+        objects = (_stored(url, root, name, entry) for name, entry in files)
+        yield from sorted((each for each in objects if each.path), key=lambda each: each.path.encode())
+
+    def some(self, url: str, datastore: str | None = None, *, limit: int) -> Sequence[StoredObject]:
+        """So many files of a folder and those below it, whichever are found first; no more are looked at.
+
+        Raises:
+            InputError: there is no such folder.
+            DatastoreError: the store does not answer.
+        """
+        if (path := self.local_path(url)) is not None:
+            with _reported(url):
+                return [*islice(_found_local(path, recursive=True, within=None), limit)]
+        with self._access(url, datastore) as (system, inner):
+            root = inner.rstrip("/")
+            walked = (entry for _, _, files in system.walk(root, detail=True) for entry in files.values())
+            objects = (_stored(url, root, entry["name"], entry) for entry in walked)
+            return [*islice((each for each in objects if each.path), limit)]
 
     def listing(self, url: str, datastore: str | None = None, *, within: str | None = None) -> Listing:
         """What lies directly in a folder, folders too. Links of this machine are followed as ``list`` does.
@@ -478,6 +491,13 @@ _TELLING = ("ETag", "etag", "generation", "LastModified", "last_modified", "upda
 """What file systems call that which changes with the content; the surest first."""
 
 
+def _stored(url: str, root: str, name: str, entry: Mapping[str, Any]) -> StoredObject:
+    """What a store tells of a file below ``root``, which is the path of ``url`` in that store."""
+    below = name.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
+    size = int(entry.get("size") or 0)
+    return StoredObject(f"{url.rstrip('/')}/{below}", below, size, _fingerprint(entry, size))
+
+
 def _fingerprint(entry: Mapping[str, Any], size: int) -> str:
     change = next((str(entry[key]) for key in _TELLING if entry.get(key) is not None), "")
     return f"{size}-{change}"[:128]
@@ -514,12 +534,16 @@ def _reported(url: str, datastore: str | None = None) -> Iterator[None]:
 
 
 def _list_local(folder: Path, *, recursive: bool, within: str | None) -> Iterator[StoredObject]:
+    with _reported(str(folder)):
+        found = [*_found_local(folder, recursive=recursive, within=within)]
+    yield from sorted(found, key=lambda file: os.fsencode(file.path))
+
+
+def _found_local(folder: Path, *, recursive: bool, within: str | None) -> Iterator[StoredObject]:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is not a folder. Check the path.", url=str(folder))
-    with _reported(str(folder)):
-        scan = _Scan(recursive, None if within is None else os.path.realpath(within))
-        found = sorted(scan.files(str(folder), "", (os.path.realpath(folder),)), key=lambda item: os.fsencode(item[0]))
-    for below, path, known in found:
+    scan = _Scan(recursive, None if within is None else os.path.realpath(within))
+    for below, path, known in scan.files(str(folder), "", (os.path.realpath(folder),)):
         yield StoredObject(path, below, known.st_size, f"{known.st_size}-{known.st_mtime_ns}")
 
 

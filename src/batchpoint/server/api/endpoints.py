@@ -116,8 +116,8 @@ def latest(name: str, _: Reader, work: Work) -> JSONResponse:
 def open_latest(name: str, path: str, _: Reader, work: Work) -> StreamingResponse:
     """A file of that output, at an address that stays."""
     job = work.endpoints.latest(name).name
-    size = dict(work.jobs.outputs(job)).get(path)
-    return sent_file(work.jobs.open_output(job, path), path, size)
+    size = work.jobs.output_size(job, path)
+    return sent_file(work.jobs.open_output(job, path), path, size or None)
 
 
 @router.post("/{name}/rollback", name="endpoints.rollback", **described(body=RollbackRequest, result=Job))

@@ -196,8 +196,8 @@ def outputs(name: str, _: Reader, work: Work, output: str | None = None) -> JSON
 @router.get("/{name}/outputs/{path:path}", name="jobs.open_output")
 def open_output(name: str, path: str, _: Reader, work: Work, output: str | None = None) -> StreamingResponse:
     """One of them."""
-    size = dict(work.jobs.outputs(name, output)).get(path)
-    return sent_file(work.jobs.open_output(name, path, output), path, size)
+    size = work.jobs.output_size(name, path, output)
+    return sent_file(work.jobs.open_output(name, path, output), path, size or None)
 
 
 @router.get("/{name}/errors", name="jobs.errors")

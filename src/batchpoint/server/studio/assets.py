@@ -48,6 +48,8 @@ class AssetPage(Page):
     versions: Sequence[SerializeAsAny[Asset]]
     files: Sequence[tuple[str, int]]
     """Path and size."""
+    has_more_files: bool
+    """Whether there are others, which this page does not look at."""
     files_missing: str | None
     """Why the files cannot be shown."""
 
@@ -70,11 +72,12 @@ def assets(visit: Visited, kind: Kind, offset: Annotated[int, Query(ge=0, le=2**
 def asset(visit: Visited, kind: Kind, name: str, version: str | None = None) -> AssetPage:
     """One asset: a version, or the newest."""
     found = visit.work.assets.get(kind, name, version)
-    files, missing = [], None
+    files: list[tuple[str, int]] = []
+    missing = None
     if kind not in ("environment", "component"):
         try:
-            listed = visit.work.assets.files(kind, name, found.version)
-            files = [(file.path, file.size) for file in listed[:FILES_SHOWN]]
+            listed = visit.work.assets.files(kind, name, found.version, limit=FILES_SHOWN + 1)
+            files = [(file.path, file.size) for file in listed]
         except (DatastoreError, InputError, NotFoundError) as error:
             missing = error.message
     return AssetPage(
@@ -83,6 +86,7 @@ def asset(visit: Visited, kind: Kind, name: str, version: str | None = None) -> 
         asset=found,
         declared=without_secrets({key: value for key, value in found.body().items() if key not in ("name", "version")}),
         versions=visit.work.assets.list(kind, name=name, limit=ON_A_PAGE),
-        files=files,
+        files=files[:FILES_SHOWN],
+        has_more_files=len(files) > FILES_SHOWN,
         files_missing=missing,
     )

@@ -399,9 +399,8 @@ def _outputs(visit: Visit, found: Job) -> tuple[list[OutputFile], int, str | Non
     previews, left_out = 0, 0
     try:
         for name in found.outputs:
-            listed = visit.work.jobs.outputs(found.name, name)
-            shown = listed[: FILES_SHOWN - len(files)]
-            left_out += len(listed) - len(shown)
+            shown = visit.work.jobs.outputs(found.name, name, limit=FILES_SHOWN - len(files))
+            left_out += len(found.outputs[name].files) - len(shown)
             for path, size in shown:
                 seen, counted = _preview(visit, found, name, path, size) if previews < PREVIEWED_FILES else (None, None)
                 previews += seen is not None
