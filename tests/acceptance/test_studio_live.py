@@ -146,3 +146,13 @@ def test_a_log_that_is_followed_from_further_up_holds_a_bounded_part_of_it(
         file.write("written now\n")
     eventually(lambda: "written now" in script(browser, shown))  # it is followed again
     assert len(script(browser, shown)) < 2_000_000
+
+
+def test_home_shows_what_begins_while_it_is_open(browser: WebDriver, address: str, shipped: Shipped, job: str) -> None:
+    sign_in(browser, address, shipped)
+    script(browser, "window.isTheSame = true")
+    assert job in browser.find_element(By.ID, "home_at_work").text
+    shipped.ok("job", "cancel", "-n", job)
+    eventually(lambda: "No job is queued or running." in browser.find_element(By.ID, "home_at_work").text)
+    assert job in browser.find_element(By.ID, "home_ended").text
+    assert script(browser, "return window.isTheSame") is True
