@@ -349,6 +349,7 @@ def test_home_is_sent_anew_as_long_as_it_is_looked_at(
     idle: httpx.Client, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "APART_SECONDS", 0.05)
+    monkeypatch.setattr(pages, "LOOK_SECONDS", 0.05)
     with idle.stream("GET", "/studio/live") as told:
         lines = told.iter_lines()
         assert "No job is queued or running." in next(line for line in lines if "home_at_work" in line)
