@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from browser import eventually, press, rows_of, script, sign_in, state
+from browser import eventually, press, rows_of, script, serious_faults, sign_in, state
 from shipped import Shipped
 
 MORE_THAN_A_BROWSER_CONNECTS = 7
@@ -118,6 +118,7 @@ def test_pages_whose_reader_was_locked_out_say_that_they_are_no_longer_live_and_
     assert script(browser, asked) == before
     bring_to_front(browser, shown)
     eventually(lambda: is_told_no_longer_live(browser))
+    assert serious_faults(browser) == []
     press(browser, "Reload")
     browser.find_element(By.ID, "token")
 

@@ -26,7 +26,7 @@ LIVE = ("home_as_of", "home_at_work", "home_wrong", "home_next", "home_ended")
 """Parts of the page: a template, and an element of the page, for each."""
 APART_SECONDS = 10.0
 """How often they are made anew: among 100,000 jobs that takes a quarter of a second."""
-LOOK_SECONDS = 3.0
+LOOK_SECONDS = 5.0
 """How soon it is noticed that a reader is gone, who holds a place among those who wait."""
 LATE = timedelta(hours=24)
 """What happened last night is told of for so long."""
