@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from browser import eventually, press, rows_of, script, sign_in, state
+from browser import eventually, press, rows_of, script, serious_faults, sign_in, state
 from shipped import Shipped
 
 MORE_THAN_A_BROWSER_CONNECTS = 7
@@ -118,6 +118,7 @@ def test_pages_whose_reader_was_locked_out_say_that_they_are_no_longer_live_and_
     assert script(browser, asked) == before
     bring_to_front(browser, shown)
     eventually(lambda: is_told_no_longer_live(browser))
+    assert serious_faults(browser) == []
     press(browser, "Reload")
     browser.find_element(By.ID, "token")
 
@@ -146,3 +147,13 @@ def test_a_log_that_is_followed_from_further_up_holds_a_bounded_part_of_it(
         file.write("written now\n")
     eventually(lambda: "written now" in script(browser, shown))  # it is followed again
     assert len(script(browser, shown)) < 2_000_000
+
+
+def test_home_shows_what_begins_while_it_is_open(browser: WebDriver, address: str, shipped: Shipped, job: str) -> None:
+    sign_in(browser, address, shipped)
+    script(browser, "window.isTheSame = true")
+    assert job in browser.find_element(By.ID, "home_at_work").text
+    shipped.ok("job", "cancel", "-n", job)
+    eventually(lambda: "No job is queued or running." in browser.find_element(By.ID, "home_at_work").text)
+    assert job in browser.find_element(By.ID, "home_ended").text
+    assert script(browser, "return window.isTheSame") is True

@@ -25,6 +25,7 @@ from batchpoint.entities.schedules import RunOutcome, Schedule
 from batchpoint.errors import InvalidEntityError
 from batchpoint.registry.tables import jobs_table, schedule_runs_table
 from batchpoint.server.context import Context
+from batchpoint.server.studio import pages
 from batchpoint.server.studio.admin import lifetime
 from batchpoint.server.studio.computes import in_words
 from batchpoint.server.studio.endpoints import form_of, request_of
@@ -387,6 +388,20 @@ def test_home_tells_all_that_went_wrong_since_yesterday_however_much_ended_after
     listed = idle.get(more, params={"format": "json", **dict(httpx.URL(more).params)}).json()
     assert listed["found"] == 13
     assert listed["jobs"][-1]["name"] == "in-the-night"
+
+
+def test_home_is_sent_anew_as_long_as_it_is_looked_at(
+    idle: httpx.Client, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "APART_SECONDS", 0.05)
+    monkeypatch.setattr(pages, "LOOK_SECONDS", 0.05)
+    with idle.stream("GET", "/studio/live") as told:
+        lines = told.iter_lines()
+        assert "No job is queued or running." in next(line for line in lines if "home_at_work" in line)
+        workspace.registry.jobs.enqueue(Job(name="just-now"))
+        assert "just-now" in next(line for line in lines if "home_at_work" in line)
+    for page in ("", "/jobs", "/computes", "/schedules"):
+        assert re.search(r'As of <time datetime="20[^>]*>20\d\d-', idle.get(f"/studio{page}").text), page
 
 
 def test_home_tells_which_times_of_schedules_had_no_job_however_many_had_one_afterwards(

@@ -51,6 +51,10 @@ class Addresses:
         """What runs, what failed, what comes next."""
         return self._at("")
 
+    def home_live(self) -> str:
+        """The same as it changes, as server-sent events."""
+        return self._at("/live")
+
     def endpoints(self) -> str:
         """All endpoints."""
         return self._at("/endpoints")

@@ -1,6 +1,6 @@
-"""What changes on the page of a job, as server-sent events.
+"""What changes on pages that are followed, as server-sent events: that of a job, and home.
 
-However many people look at a job, its page is made anew once for each change, and at most once a second.
+However many people look at a page, it is made anew once for each change, and of a job at most once a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ APART_SECONDS = 1.0
 ALLOWED_SECONDS = 5.0
 """How often a page that is followed asks whether its reader may still see it."""
 KEPT = 64
-"""Jobs whose last parts are held."""
+"""Pages whose last parts are held."""
 
 
 Parts = Mapping[str, str]
@@ -30,7 +30,7 @@ Parts = Mapping[str, str]
 
 @dataclass
 class _Made:
-    """The parts of one job's page as they were last."""
+    """The parts of one page as they were last."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     at: float = float("-inf")
@@ -46,19 +46,26 @@ class LiveParts:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, ...], _Made] = {}
 
-    def of(self, key: tuple[str, ...], make: Callable[[], tuple[Mapping[str, str], bool]]) -> tuple[Parts, bool]:
-        """The parts of a job's page, and whether nothing will change any more; made anew when they are old.
+    def of(
+        self,
+        key: tuple[str, ...],
+        make: Callable[[], tuple[Mapping[str, str], bool]],
+        *,
+        apart: float = APART_SECONDS,
+    ) -> tuple[Parts, bool]:
+        """The parts of a page, and whether nothing will change any more; made anew when they are old.
 
         Args:
-            key: what tells the job from all others, also from one that had its name before.
+            key: what tells the page from all others; that of a job also from one that had its name before.
             make: makes their HTML.
+            apart: seconds after which they are old.
         """
         with self._lock:
             if key not in self._made and len(self._made) >= KEPT:
                 self._made.pop(next(iter(self._made)))
             made = self._made.setdefault(key, _Made())
         with made.lock:
-            if not made.is_final and time.monotonic() - made.at >= APART_SECONDS:
+            if not made.is_final and time.monotonic() - made.at >= apart:
                 html, made.is_final = make()
                 made.parts = {
                     name: made.parts[name] if made.html.get(name) == text else event("part", {"id": name, "html": text})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request
@@ -13,13 +13,21 @@ from batchpoint.entities.jobs import TERMINAL_STATUSES, Job, JobStatus
 from batchpoint.entities.schedules import Schedule, ScheduleRun
 from batchpoint.entities.studio_addresses import ROOT, Addresses
 from batchpoint.errors import AuthenticationError, PermissionDeniedError, TooManyRequestsError
+from batchpoint.server.streams import HoldingResponse
 from batchpoint.server.studio import sessions
-from batchpoint.server.studio.rendering import Page, Visited, html, page, see_other
+from batchpoint.server.studio.live import LiveParts, Parts, still_here, stream
+from batchpoint.server.studio.rendering import HEADERS, Page, Visit, Visited, html, page, see_other
 
 router = APIRouter()
 
 SHOWN = 10
 """Jobs of each kind on the home page."""
+LIVE = ("home_as_of", "home_at_work", "home_wrong", "home_next", "home_ended")
+"""Parts of the page: a template, and an element of the page, for each."""
+APART_SECONDS = 10.0
+"""How often they are made anew: among 100,000 jobs that takes a quarter of a second."""
+LOOK_SECONDS = 5.0
+"""How soon it is noticed that a reader is gone, who holds a place among those who wait."""
 LATE = timedelta(hours=24)
 """What happened last night is told of for so long."""
 
@@ -55,6 +63,31 @@ class SignInPage(Page):
 @page(router, "", "home.html")
 def home(visit: Visited) -> HomePage:
     """The first page."""
+    return _home(visit)
+
+
+@router.get("/live", name="studio.home_live", include_in_schema=False)
+def live(visit: Visited) -> HoldingResponse:
+    """The parts of the first page, every few seconds."""
+    live_parts: LiveParts = visit.request.app.state.live_parts
+    allowed, closing = still_here(visit), visit.shared.closing
+
+    def make() -> tuple[Mapping[str, str], bool]:
+        made = _home(visit)
+        return {part: visit.fragment(f"_{part}.html", made) for part in LIVE}, False
+
+    def parts() -> tuple[Parts, bool]:
+        return live_parts.of((visit.work.name,), make, apart=APART_SECONDS)
+
+    def wait(_: float) -> bool:
+        closing.wait(LOOK_SECONDS)
+        return allowed()
+
+    place = visit.shared.take_waiting_place()
+    return HoldingResponse(stream(parts, wait), place, media_type="text/event-stream", headers=HEADERS)
+
+
+def _home(visit: Visit) -> HomePage:
     jobs, schedules, since = visit.work.jobs, visit.work.schedules, visit.work.registry.now() - LATE
     coming = [one for one in schedules.list(enabled=True) if one.next_run_at is not None]
     wrong = jobs.find(JobQuery(went_wrong=True, ended_since=since, sort="finished", limit=SHOWN))
