@@ -81,11 +81,22 @@ def stop(home: Path, *, timeout: float = STOP_SECONDS) -> bool:
     pid = int((home / "server.lock").read_text())
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while is_locked(home):
+    while is_locked(home) or not _has_ended(pid):
         if time.monotonic() > deadline:
             raise ConflictError(f"The server (process {pid}) did not end within {timeout:g} s of being asked to.")
         time.sleep(0.02)
     return True
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or only its parent has not asked how it ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def read_token(home: Path) -> str | None:

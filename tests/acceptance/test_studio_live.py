@@ -112,9 +112,9 @@ def test_pages_whose_reader_was_locked_out_say_that_they_are_no_longer_live_and_
     shipped.ok("token", "revoke", "-n", "guest", "--yes")
     eventually(lambda: is_told_no_longer_live(browser))
     asked = "return performance.getEntriesByType('resource').filter(one => /tail|sign-in/.test(one.name)).length"
-    time.sleep(4)  # once more it asks, as after any broken connection
+    time.sleep(3)  # once more it asks, as after any broken connection
     before = script(browser, asked)
-    time.sleep(5)
+    time.sleep(3)
     assert script(browser, asked) == before
     bring_to_front(browser, shown)
     eventually(lambda: is_told_no_longer_live(browser))

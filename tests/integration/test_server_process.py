@@ -169,3 +169,11 @@ async def _is_undelayed(listener: socket.socket) -> bool:
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.close()
         return await found
+
+
+def test_a_server_that_was_stopped_has_ended(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pid = local_server.ensure(home).pid
+    assert local_server.stop(home)
+    status = Path(f"/proc/{pid}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
