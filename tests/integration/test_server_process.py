@@ -171,9 +171,27 @@ async def _is_undelayed(listener: socket.socket) -> bool:
         return await found
 
 
+SLOW_TO_GO = """
+import signal, sys, time
+from pathlib import Path
+from batchpoint.local_server import claimed
+def leave(*_):
+    raise SystemExit
+with claimed(Path(sys.argv[1])):
+    signal.signal(signal.SIGTERM, leave)
+    print("here", flush=True)
+    try:
+        signal.pause()
+    except SystemExit:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(1)  # it has let go of the home, and is still there
+"""
+
+
 def test_a_server_that_was_stopped_has_ended(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    pid = local_server.ensure(home).pid
-    assert local_server.stop(home)
-    status = Path(f"/proc/{pid}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    with subprocess.Popen([sys.executable, "-c", SLOW_TO_GO, tmp_path], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"here\n"
+        assert local_server.stop(tmp_path)
+        state = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        assert state == "Z", "only its parent has not asked for it"
