@@ -65,7 +65,7 @@ def measure_studio(home: Path, data: Path, server: Any) -> list[Measure]:
     pid = find(home).pid  # type: ignore[union-attr]  # it runs
 
     def fetch(path: str, **query: object) -> None:
-        request = urllib.request.Request(f"{address}/studio/{path}?{urlencode(query)}")
+        request = urllib.request.Request(f"{address}/studio/{path}".rstrip("/") + f"?{urlencode(query)}")
         request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request) as answer:
             assert len(answer.read()) > 1000
