@@ -118,25 +118,26 @@ def test_a_retry_does_not_replace_what_a_later_job_wrote_to_the_same_place(churn
         churn.jobs.retry_failed("monday")
 
 
-def test_nor_does_the_retry_of_a_retry_that_failed_after_the_later_job_had_ended(churn: Workspace) -> None:
+def retried_while_tuesday_wrote(churn: Workspace) -> Job:
+    """A retry of Monday's job that is still at work when Tuesday's has written to the same place."""
     ended(churn, asked(churn, "monday", NIGHTLY), failed=1)
     again = churn.jobs.retry_failed("monday", job_name="monday-again")
     first = churn.registry.jobs.claim("server", 30)
     assert first is not None
     ended(churn, asked(churn, "tuesday", NIGHTLY))
     churn.registry.jobs.release(first.job.name, first.lease_token)
+    return again
+
+
+def test_nor_does_the_retry_of_a_retry_that_failed_after_the_later_job_had_ended(churn: Workspace) -> None:
+    again = retried_while_tuesday_wrote(churn)
     ended(churn, again, reason=Reason.ERROR_THRESHOLD_EXCEEDED)
     with pytest.raises(ConflictError, match="Job tuesday has written to the place of job monday"):
         churn.jobs.retry_failed("monday-again")
 
 
 def test_the_latest_is_what_was_written_last_where_two_jobs_wrote_to_one_place_at_once(churn: Workspace) -> None:
-    ended(churn, asked(churn, "monday", NIGHTLY), failed=1)
-    again = churn.jobs.retry_failed("monday", job_name="monday-again")
-    first = churn.registry.jobs.claim("server", 30)
-    assert first is not None
-    ended(churn, asked(churn, "tuesday", NIGHTLY))
-    churn.registry.jobs.release(first.job.name, first.lease_token)
+    again = retried_while_tuesday_wrote(churn)
     ended(churn, again)
     assert latest(churn) == "monday-again"
 

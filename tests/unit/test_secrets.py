@@ -36,7 +36,7 @@ def test_variables_keep_their_names_and_what_files_hold_is_shown_as_it_is() -> N
         "pipeline": {"jobs": {"one": {"environment_variables": {"KEY": "S"}, "inputs": {"raw": address}}}},
         "inputs": {"data": {"path": address, "paths": [address]}},
         "error": {"message": f"{address} is gone"},
-        "conda_file": {"dependencies": [{"pip": ["--extra-index-url https://me:S@host/simple", "numpy>=1.26"]}]},
+        "conda_file": {"dependencies": [{"pip": ["git+https://me:S@host/x.git", "numpy>=1.26"]}]},
         "shown": {"text": address, "rows": [[address]]},
     }
     hidden = without_secrets(told)
