@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from batchpoint.entities.triggers import FileTrigger
 from batchpoint.errors import BatchpointError, ConflictError, InvalidEntityError, NotFoundError
 from batchpoint.operations.jobs import Jobs
 from batchpoint.operations.model_maps import ModelMaps
+from batchpoint.operations.recent import Recent
 from batchpoint.operations.schedules import Schedules
 from batchpoint.registry import Registry
 
@@ -23,8 +23,6 @@ MOST_KEYS = 10_000
 """Lines of a grid."""
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 """Before it no grid ends: the search for the time before another goes back 800 years, and there must be that many."""
-KEPT = 64
-"""Finished jobs whose reports are held, so that a grid that is looked at again is there at once."""
 
 
 class Backfills:
@@ -35,9 +33,8 @@ class Backfills:
         self._schedules = schedules
         self._jobs = jobs
         self._model_maps = model_maps
-        self._lock = threading.Lock()
-        self._told: dict[tuple[str, datetime | None], Attempt] = {}
-        """What finished jobs said, by name and end: thousands of keys each, and it changes no more."""
+        self._told = Recent[Attempt]()
+        """What finished jobs said, by name and end: thousands of keys each, so that a grid is there at once again."""
 
     def grid(self, name: str, *, until: datetime | None = None, count: int = 14) -> Grid:
         """What became of each key at the last ``count`` times of a schedule that are over by ``until``.
@@ -139,16 +136,7 @@ class Backfills:
     def _attempt(self, job: Job) -> Attempt:
         if not job.status.is_finished:
             return self._read(job)
-        known = (job.name, job.finished_at)
-        with self._lock:
-            told = self._told.get(known)
-        if told is None:
-            told = self._read(job)
-            with self._lock:
-                self._told[known] = told
-                while len(self._told) > KEPT:
-                    del self._told[next(iter(self._told))]
-        return told
+        return self._told.of((job.name, job.finished_at), lambda: self._read(job))
 
     def _read(self, job: Job) -> Attempt:
         reports = self._jobs.models(job.name)
