@@ -23,9 +23,10 @@ from typing import Any
 from batchpoint import logs
 from batchpoint.background.compute_pool import Claim, claim_of, reason_to_wait
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.launcher import Launcher, RunnerProcess, job_folder
+from batchpoint.background.launcher import Launcher, RunnerProcess
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
+from batchpoint.background.scoring_spec import job_folder
 from batchpoint.entities.jobs import Job, JobError, JobStatus, Reason, Receipt
 from batchpoint.entities.quality import QualitySummary
 from batchpoint.errors import (

@@ -18,10 +18,10 @@ from typing import Any
 
 from batchpoint import logs
 from batchpoint.background.job_changes import JobChanges
-from batchpoint.background.launcher import job_folder
 from batchpoint.background.leased_job import LEASE_SECONDS, RENEW_SECONDS, LeasedJob, owner_of
 from batchpoint.background.loop import Loop
 from batchpoint.background.pipeline_report import failure_of, history, progress_of
+from batchpoint.background.scoring_spec import job_folder
 from batchpoint.entities.assets import Data, Model
 from batchpoint.entities.bindings import binding_of
 from batchpoint.entities.components import expanded, output_path

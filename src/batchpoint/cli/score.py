@@ -88,7 +88,7 @@ def _specification(
     model_path = _existing(model, "--model")
     script_path = _script_of(model_path, script)
 
-    from batchpoint.background.launcher import Resolved, build_spec
+    from batchpoint.background.scoring_spec import Resolved, build_spec
     from batchpoint.entities.assets import Model
     from batchpoint.entities.resources import Compute
     from batchpoint.operations.places import Place
@@ -201,7 +201,7 @@ def _holds_rows(data: str) -> bool:
     """Whether the first file of the input is a table."""
     import glob
 
-    from batchpoint.background.launcher import TABULAR_ENDINGS
+    from batchpoint.background.scoring_spec import TABULAR_ENDINGS
 
     path = Path(data)
     if path.is_dir():

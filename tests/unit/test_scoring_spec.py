@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchpoint.background.launcher import Resolved, build_spec
+from batchpoint.background.scoring_spec import Resolved, build_spec
 from batchpoint.entities.assets import Model
 from batchpoint.entities.endpoints import BatchDeployment
 from batchpoint.entities.jobs import Input, Job, Output
@@ -91,6 +91,20 @@ def test_columns_of_small_mini_batches_are_looked_at_where_somebody_wants_it(
     assert build_spec(make_job(batchpoint={"quality": quality}), resolved()).sketches is not (
         quality.get("sketches") is False
     ), "parts cut by bytes are large"
+
+
+@pytest.mark.parametrize(("mapped", "passed", "kept"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_a_retry_of_some_keys_checks_what_it_scores_anew_where_the_rest_has_passed(
+    *, mapped: bool, passed: bool, kept: bool
+) -> None:
+    quality = {"max_drift": 0.2, "max_missing_change": 0.1, "max_failure_rate": 0.5}
+    model_map = {"model_map": {"name_pattern": "m_{store}"}, "partition_keys": ["store"]} if mapped else {}
+    job = make_job(batchpoint={"quality": quality, **model_map})
+    spec = build_spec(job, resolved(retried=Path("/before"), retried_passed=passed))
+    assert spec.keeps_checked is kept
+    changes = (spec.quality.max_drift, spec.quality.max_missing_change)
+    assert changes == ((None, None) if kept else (0.2, 0.1))
+    assert spec.quality.max_failure_rate == 0.5
 
 
 def test_the_model_lies_under_its_own_name_in_the_models_folder() -> None:
