@@ -261,13 +261,13 @@ def filled_in(ports: Mapping[str, InputPort], given: Mapping[str, str]) -> list[
             field=INPUT + name,
             port=port,
             is_data=port.type in DATA_TYPES,
-            filled=given.get(INPUT + name, as_text(port.default)),
+            filled=given.get(INPUT + name, as_typed(port.default)),
         )
         for name, port in ports.items()
     ]
 
 
-def as_text(value: LiteralValue | None) -> str:
+def as_typed(value: LiteralValue | None) -> str:
     """A literal as somebody types it. Pure."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
